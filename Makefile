@@ -1,0 +1,40 @@
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: install run check test bench clean
+
+# Everything that a developer needs. `make run` installs less.
+install: $(VENV)/.dev
+
+run: $(VENV)/.run
+	EXPRESSNET_LOG_FORMAT=$${EXPRESSNET_LOG_FORMAT:-text} $(BIN)/expressnet serve
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) -e '.[embedded]'
+	touch $@
+
+# facenet-pytorch pins an old torch, so it comes alone; its wheel carries MTCNN's weights.
+$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) -e '.[embedded,training,dev]'
+	$(INSTALL) --no-deps facenet-pytorch
+	touch $@ $(VENV)/.run

@@ -1,0 +1,124 @@
+"""The application: wiring only, and the one place that names engines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse, Response
+
+from service import __version__
+from service.errors import ModelFileError
+from service.http.admission import Admission
+from service.http.emotions import emotions_router
+from service.http.health import Readiness, health_router, probe
+from service.http.models import models_router
+from service.http.observation import Observation
+from service.http.problems import install_handlers
+from service.inference.batcher import Batcher, BatcherEvents, BatcherLimits
+from service.inference.engine import Classifier, Detector
+from service.logs import log
+from service.manifest import ClassifierManifest, Manifest, read_manifest, verified_model_path
+from service.metrics import Metrics
+from service.pipeline import Pipeline
+from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """The two model calls of a request, and where each one runs."""
+
+    classifier: Classifier
+    detector: Detector
+
+
+def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
+    """The gateway over `engines`, or over the embedded engine of `settings`.
+
+    Raises `ModelFileError` when a model or its manifest cannot be trusted.
+    """
+    classifier = read_manifest(settings.model_repository, settings.classifier)
+    detector = read_manifest(settings.model_repository, settings.detector)
+    if not isinstance(classifier, ClassifierManifest):
+        raise ModelFileError(f"{classifier.name} is a {classifier.kind}, not a classifier")
+    if detector.kind != "detector":
+        raise ModelFileError(f"{detector.name} is a {detector.kind}, not a detector")
+    engines = engines or _embedded(settings, classifier, detector)
+    metrics = Metrics()
+    for manifest in (classifier, detector):
+        metrics.model_info.labels(manifest.name, manifest.version, manifest.sha256).set(1)
+    readiness = Readiness()
+    batcher = Batcher(
+        engines.classifier,
+        BatcherLimits(settings.max_batch_faces, settings.queue_limit_faces, settings.max_delay_s),
+        BatcherEvents(metrics.batch_size.observe, metrics.queue_depth.set),
+    )
+    pipeline = Pipeline(
+        engines.detector,
+        batcher,
+        classifier,
+        metrics,
+        workers=settings.worker_threads,
+        pixel_limit=settings.pixel_limit,
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        named = {classifier.name: engines.classifier, detector.name: engines.detector}
+        await asyncio.gather(*(engine.warm_up() for engine in named.values()))
+        await pipeline.start()
+        prober = asyncio.create_task(probe(named, lambda: pipeline.alive, readiness, metrics))
+        readiness.warmed_up = True
+        log.info("ready", classifier=classifier.name, version=classifier.version)
+        try:
+            yield
+        finally:
+            readiness.drain()
+            prober.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await prober
+            await pipeline.close()
+            for engine in named.values():
+                await engine.close()
+            log.info("stopped")
+
+    app = FastAPI(
+        title="ExpressNet Service",
+        version=__version__,
+        summary="One photo in, the emotions of every face out.",
+        lifespan=lifespan,
+    )
+    app.state.readiness = readiness
+    app.state.metrics = metrics
+    app.include_router(emotions_router(pipeline, classifier, settings, metrics))
+    app.include_router(models_router([classifier, detector]))
+    app.include_router(health_router(readiness, metrics))
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> Response:
+        return RedirectResponse("/docs")
+
+    install_handlers(app, metrics)
+    app.add_middleware(Admission, settings=settings, readiness=readiness, metrics=metrics)
+    app.add_middleware(Observation, metrics=metrics, routes=frozenset({"/v1/emotions", "/v1/emotions/batch"}))
+    return app
+
+
+def _embedded(settings: Settings, classifier: ClassifierManifest, detector: Manifest) -> Engines:
+    try:
+        from service.inference.embedded import EmbeddedClassifier, EmbeddedDetector
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ModelFileError(
+            "the embedded engine needs torch: pip install 'expressnet-service[embedded]'"
+        ) from error
+    repository = settings.model_repository
+    return Engines(
+        EmbeddedClassifier(verified_model_path(repository, classifier), classifier, settings.max_batch_faces),
+        EmbeddedDetector(verified_model_path(repository, detector), settings.worker_threads),
+    )

@@ -1,0 +1,55 @@
+"""The values that flow through a request, stage to stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]  # H,W,3 RGB
+Faces = NDArray[np.uint8]  # N,3,S,S RGB
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """boxes: float32 [N,4] xyxy in px; scores: float32 [N]; landmarks: float32 [N,5,2] px (x, y).
+
+    Landmarks are the eye and the mouth corner on the image's left and right: left eye, right eye, nose,
+    left mouth corner, right mouth corner.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """probabilities: float32 [N,C], rows sum to 1; gates: float32 [N,2,4], the weight of each expert."""
+
+    probabilities: NDArray[np.float32]
+    gates: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class FaceQuality:
+    """Quality of one face, measured with its box brought to 64 x 64 px.
+
+    size_px: the shorter side of the box.
+    sharpness: variance of the Laplacian of luma 0..255; a blurred face is below about 50, a sharp one in the
+        hundreds.
+    brightness, contrast: mean and standard deviation of luma 0..1.
+    roll_degrees: slope of the line between the eyes; positive is clockwise as seen in the image.
+    yaw: an estimate from the nose alone: its offset from the middle of the eyes along the line between them,
+        in halves of their distance, clipped to -1..1. 0 looks ahead, positive turns to the image's right.
+
+    roll_degrees and yaw are None where no landmarks tell: none were detected, or the eyes coincide.
+    """
+
+    size_px: float
+    sharpness: float
+    brightness: float
+    contrast: float
+    roll_degrees: float | None
+    yaw: float | None

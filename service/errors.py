@@ -1,0 +1,96 @@
+"""Every error the service answers with, each owning its code and status (RFC 9457).
+
+ServiceError                       the answer is a problem document
+├── InvalidImage                   400 invalid_image
+├── NotFound                       404 not_found
+├── MethodNotAllowed               405 method_not_allowed
+├── ImageTooLarge                  413 image_too_large
+├── BodyTooLarge                   413 body_too_large
+├── UnsupportedMediaType           415 unsupported_media_type
+├── InvalidRequest                 422 invalid_request
+├── Overloaded                     429 overloaded, Retry-After
+├── Unavailable                    503, Retry-After
+│   ├── EngineUnavailable              engine_unavailable
+│   └── Draining                       draining
+├── DeadlineExceeded               504 deadline_exceeded
+└── Internal                       500 internal
+    └── EngineContractError            an engine answered something it must never answer
+ModelFileError                     the start is refused: a model or its manifest cannot be trusted
+"""
+
+from __future__ import annotations
+
+
+class ServiceError(Exception):
+    """Base of all that becomes a problem answer. `detail` is shown to the caller: no path, no traceback."""
+
+    code = "internal"
+    status = 500
+    title = "Something went wrong inside the service"
+    retry_after_s: int | None = None
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class InvalidImage(ServiceError):
+    code, status, title = "invalid_image", 400, "The image cannot be read"
+
+
+class NotFound(ServiceError):
+    code, status, title = "not_found", 404, "There is nothing here"
+
+
+class MethodNotAllowed(ServiceError):
+    code, status, title = "method_not_allowed", 405, "The method is not allowed"
+
+
+class ImageTooLarge(ServiceError):
+    code, status, title = "image_too_large", 413, "The image has too many pixels"
+
+
+class BodyTooLarge(ServiceError):
+    code, status, title = "body_too_large", 413, "The request body is too large"
+
+
+class UnsupportedMediaType(ServiceError):
+    code, status, title = "unsupported_media_type", 415, "The media type is not supported"
+
+
+class InvalidRequest(ServiceError):
+    code, status, title = "invalid_request", 422, "The request is not valid"
+
+
+class Overloaded(ServiceError):
+    code, status, title = "overloaded", 429, "The service is at its limit"
+    retry_after_s = 1
+
+
+class Unavailable(ServiceError):
+    status = 503
+    retry_after_s = 5
+
+
+class EngineUnavailable(Unavailable):
+    code, title = "engine_unavailable", "The inference engine is not available"
+
+
+class Draining(Unavailable):
+    code, title = "draining", "The service is shutting down"
+
+
+class DeadlineExceeded(ServiceError):
+    code, status, title = "deadline_exceeded", 504, "The deadline has passed"
+
+
+class Internal(ServiceError):
+    pass
+
+
+class EngineContractError(Internal):
+    """An engine answered with wrong shapes or values; the message is for the log, not for the caller."""
+
+
+class ModelFileError(Exception):
+    """A model file or manifest that cannot be trusted; says which file and why."""

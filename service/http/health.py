@@ -1,0 +1,82 @@
+"""Is the process alive, and should requests be sent to it: `/livez`, `/readyz`, and the probe behind them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from service.inference.engine import Engine
+from service.logs import log
+from service.metrics import Metrics
+
+PROBE_INTERVAL_S = 1.0
+PROBE_TIMEOUT_S = 1.0
+
+
+@dataclass(slots=True)
+class Readiness:
+    """A full queue never makes the service unready: that is what `overloaded` is for."""
+
+    warmed_up: bool = False
+    draining: bool = False
+    engines_up: dict[str, bool] = field(default_factory=dict)
+
+    @property
+    def ready(self) -> bool:
+        return self.warmed_up and not self.draining and all(self.engines_up.values())
+
+    def drain(self) -> None:
+        self.draining = True
+
+
+async def probe(
+    engines: Mapping[str, Engine], working: Callable[[], bool], readiness: Readiness, metrics: Metrics
+) -> None:
+    """Ask every engine whether it can answer, for ever; `/readyz` reads what was last heard."""
+    while True:
+        for name, engine in engines.items():
+            up = working()
+            try:
+                async with asyncio.timeout(PROBE_TIMEOUT_S):
+                    await engine.ping()
+            except Exception as error:
+                # Whatever a ping raises, the engine did not answer, and the probe must go on.
+                up = False
+                if readiness.engines_up.get(name, True):
+                    log.warning("engine down", engine=name, error=type(error).__name__)
+            readiness.engines_up[name] = up
+            metrics.engine_up.labels(name).set(up)
+        await asyncio.sleep(PROBE_INTERVAL_S)
+
+
+def health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
+    router = APIRouter(tags=["operations"])
+
+    @router.get("/livez", summary="Is the process alive?")
+    async def livez() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @router.get(
+        "/readyz", summary="Should requests be sent here?", responses={503: {"description": "Not ready"}}
+    )
+    async def readyz() -> JSONResponse:
+        return JSONResponse(
+            {
+                "status": "ready" if readiness.ready else "not ready",
+                "warmed_up": readiness.warmed_up,
+                "draining": readiness.draining,
+                "engines": {name: "up" if up else "down" for name, up in readiness.engines_up.items()},
+            },
+            status_code=200 if readiness.ready else 503,
+        )
+
+    @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    async def prometheus() -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return router

@@ -1,0 +1,116 @@
+"""The embedded engine: TorchScript models in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch.jit._fuser import optimized_execution
+
+from service.arrays import Classification, Detections, Faces, Image
+from service.errors import EngineUnavailable, ModelFileError
+from service.inference.batcher import BUCKETS
+from service.manifest import ClassifierManifest
+
+T = TypeVar("T")
+
+# The profiling executor re-specialises a script for each of its first shapes; two rounds settle it.
+WARM_UP_ROUNDS = 3
+
+
+class _EmbeddedModel:
+    """A scripted module and the long-lived threads that run it: memory grows with each new one."""
+
+    # Whether the executor may profile and specialise: it pays where few shapes come again and again.
+    profiled = True
+
+    def __init__(self, path: Path, threads: int, name: str) -> None:
+        self._path = path
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._threads = threads
+        self._module: torch.jit.ScriptModule | None = None
+
+    async def ping(self) -> None:
+        if self._module is None:
+            raise EngineUnavailable("the model is not loaded")
+
+    async def close(self) -> None:
+        # Waiting blocks, so it must not happen on the event loop.
+        await asyncio.to_thread(self._executor.shutdown)
+        self._module = None
+
+    def _load(self) -> None:
+        # One forward uses one core; concurrent requests use the others.
+        torch.set_num_threads(1)
+        torch.jit.set_fusion_strategy([("DYNAMIC", 2)])
+        try:
+            self._module = torch.jit.load(str(self._path), map_location="cpu")  # type: ignore[no-untyped-call]
+            self._module.eval()
+        except RuntimeError as error:
+            raise ModelFileError(f"{self._path} cannot be loaded as TorchScript: {error}") from error
+
+    async def _call(self, function: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, function)
+        except RuntimeError as error:
+            raise EngineUnavailable("the model could not be run") from error
+
+    def _forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if self._module is None:
+            raise EngineUnavailable("the model is not loaded")
+        with torch.inference_mode(), optimized_execution(self.profiled):
+            outputs: tuple[torch.Tensor, ...] = self._module(*inputs)
+        return outputs
+
+
+class EmbeddedClassifier(_EmbeddedModel):
+    """One call at a time, each on one thread."""
+
+    def __init__(self, path: Path, manifest: ClassifierManifest, max_batch_faces: int) -> None:
+        super().__init__(path, 1, "classifier")
+        self._size = manifest.input.size
+        self._max_batch_faces = max_batch_faces
+
+    async def warm_up(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._load)
+        largest = next(size for size in BUCKETS if size >= self._max_batch_faces)
+        for size in (size for size in BUCKETS if size <= largest):
+            for _ in range(WARM_UP_ROUNDS):
+                await self.classify(np.zeros((size, 3, self._size, self._size), np.uint8))
+
+    async def classify(self, faces: Faces) -> Classification:
+        def run() -> Classification:
+            probabilities, gates = self._forward(torch.from_numpy(faces))
+            return Classification(probabilities.numpy(), gates.numpy())
+
+        return await self._call(run)
+
+
+class EmbeddedDetector(_EmbeddedModel):
+    """As many calls at a time as there are worker threads."""
+
+    profiled = False  # each image size is another shape
+
+    def __init__(self, path: Path, threads: int) -> None:
+        super().__init__(path, threads, "detector")
+
+    async def warm_up(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._load)
+        noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+        for _ in range(WARM_UP_ROUNDS):
+            # Together, so that every thread has run once.
+            await asyncio.gather(*(self.detect(noise, 32, 0.9) for _ in range(self._threads)))
+
+    async def detect(self, image: Image, min_face_px: float, threshold: float) -> Detections:
+        def run() -> Detections:
+            boxes, scores, landmarks = self._forward(
+                torch.from_numpy(image), torch.tensor([min_face_px]), torch.tensor([threshold])
+            )
+            return Detections(boxes.numpy(), scores.numpy(), landmarks.numpy())
+
+        return await self._call(run)

@@ -1,0 +1,50 @@
+"""Structured logs: one JSON object or readable line per event, with the request's id.
+
+Never an image byte, never a probability of a person.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+from service.settings import Settings
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("service")
+
+
+def configure_logs(settings: Settings) -> None:
+    """Send structlog's events and the standard library's records, uvicorn's among them, to stderr alike."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso"),
+    ]
+    ending: list[structlog.typing.Processor] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if settings.log_format == "json"
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(settings.log_level.upper())
+    # uvicorn tells of each start and stop as we do; its warnings and errors stay.
+    # Odd image files are their senders' business, not an event of ours.
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, root.level))

@@ -1,0 +1,142 @@
+"""The model manifest: the only truth about labels, input size, crop and calibration.
+
+Export writes it, training's evaluation and both engines read it, and `GET /v1/models` shows it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.errors import ModelFileError
+
+EMOTIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
+
+Point = tuple[float, float]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Crop(_Part):
+    """Where eyes and mouth land in the model's input, as fractions of its side (x right, y down)."""
+
+    left_eye: Point
+    right_eye: Point
+    mouth: Point
+
+
+class Input(_Part):
+    """What the classifier takes: faces of `size` x `size` px."""
+
+    size: Annotated[int, Field(gt=0, le=1024)]
+    crop: Crop
+
+
+class Calibration(_Part):
+    """Temperature inside the graph, and the expected calibration error it was measured to give."""
+
+    temperature: Annotated[float, Field(gt=0)]
+    ece_before: float
+    ece_after: float
+    data: str
+
+
+class Verdict(_Part):
+    """Below `threshold` an answer is `uncertain`; at it, what was measured."""
+
+    threshold: Annotated[float, Field(ge=0, le=1)]
+    coverage: float
+    accuracy: float
+    data: str
+
+
+class Metric(_Part):
+    """One figure on one data set, with its sample count and a 95 % interval."""
+
+    value: float
+    samples: Annotated[int, Field(ge=0)]
+    interval: tuple[float, float] | None = None
+
+
+class Training(_Part):
+    """What made the weights."""
+
+    data: tuple[str, ...]
+    licences: tuple[str, ...]
+    config: dict[str, Any]
+    commit: str | None = None
+    seeds: tuple[int, ...] = ()
+
+
+class Manifest(_Part):
+    """One served model."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    version: Annotated[str, Field(pattern=r"^[1-9][0-9]*$")]
+    kind: Literal["classifier", "detector"]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    labels: tuple[str, ...] = ()
+    input: Input | None = None
+    calibration: Calibration | None = None
+    verdict: Verdict | None = None
+    metrics: dict[str, dict[str, Metric]] = {}
+    training: Training
+    intended_use: str
+    limits: tuple[str, ...]
+
+
+class ClassifierManifest(Manifest):
+    """A manifest that holds all that a classifier cannot be served without."""
+
+    kind: Literal["classifier"] = "classifier"
+    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    input: Input
+    verdict: Verdict
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def model_path(repository: Path, name: str, version: str) -> Path:
+    """Where Triton's layout keeps a model's TorchScript file."""
+    return repository / name / version / "model.pt"
+
+
+def read_manifest(repository: Path, name: str) -> Manifest:
+    """The manifest of one model; a classifier's comes as `ClassifierManifest`.
+
+    Raises `ModelFileError` when it is missing or does not hold what it must.
+    """
+    path = repository / name / "manifest.json"
+    try:
+        raw = json.loads(path.read_bytes())
+        kind = ClassifierManifest if raw.get("kind") == "classifier" else Manifest
+        return kind.model_validate(raw)
+    except FileNotFoundError as error:
+        raise ModelFileError(f"{path} is missing; the model repository is incomplete") from error
+    except (OSError, ValueError, AttributeError, ValidationError) as error:
+        raise ModelFileError(f"{path} is not a valid manifest: {error}") from error
+
+
+def verified_model_path(repository: Path, manifest: Manifest) -> Path:
+    """The model file of a manifest, refused with both digests if it is not the file the manifest speaks of.
+
+    Raises `ModelFileError` when it is missing or its SHA-256 differs.
+    """
+    path = model_path(repository, manifest.name, manifest.version)
+    try:
+        found = digest(path)
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror}") from error
+    if found != manifest.sha256:
+        raise ModelFileError(f"{path} has sha256 {found}, but its manifest says {manifest.sha256}")
+    return path

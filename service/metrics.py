@@ -1,0 +1,115 @@
+"""Every Prometheus metric, declared once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.process_collector import ProcessCollector
+
+from service.errors import (
+    BodyTooLarge,
+    DeadlineExceeded,
+    ImageTooLarge,
+    Overloaded,
+    ServiceError,
+    Unavailable,
+)
+from service.schemas import Face
+
+LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """One application's metrics on a registry of their own, so that several can live in one process."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.http_requests = Counter(
+            "expressnet_http_requests_total",
+            "Requests answered; status 499 where the client left first.",
+            ("route", "method", "status"),
+            registry=registry,
+        )
+        self.http_request_duration = Histogram(
+            "expressnet_http_request_duration_seconds",
+            "From the first byte of the head to the last byte of the answer.",
+            ("route",),
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self.requests_in_flight = Gauge(
+            "expressnet_requests_in_flight", "Admitted and not yet answered.", registry=registry
+        )
+        self.stage_duration = Histogram(
+            "expressnet_stage_duration_seconds",
+            "Time of one image in one stage of the pipeline, waiting for it included.",
+            ("stage",),
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self.batch_size = Histogram(
+            "expressnet_batch_size_faces",
+            "Faces in one call of the classifier, padding not counted.",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+            registry=registry,
+        )
+        self.queue_depth = Gauge(
+            "expressnet_queue_depth_faces", "Faces waiting for the classifier.", registry=registry
+        )
+        self.rejected = Counter(
+            "expressnet_rejected_total",
+            "Requests refused to protect the service; in a batch, images.",
+            ("reason",),
+            registry=registry,
+        )
+        self.faces_per_image = Histogram(
+            "expressnet_faces_per_image",
+            "Faces answered per image.",
+            buckets=(0, 1, 2, 4, 8, 16, 32, 64, 128),
+            registry=registry,
+        )
+        self.face_size = Histogram(
+            "expressnet_face_size_pixels",
+            "Shorter side of a face's box.",
+            buckets=(16, 24, 32, 48, 64, 96, 128, 256, 512, 1024),
+            registry=registry,
+        )
+        self.predictions = Counter(
+            "expressnet_predictions_total",
+            "Faces by what was answered; a shift is drift of the model or of its users.",
+            ("emotion", "verdict"),
+            registry=registry,
+        )
+        self.confidence = Histogram(
+            "expressnet_confidence",
+            "Probability of the answered emotion.",
+            buckets=tuple(round(0.1 * i, 1) for i in range(1, 11)),
+            registry=registry,
+        )
+        self.engine_up = Gauge(
+            "expressnet_engine_up", "1 if the engine answered its last probe.", ("engine",), registry=registry
+        )
+        self.model_info = Gauge(
+            "expressnet_model_info",
+            "1 for each model served.",
+            ("name", "version", "sha256"),
+            registry=registry,
+        )
+
+    def count_rejection(self, error: ServiceError) -> None:
+        """Count an error that protects the service or its caller's deadline; others are the caller's own."""
+        if isinstance(error, Overloaded | Unavailable | DeadlineExceeded | BodyTooLarge | ImageTooLarge):
+            self.rejected.labels(error.code).inc()
+
+    def stages(self, timings: Mapping[str, float]) -> None:
+        for stage, seconds in timings.items():
+            self.stage_duration.labels(stage).observe(seconds)
+
+    def faces(self, faces: Sequence[Face]) -> None:
+        self.faces_per_image.observe(len(faces))
+        for face in faces:
+            self.face_size.observe(min(face.box.width, face.box.height))
+            self.predictions.labels(face.emotion, face.verdict).inc()
+            self.confidence.observe(face.confidence)

@@ -1,0 +1,100 @@
+"""Arrays to response models; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.arrays import Classification, Detections, FaceQuality
+from service.manifest import ClassifierManifest
+from service.schemas import Box, EmotionQuery, Engagement, Experts, Face, Include, Landmarks, Point, Quality
+
+# Emotion weights of Sharma et al., "Student Engagement Detection Using Emotion Analysis, Eye Tracking and
+# Head Movement with Machine Learning" (arXiv 1909.12913). They give none for contempt.
+ENGAGEMENT_WEIGHTS = {
+    "neutral": 0.9,
+    "happiness": 0.6,
+    "surprise": 0.6,
+    "sadness": 0.3,
+    "fear": 0.3,
+    "anger": 0.25,
+    "disgust": 0.2,
+}
+
+
+def shape_faces(
+    boxes: NDArray[np.float32],
+    detections: Detections | None,
+    classification: Classification,
+    quality: Sequence[FaceQuality] | None,
+    manifest: ClassifierManifest,
+    query: EmotionQuery,
+) -> list[Face]:
+    """boxes: float32 [N,4] xyxy px; detections: None where the caller brought a face crop; N faces out."""
+    return [
+        _face(index, boxes[index], detections, classification, quality, manifest, query)
+        for index in range(len(boxes))
+    ]
+
+
+def _face(
+    index: int,
+    box: NDArray[np.float32],
+    detections: Detections | None,
+    classification: Classification,
+    quality: Sequence[FaceQuality] | None,
+    manifest: ClassifierManifest,
+    query: EmotionQuery,
+) -> Face:
+    row = classification.probabilities[index].tolist()
+    best = max(range(len(row)), key=row.__getitem__)
+    emotion, confidence = manifest.labels[best], row[best]
+    return Face(
+        box=_box(box),
+        detection_confidence=None if detections is None else round(float(detections.scores[index]), 4),
+        emotion=emotion,
+        confidence=round(confidence, 6),
+        verdict="certain" if confidence >= manifest.verdict.threshold else "uncertain",
+        probabilities={label: round(p, 6) for label, p in zip(manifest.labels, row, strict=True)},
+        landmarks=(
+            _landmarks(detections.landmarks[index])
+            if detections is not None and query.includes(Include.landmarks)
+            else None
+        ),
+        quality=_quality(quality[index]) if quality is not None else None,
+        experts=_experts(classification.gates[index]) if query.includes(Include.experts) else None,
+        engagement=_engagement(emotion, confidence) if query.includes(Include.engagement) else None,
+    )
+
+
+def _box(xyxy: NDArray[np.float32]) -> Box:
+    left, top, right, bottom = xyxy.tolist()
+    return Box(x=round(left, 2), y=round(top, 2), width=round(right - left, 2), height=round(bottom - top, 2))
+
+
+def _landmarks(points: NDArray[np.float32]) -> Landmarks:
+    return Landmarks(
+        **{
+            name: Point(x=round(x, 2), y=round(y, 2))
+            for name, (x, y) in zip(Landmarks.model_fields, points.tolist(), strict=True)
+        }
+    )
+
+
+def _quality(measured: FaceQuality) -> Quality:
+    return Quality(
+        **{name: None if value is None else round(value, 4) for name, value in asdict(measured).items()}
+    )
+
+
+def _experts(gates: NDArray[np.float32]) -> Experts:
+    large_kernel, fused = ([round(weight, 6) for weight in row] for row in gates.tolist())
+    return Experts(large_kernel=large_kernel, fused=fused)
+
+
+def _engagement(emotion: str, confidence: float) -> Engagement:
+    weight = ENGAGEMENT_WEIGHTS.get(emotion)
+    return Engagement(index=None if weight is None else round(confidence * weight, 6))

@@ -1,0 +1,117 @@
+"""Frame faces for the classifier: one function for serving and training, so that both see the same pixels.
+
+Coordinates are continuous: pixel (0, 0) spans 0..1 in x and y, and its centre is (0.5, 0.5).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.manifest import Crop
+
+# Beyond this no image reaches; float32 would no longer resolve a pixel either.
+_COORDINATE_LIMIT_PX = 1e6
+
+
+def align_faces(
+    image: NDArray[np.uint8], landmarks: NDArray[np.float32], crop: Crop, size: int
+) -> NDArray[np.uint8]:
+    """Crop and level faces. image: uint8 [H,W,3]; landmarks: float32 [N,5,2] px -> uint8 [N,3,size,size] RGB.
+
+    Each face is turned, scaled and moved (never mirrored or sheared) so that its eyes and the middle of its
+    mouth come closest, by least squares, to where `crop` wants them. What lies outside the image repeats its
+    edge. Landmarks that define no framing (not finite, or all in one place) give the whole image instead;
+    nothing is raised.
+    """
+    faces = np.empty((len(landmarks), 3, size, size), np.uint8)
+    for face, points in zip(faces, landmarks, strict=True):
+        placement = _placement(points, crop, size)
+        face[:] = whole_image(image, size)[0] if placement is None else _warp(image, *placement, size)
+    return faces
+
+
+def whole_image(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Take a whole image as one face crop. uint8 [H,W,3] -> uint8 [1,3,size,size]; size x size is kept as is.
+
+    Of an image that is not square, the largest square at its centre is kept: the classifier's faces fill
+    their frame, so neither a stretched nor a padded face would look like anything it was trained on.
+    """
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = Image.fromarray(np.ascontiguousarray(image[top : top + side, left : left + side]))
+    return _channels_first(square.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0))[None]
+
+
+def _placement(points: NDArray[np.float32], crop: Crop, size: int) -> tuple[complex, complex] | None:
+    """Least-squares similarity from crop to image px: (a, b) of p = a * q + b over x + iy (Umeyama 1991)."""
+    # Written so that a NaN fails it too.
+    if not (np.abs(points) < _COORDINATE_LIMIT_PX).all():
+        return None
+    found = points.astype(np.float64) @ np.array([1, 1j])
+    left_eye, right_eye, _, left_mouth, right_mouth = found
+    source = np.array([left_eye, right_eye, (left_mouth + right_mouth) / 2])
+    target = np.array([complex(*point) for point in (crop.left_eye, crop.right_eye, crop.mouth)]) * size
+    centred, wanted = source - source.mean(), target - target.mean()
+    spread = np.vdot(centred, centred).real
+    # The fit is made in crop px and then inverted: an error counts by what the classifier sees of it.
+    scale = np.vdot(centred, wanted) / spread if spread > 1e-6 else 0
+    if abs(scale) * _COORDINATE_LIMIT_PX < size:
+        return None
+    step = complex(1 / scale)
+    return step, complex(source.mean() - step * target.mean())
+
+
+def _warp(image: NDArray[np.uint8], step: complex, origin: complex, size: int) -> NDArray[np.uint8]:
+    """Sample the crop's pixels from the image: p = step * q + origin. Returns uint8 [3,size,size].
+
+    Large faces are first box-reduced to at least 2 px per crop px, then sampled about one px apart or closer
+    and averaged, so nothing aliases; small faces are enlarged bicubically. Only what the crop covers is read.
+    """
+    reduction = max(1, math.floor(abs(step) / 2))
+    # A face a hair larger than the crop is taken as it is, not blurred by a second sample.
+    samples = max(1, math.ceil(abs(step) / reduction - 0.05))
+    corners = origin + step * np.array([0, size, 1j * size, size + 1j * size])
+    source, left, top = _region(image, corners, reduction)
+    a, b = step / (samples * reduction), (origin - complex(left, top)) / reduction
+    warped = source.transform(
+        (size * samples, size * samples),
+        Image.Transform.AFFINE,
+        (a.real, -a.imag, b.real, a.imag, a.real, b.imag),
+        Image.Resampling.BICUBIC if samples == 1 else Image.Resampling.BILINEAR,
+    )
+    return _channels_first(warped.reduce(samples) if samples > 1 else warped)
+
+
+def _region(
+    image: NDArray[np.uint8], corners: NDArray[np.complex128], reduction: int
+) -> tuple[Image.Image, int, int]:
+    """The image under the corners, box-reduced, edges repeated outside; and where its top left lies in px."""
+    height, width = image.shape[:2]
+    columns, left, pad_x = _span(corners.real, width, reduction)
+    rows, top, pad_y = _span(corners.imag, height, reduction)
+    region = Image.fromarray(np.ascontiguousarray(image[rows, columns]))
+    if reduction > 1:
+        region = region.reduce(reduction)
+    if any(pad_x + pad_y):
+        # After the reduction: however far outside a face lies, padding costs no more than the crop itself.
+        region = Image.fromarray(np.pad(np.asarray(region), (pad_y, pad_x, (0, 0)), mode="edge"))
+    return region, left, top
+
+
+def _span(corners: NDArray[np.float64], side: int, reduction: int) -> tuple[slice, int, tuple[int, int]]:
+    """Along one axis: the pixels to read, where the padded region starts, blocks to pad before and after."""
+    margin = 3 * reduction  # the reach of the bicubic kernel
+    start, stop = math.floor(corners.min()) - margin, math.ceil(corners.max()) + margin
+    read = slice(min(max(start, 0), side - 1), max(min(stop, side), 1))
+    before = -(-max(read.start - start, 0) // reduction)
+    after = -(-max(stop - read.stop, 0) // reduction)
+    return read, read.start - before * reduction, (before, after)
+
+
+def _channels_first(image: Image.Image) -> NDArray[np.uint8]:
+    return np.asarray(image).transpose(2, 0, 1)

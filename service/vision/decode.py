@@ -1,0 +1,273 @@
+"""Bytes of a photo -> RGB pixels as a person sees them; the one place that meets hostile image files.
+
+Three habits keep it safe. The plugin is chosen by signature, so no other parser ever sees the bytes. The
+size is read from the header and judged before a pixel exists. Whatever a parser raises becomes one of three
+errors.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageCms, ImageFile
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+from pillow_heif import HeifImageFile
+
+from service.errors import ImageTooLarge, InvalidImage, ServiceError, UnsupportedMediaType
+
+CONTENT_TYPES = frozenset(
+    {
+        "image/avif",
+        "image/bmp",
+        "image/gif",
+        "image/heic",
+        "image/heif",
+        "image/jpeg",
+        "image/jpg",
+        "image/png",
+        "image/tiff",
+        "image/webp",
+        "image/x-ms-bmp",
+    }
+)
+"""Content types that a request may carry an image as; the format itself is judged by the bytes."""
+
+# Registers every format Pillow knows, so that an image of another format can be named in the answer.
+Image.init()
+
+# JpegImageFile and not Pillow's factory: of a multi-picture file only the first picture matters.
+_OPENERS: dict[str, Callable[[io.BytesIO, str], ImageFile.ImageFile]] = {
+    "JPEG": JpegImageFile,
+    "PNG": PngImageFile,
+    "WEBP": WebPImageFile,
+    "BMP": BmpImageFile,
+    "GIF": GifImageFile,
+    "TIFF": TiffImageFile,
+    "AVIF": AvifImageFile,
+    "HEIF": HeifImageFile,
+}
+_SPOKEN = "JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC"
+_AVIF_BRANDS = {b"avif", b"avis"}
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
+
+# EXIF orientation -> how to turn a strip of the stored image; whether it then makes columns of the upright
+# image, not rows; whether the first strip comes last.
+_TURNS = {
+    2: (Image.Transpose.FLIP_LEFT_RIGHT, False, False),
+    3: (Image.Transpose.ROTATE_180, False, True),
+    4: (Image.Transpose.FLIP_TOP_BOTTOM, False, True),
+    5: (Image.Transpose.TRANSPOSE, True, False),
+    6: (Image.Transpose.ROTATE_270, True, True),
+    7: (Image.Transpose.TRANSVERSE, True, True),
+    8: (Image.Transpose.ROTATE_90, True, False),
+}
+
+# A progressive JPEG's scan costs a pass over all pixels but as little as 75 bytes; real files hold about ten.
+_SCANS_AT_PIXEL_LIMIT = 32
+# Pillow keeps every segment as Python objects; 20 MB of ICC and XMP segments are about 320.
+_JPEG_SEGMENT_LIMIT = 4096
+# Any marker but fill bytes, stuffed zeros, and those that carry no length: TEM, RST0..7, SOI.
+_JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
+_EOI, _SOS = 0xD9, 0xDA
+
+_STRIP_PIXELS = 1 << 20
+
+_PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"(PIL|pillow_heif)\."), 0)
+_filter_lock = threading.Lock()
+
+
+def decode(data: bytes, *, pixel_limit: int) -> NDArray[np.uint8]:
+    """Decode one image to uint8 [H,W,3] RGB, C-contiguous, upright, transparency over white.
+
+    JPEG, PNG, WebP, BMP, GIF (first frame), TIFF (first page), AVIF and HEIC. Orientation comes from EXIF.
+    Grey of 16 or more bits is scaled to 8. Colour profiles are not applied. Safe to call from several
+    threads.
+
+    Raises `InvalidImage` (empty, not an image, truncated, corrupt), `ImageTooLarge` (more than `pixel_limit`
+    pixels by its header) and `UnsupportedMediaType` (an image of another format).
+    """
+    _silence_pillow()
+    kind = _identify(data)
+    try:
+        image = _open(data, kind, pixel_limit)
+        image.load()
+        return _upright_rgb(image)
+    except ServiceError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise _too_large(pixel_limit) from error
+    except Exception as error:
+        # Parsers fed with hostile bytes raise nearly anything: OSError, SyntaxError, struct.error, even
+        # MemoryError for a made-up length. None of it may become a 500, none of its text is for the caller.
+        raise InvalidImage("the image is damaged or cut short") from error
+
+
+def _identify(data: bytes) -> str:
+    """The format by its signature. Pillow's `accept` functions only look at the first 16 bytes."""
+    if not data:
+        raise InvalidImage("the image is empty")
+    prefix = data[:16]
+    if prefix[4:8] == b"ftyp":
+        return _identify_container(data)
+    for kind in _OPENERS:
+        if kind in Image.OPEN and _accepts(kind, prefix):
+            return kind
+    for kind in Image.OPEN:
+        if kind not in _OPENERS and _accepts(kind, prefix):
+            raise UnsupportedMediaType(f"{kind} images are not supported; send {_SPOKEN}")
+    raise InvalidImage(f"the data is not an image; send {_SPOKEN}")
+
+
+def _accepts(kind: str, prefix: bytes) -> bool:
+    accept = Image.OPEN[kind][1]
+    try:
+        answer = accept is not None and accept(prefix)
+    except (IndexError, struct.error):
+        return False  # fewer bytes than the signature needs
+    # A string is Pillow's way to say that it was built without this format.
+    return bool(answer) and not isinstance(answer, str)
+
+
+def _identify_container(data: bytes) -> str:
+    """AVIF and HEIC share a container, whose brands tell them apart (ISO/IEC 23008-12)."""
+    brands = {data[at : at + 4] for at in range(8, min(int.from_bytes(data[:4]), len(data), 512), 4)}
+    if brands & _AVIF_BRANDS:
+        return "AVIF"
+    if brands & _HEIF_BRANDS:
+        return "HEIF"
+    raise InvalidImage(f"the data is a video or another container, not an image; send {_SPOKEN}")
+
+
+def _open(data: bytes, kind: str, pixel_limit: int) -> ImageFile.ImageFile:
+    """Read the header only, and refuse what would cost too much to inflate."""
+    scans = _jpeg_scans(data) if kind == "JPEG" else 0
+    image = _OPENERS[kind](io.BytesIO(data), "")
+    width, height = image.size
+    if width * height > pixel_limit:
+        raise _too_large(pixel_limit, width, height)
+    if scans * width * height > _SCANS_AT_PIXEL_LIMIT * pixel_limit:
+        raise InvalidImage("the JPEG has far more progressive scans than an image needs")
+    if isinstance(image, TiffImageFile):
+        # libtiff inflates whole tiles, however small the image that they cover.
+        tile_width, tile_height = image.tag_v2.get(TILEWIDTH, 0), image.tag_v2.get(TILELENGTH, 0)
+        if not (isinstance(tile_width, int) and isinstance(tile_height, int)):
+            raise InvalidImage("the TIFF names no valid tile size")
+        if tile_width * tile_height > pixel_limit:
+            raise _too_large(pixel_limit, tile_width, tile_height)
+    return image
+
+
+def _too_large(pixel_limit: int, width: int = 0, height: int = 0) -> ImageTooLarge:
+    found = f"{width} x {height} pixels" if width else "too many pixels"
+    return ImageTooLarge(f"the image has {found}; at most {pixel_limit / 1e6:g} megapixels are accepted")
+
+
+def _jpeg_scans(data: bytes) -> int:
+    """Count the scans by walking the markers as libjpeg does."""
+    scans = segments = 0
+    found = _JPEG_MARKER.search(data, 2)
+    while found and (marker := data[found.end() - 1]) != _EOI:
+        scans += marker == _SOS
+        segments += 1
+        if segments > _JPEG_SEGMENT_LIMIT:
+            raise InvalidImage("the JPEG has far more segments than an image needs")
+        length = int.from_bytes(data[found.end() : found.end() + 2])
+        found = _JPEG_MARKER.search(data, found.end() + length)
+    return scans
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        return 1  # broken EXIF must not cost an otherwise fine image
+
+
+def _upright_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Convert strip by strip into the final array, so that no second full-size image ever exists."""
+    turn, columns, backwards = _TURNS.get(_orientation(image), (None, False, False))
+    width, height = image.size
+    upright = np.empty((width, height, 3) if columns else (height, width, 3), np.uint8)
+    convert = _converter(image)
+    for top, bottom, strip in _strips(image):
+        if turn is not None:
+            strip = strip.transpose(turn)
+        place = slice(height - bottom, height - top) if backwards else slice(top, bottom)
+        upright[(slice(None), place) if columns else place] = convert(strip)
+    return upright
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, int, Image.Image]]:
+    """Full-width strips as (top, bottom, strip)."""
+    width, height = image.size
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        yield top, bottom, image.crop((0, top, width, bottom))
+
+
+def _converter(image: Image.Image) -> Callable[[Image.Image], NDArray[np.uint8]]:
+    """What turns a strip of this image into uint8 [h,W,3] or, if grey, [h,W,1]."""
+    mode = image.mode
+    if mode == "RGB" and not image.has_transparency_data:
+        return lambda strip: np.asarray(strip)
+    if mode == "L" and not image.has_transparency_data:
+        return lambda strip: np.asarray(strip)[..., None]
+    if mode.startswith("I;16"):
+        return lambda strip: (np.asarray(strip) >> 8).astype(np.uint8)[..., None]
+    if mode in ("I", "F"):
+        return _wide_grey_converter(image)
+    if mode == "LAB":
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        transform = ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
+        return lambda strip: np.asarray(transform.apply(strip))
+    if mode == "La":
+        return lambda strip: _over_white(strip.convert("LA"))
+    if image.has_transparency_data:
+        return _over_white
+    return lambda strip: np.asarray(strip.convert("RGB"))
+
+
+def _over_white(strip: Image.Image) -> NDArray[np.uint8]:
+    rgba = strip.convert("RGBA")
+    paper = Image.new("RGB", strip.size, "white")
+    paper.paste(rgba, mask=rgba)
+    return np.asarray(paper)
+
+
+def _wide_grey_converter(image: Image.Image) -> Callable[[Image.Image], NDArray[np.uint8]]:
+    """32-bit grey names no white: take the smallest usual range that holds the brightest pixel."""
+    arrays = (np.asarray(strip) for _, _, strip in _strips(image))
+    brightest = max(float(np.max(array, initial=0, where=np.isfinite(array))) for array in arrays)
+    usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+    white = next((value for value in usual if brightest <= value), brightest)
+
+    def convert(strip: Image.Image) -> NDArray[np.uint8]:
+        scaled = np.nan_to_num(np.asarray(strip, np.float64) * (255 / white), posinf=255, neginf=0)
+        grey: NDArray[np.uint8] = np.rint(scaled.clip(0, 255)).astype(np.uint8)
+        return grey[..., None]
+
+    return convert
+
+
+def _silence_pillow() -> None:
+    """Keep Pillow's warnings about odd files out of the logs, and from being raised where they are errors.
+
+    `warnings.catch_warnings` is not thread-safe; one filter for Pillow's modules that stays in front is.
+    """
+    with _filter_lock:
+        if warnings.filters[:1] != [_PILLOW_FILTER]:
+            warnings.filterwarnings("ignore", module=_PILLOW_FILTER[3].pattern)

@@ -1,0 +1,97 @@
+"""Photos that the tests send, and a way to run a gateway as its users meet it."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import httpx
+import numpy as np
+import pytest
+import skimage.data
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.app import Engines, create_app
+from service.server import bind, make_server
+from service.settings import Settings
+
+ASTRONAUT_FACE = (181, 61, 268, 172)  # xyxy px, drawn by hand around the face
+
+
+def encoded(image: NDArray[np.uint8] | Image.Image, kind: str = "JPEG", **options: object) -> bytes:
+    file = io.BytesIO()
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    picture.save(file, kind, **({"quality": 95} if kind == "JPEG" else {}) | options)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> NDArray[np.uint8]:
+    """uint8 [512,512,3], one smiling face."""
+    pixels: NDArray[np.uint8] = skimage.data.astronaut()
+    return pixels
+
+
+@pytest.fixture(scope="session")
+def astronaut_jpeg(astronaut: NDArray[np.uint8]) -> bytes:
+    return encoded(astronaut)
+
+
+@pytest.fixture(scope="session")
+def faceless_jpeg() -> bytes:
+    ramp = np.linspace(0, 255, 320, dtype=np.uint8)
+    return encoded(np.repeat(np.tile(ramp, (240, 1))[:, :, None], 3, axis=2))
+
+
+class Gateway:
+    """A served application: its address, a client, and its metrics by difference."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.client = httpx.Client(base_url=url, timeout=30)
+
+    def post(self, image: bytes, *, media_type: str = "image/jpeg", **query: object) -> httpx.Response:
+        return self.client.post(
+            "/v1/emotions", content=image, headers={"Content-Type": media_type}, params=query
+        )
+
+    def metric(self, sample: str) -> float:
+        """The value of one sample line, 0 if it is not there yet."""
+        for line in self.client.get("/metrics").text.splitlines():
+            name, _, value = line.rpartition(" ")
+            if name == sample:
+                return float(value)
+        return 0.0
+
+
+@contextmanager
+def serving(settings: Settings, engines: Engines | None = None) -> Iterator[Gateway]:
+    """A real uvicorn server with its own event loop, until the block ends; settings should have port 0."""
+    server = make_server(create_app(settings, engines), settings)
+    listener = bind(settings)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    gateway = Gateway(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    try:
+        eventually(lambda: server.started or not thread.is_alive())
+        assert server.started, "the server did not start"
+        eventually(lambda: gateway.client.get("/readyz").status_code == 200)
+        yield gateway
+    finally:
+        gateway.client.close()
+        server.should_exit = True
+        thread.join(30)
+        listener.close()
+        assert not thread.is_alive(), "the server did not stop"
+
+
+def eventually(condition: Callable[[], object], timeout_s: float = 30) -> None:
+    """Wait until `condition` holds; fail when it never does."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)

@@ -1,0 +1,18 @@
+"""The gateway over every engine; the whole suite runs once for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from service.settings import Settings
+from tests.conftest import Gateway, serving
+from tests.fake_engine import fake_engines
+
+
+@pytest.fixture(scope="session", params=["embedded", "fake"])
+def gateway(request: pytest.FixtureRequest) -> Iterator[Gateway]:
+    engines = fake_engines() if request.param == "fake" else None
+    with serving(Settings(port=0), engines) as served:
+        yield served

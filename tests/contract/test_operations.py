@@ -1,0 +1,81 @@
+"""Model cards, health, metrics and documentation."""
+
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.manifest import EMOTIONS
+from tests.conftest import Gateway
+
+
+def test_models(gateway: Gateway) -> None:
+    cards = gateway.client.get("/v1/models").json()["models"]
+    assert {card["name"]: card["kind"] for card in cards} == {
+        "expressnet_moe": "classifier",
+        "mtcnn": "detector",
+    }
+    card = gateway.client.get("/v1/models/expressnet_moe").json()
+    assert tuple(card["labels"]) == EMOTIONS
+    assert card["intended_use"]
+    assert card["limits"]
+    assert card["training"]["licences"]
+    assert 0 < card["verdict"]["threshold"] < 1
+    assert card["metrics"]["ferplus_publictest"]["accuracy"]["samples"] > 3000
+
+
+def test_health(gateway: Gateway) -> None:
+    assert gateway.client.get("/livez").json() == {"status": "alive"}
+    assert gateway.client.get("/readyz").json() == {
+        "status": "ready",
+        "warmed_up": True,
+        "draining": False,
+        "engines": {"expressnet_moe": "up", "mtcnn": "up"},
+    }
+
+
+def test_metrics_are_all_exposed(gateway: Gateway, astronaut_jpeg: bytes) -> None:
+    gateway.post(astronaut_jpeg)
+    gateway.post(b"", media_type="image/jpeg")
+    names = {family.name for family in text_string_to_metric_families(gateway.client.get("/metrics").text)}
+    assert names >= {
+        f"expressnet_{name}"
+        for name in (
+            "http_requests",
+            "http_request_duration_seconds",
+            "stage_duration_seconds",
+            "batch_size_faces",
+            "queue_depth_faces",
+            "rejected",
+            "faces_per_image",
+            "face_size_pixels",
+            "predictions",
+            "confidence",
+            "engine_up",
+            "model_info",
+        )
+    }
+
+
+def test_routes_of_unknown_paths_share_one_label(gateway: Gateway) -> None:
+    for path in ("/a", "/b", "/v1/emotions/../c"):
+        gateway.client.get(path)
+    exposed = gateway.client.get("/metrics").text
+    assert 'route="unmatched"' in exposed
+    assert 'route="/a"' not in exposed
+
+
+def test_documentation(gateway: Gateway) -> None:
+    assert gateway.client.get("/", follow_redirects=True).status_code == 200
+    document = gateway.client.get("/openapi.json").json()
+    operation = document["paths"]["/v1/emotions"]["post"]
+    assert {"image/jpeg", "multipart/form-data", "application/json"} <= set(
+        operation["requestBody"]["content"]
+    )
+    assert {"200", "400", "413", "415", "422", "429", "500", "503", "504"} <= set(operation["responses"])
+    assert {parameter["name"] for parameter in operation["parameters"]} == {
+        "max_faces",
+        "min_face_px",
+        "min_confidence",
+        "detect",
+        "include",
+    }

@@ -1,0 +1,108 @@
+"""Start, refuse to start, survive a crowd, and leave in good order: real processes, real signals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from service.settings import Settings
+from tests.conftest import encoded, eventually
+from tests.system.conftest import command, running
+
+
+def refused(**settings: str) -> str:
+    """What a start that must fail says."""
+    process = command({f"EXPRESSNET_{name.upper()}": value for name, value in settings.items()})
+    _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "Traceback" not in said
+    return said.strip()
+
+
+def test_answers_a_photo_and_leaves_in_good_order(astronaut_jpeg: bytes) -> None:
+    with running() as gateway:
+        (face,) = gateway.post(astronaut_jpeg).json()["faces"]
+        assert face["emotion"] == "happiness"
+        assert gateway.stop(signal.SIGINT) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"port": "70000"}, "EXPRESSNET_PORT=70000"),
+        ({"max_batch_faces": "none"}, "EXPRESSNET_MAX_BATCH_FACES=none"),
+        ({"body_limit_mb": "5"}, "EXPRESSNET_BODY_LIMIT_MB"),
+        ({"queue_limit_faces": "4"}, "queue_limit_faces"),
+        ({"model_repository": "/nowhere"}, "/nowhere"),
+    ],
+)
+def test_a_bad_setting_stops_the_start_with_one_sentence(settings: dict[str, str], says: str) -> None:
+    said = refused(**settings)
+    assert says in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_port_that_is_taken_stops_the_start() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        said = refused(port=str(taken.getsockname()[1]))
+    assert "address already in use" in said
+
+
+def test_a_swapped_model_file_is_refused_with_both_digests(tmp_path: Path) -> None:
+    repository = tmp_path / "models"
+    shutil.copytree(Settings().model_repository, repository)
+    model = repository / "expressnet_moe" / "1" / "model.pt"
+    model.write_bytes(model.read_bytes() + b"x")
+    said = refused(model_repository=str(repository))
+    manifest = json.loads((repository / "expressnet_moe" / "manifest.json").read_text())
+    assert manifest["sha256"] in said
+    assert said.count("sha256") == 1
+
+
+def test_two_hundred_at_once_against_a_queue_of_64(astronaut_jpeg: bytes) -> None:
+    with running(max_in_flight_requests=64, queue_limit_faces=64, timeout_s=60) as gateway:
+        limits = httpx.Limits(max_connections=200)
+        with httpx.Client(base_url=gateway.url, timeout=90, limits=limits) as client:
+
+            def ask(_: int) -> httpx.Response:
+                return client.post(
+                    "/v1/emotions", content=astronaut_jpeg, headers={"Content-Type": "image/jpeg"}
+                )
+
+            with ThreadPoolExecutor(200) as pool:
+                responses = list(pool.map(ask, range(200)))
+        answered = [response for response in responses if response.status_code == 200]
+        refused = [response for response in responses if response.status_code == 429]
+        assert len(answered) + len(refused) == 200
+        assert len(answered) >= 64
+        assert len(refused) > 0
+        assert all(len(response.json()["faces"]) == 1 for response in answered)
+        assert all(response.json()["code"] == "overloaded" for response in refused)
+        assert all(int(response.headers["Retry-After"]) >= 1 for response in refused)
+        assert gateway.metric('expressnet_rejected_total{reason="overloaded"}') == len(refused)
+        assert gateway.post(astronaut_jpeg).status_code == 200
+
+
+def test_sigterm_with_fifty_in_flight_answers_them_all(astronaut: NDArray[np.uint8]) -> None:
+    montage = encoded(np.tile(astronaut, (2, 2, 1)))
+    with running(max_in_flight_requests=64, timeout_s=60, grace_s=60) as gateway:
+
+        def ask(_: int) -> httpx.Response:
+            with httpx.Client(base_url=gateway.url, timeout=90) as client:
+                return client.post("/v1/emotions", content=montage, headers={"Content-Type": "image/jpeg"})
+
+        with ThreadPoolExecutor(50) as pool:
+            answers = pool.map(ask, range(50))
+            eventually(lambda: gateway.metric("expressnet_requests_in_flight") == 50)
+            exit_code = gateway.stop()
+            assert [response.status_code for response in answers] == [200] * 50
+        assert exit_code == 0

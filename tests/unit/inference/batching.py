@@ -1,0 +1,72 @@
+"""A running batcher over a scripted classifier, closed and checked at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from service.arrays import Classification, Faces
+from service.inference.batcher import Batcher, BatcherEvents, BatcherLimits
+from tests.fake_engine import FakeClassifier
+
+LONG_S = 60.0  # a wait that no test may ever sit through
+PATIENCE_S = 10.0
+
+
+def faces(*brightness: int, side: int = 4) -> Faces:
+    """One flat face for each value: the fake classifier's answer tells them apart."""
+    return np.stack([np.full((3, side, side), value, np.uint8) for value in brightness])
+
+
+def answered(result: tuple[Classification, float]) -> list[int]:
+    """The brightness that each row was answered for."""
+    happiness = result[0].probabilities[:, 1]
+    assert result[0].gates.shape == (len(happiness), 2, 4)
+    return np.rint((happiness - 0.6) / 0.4 * 255).astype(int).tolist()
+
+
+@dataclass
+class Rig:
+    """A running batcher and all that it told: sizes of batches, depths of its queue."""
+
+    batcher: Batcher
+    sizes: list[int] = field(default_factory=list)
+    depths: list[int] = field(default_factory=list)
+
+    def submit(self, *brightness: int) -> asyncio.Task[tuple[Classification, float]]:
+        return asyncio.create_task(self.batcher.classify(faces(*brightness)))
+
+
+@asynccontextmanager
+async def batching(
+    classifier: FakeClassifier, *, batch: int = 8, queue: int = 64, delay_s: float = 0.0, calls: int = 1
+) -> AsyncIterator[Rig]:
+    """Closes the batcher at the end, and checks that it left nothing behind."""
+    unseen: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: unseen.append(context))
+    sizes: list[int] = []
+    depths: list[int] = []
+    limits = BatcherLimits(batch, queue, delay_s, calls)
+    rig = Rig(Batcher(classifier, limits, BatcherEvents(sizes.append, depths.append)), sizes, depths)
+    rig.batcher.start()
+    async with asyncio.timeout(PATIENCE_S):
+        yield rig
+        await rig.batcher.close()
+    await settle()
+    gc.collect(1)
+    assert depths[-1:] in ([], [0])
+    assert min(depths, default=0) == 0
+    assert max(sizes, default=0) <= batch
+    assert unseen == []
+
+
+async def settle() -> None:
+    """Let everything that can run now run."""
+    for _ in range(20):
+        await asyncio.sleep(0)

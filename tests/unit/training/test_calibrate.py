@@ -1,0 +1,43 @@
+"""Calibration finds again what was put in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from training.calibrate import choose_threshold, fit_temperature
+from training.evaluate import Floats, Ints
+
+
+def drawn(temperature: float, count: int = 20_000) -> tuple[Floats, Ints]:
+    """Logits that are `temperature` times too large for the labels drawn from them."""
+    generator = np.random.default_rng(0)
+    logits = generator.normal(0, 2, (count, 5))
+    # The Gumbel maximum is a draw from the softmax.
+    labels = (logits + generator.gumbel(size=logits.shape)).argmax(axis=1)
+    return (logits * temperature).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7, 4.0])
+def test_a_known_temperature_is_recovered(temperature: float) -> None:
+    assert fit_temperature(*drawn(temperature)) == pytest.approx(temperature, rel=0.05)
+
+
+def test_rows_without_a_label_do_not_matter() -> None:
+    logits, labels = drawn(1.7)
+    noise = np.random.default_rng(1).normal(0, 50, logits.shape).astype(np.float32)
+    with_noise = np.concatenate([logits, noise]), np.concatenate([labels, np.full(len(noise), -1)])
+    assert fit_temperature(*with_noise) == fit_temperature(logits, labels)
+
+
+def test_the_threshold_is_the_least_that_is_good_enough() -> None:
+    probabilities = np.float32([[0.905, 0.095], [0.805, 0.195], [0.705, 0.295], [0.605, 0.395]])
+    labels = np.array([0, 0, 1, 0])
+    assert choose_threshold(probabilities, labels, 0.75) == 0.2
+    assert choose_threshold(probabilities, labels, 0.9) == pytest.approx(0.71)
+    assert choose_threshold(probabilities, np.array([0, 1, 1, 1]), 1.0) == pytest.approx(0.81)
+
+
+def test_no_threshold_is_better_than_a_wrong_one() -> None:
+    with pytest.raises(ValueError, match="90%"):
+        choose_threshold(np.float32([[0.9, 0.1]]), np.array([1]), 0.9)

@@ -1,0 +1,135 @@
+"""The compact network, and what of it is served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+
+import training
+from training.config import NetworkConfig, read_config
+from training.models import build
+from training.models.compact import ExpressNetMoES, standardise
+from training.models.served import ServedClassifier, grey
+
+SHIPPED = Path(training.__file__).parent / "configs" / "expressnet_moe_s.yaml"
+PARAMETER_LIMIT = 5_000_000
+MAC_LIMIT = 0.3e9
+
+
+@pytest.fixture(scope="module")
+def shipped() -> ExpressNetMoES:
+    torch.manual_seed(0)
+    return build(read_config(SHIPPED).network).eval()
+
+
+@pytest.fixture
+def tiny() -> ExpressNetMoES:
+    torch.manual_seed(0)
+    return build(
+        NetworkConfig(
+            name="expressnet_moe_s", backbone_width=8, backbone_depth=1, extractor_width=2, features=8
+        )
+    ).eval()
+
+
+def faces(count: int, side: int = 48) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(count)
+    return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
+
+
+def test_it_is_small(shipped: ExpressNetMoES) -> None:
+    assert sum(parameter.numel() for parameter in shipped.parameters()) <= PARAMETER_LIMIT
+
+
+@torch.no_grad()
+def test_it_is_quick(shipped: ExpressNetMoES) -> None:
+    with FlopCounterMode(display=False) as counter:
+        shipped(torch.rand(1, 1, 48, 48))
+    macs = counter.get_total_flops() / 2
+    assert 0.01e9 < macs <= MAC_LIMIT
+
+
+@pytest.mark.parametrize("side", [48, 64])
+@torch.no_grad()
+def test_outputs(shipped: ExpressNetMoES, side: int) -> None:
+    outputs = shipped(torch.rand(2, 1, side, side))
+    assert outputs.logits.shape == (2, 8)
+    assert outputs.auxiliary.shape == (2, 7)
+    assert outputs.weights.shape == outputs.scores.shape == (2, 2, 4)
+    assert ((outputs.weights > 0).sum(dim=2) == 2).all()
+    torch.testing.assert_close(outputs.weights.sum(dim=2), torch.ones(2, 2))
+
+
+@torch.no_grad()
+def test_exposure_and_contrast_do_not_matter(tiny: ExpressNetMoES) -> None:
+    images = torch.rand(3, 1, 48, 48)
+    torch.testing.assert_close(tiny(images).logits, tiny(images * 0.5 + 0.3).logits, atol=1e-3, rtol=1e-3)
+
+
+def test_standardise_leaves_flat_images_flat() -> None:
+    assert standardise(torch.full((1, 1, 48, 48), 0.7)).abs().max() < 1e-4
+    noisy = 0.7 + 1e-4 * torch.randn(1, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+    assert standardise(noisy).abs().max() < 0.1
+
+
+def test_every_parameter_learns(tiny: ExpressNetMoES) -> None:
+    outputs = tiny.train()(torch.rand(32, 1, 48, 48, generator=torch.Generator().manual_seed(0)))
+    (outputs.logits.square().sum() + outputs.auxiliary.square().sum()).backward()
+    idle = [name for name, p in tiny.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert idle == []
+
+
+def test_grey_is_pillows() -> None:
+    colour = faces(1)
+    image = Image.fromarray(colour[0].permute(1, 2, 0).numpy())
+    expected = torch.tensor(list(image.convert("L").tobytes())).view(1, 1, 48, 48)
+    difference = (grey(colour) * 255 - expected).abs().max()
+    assert difference <= 1
+
+
+@torch.no_grad()
+def test_served_probabilities_sum_to_one(shipped: ExpressNetMoES) -> None:
+    probabilities, gates = ServedClassifier(shipped, 1.3)(faces(3))
+    assert probabilities.dtype == gates.dtype == torch.float32
+    assert probabilities.shape == (3, 8)
+    assert gates.shape == (3, 2, 4)
+    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(3))
+
+
+@torch.no_grad()
+def test_temperature_softens_and_changes_no_verdict(shipped: ExpressNetMoES) -> None:
+    sharp, _ = ServedClassifier(shipped, 0.5)(faces(8))
+    soft, _ = ServedClassifier(shipped, 3.0)(faces(8))
+    assert torch.equal(sharp.argmax(dim=1), soft.argmax(dim=1))
+    assert (sharp.amax(dim=1) > soft.amax(dim=1)).all()
+
+
+@torch.no_grad()
+def test_a_served_row_does_not_depend_on_its_neighbours(shipped: ExpressNetMoES) -> None:
+    served = ServedClassifier(shipped, 1.3)
+    batch = faces(5)
+    padded = torch.cat([batch, torch.zeros(3, 3, 48, 48, dtype=torch.uint8)])
+    for together, beside, alone in zip(
+        served(batch),
+        served(padded),
+        (torch.cat(parts) for parts in zip(*(served(face[None]) for face in batch), strict=True)),
+        strict=True,
+    ):
+        torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+        torch.testing.assert_close(beside[:5], alone, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_the_script_answers_as_the_network(shipped: ExpressNetMoES, tmp_path: Path) -> None:
+    served = ServedClassifier(shipped, 1.3)
+    path = tmp_path / "model.pt"
+    torch.jit.script(served).save(str(path))
+    loaded = torch.jit.load(str(path)).eval()
+    for count, side in ((1, 48), (3, 48), (4, 48), (2, 64)):
+        batch = faces(count, side)
+        for found, wanted in zip(loaded(batch), served(batch), strict=True):
+            torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)

@@ -1,0 +1,89 @@
+"""Configurations: what is shipped loads, and a slip of the pen does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+import training
+from training.config import RunConfig, read_config
+from training.models import build
+
+SHIPPED = sorted((Path(training.__file__).parent / "configs").glob("*.yaml"))
+MINIMAL: dict[str, Any] = {"network": {"name": "expressnet_moe_s"}}
+
+
+def read(folder: Path, content: object) -> RunConfig:
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return read_config(path)
+
+
+def test_something_is_shipped() -> None:
+    assert "expressnet_moe_s.yaml" in [path.name for path in SHIPPED]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_what_is_shipped_loads_and_builds(path: Path) -> None:
+    config = read_config(path)
+    assert config.epochs >= 1
+    assert build(config.network).head.out_features == 8
+
+
+def test_values_arrive_and_the_rest_has_defaults(tmp_path: Path) -> None:
+    config = read(tmp_path, {**MINIMAL, "epochs": 3, "optimiser": {"momentum": 0.5}})
+    assert (config.epochs, config.optimiser.momentum) == (3, 0.5)
+    assert config.optimiser.learning_rate == 0.05
+
+
+def test_a_run_can_be_repeated_from_what_it_wrote(tmp_path: Path) -> None:
+    config = read(tmp_path, {**MINIMAL, "seed": 7})
+    assert read(tmp_path, config.model_dump()) == config
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        ({**MINIMAL, "epoch": 3}, "epoch"),
+        ({**MINIMAL, "optimiser": {"learning_rte": 0.1}}, "learning_rte"),
+        ({"network": {"name": "expressnet_moe_s", "width": 3}}, "width"),
+        ({**MINIMAL, "loss": {"contrast": 1}}, "contrast"),
+    ],
+)
+def test_an_unknown_key_is_refused_by_name(tmp_path: Path, content: object, key: str) -> None:
+    with pytest.raises(ValidationError, match=rf"\b{key}\b"):
+        read(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        ({}, "network"),
+        ({"network": {"name": "resnet"}}, "name"),
+        ({**MINIMAL, "epochs": 0}, "epochs"),
+        ({**MINIMAL, "batch": "many"}, "batch"),
+        ({**MINIMAL, "validation_share": 1}, "validation_share"),
+        ({**MINIMAL, "optimiser": {"learning_rate": 0}}, "learning_rate"),
+        ({**MINIMAL, "optimiser": {"momentum": 1}}, "momentum"),
+        ({**MINIMAL, "loss": {"label_smoothing": -0.1}}, "label_smoothing"),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_refused_by_name(tmp_path: Path, content: object, key: str) -> None:
+    with pytest.raises(ValidationError, match=rf"\b{key}\b"):
+        read(tmp_path, content)
+
+
+def test_code_in_a_configuration_is_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("network: !!python/object/apply:os.getcwd []\n")
+    with pytest.raises(yaml.YAMLError):
+        read_config(path)
+
+
+def test_a_configuration_is_frozen(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError):
+        read(tmp_path, MINIMAL).epochs = 4  # type: ignore[misc]

@@ -1,0 +1,544 @@
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import time
+import warnings
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pillow_heif
+import psutil
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import ExifTags, Image, ImageCms
+from skimage import data as photographs
+
+from service.errors import ImageTooLarge, InvalidImage, ServiceError, UnsupportedMediaType
+from service.vision.decode import CONTENT_TYPES, decode
+
+# Only to write HEIC files; decoding does not depend on it.
+pillow_heif.register_heif_opener()
+
+LIMIT = 50_000_000
+PHOTO = Image.fromarray(photographs.astronaut()).crop((150, 0, 310, 240)).resize((80, 120))
+RGB = np.asarray(PHOTO)
+GREY = np.asarray(PHOTO.convert("L"))
+
+
+def encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+FILES = {
+    "jpeg": encode(PHOTO, "JPEG", quality=95),
+    "jpeg_progressive": encode(PHOTO, "JPEG", quality=95, progressive=True),
+    "png": encode(PHOTO, "PNG"),
+    "webp": encode(PHOTO, "WEBP", quality=95),
+    "webp_lossless": encode(PHOTO, "WEBP", lossless=True),
+    "bmp": encode(PHOTO, "BMP"),
+    "gif": encode(PHOTO, "GIF"),
+    "tiff": encode(PHOTO, "TIFF"),
+    "tiff_lzw": encode(PHOTO, "TIFF", compression="tiff_lzw"),
+    "tiff_jpeg": encode(PHOTO, "TIFF", compression="jpeg", quality=95),
+    "avif": encode(PHOTO, "AVIF", quality=95),
+    "heic": encode(PHOTO, "HEIF", quality=95),
+}
+LOSSLESS = {"png", "webp_lossless", "bmp", "tiff", "tiff_lzw"}
+
+
+def difference(found: np.ndarray, expected: np.ndarray) -> float:
+    assert found.shape == expected.shape
+    return float(np.abs(found.astype(int) - expected.astype(int)).mean())
+
+
+def grey(values: np.ndarray) -> np.ndarray:
+    return np.repeat(values[..., None], 3, axis=2)
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_every_format_gives_the_photo(kind: str) -> None:
+    pixels = decode(FILES[kind], pixel_limit=LIMIT)
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.c_contiguous
+    # 256 colours of a GIF are the coarsest.
+    assert difference(pixels, RGB) <= (0 if kind in LOSSLESS else 6)
+
+
+def test_content_types_name_every_format() -> None:
+    assert {
+        f"image/{kind}" for kind in ("jpeg", "png", "webp", "bmp", "gif", "tiff", "avif", "heic", "heif")
+    } <= CONTENT_TYPES
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("PNG", "L"), ("JPEG", "L"), ("TIFF", "L"), ("PNG", "LA")])
+def test_grey_is_repeated_over_the_channels(kind: str, mode: str) -> None:
+    pixels = decode(encode(PHOTO.convert(mode), kind, quality=95), pixel_limit=LIMIT)
+    assert difference(pixels, grey(GREY)) < 2
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP"])
+def test_one_bit(kind: str) -> None:
+    bits = PHOTO.convert("1")
+    assert difference(decode(encode(bits, kind), pixel_limit=LIMIT), grey(np.asarray(bits) * 255)) == 0
+
+
+@pytest.mark.parametrize(
+    ("pixels", "kind"),
+    [
+        (GREY.astype(np.uint16) * 257, "PNG"),
+        (GREY.astype(np.uint16) * 257, "TIFF"),
+        ((GREY.astype(np.uint16) * 257).astype(">u2"), "TIFF"),
+        (GREY.astype(np.int32) * 257, "TIFF"),
+        (GREY.astype(np.int32), "TIFF"),
+        (GREY.astype(np.float32), "TIFF"),
+        (GREY.astype(np.float32) / 255, "TIFF"),
+    ],
+    ids=["png16", "tiff16", "tiff16be", "tiff32", "tiff32dark", "tiff_float", "tiff_unit_float"],
+)
+def test_deep_grey_is_scaled_to_eight_bits(pixels: np.ndarray, kind: str) -> None:
+    deep = Image.fromarray(pixels)
+    assert deep.mode in ("I", "F", "I;16", "I;16B")
+    assert difference(decode(encode(deep, kind), pixel_limit=LIMIT), grey(GREY)) < 0.01
+
+
+def test_float_pixels_that_are_not_numbers_are_shown_black_or_white() -> None:
+    pixels = GREY.astype(np.float32)
+    pixels[0, :3] = np.nan, np.inf, -np.inf
+    found = decode(encode(Image.fromarray(pixels), "TIFF"), pixel_limit=LIMIT)
+    assert found[0, :3, 0].tolist() == [0, 255, 0]
+    assert difference(found[1:], grey(GREY[1:])) == 0
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "BMP"])
+def test_palette(kind: str) -> None:
+    palette = PHOTO.quantize(64)
+    assert (
+        difference(decode(encode(palette, kind), pixel_limit=LIMIT), np.asarray(palette.convert("RGB"))) == 0
+    )
+
+
+def half_transparent(mode: str) -> tuple[Image.Image, np.ndarray]:
+    """The photo, its left half opaque and its right half clear; and how it looks on white."""
+    alpha = np.full(RGB.shape[:2], 255, np.uint8)
+    alpha[:, 40:] = 0
+    image = PHOTO.convert("RGB" if mode == "RGBA" else "L")
+    seen = np.asarray(image.convert("RGB")).copy()
+    seen[:, 40:] = 255
+    image.putalpha(Image.fromarray(alpha))
+    return image, seen
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "options"),
+    [
+        ("RGBA", "PNG", {}),
+        ("LA", "PNG", {}),
+        ("RGBA", "WEBP", {"lossless": True}),
+        ("RGBA", "TIFF", {}),
+        ("LA", "TIFF", {}),
+        ("RGBA", "AVIF", {"quality": 100}),
+        ("RGBA", "HEIF", {}),
+    ],
+)
+def test_alpha_is_seen_over_white(mode: str, kind: str, options: dict[str, object]) -> None:
+    image, seen = half_transparent(mode)
+    found = decode(encode(image, kind, **options), pixel_limit=LIMIT)
+    assert difference(found[:, :36], seen[:, :36]) < 6
+    assert difference(found[:, 44:], seen[:, 44:]) < 1
+
+
+def test_half_alpha_mixes_with_white() -> None:
+    found = decode(encode(Image.new("RGBA", (8, 8), (0, 0, 200, 128)), "PNG"), pixel_limit=LIMIT)
+    assert found[4, 4].tolist() == pytest.approx([127, 127, 227], abs=1)
+
+
+@pytest.mark.parametrize(
+    ("image", "transparency"),
+    [
+        (Image.new("RGB", (8, 8), (10, 20, 30)), (10, 20, 30)),
+        (Image.new("L", (8, 8), 77), 77),
+        (Image.new("P", (8, 8), 3), 3),
+        (Image.new("P", (8, 8), 3), b"\xff\x80\x40\x00"),
+    ],
+    ids=["RGB", "L", "P", "P_table"],
+)
+def test_transparent_colour_of_a_png_is_white(image: Image.Image, transparency: object) -> None:
+    if image.mode == "P":
+        image.putpalette([9, 9, 9] * 4)
+    found = decode(encode(image, "PNG", transparency=transparency), pixel_limit=LIMIT)
+    assert (found == 255).all()
+
+
+def test_transparent_gif_is_white() -> None:
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([9, 9, 9, 200, 0, 0])
+    assert (decode(encode(image, "GIF", transparency=1), pixel_limit=LIMIT) == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_cmyk_is_not_inverted(kind: str) -> None:
+    found = decode(encode(PHOTO.convert("CMYK"), kind), pixel_limit=LIMIT)
+    assert difference(found, RGB) < 4
+
+
+def test_lab_and_ycbcr_tiff() -> None:
+    to_lab = ImageCms.buildTransform(
+        ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
+    )
+    lab = to_lab.apply(PHOTO)
+    assert lab.mode == "LAB"
+    assert difference(decode(encode(lab, "TIFF"), pixel_limit=LIMIT), RGB) < 4
+    assert difference(decode(encode(PHOTO.convert("YCbCr"), "TIFF"), pixel_limit=LIMIT), RGB) < 2
+
+
+def test_first_frame_of_an_animation() -> None:
+    other = Image.new("RGB", PHOTO.size, "red")
+    for kind in ("GIF", "WEBP", "PNG"):
+        file = encode(PHOTO, kind, save_all=True, append_images=[other])
+        assert difference(decode(file, pixel_limit=LIMIT), RGB) < 8
+
+
+def stored(orientation: int) -> Image.Image:
+    """The photo as a camera held that way would store it."""
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    return PHOTO.transpose(undo[orientation]) if orientation in undo else PHOTO
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
+def test_orientation_is_applied(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    file = encode(stored(orientation), kind, exif=exif.tobytes(), quality=95)
+    pixels = decode(file, pixel_limit=LIMIT)
+    assert pixels.flags.c_contiguous
+    assert difference(pixels, RGB) < 5
+
+
+def test_heic_is_turned_by_its_container_and_not_again_by_its_exif() -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    file = encode(stored(6), "HEIF", exif=exif.tobytes(), quality=95)
+    assert b"irot" in file
+    assert b"Exif" in file
+    assert difference(decode(file, pixel_limit=LIMIT), RGB) < 5
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_strips_join_without_a_seam(orientation: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.vision.decode._STRIP_PIXELS", 7 * 80)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    assert difference(decode(encode(stored(orientation), "PNG", exif=exif), pixel_limit=LIMIT), RGB) == 0
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"Exif\0\0",
+        b"Exif\0\0garbage",
+        b"Exif\0\0II*\0\xff\xff\xff\xff",
+        b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01\x02\x00\xff\xff\xff\x7f" * 9,
+        b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x63\0\0\0\0\0\0",
+        b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x04upup\0\0\0\0",
+    ],
+)
+def test_broken_exif_does_not_cost_the_image(exif: bytes) -> None:
+    for kind in ("JPEG", "PNG", "WEBP"):
+        file = encode(PHOTO, kind, exif=exif, quality=95)
+        assert difference(decode(file, pixel_limit=LIMIT), RGB) < 5
+
+
+def test_large_metadata_is_fine() -> None:
+    profile = np.random.default_rng(0).bytes(700_000)
+    for kind in ("JPEG", "PNG", "WEBP", "TIFF"):
+        file = encode(PHOTO, kind, icc_profile=profile, quality=95)
+        assert len(file) > 700_000
+        assert difference(decode(file, pixel_limit=LIMIT), RGB) < 5
+
+
+def test_multi_picture_jpeg_gives_the_first_picture() -> None:
+    file = encode(
+        PHOTO, "MPO", save_all=True, append_images=[Image.new("RGB", PHOTO.size, "red")], quality=95
+    )
+    assert difference(decode(file, pixel_limit=LIMIT), RGB) < 5
+
+
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("kept", [0.02, 0.3, 0.6, 0.9])
+def test_truncated_image_is_invalid(kind: str, kept: float) -> None:
+    file = FILES[kind]
+    with pytest.raises(InvalidImage) as caught:
+        decode(file[: int(len(file) * kept)], pixel_limit=LIMIT)
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("file", [b"", b"\xff", b"\xff\xd8\xff", b"hello, I am no JPEG", b"\0" * 5000, b"BM"])
+def test_what_is_no_image_is_invalid(file: bytes) -> None:
+    with pytest.raises(InvalidImage):
+        decode(file, pixel_limit=LIMIT)
+
+
+def test_video_in_the_same_container_is_invalid() -> None:
+    with pytest.raises(InvalidImage, match="video"):
+        decode(b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + b"\0" * 100, pixel_limit=LIMIT)
+
+
+@pytest.mark.parametrize("kind", ["ICO", "PPM", "PCX", "SGI", "DDS", "JPEG2000", "ICNS", "QOI"])
+def test_other_formats_are_unsupported(kind: str) -> None:
+    with pytest.raises(UnsupportedMediaType, match=kind) as caught:
+        decode(encode(PHOTO.resize((64, 64)), kind), pixel_limit=LIMIT)
+    assert caught.value.status == 415
+
+
+@pytest.mark.parametrize("prefix", [b"8BPS\0\x01", b"%!PS-Adobe-3.0", b"SIMPLE  =", b"\x89HDF\r\n\x1a\n"])
+def test_other_formats_are_named_by_signature_alone(prefix: bytes) -> None:
+    with pytest.raises(UnsupportedMediaType):
+        decode(prefix + b"\xff" * 200, pixel_limit=LIMIT)
+
+
+def test_details_are_plain_sentences() -> None:
+    hostile = [
+        b"",
+        b"no image",
+        FILES["png"][:300],
+        FILES["jpeg"][:900],
+        png_header(60_000, 60_000),
+        b"8BPS\0\x01",
+    ]
+    for file in hostile:
+        with pytest.raises(ServiceError) as caught:
+            decode(file, pixel_limit=LIMIT)
+        detail = caught.value.detail
+        assert not any(sign in detail for sign in ("<", "/", "\\", "0x", "Error", "PIL", "bytes", "\n"))
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_header(width: int, height: int) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    idat = zlib.compress(bytes(100_000))
+    return (
+        b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", idat) + png_chunk(b"IEND", b"")
+    )
+
+
+def gif_header(width: int, height: int) -> bytes:
+    screen = b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes(6)
+    return screen + b"," + struct.pack("<HHHHB", 0, 0, width, height, 0) + b"\x02\x02\x4c\x01\x00;"
+
+
+def bmp_header(width: int, height: int) -> bytes:
+    return (
+        b"BM"
+        + struct.pack("<IHHIIiiHHIIiiII", 200, 0, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+        + bytes(99)
+    )
+
+
+def tiff_file(width: int, height: int, tile: int | None = None) -> bytes:
+    data = zlib.compress(bytes(tile * tile if tile else 100))
+    tags = {256: width, 257: height, 258: 8, 259: 8, 262: 1, 277: 1}
+    tags |= {322: tile, 323: tile, 324: 8, 325: len(data)} if tile else {273: 8, 278: height, 279: len(data)}
+    entries = b"".join(struct.pack("<HHLL", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    return b"II*\0" + struct.pack("<L", 8 + len(data)) + data + directory
+
+
+def webp_header(width: int, height: int) -> bytes:
+    size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    still = encode(Image.new("RGB", (16, 16)), "WEBP")[12:]
+    frame = bytes(6) + (15).to_bytes(3, "little") * 2 + bytes(4) + still
+    body = b"WEBPVP8X" + struct.pack("<I", 10) + b"\x02\0\0\0" + size
+    body += b"ANIM" + struct.pack("<I", 6) + bytes(6) + b"ANMF" + struct.pack("<I", len(frame)) + frame
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def with_other_size(file: bytes, width: int, height: int) -> bytes:
+    """An AVIF or HEIC whose header claims another size."""
+    at = file.index(b"ispe") + 8
+    return file[:at] + struct.pack(">II", width, height) + file[at + 8 :]
+
+
+def jpeg_header(width: int, height: int, **options: object) -> bytes:
+    file = encode(PHOTO, "JPEG", **options)
+    at = file.index(b"\xff\xc2" if options else b"\xff\xc0") + 5
+    return file[:at] + struct.pack(">HH", height, width) + file[at + 4 :]
+
+
+BOMBS: dict[str, Callable[[], bytes]] = {
+    "png": lambda: png_header(60_000, 60_000),
+    "png_99_megapixels": lambda: png_header(11_000, 9_000),
+    "jpeg": lambda: jpeg_header(60_000, 60_000),
+    "jpeg_progressive": lambda: jpeg_header(60_000, 60_000, progressive=True),
+    "gif": lambda: gif_header(60_000, 60_000),
+    "bmp": lambda: bmp_header(60_000, 60_000),
+    "tiff": lambda: tiff_file(60_000, 60_000),
+    "tiff_tile": lambda: tiff_file(64, 64, tile=8_000),
+    "webp": lambda: webp_header(13_000, 13_000),
+    "webp_beyond_pillow": lambda: webp_header(60_000, 60_000),
+    "avif": lambda: with_other_size(FILES["avif"], 15_000, 15_000),
+    "heic": lambda: with_other_size(FILES["heic"], 30_000, 30_000),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_too_large_is_refused_from_the_header(name: str) -> None:
+    file = BOMBS[name]()
+    with PeakMemory() as peak, pytest.raises(ImageTooLarge) as caught:
+        decode(file, pixel_limit=LIMIT)
+    assert caught.value.status == 413
+    assert "50 megapixels" in caught.value.detail
+    assert peak.grown_bytes < 20e6
+    # Inflating any of these takes seconds; a busy machine needs some slack.
+    assert peak.seconds < 0.5
+
+
+class PeakMemory:
+    """How much the process grew at most inside the block, sampled by another thread, and how long it took."""
+
+    def __enter__(self) -> PeakMemory:
+        self._process, self._done = psutil.Process(), threading.Event()
+        self._before = self._highest = self._process.memory_info().rss
+        self._sampler = threading.Thread(target=self._sample)
+        self._sampler.start()
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds = time.perf_counter() - self._started
+        self._done.set()
+        self._sampler.join()
+        self.grown_bytes = self._highest - self._before
+
+    def _sample(self) -> None:
+        while True:
+            self._highest = max(self._highest, self._process.memory_info().rss)
+            if self._done.wait(0.001):
+                self._highest = max(self._highest, self._process.memory_info().rss)
+                return
+
+
+def test_the_limit_itself_is_allowed() -> None:
+    assert decode(FILES["png"], pixel_limit=80 * 120).shape == (120, 80, 3)
+    with pytest.raises(ImageTooLarge, match="80 x 120"):
+        decode(FILES["png"], pixel_limit=80 * 120 - 1)
+
+
+def test_no_full_size_copy_is_made_beside_the_image() -> None:
+    file = encode(Image.new("RGB", (4000, 4000), "teal"), "PNG")
+    with PeakMemory() as peak:
+        pixels = decode(file, pixel_limit=LIMIT)
+    assert pixels.nbytes == 48e6
+    # Pillow keeps 4 bytes per pixel, the array 3; a second copy would make it 160 MB.
+    assert peak.grown_bytes < 140e6
+
+
+def test_progressive_jpeg_of_endless_scans_is_refused() -> None:
+    file = encode(Image.new("L", (2000, 2000), 128), "JPEG", progressive=True)
+    last_scan = file[file.rindex(b"\xff\xda") : -2]
+    decoy = b"\xff\xfe\x00\x04\xff\xd9"  # a comment that looks like the end of the image
+    bomb = file[:-2] + (decoy + last_scan) * 500 + b"\xff\xd9"
+    started = time.perf_counter()
+    with pytest.raises(InvalidImage, match="scans"):
+        decode(bomb, pixel_limit=LIMIT)
+    assert time.perf_counter() - started < 0.5
+    assert decode(file[:-2] + last_scan * 50 + b"\xff\xd9", pixel_limit=LIMIT).shape == (2000, 2000, 3)
+
+
+def test_jpeg_of_endless_segments_is_refused() -> None:
+    with pytest.raises(InvalidImage, match="segments"):
+        decode(FILES["jpeg"][:2] + b"\xff\xe5\x00\x02" * 100_000 + FILES["jpeg"][2:], pixel_limit=LIMIT)
+
+
+@pytest.mark.parametrize("file", [png_header(0, 10), png_header(10, 0), gif_header(0, 0), bmp_header(0, 5)])
+def test_images_without_pixels_are_invalid(file: bytes) -> None:
+    with pytest.raises(InvalidImage):
+        decode(file, pixel_limit=LIMIT)
+
+
+def survives(file: bytes) -> None:
+    try:
+        pixels = decode(file, pixel_limit=1_000_000)
+    except (InvalidImage, ImageTooLarge, UnsupportedMediaType):
+        return
+    assert pixels.ndim == 3
+    assert pixels.shape[2] == 3
+    assert 0 < pixels.shape[0] * pixels.shape[1] <= 1_000_000
+
+
+SMALL = [
+    encode(image, kind, **options)
+    for image, kind, options in [
+        (
+            PHOTO.resize((16, 24)),
+            "JPEG",
+            {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"},
+        ),
+        (PHOTO.resize((16, 24)).convert("CMYK"), "JPEG", {"progressive": True}),
+        (PHOTO.resize((16, 24)), "PNG", {}),
+        (PHOTO.resize((16, 24)).quantize(16), "PNG", {"transparency": b"\x00\x7f\xff"}),
+        (PHOTO.resize((16, 24)), "WEBP", {}),
+        (PHOTO.resize((16, 24)), "BMP", {}),
+        (PHOTO.resize((16, 24)), "GIF", {}),
+        (PHOTO.resize((16, 24)), "TIFF", {}),
+        (PHOTO.resize((16, 24)), "TIFF", {"compression": "tiff_adobe_deflate"}),
+        (PHOTO.resize((16, 24)).convert("F"), "TIFF", {}),
+        (PHOTO.resize((16, 24)), "AVIF", {}),
+        (PHOTO.resize((64, 64)), "HEIF", {}),
+    ]
+]
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    file=st.sampled_from(SMALL),
+    flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6),
+    header_only=st.booleans(),
+)
+def test_flipped_bytes_give_an_image_or_an_error(
+    file: bytes, flips: list[tuple[float, int]], header_only: bool
+) -> None:
+    damaged = bytearray(file)
+    for place, value in flips:
+        damaged[int(place * (min(len(file), 200) if header_only else len(file)))] = value
+    survives(bytes(damaged))
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    prefix=st.sampled_from([b"", *(file[:16] for file in SMALL), b"II*\0\x08\0\0\0", b"\0\0\0\x14ftypmif1"]),
+    rest=st.binary(max_size=300),
+)
+def test_random_bytes_give_an_image_or_an_error(prefix: bytes, rest: bytes) -> None:
+    survives(prefix + rest)
+
+
+def test_threads_decode_at_once_without_touching_each_other_or_the_warnings() -> None:
+    broken = encode(
+        PHOTO, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01\x02\0\xff\xff\xff\x7f" * 9
+    )
+    files = [*FILES.values(), broken] * 6
+    expected = {file: decode(file, pixel_limit=LIMIT) for file in files}
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda file: decode(file, pixel_limit=LIMIT), files))
+    assert all(np.array_equal(pixels, expected[file]) for file, pixels in zip(files, found, strict=True))
+    with pytest.raises(UserWarning, match="ours"):
+        warnings.warn("ours", UserWarning, stacklevel=1)

@@ -1,0 +1,100 @@
+"""What the detector is shown, and which faces are answered."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.arrays import Detections
+from service.vision.detect import SHRUNK_FACE_PX, search, select
+
+
+def blank(height: int, width: int) -> np.ndarray:
+    return np.zeros((height, width, 3), dtype=np.uint8)
+
+
+def detections(*boxes: tuple[float, float, float, float]) -> Detections:
+    count = len(boxes)
+    corners = np.array(boxes, dtype=np.float32).reshape(count, 4)
+    scores = np.linspace(0.9, 0.99, count, dtype=np.float32)
+    return Detections(corners, scores, np.repeat(corners[:, None, :2], 5, axis=1))
+
+
+def test_an_ordinary_image_is_shown_as_it_is() -> None:
+    image = blank(1000, 1000)
+    plan = search(image, 32)
+    assert plan.image is image
+    assert (plan.min_face_px, plan.scale) == (32, 1)
+    found = detections((1, 2, 3, 4))
+    assert plan.to_image(found) is found
+
+
+def test_a_large_image_is_shrunk_and_its_smallest_face_grows() -> None:
+    plan = search(blank(4000, 6000), 32)
+    assert plan.scale == 3
+    assert plan.image.shape == (1334, 2000, 3)
+    assert plan.image.flags.writeable  # torch warns of memory that is not
+    assert plan.min_face_px * plan.scale == pytest.approx(0.017 * math.sqrt(4000 * 6000))
+
+
+def test_asking_for_large_faces_only_shrinks_more() -> None:
+    plan = search(blank(1000, 1000), 240)
+    assert (plan.scale, plan.min_face_px, plan.image.shape) == (10, 24, (100, 100, 3))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 1500), st.integers(1, 1500), st.floats(12, 3000))
+def test_the_search_is_bounded(height: int, width: int, min_face_px: float) -> None:
+    plan = search(blank(height, width), min_face_px)
+    assert plan.image.shape == (math.ceil(height / plan.scale), math.ceil(width / plan.scale), 3)
+    assert plan.min_face_px * plan.scale >= min_face_px * 0.999
+    assert plan.scale == 1 or plan.min_face_px >= SHRUNK_FACE_PX
+    first_level = plan.image.shape[0] * plan.image.shape[1] * (12 / plan.min_face_px) ** 2
+    # The last row and column may stand for less than a whole cell.
+    assert first_level <= 500_000 * (1 + plan.scale / height) * (1 + plan.scale / width)
+
+
+def test_shrinking_averages_and_boxes_come_back_to_the_right_place() -> None:
+    image = blank(3000, 3000)
+    image[600:900, 1200:1800] = 200
+    image[0, 0] = 255
+    plan = search(image, 100)
+    assert plan.scale == 4
+    assert plan.image[0, 0, 0] == 16  # one white pixel of 4 x 4
+    rows, columns = np.nonzero(plan.image[:, :, 0] == 200)
+    box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    found = plan.to_image(detections(box))
+    np.testing.assert_array_equal(found.boxes, [[1200, 600, 1800, 900]])
+    np.testing.assert_array_equal(found.landmarks[0, 0], [1200, 600])
+    assert {found.boxes.dtype, found.landmarks.dtype} == {np.dtype("float32")}
+
+
+def test_select_orders_by_area_and_keeps_rows_together() -> None:
+    found = detections((0, 0, 10, 10), (0, 0, 50, 50), (20, 20, 40, 50))
+    chosen = select(found, 100, 100, 2)
+    np.testing.assert_array_equal(chosen.boxes, [[0, 0, 50, 50], [20, 20, 40, 50]])
+    np.testing.assert_array_equal(chosen.scores, found.scores[[1, 2]])
+    np.testing.assert_array_equal(chosen.landmarks, found.landmarks[[1, 2]])
+
+
+def test_select_clips_before_it_compares() -> None:
+    chosen = select(detections((-90, -90, 10, 10), (5, 5, 25, 25), (80, 60, 300, 70)), 100, 80, 10)
+    np.testing.assert_array_equal(chosen.boxes, [[5, 5, 25, 25], [80, 60, 100, 70], [0, 0, 10, 10]])
+
+
+def test_select_drops_what_is_outside_or_empty() -> None:
+    outside = [(-20, 0, -5, 10), (100, 0, 120, 10), (0, 80, 10, 90), (30, 30, 30, 40), (40, 40, 30, 30)]
+    chosen = select(detections(*outside, (1, 1, 2, 2)), 100, 80, 10)
+    np.testing.assert_array_equal(chosen.boxes, [[1, 1, 2, 2]])
+
+
+@pytest.mark.parametrize("max_faces", [0, 5])
+def test_select_of_nothing_keeps_its_shapes(max_faces: int) -> None:
+    chosen = select(detections(), 100, 100, max_faces)
+    assert chosen.boxes.shape == (0, 4)
+    assert chosen.scores.shape == (0,)
+    assert chosen.landmarks.shape == (0, 5, 2)

@@ -1,0 +1,41 @@
+"""Calibration on validation rows: one temperature, and the confidence below which an answer is uncertain."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from training.evaluate import Floats, Ints, selective
+
+
+def fit_temperature(logits: Floats, labels: Ints) -> float:
+    """The temperature with the least negative log-likelihood over labelled rows (Guo et al., 2017).
+
+    logits: [N,C]; labels: [N], negative where there is none.
+    """
+    labelled = labels >= 0
+    scores, truth = torch.from_numpy(logits[labelled]), torch.from_numpy(labels[labelled])
+    log_temperature = torch.zeros((), requires_grad=True)
+    optimiser = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        value = functional.cross_entropy(scores / log_temperature.exp(), truth)
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    return round(float(log_temperature.detach().exp()), 4)
+
+
+def choose_threshold(probabilities: Floats, labels: Ints, selective_accuracy: float) -> float:
+    """The least confidence (in steps of 0.01) at and above which answers reach `selective_accuracy`.
+
+    Raises `ValueError` when no threshold does.
+    """
+    for threshold in np.round(np.arange(0.2, 1.0, 0.01), 2):
+        covered, reached = selective(probabilities, labels, threshold)
+        if covered and reached >= selective_accuracy:
+            return float(threshold)
+    raise ValueError(f"no confidence reaches a selective accuracy of {selective_accuracy:.0%}")

@@ -1,0 +1,62 @@
+"""Boxes as MTCNN handles them: squares, regression, non-maximum suppression; all of it TorchScript."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def overlaps(a: Tensor, b: Tensor, limit: float, of_smaller: bool) -> Tensor:
+    """Which boxes [N,4] overlap which boxes [M,4] by more than `limit`: bool [N,M].
+
+    The overlap is a share of the union; or, `of_smaller`, of the smaller box, with both edges' pixels inside.
+    """
+    edge = 1.0 if of_smaller else 0.0
+    a_left, a_top, a_right, a_bottom = a[:, :, None].unbind(1)
+    b_left, b_top, b_right, b_bottom = b[:, :, None].transpose(0, 2).unbind(1)
+    shared = (torch.minimum(a_right, b_right) - torch.maximum(a_left, b_left)).add_(edge).clamp_(min=0)
+    shared *= (torch.minimum(a_bottom, b_bottom) - torch.maximum(a_top, b_top)).add_(edge).clamp_(min=0)
+    area_a = (a_right - a_left + edge) * (a_bottom - a_top + edge)
+    area_b = (b_right - b_left + edge) * (b_bottom - b_top + edge)
+    whole = torch.minimum(area_a, area_b) if of_smaller else area_a + area_b - shared
+    return shared / whole > limit
+
+
+def suppress(boxes: Tensor, scores: Tensor, limit: float, of_smaller: bool = False) -> Tensor:
+    """Greedy non-maximum suppression; indices of the kept boxes, best score first: int64 [K]."""
+    order = scores.argsort(stable=True, dim=0, descending=True)
+    boxes = boxes[order]
+    kept = order[:0]
+    start = 0
+    while start < boxes.shape[0]:
+        # Bounds the matrix of pairs to some million entries, whatever a hostile image brings.
+        size = max(64, min(1024, 2_000_000 // max(kept.shape[0], 1)))
+        rivals = torch.arange(start, min(start + size, boxes.shape[0]), device=boxes.device)
+        beaten = overlaps(boxes[kept], boxes[rivals], limit, of_smaller).any(dim=0)
+        rivals = rivals[~beaten]
+        beats = overlaps(boxes[rivals], boxes[rivals], limit, of_smaller).triu(1).float()
+        # A box falls if a kept box before it beats it. Repeated from "all kept", that settles on the greedy
+        # answer: n rounds decide at least the first n boxes for good, and chains of beaten beaters are short.
+        keep = torch.ones_like(rivals, dtype=torch.float32)
+        settled = False
+        while not settled:
+            after = (keep @ beats == 0).float()
+            settled = torch.equal(after, keep)
+            keep = after
+        kept = torch.cat([kept, rivals[keep > 0]])
+        start += size
+    return order[kept]
+
+
+def square(boxes: Tensor) -> Tensor:
+    """Boxes [N,4] grown around their centre to squares of the longer side."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    side = sides.amax(dim=1, keepdim=True)
+    corner = boxes[:, :2] + sides * 0.5 - side * 0.5
+    return torch.cat([corner, corner + side], dim=1)
+
+
+def regressed(boxes: Tensor, shift: Tensor, edge: float) -> Tensor:
+    """Boxes [N,4] with each edge moved by `shift` [N,4], in units of the box's sides (+ `edge` px)."""
+    sides = (boxes[:, 2:] - boxes[:, :2] + edge).repeat(1, 2)
+    return boxes + shift * sides

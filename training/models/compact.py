@@ -1,0 +1,126 @@
+"""`expressnet_moe_s`: ExpressNet-MoE at the size a CPU serves well."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from training.models.blocks import ConvNormAct, Residual
+from training.models.mixture import MixtureOfExperts
+
+
+class Outputs(NamedTuple):
+    """What a network of the family answers for N faces."""
+
+    logits: Tensor  # N,C over the served labels
+    auxiliary: Tensor  # N,A over the labels of the second, training-only head (A may be 0)
+    weights: Tensor  # N,2,E what each expert of both mixtures weighed, 0 if not chosen
+    scores: Tensor  # N,2,E gate softmax before the choice
+
+
+def standardise(images: Tensor) -> Tensor:
+    """Each image to zero mean and unit deviation, so that exposure and contrast do not matter. [N,1,H,W]."""
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    deviation = (images - mean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    # The floor keeps a flat image flat instead of blowing up its noise.
+    return (images - mean) / deviation.clamp(min=0.02)
+
+
+class LargeKernelExtractor(nn.Sequential):
+    """Global view: kernels 15, 9, 7 and 5, few channels: [N,1,48,48] -> [N,width*8]."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(
+            ConvNormAct(1, width, 15, stride=2),
+            ConvNormAct(width, width * 2, 9, stride=2),
+            ConvNormAct(width * 2, width * 4, 7, stride=2),
+            ConvNormAct(width * 4, width * 8, 5),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+
+
+class SmallKernelExtractor(nn.Sequential):
+    """Local detail: 3x3 kernels with pooling between: [N,1,48,48] -> [N,width*8]."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(
+            ConvNormAct(1, width, 3, stride=2),
+            ConvNormAct(width, width * 2, 3),
+            nn.MaxPool2d(2),
+            ConvNormAct(width * 2, width * 4, 3),
+            nn.MaxPool2d(2),
+            ConvNormAct(width * 4, width * 8, 3),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+
+
+class ResidualBackbone(nn.Sequential):
+    """Three residual stages at 1/2, 1/4 and 1/8 of the input, attention ending each: -> [N,width*4]."""
+
+    def __init__(self, width: int, depth: int) -> None:
+        stages: list[nn.Module] = [ConvNormAct(1, width // 2, 5, stride=2)]
+        channels = width // 2
+        for index in range(3):
+            for block in range(depth):
+                stride = 2 if index and block == 0 else 1
+                last = block == depth - 1
+                stages.append(Residual(channels, width << index, stride=stride, attention=last))
+                channels = width << index
+        super().__init__(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+class ExpressNetMoES(nn.Module):
+    """The compact network. images: float [N,1,48,48], grey, in [0, 1] -> `Outputs`.
+
+    As in the paper, one mixture sees the global features and one sees the local features fused with the
+    backbone's, and the head sees both answers.
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: int = 8,
+        auxiliary_classes: int = 7,
+        backbone_width: int = 64,
+        backbone_depth: int = 2,
+        extractor_width: int = 16,
+        features: int = 256,
+        experts: int = 4,
+        top_k: int = 2,
+        renormalise: bool = True,
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__()
+        self.large = LargeKernelExtractor(extractor_width)
+        self.small = SmallKernelExtractor(extractor_width)
+        self.backbone = ResidualBackbone(backbone_width, backbone_depth)
+        self.project_large = nn.Sequential(nn.Linear(extractor_width * 8, features), nn.ReLU())
+        self.fuse = nn.Sequential(nn.Linear(extractor_width * 8 + backbone_width * 4, features), nn.ReLU())
+        self.dropout = nn.Dropout(dropout)
+        self.mixture_global = MixtureOfExperts(
+            features, features, experts=experts, top_k=top_k, renormalise=renormalise
+        )
+        self.mixture_fused = MixtureOfExperts(
+            features, features, experts=experts, top_k=top_k, renormalise=renormalise
+        )
+        self.head = nn.Linear(2 * features, classes)
+        self.auxiliary_head = nn.Linear(2 * features, auxiliary_classes)
+
+    def forward(self, images: Tensor) -> Outputs:
+        images = standardise(images)
+        local = torch.cat([self.small(images), self.backbone(images)], dim=1)
+        mixed_global, weights_global, scores_global = self.mixture_global(
+            self.dropout(self.project_large(self.large(images)))
+        )
+        mixed_fused, weights_fused, scores_fused = self.mixture_fused(self.dropout(self.fuse(local)))
+        joined = self.dropout(torch.cat([mixed_global, mixed_fused], dim=1))
+        return Outputs(
+            logits=self.head(joined),
+            auxiliary=self.auxiliary_head(joined),
+            weights=torch.stack([weights_global, weights_fused], dim=1),
+            scores=torch.stack([scores_global, scores_fused], dim=1),
+        )

@@ -1,0 +1,83 @@
+"""Writes the model repository that both engines serve from, in Triton's layout."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from service.manifest import Manifest, digest, model_path
+
+
+def write_model(
+    repository: Path, manifest: Manifest, scripted: torch.jit.ScriptModule, config_pbtxt: str
+) -> Path:
+    """Write one model and return its folder; the manifest's `sha256` is filled in here.
+
+    The manifest is written last: whoever reads in between refuses the model instead of serving half of it.
+    """
+    folder = repository / manifest.name
+    path = model_path(repository, manifest.name, manifest.version)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    with without_jit_warnings():
+        torch.jit.save(scripted, buffer)
+    replace(path, reproducible(buffer.getvalue()))
+    replace(folder / "config.pbtxt", config_pbtxt.encode())
+    complete = manifest.model_copy(update={"sha256": digest(path)})
+    replace(folder / "manifest.json", complete.model_dump_json(indent=2, exclude_none=True).encode() + b"\n")
+    return folder
+
+
+def reproducible(archive: bytes) -> bytes:
+    """A TorchScript file without what differs between two exports, so that equal models are equal files.
+
+    Left out: debug records, which name paths of the exporting machine, and a random id. A class's constants
+    are sorted, since torch writes them in the order of a set.
+    """
+    clean = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as source, zipfile.ZipFile(clean, "w") as target:
+        for name in source.namelist():
+            if name.endswith((".debug_pkl", "serialization_id")):
+                continue
+            content = source.read(name)
+            if name.endswith(".py"):
+                content = CONSTANTS.sub(lambda lines: b"".join(sorted(lines[0].splitlines(True))), content)
+            target.writestr(zipfile.ZipInfo(name), content)
+    return clean.getvalue()
+
+
+CONSTANTS = re.compile(rb"(?m)(?:^ +\w+ : Final\[.*\n)+")
+
+
+def replace(path: Path, content: bytes) -> None:
+    """A reader sees the old file or the new one, never half of one."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def script(module: nn.Module) -> torch.jit.ScriptModule:
+    """TorchScript of a module in eval mode.
+
+    Not frozen: that turns weights into constants which `.to(device)` no longer moves, and gains nothing here.
+    """
+    with without_jit_warnings():
+        scripted = torch.jit.script(module.eval())
+    assert isinstance(scripted, torch.jit.ScriptModule)
+    return scripted
+
+
+@contextmanager
+def without_jit_warnings() -> Iterator[None]:
+    """torch.jit is deprecated, but Triton's pytorch_libtorch platform loads nothing else."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*torch\.jit.*", category=DeprecationWarning)
+        yield
