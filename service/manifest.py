@@ -120,11 +120,14 @@ def read_manifest(repository: Path, name: str) -> Manifest:
     try:
         raw = json.loads(path.read_bytes())
         kind = ClassifierManifest if raw.get("kind") == "classifier" else Manifest
-        return kind.model_validate(raw)
+        manifest = kind.model_validate(raw)
     except FileNotFoundError as error:
         raise ModelFileError(f"{path} is missing; the model repository is incomplete") from error
     except (OSError, ValueError, AttributeError, ValidationError) as error:
         raise ModelFileError(f"{path} is not a valid manifest: {error}") from error
+    if manifest.name != name:
+        raise ModelFileError(f"{path} is the manifest of another model, {manifest.name}")
+    return manifest
 
 
 def verified_model_path(repository: Path, manifest: Manifest) -> Path:

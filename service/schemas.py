@@ -88,7 +88,7 @@ class Experts(BaseModel):
 class Engagement(BaseModel):
     """Emotion part of the concentration index of Sharma et al. (arXiv 1909.12913)."""
 
-    index: float | None = Field(description="Probability of the emotion times its weight; null for contempt.")
+    index: float = Field(description="Probability of the emotion times its weight.")
 
 
 class Quality(BaseModel):
@@ -118,7 +118,7 @@ class Face(BaseModel):
     landmarks: Landmarks | None = None
     quality: Quality | None = None
     experts: Experts | None = None
-    engagement: Engagement | None = None
+    engagement: Engagement | None = Field(None, description="Absent for contempt, which has no weight.")
 
 
 class ModelName(BaseModel):

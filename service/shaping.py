@@ -95,6 +95,6 @@ def _experts(gates: NDArray[np.float32]) -> Experts:
     return Experts(large_kernel=large_kernel, fused=fused)
 
 
-def _engagement(emotion: str, confidence: float) -> Engagement:
+def _engagement(emotion: str, confidence: float) -> Engagement | None:
     weight = ENGAGEMENT_WEIGHTS.get(emotion)
-    return Engagement(index=None if weight is None else round(confidence * weight, 6))
+    return None if weight is None else Engagement(index=round(confidence * weight, 6))

@@ -53,27 +53,31 @@ def train(
     average = copy.deepcopy(network).eval().requires_grad_(False).to(fabric.device)
     optimiser = make_optimiser(network, config.optimiser)
     model, optimiser = fabric.setup(network, optimiser)
-    generator = torch.Generator(fabric.device).manual_seed(config.seed)
     state: dict[str, Any] = {
         "model": model,
         "average": average,
         "optimiser": optimiser,
-        "generator": generator.get_state(),
         "epoch": 0,
-        "best": 0.0,
+        "best": -1.0,  # the first epoch is the best so far even if it gets nothing right
     }
     run.mkdir(parents=True, exist_ok=True)
     (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump()))
     if resume and (run / "last.ckpt").is_file():
         fabric.load(run / "last.ckpt", state)
-        generator.set_state(state["generator"].cpu())
+    else:
+        (run / "metrics.jsonl").unlink(missing_ok=True)
 
     images = torch.from_numpy(rows.images).to(fabric.device)
     labels = torch.from_numpy(rows.labels).to(fabric.device)
     distributions = torch.from_numpy(rows.distributions).to(fabric.device)
     steps = len(rows) // config.batch
+    if not steps:
+        raise ValueError(f"{len(rows)} training rows do not fill one batch of {config.batch}")
     for epoch in range(state["epoch"], config.epochs):
         started, total_loss = time.monotonic(), 0.0
+        # A seed for each epoch, dropout's global generator included: resumed runs end as uninterrupted ones.
+        torch.manual_seed(config.seed + epoch + 1)
+        generator = torch.Generator(fabric.device).manual_seed(config.seed + epoch + 1)
         model.train()
         order = torch.randperm(len(rows), generator=generator, device=fabric.device)
         for step in range(steps):
@@ -94,7 +98,7 @@ def train(
         predicted = predict(average, held_out.images, device=fabric.device)
         reached = accuracy(predicted.probabilities, held_out.majority).value
         reached_original = accuracy(predicted.auxiliary, held_out.labels).value
-        state |= {"epoch": epoch + 1, "generator": generator.get_state()}
+        state["epoch"] = epoch + 1
         if reached > state["best"]:
             state["best"] = reached
             save_atomically(fabric, run / "best.ckpt", {"average": average, "epoch": epoch + 1})

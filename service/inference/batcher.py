@@ -25,7 +25,11 @@ from service.errors import (
 )
 from service.inference.engine import Classifier
 
-BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+def batch_sizes(max_batch_faces: int) -> list[int]:
+    """The few sizes that batches are padded to: powers of two, and the largest batch itself."""
+    powers = [1 << exponent for exponent in range(max_batch_faces.bit_length())]
+    return [size for size in powers if size < max_batch_faces] + [max_batch_faces]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class Batcher:
     def __init__(self, classifier: Classifier, limits: BatcherLimits, events: BatcherEvents) -> None:
         self._classifier = classifier
         self._limits = limits
+        self._sizes = batch_sizes(limits.max_batch_faces)
         self._events = events
         self._queue: deque[_Ticket] = deque()
         self._depth_faces = 0
@@ -169,12 +174,16 @@ class Batcher:
     def _take(self) -> list[_Ticket]:
         batch: list[_Ticket] = []
         room = self._limits.max_batch_faces
-        while self._queue and len(self._queue[0].faces) <= room:
-            ticket = self._queue.popleft()
+        for ticket in self._queue:
+            if len(ticket.faces) > room:
+                break
             ticket.waited_s = time.monotonic() - ticket.arrived_at
             room -= len(ticket.faces)
             batch.append(ticket)
+        # Counted before they leave the queue: should an observer raise, `_run` still finds them there.
         self._count(room - self._limits.max_batch_faces)
+        for _ in batch:
+            self._queue.popleft()
         return batch
 
     def _drop_gone(self) -> None:
@@ -188,11 +197,12 @@ class Batcher:
         self._events.depth(self._depth_faces)
 
     async def _call(self, batch: list[_Ticket]) -> None:
-        faces = np.concatenate([ticket.faces for ticket in batch])
-        self._events.batch(len(faces))
         try:
-            result = await self._classifier.classify(_padded(faces))
-            _check(result, len(faces))
+            faces = np.concatenate([ticket.faces for ticket in batch])
+            self._events.batch(len(faces))
+            padded = self._padded(faces)
+            result = await self._classifier.classify(padded)
+            _check(result, len(faces), len(padded))
         except ServiceError as error:
             self._fail(batch, error)
             return
@@ -213,6 +223,13 @@ class Batcher:
                 )
             start = end
 
+    def _padded(self, faces: Faces) -> Faces:
+        """Rows added up to the next of few sizes, so that the engine meets only shapes that are warm."""
+        missing = next(size for size in self._sizes if size >= len(faces)) - len(faces)
+        if not missing:
+            return faces
+        return np.concatenate([faces, np.zeros((missing, *faces.shape[1:]), faces.dtype)])
+
     @staticmethod
     def _fail(batch: list[_Ticket] | deque[_Ticket], error: Exception) -> None:
         for ticket in batch:
@@ -220,20 +237,13 @@ class Batcher:
                 ticket.answer.set_exception(error)
 
 
-def _padded(faces: Faces) -> Faces:
-    """Rows added up to the next bucket, so that the engine meets few shapes and all of them warm."""
-    bucket = next((size for size in BUCKETS if size >= len(faces)), len(faces))
-    if bucket == len(faces):
-        return faces
-    return np.concatenate([faces, np.zeros((bucket - len(faces), *faces.shape[1:]), faces.dtype)])
-
-
-def _check(result: Classification, count: int) -> None:
-    """Wrong shapes and values must not become wrong answers. Padding rows are not looked at."""
-    if len(result.probabilities) < count or len(result.gates) < count:
+def _check(result: Classification, count: int, asked: int) -> None:
+    """Wrong shapes and values must not become wrong answers. Values of padding rows are not looked at."""
+    if len(result.probabilities) != asked or len(result.gates) != asked:
         raise EngineContractError(
-            f"{len(result.probabilities)} rows and {len(result.gates)} gates for {count} faces"
+            f"{len(result.probabilities)} rows and {len(result.gates)} gates for {asked} faces"
         )
     rows = result.probabilities[:count]
-    if not (np.isfinite(rows).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-3)):
-        raise EngineContractError("probabilities are not finite or do not sum to 1")
+    # Written so that a NaN fails every one of them.
+    if not ((rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-3)):
+        raise EngineContractError("probabilities are not finite, negative or do not sum to 1")

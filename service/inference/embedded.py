@@ -14,7 +14,7 @@ from torch.jit._fuser import optimized_execution
 
 from service.arrays import Classification, Detections, Faces, Image
 from service.errors import EngineUnavailable, ModelFileError
-from service.inference.batcher import BUCKETS
+from service.inference.batcher import batch_sizes
 from service.manifest import ClassifierManifest
 
 T = TypeVar("T")
@@ -57,7 +57,8 @@ class _EmbeddedModel:
     async def _call(self, function: Callable[[], T]) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, function)
-        except RuntimeError as error:
+        # A `raise` inside a script comes out as torch.jit.Error, which is no RuntimeError.
+        except (RuntimeError, torch.jit.Error) as error:
             raise EngineUnavailable("the model could not be run") from error
 
     def _forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -78,8 +79,7 @@ class EmbeddedClassifier(_EmbeddedModel):
 
     async def warm_up(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._executor, self._load)
-        largest = next(size for size in BUCKETS if size >= self._max_batch_faces)
-        for size in (size for size in BUCKETS if size <= largest):
+        for size in batch_sizes(self._max_batch_faces):
             for _ in range(WARM_UP_ROUNDS):
                 await self.classify(np.zeros((size, 3, self._size, self._size), np.uint8))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ SIDE_PX = 48
 FER2013_LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 FERPLUS_COLUMNS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 PUBLISHED_COUNTS = {"Training": 28709, "PublicTest": 3589, "PrivateTest": 3589}
+REQUIRED_SPLITS = ("Training", "PublicTest")
 
 LICENCES = (
     "FER-2013 images: collected by image search for the 2013 ICML challenge; no licence stated; research use",
@@ -69,9 +71,10 @@ def load_fer2013(folder: Path) -> dict[str, FaceImages]:
     everything = FaceImages(images, labels, distributions, majority, group.astype(np.int64))
     names = np.array(usages)
     splits = {usage: everything.rows(names == usage) for usage in dict.fromkeys(usages)}
-    for usage, rows in splits.items():
-        if len(rows) != PUBLISHED_COUNTS.get(usage):
-            raise DatasetError(f"{usage} has {len(rows)} rows; published: {PUBLISHED_COUNTS.get(usage)}")
+    for usage in {*REQUIRED_SPLITS, *splits}:
+        found, published = len(splits.get(usage, ())), PUBLISHED_COUNTS.get(usage)
+        if found != published:
+            raise DatasetError(f"{usage} has {found} rows; published: {published}")
     return splits
 
 
@@ -128,32 +131,47 @@ def _read_images(folder: Path) -> tuple[list[str], NDArray[np.int64], NDArray[np
     usages: list[str] = []
     labels: list[int] = []
     pixels = io.BytesIO()
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
-            try:
-                image = np.fromstring(row["pixels"], np.int64, sep=" ")
-                label = int(row["emotion"])
-                usages.append(row["Usage"].strip())
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise DatasetError(f"{path.name} line {number}: {error!r}") from error
-            if len(image) != SIDE_PX * SIDE_PX or image.min() < 0 or image.max() > 255:
-                raise DatasetError(
-                    f"{path.name} line {number}: not {SIDE_PX}x{SIDE_PX} grey values from 0 to 255"
-                )
-            if not 0 <= label < len(FER2013_LABELS):
-                raise DatasetError(f"{path.name} line {number}: emotion {label} is not from 0 to 6")
-            pixels.write(image.astype(np.uint8).tobytes())
-            labels.append(label)
+    try:
+        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+            for number, row in enumerate(csv.DictReader(file), start=2):
+                usage, label, image = _parse_row(f"{path.name} line {number}", row)
+                usages.append(usage)
+                labels.append(label)
+                pixels.write(image)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DatasetError(f"{path.name} is cut short or damaged") from error
     images = np.frombuffer(pixels.getvalue(), np.uint8).reshape(-1, SIDE_PX, SIDE_PX)
     return usages, np.array(labels, np.int64), images
+
+
+def _parse_row(where: str, row: dict[str, str]) -> tuple[str, int, bytes]:
+    """One row of `fer2013.csv` as (usage, label, pixels)."""
+    try:
+        image = np.fromstring(row["pixels"], np.int64, sep=" ")
+        label = int(row["emotion"])
+        usage = row["Usage"].strip()
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DatasetError(f"{where}: {error!r}") from error
+    if len(image) != SIDE_PX * SIDE_PX or image.min() < 0 or image.max() > 255:
+        raise DatasetError(f"{where}: not {SIDE_PX}x{SIDE_PX} grey values from 0 to 255")
+    if not 0 <= label < len(FER2013_LABELS):
+        raise DatasetError(f"{where}: emotion {label} is not from 0 to 6")
+    return usage, label, image.astype(np.uint8).tobytes()
 
 
 def _read_votes(path: Path, usages: list[str]) -> NDArray[np.int64]:
     if not path.is_file():
         raise DatasetError(f"no {path.name} in {path.parent}; it is in Microsoft's FERPlus repository")
+    found: list[str] = []
+    votes: list[list[int]] = []
     with path.open() as file:
-        rows = list(csv.DictReader(file))
+        for number, row in enumerate(csv.DictReader(file), start=2):
+            try:
+                votes.append([int(row[name]) for name in (*FERPLUS_COLUMNS, "unknown", "NF")])
+                found.append(row["Usage"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise DatasetError(f"{path.name} line {number}: {error!r}") from error
     # Rows pair by position: the image names skip those that FER+ found faceless.
-    if [row["Usage"] for row in rows] != usages:
+    if found != usages:
         raise DatasetError(f"{path.name} is not row-aligned with the images")
-    return np.array([[int(row[name]) for name in (*FERPLUS_COLUMNS, "unknown", "NF")] for row in rows])
+    return np.array(votes)

@@ -105,7 +105,7 @@ async def test_the_classifier_answers_each_row(classifier: EmbeddedClassifier) -
 
 
 @pytest.mark.parametrize("max_batch_faces", [1, 5, 8])
-async def test_warm_up_runs_every_bucket_that_will_be_served(
+async def test_warm_up_runs_every_batch_size_that_will_be_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_batch_faces: int
 ) -> None:
     engine = classifier_of(scripted(TinyClassifier(), tmp_path), max_batch_faces)
@@ -119,8 +119,8 @@ async def test_warm_up_runs_every_bucket_that_will_be_served(
     monkeypatch.setattr(engine, "classify", recording)
     await engine.warm_up()
     await engine.close()
-    buckets = {1: {1}, 5: {1, 2, 4, 8}, 8: {1, 2, 4, 8}}[max_batch_faces]
-    assert shapes == {(bucket, 3, SIDE_PX, SIDE_PX) for bucket in buckets}
+    sizes = {1: {1}, 5: {1, 2, 4, 5}, 8: {1, 2, 4, 8}}[max_batch_faces]
+    assert shapes == {(size, 3, SIDE_PX, SIDE_PX) for size in sizes}
 
 
 async def test_the_detector_gets_its_parameters(detector: EmbeddedDetector) -> None:
