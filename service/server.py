@@ -24,7 +24,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, readiness: Readiness) -> None:
         super().__init__(config)
-        self._readiness = readiness
+        self.readiness = readiness
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -33,7 +33,7 @@ class Server(uvicorn.Server):
             log.info("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._readiness.drain()
+        self.readiness.drain()
         super().handle_exit(sig, frame)
 
     @contextmanager

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.app import Engines, create_app
-from service.server import bind, make_server
+from service.server import Server, bind, make_server
 from service.settings import Settings
 
 ASTRONAUT_FACE = (181, 61, 268, 172)  # xyxy px, drawn by hand around the face
@@ -50,14 +50,20 @@ def faceless_jpeg() -> bytes:
 class Gateway:
     """A served application: its address, a client, and its metrics by difference."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, server: Server | None = None) -> None:
         self.url = url
+        self._server = server
         self.client = httpx.Client(base_url=url, timeout=30)
 
     def post(self, image: bytes, *, media_type: str = "image/jpeg", **query: object) -> httpx.Response:
         return self.client.post(
             "/v1/emotions", content=image, headers={"Content-Type": media_type}, params=query
         )
+
+    def drain(self) -> None:
+        """What the first SIGTERM does, without stopping the server."""
+        assert self._server is not None
+        self._server.readiness.drain()
 
     def metric(self, sample: str) -> float:
         """The value of one sample line, 0 if it is not there yet."""
@@ -75,7 +81,7 @@ def serving(settings: Settings, engines: Engines | None = None) -> Iterator[Gate
     listener = bind(settings)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    gateway = Gateway(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    gateway = Gateway(f"http://127.0.0.1:{listener.getsockname()[1]}", server)
     try:
         eventually(lambda: server.started or not thread.is_alive())
         assert server.started, "the server did not start"

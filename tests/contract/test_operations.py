@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.manifest import EMOTIONS
@@ -65,7 +67,11 @@ def test_routes_of_unknown_paths_share_one_label(gateway: Gateway) -> None:
 
 
 def test_documentation(gateway: Gateway) -> None:
-    assert gateway.client.get("/", follow_redirects=True).status_code == 200
+    page = gateway.client.get("/", follow_redirects=True)
+    assert page.status_code == 200
+    assert "https://" not in page.text
+    for address in re.findall(r'(?:src|href)="(/[^"]+)"', page.text):
+        assert gateway.client.get(address).status_code == 200
     document = gateway.client.get("/openapi.json").json()
     operation = document["paths"]["/v1/emotions"]["post"]
     assert {"image/jpeg", "multipart/form-data", "application/json"} <= set(

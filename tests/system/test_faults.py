@@ -1,0 +1,144 @@
+"""What callers see when an engine is slow, broken, lying or gone, over a real server."""
+
+from __future__ import annotations
+
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+from service.app import Engines
+from service.arrays import Classification
+from service.errors import EngineUnavailable
+from service.settings import Settings
+from tests.conftest import Gateway, eventually, serving
+from tests.fake_engine import FakeClassifier, FakeDetector
+
+DEPTH = "expressnet_queue_depth_faces"
+IN_FLIGHT = "expressnet_requests_in_flight"
+
+
+def send_and_leave(gateway: Gateway, image: bytes) -> socket.socket:
+    """A connection with a whole request on its way; closing it is hanging up."""
+    address = urlsplit(gateway.url)
+    connection = socket.create_connection((address.hostname or "", address.port or 0), timeout=30)
+    head = (
+        f"POST /v1/emotions HTTP/1.1\r\nHost: t\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image)}"
+    )
+    connection.sendall(head.encode() + b"\r\n\r\n" + image)
+    return connection
+
+
+def test_hanging_up_takes_faces_out_of_the_queue(astronaut_jpeg: bytes) -> None:
+    classifier = FakeClassifier(delay_s=1.5)
+    with serving(Settings(port=0, max_batch_faces=1), Engines(classifier, FakeDetector())) as gateway:
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(gateway.post, astronaut_jpeg)
+            eventually(lambda: len(classifier.batches) == 1)
+            leaving = [send_and_leave(gateway, astronaut_jpeg) for _ in range(3)]
+            eventually(lambda: gateway.metric(DEPTH) == 3)
+            for connection in leaving:
+                connection.close()
+            eventually(lambda: gateway.metric(DEPTH) == 0)
+            assert first.result().status_code == 200
+        eventually(lambda: gateway.metric(IN_FLIGHT) == 0)
+        assert classifier.batches == [1], "work was done for clients that had left"
+
+
+def test_deadline_while_waiting_for_the_classifier(astronaut_jpeg: bytes) -> None:
+    with serving(Settings(port=0), Engines(FakeClassifier(delay_s=1), FakeDetector())) as gateway:
+        response = gateway.client.post(
+            "/v1/emotions",
+            content=astronaut_jpeg,
+            headers={"Content-Type": "image/jpeg", "X-Timeout-Ms": "200"},
+        )
+        assert (response.status_code, response.json()["code"]) == (504, "deadline_exceeded")
+        assert "classify" in response.json()["detail"]
+        assert gateway.metric('expressnet_rejected_total{reason="deadline_exceeded"}') == 1
+        eventually(lambda: gateway.post(astronaut_jpeg).status_code == 200)
+
+
+def test_full_queue_is_overloaded_and_never_unready(astronaut_jpeg: bytes) -> None:
+    classifier = FakeClassifier(delay_s=0.5)
+    settings = Settings(port=0, max_batch_faces=1, queue_limit_faces=2)
+    with serving(settings, Engines(classifier, FakeDetector())) as gateway, ThreadPoolExecutor(12) as pool:
+        responses = list(pool.map(lambda _: gateway.post(astronaut_jpeg), range(12)))
+        statuses = [response.status_code for response in responses]
+        assert set(statuses) == {200, 429}
+        assert gateway.client.get("/readyz").status_code == 200
+        refused = next(response for response in responses if response.status_code == 429)
+        assert refused.json()["code"] == "overloaded"
+        assert refused.headers["Retry-After"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("broken", "status", "code"),
+    [
+        ({"error": EngineUnavailable("the engine is away")}, 503, "engine_unavailable"),
+        ({"error": RuntimeError("secret /path/of/model.pt")}, 500, "internal"),
+        (
+            {"answer": Classification(np.full((1, 8), np.nan, np.float32), np.zeros((1, 2, 4), np.float32))},
+            500,
+            "internal",
+        ),
+        (
+            {"answer": Classification(np.full((1, 5), 0.2, np.float32), np.zeros((1, 2, 4), np.float32))},
+            500,
+            "internal",
+        ),
+    ],
+    ids=["unavailable", "raises", "nan", "wrong-width"],
+)
+def test_a_broken_classifier(
+    astronaut_jpeg: bytes, broken: dict[str, object], status: int, code: str
+) -> None:
+    classifier = FakeClassifier(**broken)  # type: ignore[arg-type]
+    with serving(Settings(port=0), Engines(classifier, FakeDetector())) as gateway:
+        response = gateway.post(astronaut_jpeg)
+        assert (response.status_code, response.json()["code"]) == (status, code)
+        assert "secret" not in response.text
+        assert ("Retry-After" in response.headers) == (status == 503)
+        classifier.error = classifier.answer = None
+        assert gateway.post(astronaut_jpeg).status_code == 200
+
+
+def test_an_engine_that_does_not_answer_its_probe_makes_the_service_unready(astronaut_jpeg: bytes) -> None:
+    detector = FakeDetector()
+    with serving(Settings(port=0), Engines(FakeClassifier(), detector)) as gateway:
+        assert gateway.metric('expressnet_engine_up{engine="mtcnn"}') == 1
+        detector.error = EngineUnavailable("the engine is away")
+        eventually(lambda: gateway.client.get("/readyz").status_code == 503, timeout_s=5)
+        assert gateway.client.get("/readyz").json()["engines"] == {"expressnet_moe": "up", "mtcnn": "down"}
+        assert gateway.client.get("/livez").status_code == 200
+        assert gateway.post(astronaut_jpeg).json()["code"] == "engine_unavailable"
+        assert gateway.metric('expressnet_engine_up{engine="mtcnn"}') == 0
+        detector.error = None
+        eventually(lambda: gateway.client.get("/readyz").status_code == 200, timeout_s=5)
+
+
+def test_draining_refuses_new_requests_on_open_connections(astronaut_jpeg: bytes) -> None:
+    engines = Engines(FakeClassifier(), FakeDetector(delay_s=1))
+    settings = Settings(port=0)
+    with serving(settings, engines) as gateway, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(gateway.post, astronaut_jpeg)
+        eventually(lambda: gateway.metric(IN_FLIGHT) == 1)
+        gateway.drain()
+        refused = gateway.post(astronaut_jpeg)
+        assert (refused.status_code, refused.json()["code"]) == (503, "draining")
+        assert refused.headers["Retry-After"] == "5"
+        assert gateway.client.get("/readyz").status_code == 503
+        assert gateway.client.get("/livez").status_code == 200
+        assert running.result().status_code == 200
+
+
+def test_bodies_do_not_touch_the_disk(astronaut_jpeg: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_file(*_: object, **__: object) -> None:
+        raise AssertionError("a body was spooled to disk")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", no_file)
+    large = astronaut_jpeg + b"\0" * 5_000_000
+    with serving(Settings(port=0), Engines(FakeClassifier(), FakeDetector())) as gateway:
+        response = gateway.client.post("/v1/emotions", files={"image": ("a.jpg", large)})
+        assert response.status_code == 200, response.text
