@@ -98,7 +98,7 @@ class Pipeline:
         finally:
             for stage, seconds in spent.seconds.items():
                 timings.add(stage, seconds)
-        self._metrics.stages(spent.seconds)
+            self._metrics.stages(spent.seconds)
         self._metrics.faces(answer.faces)
         return answer
 

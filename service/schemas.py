@@ -35,10 +35,11 @@ class EmotionQuery(BaseModel):
     @field_validator("include")
     @classmethod
     def _known(cls, value: str) -> str:
-        for name in filter(None, value.split(",")):
+        names = [name.strip() for name in value.split(",") if name.strip()]
+        for name in names:
             if name not in set(Include):
                 raise ValueError(f"{name!r} is none of {', '.join(Include)}")
-        return value
+        return ",".join(names)
 
     def includes(self, part: Include) -> bool:
         return part in self.include.split(",")
@@ -140,9 +141,13 @@ class ImageAnswer(BaseModel):
     faces: list[Face]
 
 
-class EmotionsAnswer(ImageAnswer):
+class EmotionsAnswer(BaseModel):
+    """An `ImageAnswer`, with the request that it answers and the model that answered."""
+
     request_id: str
     model: ModelName
+    image: ImageSize
+    faces: list[Face]
 
 
 class Problem(BaseModel):

@@ -34,40 +34,30 @@ def shape_faces(
     query: EmotionQuery,
 ) -> list[Face]:
     """boxes: float32 [N,4] xyxy px; detections: None where the caller brought a face crop; N faces out."""
-    return [
-        _face(index, boxes[index], detections, classification, quality, manifest, query)
-        for index in range(len(boxes))
-    ]
-
-
-def _face(
-    index: int,
-    box: NDArray[np.float32],
-    detections: Detections | None,
-    classification: Classification,
-    quality: Sequence[FaceQuality] | None,
-    manifest: ClassifierManifest,
-    query: EmotionQuery,
-) -> Face:
-    row = classification.probabilities[index].tolist()
-    best = max(range(len(row)), key=row.__getitem__)
-    emotion, confidence = manifest.labels[best], row[best]
-    return Face(
-        box=_box(box),
-        detection_confidence=None if detections is None else round(float(detections.scores[index]), 4),
-        emotion=emotion,
-        confidence=round(confidence, 6),
-        verdict="certain" if confidence >= manifest.verdict.threshold else "uncertain",
-        probabilities={label: round(p, 6) for label, p in zip(manifest.labels, row, strict=True)},
-        landmarks=(
-            _landmarks(detections.landmarks[index])
-            if detections is not None and query.includes(Include.landmarks)
-            else None
-        ),
-        quality=_quality(quality[index]) if quality is not None else None,
-        experts=_experts(classification.gates[index]) if query.includes(Include.experts) else None,
-        engagement=_engagement(emotion, confidence) if query.includes(Include.engagement) else None,
-    )
+    faces = []
+    for index, box in enumerate(boxes):
+        row: list[float] = classification.probabilities[index].tolist()
+        confidence = max(row)
+        emotion = manifest.labels[row.index(confidence)]
+        face = Face(
+            box=_box(box),
+            emotion=emotion,
+            confidence=round(confidence, 6),
+            verdict="certain" if confidence >= manifest.verdict.threshold else "uncertain",
+            probabilities={label: round(p, 6) for label, p in zip(manifest.labels, row, strict=True)},
+        )
+        if detections is not None:
+            face.detection_confidence = round(float(detections.scores[index]), 4)
+            if query.includes(Include.landmarks):
+                face.landmarks = _landmarks(detections.landmarks[index])
+        if quality is not None:
+            face.quality = _quality(quality[index])
+        if query.includes(Include.experts):
+            face.experts = _experts(classification.gates[index])
+        if query.includes(Include.engagement):
+            face.engagement = _engagement(emotion, confidence)
+        faces.append(face)
+    return faces
 
 
 def _box(xyxy: NDArray[np.float32]) -> Box:

@@ -29,6 +29,20 @@ def encoded(image: NDArray[np.uint8] | Image.Image, kind: str = "JPEG", **option
     return file.getvalue()
 
 
+def as_stored(upright: Image.Image, orientation: int) -> Image.Image:
+    """A picture as a camera stores it that was held so that it writes this EXIF orientation, 1 to 8."""
+    turn = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }.get(orientation)
+    return upright if turn is None else upright.transpose(turn)
+
+
 @pytest.fixture(scope="session")
 def astronaut() -> NDArray[np.uint8]:
     """uint8 [512,512,3], one smiling face."""

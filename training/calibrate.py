@@ -26,7 +26,8 @@ def fit_temperature(logits: Floats, labels: Ints) -> float:
         return value
 
     optimiser.step(loss)  # type: ignore[no-untyped-call]
-    return round(float(log_temperature.detach().exp()), 4)
+    # Where every answer is right or none is, the likelihood has no optimum inside these bounds.
+    return round(float(log_temperature.detach().exp().clamp(0.05, 20.0)), 4)
 
 
 def choose_threshold(probabilities: Floats, labels: Ints, selective_accuracy: float) -> float:
@@ -34,7 +35,7 @@ def choose_threshold(probabilities: Floats, labels: Ints, selective_accuracy: fl
 
     Raises `ValueError` when no threshold does.
     """
-    for threshold in np.round(np.arange(0.2, 1.0, 0.01), 2):
+    for threshold in np.round(np.arange(0.0, 1.0, 0.01), 2):
         covered, reached = selective(probabilities, labels, threshold)
         if covered and reached >= selective_accuracy:
             return float(threshold)

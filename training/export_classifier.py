@@ -21,9 +21,9 @@ from service.manifest import (
 )
 from training.calibrate import choose_threshold, fit_temperature
 from training.config import RunConfig, read_config
-from training.datasets.fer2013 import LICENCES, SIDE_PX, FaceImages, load_fer2013
+from training.datasets.fer2013 import LICENCES, SIDE_PX, FaceImages, load_fer2013, without_copies_of
 from training.evaluate import Predictions, evaluate, expected_calibration_error, predict, selective
-from training.framing import measure_crop
+from training.framing import measure_crop, realign
 from training.models import build
 from training.models.served import ServedClassifier
 from training.repository import script, write_model
@@ -87,24 +87,37 @@ def export_classifier(run: Path, data: Path, repository: Path) -> Path:
     tested = predict(network, test.images, temperature=temperature)
     coverage, reached = selective(tested.probabilities, test.majority, threshold)
 
-    served = ServedClassifier(network, temperature)
-    scripted = script(served)
-    check_parity(served, scripted, SIDE_PX)
+    detector = verified_model_path(repository, read_manifest(repository, "mtcnn"))
+    crop = measure_crop(rows.images, detector)
+    realigned, found = realign(test.images, detector, crop)
+    alone = without_copies_of(test, splits["Training"])
     metrics = {
         **_named("validation", calibrated, held_out),
         **_named("publictest", tested, test),
+        # Copies in Training were left out of the training rows, so these figures should hardly differ.
+        **_named("publictest_without_copies", predict(network, alone.images, temperature=temperature), alone),
+        # The same images cut as the gateway cuts photos, and as they are: what the crop costs.
+        **_named(
+            "publictest_realigned",
+            predict(network, realigned, temperature=temperature),
+            test.rows(found),
+        ),
+        **_named(
+            "publictest_realigned_whole",
+            predict(network, test.images[found], temperature=temperature),
+            test.rows(found),
+        ),
     }
+
+    served = ServedClassifier(network, temperature)
+    scripted = script(served)
+    check_parity(served, scripted, SIDE_PX)
     manifest = ClassifierManifest(
         name=NAME,
         version="1",
         sha256="0" * 64,
         labels=EMOTIONS,
-        input=Input(
-            size=SIDE_PX,
-            crop=measure_crop(
-                rows.images, verified_model_path(repository, read_manifest(repository, "mtcnn"))
-            ),
-        ),
+        input=Input(size=SIDE_PX, crop=crop),
         calibration=Calibration(
             temperature=temperature,
             ece_before=_ece(before, held_out),

@@ -52,7 +52,7 @@ class Admission:
         if self._readiness.draining:
             raise Draining("the service is shutting down")
         if self._in_flight >= self._settings.max_in_flight_requests:
-            raise Overloaded(f"{self._in_flight} requests are being worked on already")
+            raise Overloaded(f"the limit of {self._in_flight} requests in flight is reached")
 
     def _deadline(self, timeout_ms: str | None) -> Deadline:
         if timeout_ms is None:

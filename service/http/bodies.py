@@ -91,7 +91,9 @@ async def _read_parts(request: Request, field: str, limit: int) -> list[bytes]:
         if not parts:
             raise InvalidRequest(f"multipart field {field!r} is missing")
         if len(parts) > limit:
-            raise InvalidRequest(f"multipart field {field!r} may come {limit} times at most")
+            raise InvalidRequest(
+                f"multipart field {field!r} came {len(parts)} times; at most {limit} may come"
+            )
         files = [part for part in parts if isinstance(part, UploadFile)]
         if len(files) < len(parts):
             raise InvalidRequest(f"multipart field {field!r} must be a file, with a filename")

@@ -10,11 +10,23 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from service.deadline import Deadline
-from service.errors import BodyTooLarge, Internal, ServiceError
+from service.errors import (
+    BodyTooLarge,
+    DeadlineExceeded,
+    Draining,
+    EngineUnavailable,
+    ImageTooLarge,
+    Internal,
+    InvalidImage,
+    InvalidRequest,
+    Overloaded,
+    ServiceError,
+    UnsupportedMediaType,
+)
 from service.http.bodies import JSON, MULTIPART, read_image, read_images
 from service.http.disconnect import ClientDisconnected, race_disconnect
 from service.http.observation import CLIENT_LEFT
-from service.http.problems import MEDIA_TYPE, to_problem
+from service.http.problems import documented, to_problem
 from service.logs import log
 from service.manifest import Manifest
 from service.metrics import Metrics
@@ -26,7 +38,6 @@ from service.schemas import (
     EmotionsAnswer,
     ImageUpload,
     ModelName,
-    Problem,
 )
 from service.settings import Settings
 from service.vision.decode import CONTENT_TYPES
@@ -34,19 +45,18 @@ from service.vision.decode import CONTENT_TYPES
 MAX_BATCH_IMAGES = 32
 
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}, "description": codes}
-    for status, codes in {
-        400: "`invalid_image`",
-        413: "`image_too_large`, `body_too_large`",
-        415: "`unsupported_media_type`",
-        422: "`invalid_request`",
-        429: "`overloaded`, with Retry-After",
-        500: "`internal`",
-        503: "`engine_unavailable`, `draining`, with Retry-After",
-        504: "`deadline_exceeded`",
-    }.items()
-}
+_PROBLEMS = documented(
+    InvalidImage,
+    ImageTooLarge,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    InvalidRequest,
+    Overloaded,
+    Internal,
+    EngineUnavailable,
+    Draining,
+    DeadlineExceeded,
+)
 
 
 def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:

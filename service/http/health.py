@@ -57,10 +57,13 @@ async def probe(
 def health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
     router = APIRouter(tags=["operations"])
 
+    # Some load balancers probe with HEAD.
+    @router.head("/livez", include_in_schema=False)
     @router.get("/livez", summary="Is the process alive?")
     async def livez() -> dict[str, str]:
         return {"status": "alive"}
 
+    @router.head("/readyz", include_in_schema=False)
     @router.get(
         "/readyz", summary="Should requests be sent here?", responses={503: {"description": "Not ready"}}
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from service.errors import NotFound
+from service.errors import InvalidRequest, NotFound
+from service.http.problems import documented
 from service.manifest import Manifest
 
 
@@ -23,7 +24,9 @@ def models_router(manifests: list[Manifest]) -> APIRouter:
     async def models() -> ModelList:
         return ModelList(models=manifests)
 
-    @router.get("/v1/models/{name}", summary="One model's card")
+    @router.get(
+        "/v1/models/{name}", summary="One model's card", responses=documented(NotFound, InvalidRequest)
+    )
     async def model(name: str) -> Manifest:
         if name not in cards:
             raise NotFound(f"no model of that name is served; there are {', '.join(cards)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -39,6 +40,16 @@ def problem_response(
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(error.retry_after_s)
     return response
+
+
+def documented(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+    """The problem answers of a route, for its OpenAPI document."""
+    schema = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+    codes: dict[int | str, list[str]] = {}
+    for error in errors:
+        with_header = ", with Retry-After" if error.retry_after_s is not None else ""
+        codes.setdefault(error.status, []).append(f"`{error.code}`{with_header}")
+    return {status: {"content": schema, "description": "; ".join(names)} for status, names in codes.items()}
 
 
 def invalid_request(error: RequestValidationError) -> InvalidRequest:

@@ -27,6 +27,7 @@ def test_models(gateway: Gateway) -> None:
 
 def test_health(gateway: Gateway) -> None:
     assert gateway.client.get("/livez").json() == {"status": "alive"}
+    assert gateway.client.head("/livez").status_code == gateway.client.head("/readyz").status_code == 200
     assert gateway.client.get("/readyz").json() == {
         "status": "ready",
         "warmed_up": True,

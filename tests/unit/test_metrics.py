@@ -28,7 +28,6 @@ PUBLISHED = {
 }
 PROTECTING = {
     "overloaded",
-    "rate_limited",
     "engine_unavailable",
     "draining",
     "deadline_exceeded",

@@ -33,7 +33,7 @@ def test_rows_without_a_label_do_not_matter() -> None:
 def test_the_threshold_is_the_least_that_is_good_enough() -> None:
     probabilities = np.float32([[0.905, 0.095], [0.805, 0.195], [0.705, 0.295], [0.605, 0.395]])
     labels = np.array([0, 0, 1, 0])
-    assert choose_threshold(probabilities, labels, 0.75) == 0.2
+    assert choose_threshold(probabilities, labels, 0.75) == 0
     assert choose_threshold(probabilities, labels, 0.9) == pytest.approx(0.71)
     assert choose_threshold(probabilities, np.array([0, 1, 1, 1]), 1.0) == pytest.approx(0.81)
 

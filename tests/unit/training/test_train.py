@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from pathlib import Path
@@ -15,6 +14,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from service.manifest import Metric
+from tests.unit.training.made_up import tiny_config, write_fer2013
 from training import train as training
 from training.config import LossConfig, RunConfig, read_config
 from training.datasets import fer2013
@@ -32,36 +32,13 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # Bit-for-bit repetition is promised on the CPU only.
     monkeypatch.setattr(training, "Fabric", lambda **options: Fabric(**options | {"accelerator": "cpu"}))
     generator = np.random.default_rng(0)
-    folder = tmp_path / "data"
-    folder.mkdir()
-    images, votes = (folder / "fer2013.csv").open("w"), (folder / "fer2013new.csv").open("w")
-    with images, votes:
-        image_lines, vote_lines = csv.writer(images), csv.writer(votes)
-        image_lines.writerow(["emotion", "pixels", "Usage"])
-        vote_lines.writerow(["Usage", "Image name", *fer2013.FERPLUS_COLUMNS, "unknown", "NF"])
-        for usage, count in COUNTS.items():
-            for number in range(count):
-                pixels = generator.integers(0, 256, 48 * 48)
-                image_lines.writerow([3 * (number % 2), " ".join(map(str, pixels)), usage])
-                happy = 10 * (number % 2)
-                vote_lines.writerow([usage, "", 0, happy, 0, 0, 10 - happy, *[0] * 5])
-    return folder
-
-
-def config() -> RunConfig:
-    return RunConfig.model_validate(
-        {
-            "network": {
-                "name": "expressnet_moe_s",
-                "backbone_width": 4,
-                "backbone_depth": 1,
-                "extractor_width": 1,
-                "features": 8,
-            },
-            "epochs": 2,
-            "batch": 12,
-            "validation_share": 0.25,
-        }
+    return write_fer2013(
+        tmp_path / "data",
+        (
+            (usage, generator.integers(0, 256, (48, 48)))
+            for usage, count in COUNTS.items()
+            for _ in range(count)
+        ),
     )
 
 
@@ -95,8 +72,8 @@ def interrupt_second_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_run_writes_what_it_promises(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    training.train(config(), data, run, threads=1)
-    assert read_config(run / "config.yaml") == config()
+    training.train(tiny_config(), data, run, threads=1)
+    assert read_config(run / "config.yaml") == tiny_config()
     lines = metrics(run)
     assert [line["epoch"] for line in lines] == [1, 2]
     for line in lines:
@@ -122,13 +99,13 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    training.train(config(), data, whole, threads=1)
+    training.train(tiny_config(), data, whole, threads=1)
     with monkeypatch.context() as patched:
         interrupt_second_epoch(patched)
         with pytest.raises(Interrupted):
-            training.train(config(), data, parts, threads=1)
+            training.train(tiny_config(), data, parts, threads=1)
     assert checkpoint(parts)["epoch"] == 1
-    training.train(config(), data, parts, resume=True, threads=1)
+    training.train(tiny_config(), data, parts, resume=True, threads=1)
     wanted, found = checkpoint(whole), checkpoint(parts)
     assert found["epoch"] == 2
     assert [line["epoch"] for line in metrics(parts)] == [1, 2]
@@ -137,7 +114,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
             assert torch.equal(found[part][name], value), f"{part}: {name}"
     # Once it has ended there is nothing to resume.
     before = (parts / "last.ckpt").read_bytes()
-    training.train(config(), data, parts, resume=True, threads=1)
+    training.train(tiny_config(), data, parts, resume=True, threads=1)
     assert (parts / "last.ckpt").read_bytes() == before
     assert len(metrics(parts)) == 2
 
@@ -149,8 +126,8 @@ def test_a_run_that_begins_anew_begins_its_log_anew(
     with monkeypatch.context() as patched:
         interrupt_second_epoch(patched)
         with pytest.raises(Interrupted):
-            training.train(config(), data, run, threads=1)
-    training.train(config(), data, run, threads=1)
+            training.train(tiny_config(), data, run, threads=1)
+    training.train(tiny_config(), data, run, threads=1)
     assert [line["epoch"] for line in metrics(run)] == [1, 2]
 
 
@@ -158,18 +135,18 @@ def test_the_best_epoch_is_kept_even_if_nothing_is_right(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "accuracy", lambda *_: Metric(value=0.0, samples=1))
-    training.train(config(), data, tmp_path / "run", threads=1)
+    training.train(tiny_config(), data, tmp_path / "run", threads=1)
     assert checkpoint(tmp_path / "run", "best")["epoch"] == 1
 
 
 def test_validation_rows_are_none_that_were_trained_on(data: Path) -> None:
-    rows, held_out = training_rows(load_fer2013(data), config())
+    rows, held_out = training_rows(load_fer2013(data), tiny_config())
     assert (len(rows), len(held_out)) == (36, 12)
     assert not set(rows.group) & set(held_out.group)
 
 
 def test_learning_rate_warms_up_and_decays_to_nothing() -> None:
-    run = RunConfig.model_validate({**config().model_dump(), "epochs": 5})
+    run = RunConfig.model_validate({**tiny_config().model_dump(), "epochs": 5})
     rates = [learning_rate(epoch / 4, run) for epoch in range(21)]
     assert 0 < rates[0] < rates[1] < rates[2] < rates[3] < rates[4]
     assert rates[4] == pytest.approx(run.optimiser.learning_rate)

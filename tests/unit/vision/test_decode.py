@@ -20,6 +20,7 @@ from skimage import data as photographs
 
 from service.errors import ImageTooLarge, InvalidImage, ServiceError, UnsupportedMediaType
 from service.vision.decode import CONTENT_TYPES, decode
+from tests.conftest import as_stored
 
 # Only to write HEIC files; decoding does not depend on it.
 pillow_heif.register_heif_opener()
@@ -205,26 +206,12 @@ def test_first_frame_of_an_animation() -> None:
         assert difference(decode(file, pixel_limit=LIMIT), RGB) < 8
 
 
-def stored(orientation: int) -> Image.Image:
-    """The photo as a camera held that way would store it."""
-    undo = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }
-    return PHOTO.transpose(undo[orientation]) if orientation in undo else PHOTO
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
 def test_orientation_is_applied(kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    file = encode(stored(orientation), kind, exif=exif.tobytes(), quality=95)
+    file = encode(as_stored(PHOTO, orientation), kind, exif=exif.tobytes(), quality=95)
     pixels = decode(file, pixel_limit=LIMIT)
     assert pixels.flags.c_contiguous
     assert difference(pixels, RGB) < 5
@@ -233,7 +220,7 @@ def test_orientation_is_applied(kind: str, orientation: int) -> None:
 def test_heic_is_turned_by_its_container_and_not_again_by_its_exif() -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
-    file = encode(stored(6), "HEIF", exif=exif.tobytes(), quality=95)
+    file = encode(as_stored(PHOTO, 6), "HEIF", exif=exif.tobytes(), quality=95)
     assert b"irot" in file
     assert b"Exif" in file
     assert difference(decode(file, pixel_limit=LIMIT), RGB) < 5
@@ -244,7 +231,10 @@ def test_strips_join_without_a_seam(orientation: int, monkeypatch: pytest.Monkey
     monkeypatch.setattr("service.vision.decode._STRIP_PIXELS", 7 * 80)
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    assert difference(decode(encode(stored(orientation), "PNG", exif=exif), pixel_limit=LIMIT), RGB) == 0
+    assert (
+        difference(decode(encode(as_stored(PHOTO, orientation), "PNG", exif=exif), pixel_limit=LIMIT), RGB)
+        == 0
+    )
 
 
 @pytest.mark.parametrize(

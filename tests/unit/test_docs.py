@@ -1,0 +1,300 @@
+"""The documentation says what the code does, and its examples are answers of this version."""
+
+from __future__ import annotations
+
+import json
+import re
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+import pytest
+from prometheus_client.metrics import MetricWrapperBase
+from pydantic import BaseModel
+
+from service import errors, schemas
+from service.errors import ServiceError
+from service.http.models import ModelList
+from service.http.problems import to_problem
+from service.manifest import EMOTIONS, Manifest
+from service.metrics import Metrics
+from service.schemas import (
+    BatchAnswer,
+    EmotionQuery,
+    EmotionsAnswer,
+    Face,
+    ImageAnswer,
+    Include,
+    Point,
+    Problem,
+)
+from service.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+API = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+SETTINGS = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+ERRORS: list[type[ServiceError]] = [
+    error
+    for error in vars(errors).values()
+    if isinstance(error, type) and issubclass(error, ServiceError) and "code" in vars(error)
+]
+# Described once, and named where they are used.
+DESCRIBED_ELSEWHERE = (ImageAnswer, Point, Problem)
+PARTS = {part.value for part in Include}
+
+
+def without_code(page: str) -> str:
+    return re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL)
+
+
+def rows(page: str) -> list[list[str]]:
+    """The cells of every row of every table."""
+    lines = [line for line in without_code(page).splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split(" |")] for line in lines]
+
+
+def section(page: str, heading: str) -> str:
+    """What stands under a heading, up to the next of whatever level."""
+    _, found, rest = page.partition(f"\n{heading}\n")
+    assert found, f"there is no {heading}"
+    return re.split(r"^##+ ", rest, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def rows_of(page: str, name: str) -> list[list[str]]:
+    """The rows that are about nothing but `name`."""
+    return [row for row in rows(page) if row[0] == f"`{name}`"]
+
+
+def json_blocks(page: str) -> list[str]:
+    return re.findall(r"^```json\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+
+
+def models_in(annotation: object) -> tuple[type[BaseModel] | None, bool]:
+    """The model that an annotation holds, if any, and whether it holds a list of them."""
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        return next((found for found in map(models_in, get_args(annotation)) if found[0]), (None, False))
+    if origin is list:
+        return models_in(get_args(annotation)[0])[0], True
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, False
+    return None, False
+
+
+def paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every field as a caller reaches it, such as `faces[].box.x`."""
+    for name, field in model.model_fields.items():
+        inner, many = models_in(field.annotation)
+        path = prefix + name
+        if inner is None or inner in DESCRIBED_ELSEWHERE:
+            yield path
+        elif many:
+            yield path
+            yield from paths(inner, f"{path}[].")
+        else:
+            yield from paths(inner, f"{path}.")
+
+
+def described(page: str) -> set[str]:
+    """The names in the first column of every table."""
+    return {name for row in rows(page) for name in re.findall(r"`([^`]+)`", row[0])}
+
+
+@pytest.mark.parametrize(
+    ("model", "headings"),
+    [
+        (EmotionsAnswer, ("### Answer", "### What include adds")),
+        (BatchAnswer, ("## POST /v1/emotions/batch",)),
+        (Problem, ("## Errors",)),
+        (Manifest, ("## GET /v1/models",)),
+    ],
+)
+def test_every_field_of_an_answer_is_described(model: type[BaseModel], headings: tuple[str, ...]) -> None:
+    found = set().union(*(described(section(API, heading)) for heading in headings))
+    assert set(paths(model)) - found == set()
+
+
+def test_no_field_is_described_that_does_not_exist() -> None:
+    known = {path for model in (EmotionsAnswer, BatchAnswer) for path in paths(model)}
+    known |= {f"faces[].{part}" for part in PARTS}
+    assert {name for name in described(API) if "[]" in name} - known == set()
+
+
+def test_no_answer_model_is_left_out() -> None:
+    """A model that is added to the schemas is reached from an answer, and so by the test above."""
+
+    def reached(model: type[BaseModel]) -> set[type[BaseModel]]:
+        inner = [models_in(field.annotation)[0] for field in model.model_fields.values()]
+        return {model}.union(*(reached(found) for found in inner if found))
+
+    declared = {
+        model for model in vars(schemas).values() if isinstance(model, type) and issubclass(model, BaseModel)
+    } - {BaseModel, EmotionQuery, schemas.ImageUpload}
+    assert declared == reached(EmotionsAnswer) | reached(BatchAnswer)
+
+
+@pytest.mark.parametrize("name", EmotionQuery.model_fields)
+def test_every_query_parameter_is_described_with_type_default_and_range(name: str) -> None:
+    field = EmotionQuery.model_fields[name]
+    ((_, kind, default, limits, meaning),) = rows_of(section(API, "### Request"), name)
+    kinds: dict[Any, str] = {int: "integer", float: "number", bool: "boolean", str: "string"}
+    assert kind == kinds[field.annotation]
+    assert default == (f"`{json.dumps(field.default)}`" if field.default != "" else "empty")
+    bounds = {type(limit).__name__: limit for limit in field.metadata}
+    if bounds:
+        assert limits == f"{bounds['Ge'].ge} to {bounds['Le'].le}"
+    assert meaning
+    if name == "include":
+        assert set(re.findall(r"`(\w+)`", meaning)) == PARTS
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.code)
+def test_every_error_is_described_with_its_status(error: type[ServiceError]) -> None:
+    ((_, status, when, what_to_do),) = rows_of(section(API, "## Errors"), error.code)
+    assert status == str(error.status)
+    assert when
+    assert what_to_do
+    if error.retry_after_s is not None:
+        assert f"`Retry-After` ({error.retry_after_s} s)" in what_to_do
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.code)
+def test_every_error_has_an_example(error: type[ServiceError]) -> None:
+    (block,) = json_blocks(section(API, f"### `{error.code}`"))
+    example = json.loads(block)
+    assert example == to_problem(error(example["detail"]), example["request_id"]).model_dump()
+
+
+def test_no_error_is_described_that_does_not_exist() -> None:
+    codes = [row[0] for row in rows(section(API, "## Errors")) if row[1].isdecimal()]
+    assert sorted(codes) == sorted(f"`{error.code}`" for error in ERRORS)
+
+
+METRICS = [metric for metric in vars(Metrics()).values() if isinstance(metric, MetricWrapperBase)]
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric._name)
+def test_every_metric_is_described_with_type_and_labels(metric: MetricWrapperBase) -> None:
+    (family,) = metric.describe()
+    name = f"{family.name}_total" if family.type == "counter" else family.name
+    ((_, kind, labels, meaning),) = rows_of(API, name)
+    assert kind == family.type
+    assert labels == ", ".join(f"`{label}`" for label in metric._labelnames)
+    assert meaning
+
+
+def test_no_metric_is_described_that_does_not_exist() -> None:
+    assert sum(name.startswith("expressnet_") for name in described(section(API, "## GET /metrics"))) == len(
+        METRICS
+    )
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_has_one_row_with_default_and_description(name: str) -> None:
+    field = Settings.model_fields[name]
+    default = "number of CPUs" if name == "worker_threads" else f"`{field.default}`"
+    assert rows_of(SETTINGS, PREFIX + name.upper()) == [
+        [f"`{PREFIX}{name.upper()}`", default, field.description]
+    ]
+
+
+def test_no_setting_is_described_that_does_not_exist() -> None:
+    named = set(re.findall(rf"\b{PREFIX}[A-Z_]+\b", SETTINGS + API))
+    assert named <= {PREFIX + name.upper() for name in Settings.model_fields}
+
+
+def model_of(example: Any) -> type[BaseModel] | None:
+    """What a JSON example is an answer of, by the field that only such an answer has."""
+    if not isinstance(example, dict):
+        return None
+    for key, model in (
+        ("code", Problem),
+        ("results", BatchAnswer),
+        ("faces", EmotionsAnswer),
+        ("models", ModelList),
+        ("sha256", Manifest),
+    ):
+        if key in example:
+            return model
+    return None
+
+
+def faces_in(example: Any) -> Iterator[dict[str, Any]]:
+    """Every face of an answer, however deep."""
+    if isinstance(example, dict):
+        if "probabilities" in example:
+            yield example
+        for value in example.values():
+            yield from faces_in(value)
+    elif isinstance(example, list):
+        for value in example:
+            yield from faces_in(value)
+
+
+def check(model: type[BaseModel], example: Any) -> None:
+    """Valid, and nothing in it that the schema does not know: reading drops what it does not know."""
+    answer = model.model_validate(example)
+    # The cards of models show what they do not have; answers leave it out.
+    assert example == answer.model_dump(mode="json", exclude_none=model not in (Manifest, ModelList))
+
+
+EXAMPLES = [
+    pytest.param(block, id=f"{page.name}-{index}")
+    for page in (ROOT / "README.md", ROOT / "docs" / "api.md")
+    for index, block in enumerate(json_blocks(page.read_text(encoding="utf-8")))
+]
+
+
+@pytest.mark.parametrize("block", EXAMPLES)
+def test_json_examples_are_answers_of_this_version(block: str) -> None:
+    example = json.loads(block)
+    model = model_of(example)
+    if model is not None:
+        check(model, example)
+    elif set(example) <= PARTS:
+        for part, value in example.items():
+            inner, _ = models_in(Face.model_fields[part].annotation)
+            assert inner is not None
+            check(inner, value)
+    for face in faces_in(example):
+        probabilities = face["probabilities"]
+        assert tuple(probabilities) == EMOTIONS
+        assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert face["confidence"] == probabilities[face["emotion"]] == max(probabilities.values())
+
+
+def test_there_is_an_example_of_every_answer_and_include() -> None:
+    examples = [json.loads(block) for block in json_blocks(API)]
+    assert {model_of(example) for example in examples} >= {EmotionsAnswer, BatchAnswer, Problem, Manifest}
+    assert any(set(example) == PARTS for example in examples)
+
+
+@pytest.mark.parametrize("value", ["nonsense", 1, None])
+def test_an_example_with_an_unknown_field_would_be_found(value: object) -> None:
+    example = next(e for e in map(json.loads, json_blocks(API)) if model_of(e) is EmotionsAnswer)
+    check(EmotionsAnswer, example)
+    example["faces"][0]["box"]["depth"] = value
+    with pytest.raises(AssertionError):
+        check(EmotionsAnswer, example)
+
+
+def anchors(page: Path) -> set[str]:
+    """The fragments by which GitHub links to a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", without_code(page.read_text(encoding="utf-8")), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    text = without_code(page.read_text(encoding="utf-8"))
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, fragment = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        if fragment and target.suffix == ".md":
+            assert fragment in anchors(target), link
