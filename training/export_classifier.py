@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import json
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from service.manifest import (
     verified_model_path,
 )
 from training.calibrate import choose_threshold, fit_temperature
-from training.config import RunConfig, read_config
+from training.config import read_config
 from training.datasets.fer2013 import LICENCES, SIDE_PX, FaceImages, load_fer2013, without_copies_of
 from training.evaluate import Predictions, evaluate, expected_calibration_error, predict, selective
 from training.framing import measure_crop, realign
@@ -132,7 +132,7 @@ def export_classifier(run: Path, data: Path, repository: Path) -> Path:
             "PublicTest; FER+ majority labels",
         ),
         metrics=metrics,
-        training=_training(config, checkpoint["epoch"], rows, held_out),
+        training=_training(run, checkpoint["epoch"], rows, held_out),
         intended_use="Names the expression that people would see in a photographed face, as statistics over "
         "many faces or as a hint to a person. It does not tell what somebody feels.",
         limits=LIMITS,
@@ -181,8 +181,10 @@ def _ece(predicted: Predictions, rows: FaceImages) -> float:
     return round(expected_calibration_error(predicted.probabilities[labelled], rows.majority[labelled]), 4)
 
 
-def _training(config: RunConfig, epoch: int, rows: FaceImages, held_out: FaceImages) -> Training:
-    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+def _training(run: Path, epoch: int, rows: FaceImages, held_out: FaceImages) -> Training:
+    config = read_config(run / "config.yaml")
+    versions = json.loads((run / "versions.json").read_text())
+    commit = versions.pop("commit")
     return Training(
         data=(
             f"FER-2013 Training split: {len(rows)} images to train on and {len(held_out)} for validation, "
@@ -190,7 +192,7 @@ def _training(config: RunConfig, epoch: int, rows: FaceImages, held_out: FaceIma
             "FER+ votes as label distributions; FER-2013's own labels on a second head that is not served",
         ),
         licences=LICENCES,
-        config=config.model_dump() | {"epoch_chosen": epoch},
-        commit=head.stdout.strip() or None,
+        config=config.model_dump() | {"epoch_chosen": epoch, "versions": versions},
+        commit=commit,
         seeds=(config.seed,),
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import math
+import platform
+import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +39,7 @@ class Batch:
 def train(
     config: RunConfig, data: Path, run: Path, *, resume: bool = False, threads: int | None = None
 ) -> None:
-    """Train, writing `config.yaml`, `metrics.jsonl`, `last.ckpt` and `best.ckpt` into `run`.
+    """Train, writing `config.yaml`, `versions.json`, `metrics.jsonl`, `last.ckpt` and `best.ckpt` into `run`.
 
     `best.ckpt` holds the averaged weights of the epoch with the highest accuracy on FER+ majority labels of
     the validation rows, which are carved out of the Training split. PublicTest is not touched.
@@ -66,6 +68,7 @@ def train(
         fabric.load(run / "last.ckpt", state)
     else:
         (run / "metrics.jsonl").unlink(missing_ok=True)
+        (run / "versions.json").write_text(json.dumps(versions()))
 
     images = torch.from_numpy(rows.images).to(fabric.device)
     labels = torch.from_numpy(rows.labels).to(fabric.device)
@@ -114,6 +117,16 @@ def train(
         with (run / "metrics.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")
         fabric.print(json.dumps(line))
+
+
+def versions() -> dict[str, str | None]:
+    """What a run was made with: the commit, None outside of a checkout, and the versions that matter."""
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return {
+        "commit": head.stdout.strip() or None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
 
 
 def training_rows(splits: dict[str, FaceImages], config: RunConfig) -> tuple[FaceImages, FaceImages]:

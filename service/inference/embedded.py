@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.jit._fuser import optimized_execution
 
 from service.arrays import Classification, Detections, Faces, Image
@@ -21,6 +22,11 @@ T = TypeVar("T")
 
 # The profiling executor re-specialises a script for each of its first shapes; two rounds settle it.
 WARM_UP_ROUNDS = 3
+
+
+def _tensor(array: NDArray[np.uint8]) -> torch.Tensor:
+    """The array's own memory where torch allows it; it warns of arrays that may not be written to."""
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
 class _EmbeddedModel:
@@ -85,7 +91,7 @@ class EmbeddedClassifier(_EmbeddedModel):
 
     async def classify(self, faces: Faces) -> Classification:
         def run() -> Classification:
-            probabilities, gates = self._forward(torch.from_numpy(faces))
+            probabilities, gates = self._forward(_tensor(faces))
             return Classification(probabilities.numpy(), gates.numpy())
 
         return await self._call(run)
@@ -109,7 +115,7 @@ class EmbeddedDetector(_EmbeddedModel):
     async def detect(self, image: Image, min_face_px: float, threshold: float) -> Detections:
         def run() -> Detections:
             boxes, scores, landmarks = self._forward(
-                torch.from_numpy(image), torch.tensor([min_face_px]), torch.tensor([threshold])
+                _tensor(image), torch.tensor([min_face_px]), torch.tensor([threshold])
             )
             return Detections(boxes.numpy(), scores.numpy(), landmarks.numpy())
 

@@ -21,6 +21,7 @@ import numpy as np
 import skimage.data
 import torch
 from PIL import Image
+from torch.jit._fuser import optimized_execution
 
 from service.manifest import ClassifierManifest, read_manifest, verified_model_path
 from service.settings import Settings
@@ -28,7 +29,7 @@ from service.vision.align import align_faces
 from service.vision.decode import decode
 from service.vision.detect import search
 from tests.conftest import encoded
-from tests.reference_mtcnn import reference_mtcnn
+from tests.reference_mtcnn import Reference
 from tests.system.conftest import running
 
 ROUNDS = 7
@@ -66,7 +67,7 @@ def photo(width: int, height: int) -> np.ndarray:
         Image.fromarray(skimage.data.astronaut()).resize((side, side)),
         ((width - side) // 2, (height - side) // 2),
     )
-    return np.asarray(scene)
+    return np.array(scene)
 
 
 def stages() -> Iterator[Figure]:
@@ -75,12 +76,11 @@ def stages() -> Iterator[Figure]:
     assert isinstance(manifest, ClassifierManifest)
     detector_manifest = read_manifest(settings.model_repository, settings.detector)
     torch.set_num_threads(1)
-    torch.jit.set_fusion_strategy([("DYNAMIC", 2)])
     detector = torch.jit.load(str(verified_model_path(settings.model_repository, detector_manifest)))
     classifier = torch.jit.load(str(verified_model_path(settings.model_repository, manifest)))
 
     def detect(pixels: np.ndarray, min_face_px: float) -> tuple[torch.Tensor, ...]:
-        with torch.inference_mode():
+        with torch.inference_mode(), optimized_execution(False):
             found: tuple[torch.Tensor, ...] = detector(
                 torch.from_numpy(pixels), torch.tensor([min_face_px]), torch.tensor([0.9])
             )
@@ -95,7 +95,7 @@ def stages() -> Iterator[Figure]:
         plan = search(pixels, 32)
         yield timed(f"detect {size}", lambda plan=plan: detect(plan.image, plan.min_face_px), "1 thread")
 
-    reference = reference_mtcnn(min_face_size=40)
+    reference = Reference()
     for width, height in ((512, 512), (1280, 960)):
         pixels = photo(width, height)
         ours = timed(
@@ -104,7 +104,7 @@ def stages() -> Iterator[Figure]:
         yield ours
         theirs = timed(
             f"facenet-pytorch {width}x{height}, min face 40",
-            lambda pixels=pixels: reference.detect(Image.fromarray(pixels), landmarks=True),
+            lambda pixels=pixels: reference.detect(pixels, 40, 0.9),
             "1 thread",
         )
         yield theirs

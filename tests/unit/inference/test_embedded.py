@@ -127,6 +127,7 @@ async def test_the_detector_gets_its_parameters(detector: EmbeddedDetector) -> N
     await detector.warm_up()
     await detector.ping()
     image = np.zeros((30, 40, 3), np.uint8)
+    image.flags.writeable = False  # as Pillow's pixels are
     found = await detector.detect(image, 24.0, 0.5)
     assert found.boxes.tolist() == [[0, 0, 40, 30]]
     assert found.scores.tolist() == [0.5]
