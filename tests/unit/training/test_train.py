@@ -92,6 +92,7 @@ def test_a_run_writes_what_it_promises(data: Path, tmp_path: Path) -> None:
         "config.yaml",
         "last.ckpt",
         "metrics.jsonl",
+        "versions.json",
     ]
 
 

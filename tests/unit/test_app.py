@@ -1,0 +1,50 @@
+"""What stops an application from being made: models of another kind, a missing torch, a bad setting."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from service import __version__
+from service.app import create_app
+from service.cli import app as command_line
+from service.errors import ModelFileError
+from service.settings import Settings
+from tests.fake_engine import fake_engines
+
+
+@pytest.mark.parametrize(
+    ("swapped", "says"),
+    [
+        ({"classifier": "mtcnn"}, "mtcnn is a detector, not a classifier"),
+        ({"detector": "expressnet_moe"}, "expressnet_moe is a classifier, not a detector"),
+        ({"classifier": "resnet"}, "resnet"),
+    ],
+)
+def test_models_of_the_wrong_kind_are_refused(swapped: dict[str, Any], says: str) -> None:
+    with pytest.raises(ModelFileError, match=says):
+        create_app(Settings(**swapped), fake_engines())
+
+
+def test_without_torch_the_embedded_engine_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "service.inference.embedded", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ModelFileError, match=r"needs torch: pip install 'expressnet-service\[embedded\]'"):
+        create_app(Settings())
+
+
+def test_without_torch_other_engines_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert create_app(Settings(), fake_engines()).title == "ExpressNet Service"
+
+
+def test_the_command_line_tells_its_version_and_its_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = CliRunner()
+    assert runner.invoke(command_line, ["--version"]).output.strip() == __version__
+    monkeypatch.setenv("EXPRESSNET_PORT", "-1")
+    result = runner.invoke(command_line, ["serve"])
+    assert result.exit_code == 2
+    assert "EXPRESSNET_PORT=-1" in result.output
