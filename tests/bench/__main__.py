@@ -132,7 +132,7 @@ def stages() -> Iterator[Figure]:
 
 def http() -> Iterator[Figure]:
     jpeg = encoded(photo(640, 480))
-    with running(log_level="warning", max_in_flight_requests=256) as gateway, _client(gateway.url) as client:
+    with running(max_in_flight_requests=256) as gateway, _client(gateway.url) as client:
 
         def ask(_: int = 0) -> None:
             response = client.post("/v1/emotions", content=jpeg, headers={"Content-Type": "image/jpeg"})

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -41,20 +42,31 @@ def running(**settings: object) -> Iterator[Process]:
     """A ready gateway process with these `EXPRESSNET_*` settings; killed at the end if it still runs."""
     environment = {f"EXPRESSNET_{name.upper()}": str(value) for name, value in settings.items()}
     process = command({"EXPRESSNET_PORT": "0"} | environment)
+    lines: list[str] = []
+    # Read to the end: a process whose pipe is full stands still.
+    reader = threading.Thread(target=_collect, args=(process, lines), daemon=True)
+    reader.start()
     try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            address = re.search(r"http://127\.0\.0\.1:\d+", line)
-            if address:
-                break
-        else:
-            raise AssertionError(f"the gateway did not start: exit code {process.wait()}")
-        served = Process(process, address.group())
+        eventually(lambda: process.poll() is not None or _address(lines), timeout_s=90)
+        address = _address(lines)
+        assert address, f"the gateway did not start: {''.join(lines)}"
+        served = Process(process, address)
         eventually(lambda: served.client.get("/readyz").status_code == 200)
         yield served
         served.client.close()
     finally:
         process.kill()
         process.wait()
+        reader.join()
         if process.stderr:
             process.stderr.close()
+
+
+def _collect(process: subprocess.Popen[str], lines: list[str]) -> None:
+    for line in process.stderr or ():
+        lines.append(line)
+
+
+def _address(lines: list[str]) -> str:
+    found = re.search(r"http://127\.0\.0\.1:\d+", "".join(lines))
+    return found.group() if found else ""
