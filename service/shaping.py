@@ -13,7 +13,8 @@ from service.manifest import ClassifierManifest
 from service.schemas import Box, EmotionQuery, Engagement, Experts, Face, Include, Landmarks, Point, Quality
 
 # Emotion weights of Sharma et al., "Student Engagement Detection Using Emotion Analysis, Eye Tracking and
-# Head Movement with Machine Learning" (arXiv 1909.12913). They give none for contempt.
+# Head Movement with Machine Learning" (arXiv 1909.12913), as its implementations have them; they confirm
+# all but that of disgust, and none has one for contempt.
 ENGAGEMENT_WEIGHTS = {
     "neutral": 0.9,
     "happiness": 0.6,
