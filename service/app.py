@@ -96,7 +96,6 @@ def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.readiness = readiness
-    app.state.metrics = metrics
     app.include_router(emotions_router(pipeline, classifier, settings, metrics))
     app.include_router(models_router([classifier, detector]))
     app.include_router(health_router(readiness, metrics))
