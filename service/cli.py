@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from service import __version__
+from service.errors import ModelFileError
 
 app = typer.Typer(
     name="expressnet",
@@ -26,7 +29,6 @@ def options(version: bool = typer.Option(False, "--version", help="Show the vers
 @app.command("serve")
 def serve_command() -> None:
     """Start the gateway. Settings come from the environment: see docs/settings.md."""
-    from service.errors import ModelFileError
     from service.server import serve
     from service.settings import SettingsError, read_settings
 
@@ -35,6 +37,31 @@ def serve_command() -> None:
     except (SettingsError, ModelFileError) as error:
         typer.echo(f"expressnet: {error}", err=True)
         raise SystemExit(2) from None
+
+
+@app.command("models")
+def models_command(
+    repository: Annotated[Path, typer.Option(help="Model repository in Triton's layout.")] = Path(
+        "model_repository"
+    ),
+) -> None:
+    """List the models of a repository and verify their files; exit 1 if one is not as its manifest says."""
+    from service.manifest import survey
+
+    sound = True
+    try:
+        models = survey(repository)
+    except ModelFileError as error:
+        typer.echo(f"expressnet: {error}", err=True)
+        raise SystemExit(1) from None
+    for name, found in models:
+        if isinstance(found, ModelFileError):
+            sound = False
+            typer.echo(f"{name}: {found}", err=True)
+        else:
+            typer.echo(f"{name} {found.version}: {found.kind}, sha256 {found.sha256[:12]}, verified")
+    if not sound:
+        raise SystemExit(1)
 
 
 def main() -> None:

@@ -130,6 +130,24 @@ def read_manifest(repository: Path, name: str) -> Manifest:
     return manifest
 
 
+def survey(repository: Path) -> list[tuple[str, Manifest | ModelFileError]]:
+    """Every model of a repository by name, with its manifest or with what is wrong with it.
+
+    Raises `ModelFileError` when there is none.
+    """
+    found: list[tuple[str, Manifest | ModelFileError]] = []
+    for folder in sorted(path for path in repository.glob("*") if path.is_dir()):
+        try:
+            manifest = read_manifest(repository, folder.name)
+            verified_model_path(repository, manifest)
+            found.append((folder.name, manifest))
+        except ModelFileError as error:
+            found.append((folder.name, error))
+    if not found:
+        raise ModelFileError(f"{repository} holds no models")
+    return found
+
+
 def verified_model_path(repository: Path, manifest: Manifest) -> Path:
     """The model file of a manifest, refused with both digests if it is not the file the manifest speaks of.
 

@@ -1,58 +1,89 @@
-"""Batched augmentation on the device: pose, light, noise and occlusion."""
+"""What other photographs of the same face might show, batched on the device by Kornia."""
 
 from __future__ import annotations
 
-import math
-
+import kornia.augmentation as kornia
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
+
+from training.config import AugmentConfig
 
 
-def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """images: float [N,1,H,W] in [0, 1] -> the same faces as other photographs might show them."""
-    images = _pose(images, generator)
-    images = _light(images, generator)
-    images = images + _uniform(images, 0.0, 0.03, generator) * torch.randn(
-        images.shape, generator=generator, device=images.device
+class Augmentation(nn.Module):
+    """images: float [N,C,H,W] in [0, 1], C is 1 or 3 -> the same shape, every image changed by itself.
+
+    Draws from torch's global generator, so a seed before an epoch repeats the epoch.
+    """
+
+    def __init__(self, config: AugmentConfig) -> None:
+        super().__init__()
+        self.pose = kornia.AugmentationSequential(
+            kornia.RandomHorizontalFlip(p=config.mirror),
+            kornia.RandomAffine(
+                degrees=12, translate=(0.07, 0.07), scale=(0.88, 1.14), p=config.pose, padding_mode="border"
+            ),
+            kornia.RandomPerspective(0.2, p=config.pose / 3),
+        )
+        self.capture = kornia.AugmentationSequential(
+            kornia.RandomLinearIllumination((0.05, 0.3), p=config.light / 2),
+            kornia.RandomGamma((0.6, 1.7), p=config.light),
+            kornia.RandomGaussianBlur((5, 5), (0.3, 1.3), p=config.blur),
+            kornia.RandomMotionBlur(3, 45.0, 0.5, p=config.blur / 2),
+            kornia.RandomGaussianNoise(std=0.04, p=config.noise),
+        )
+        # JPEG is defined on colour images only.
+        self.jpeg = kornia.RandomJPEG((25.0, 90.0), p=config.jpeg)
+        self.occlusion = kornia.RandomErasing((0.02, 0.2), (0.4, 2.5), value=0.5, p=config.occlusion)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        channels = images.shape[1]
+        images = self.capture(self.pose(images)).clamp(0, 1)
+        images = self.jpeg(images.expand(-1, 3, -1, -1).contiguous())[:, :channels]
+        erased: Tensor = self.occlusion(images.clamp(0, 1))
+        return erased
+
+
+class Mixing(nn.Module):
+    """mixup (Zhang et al., 2018) or cutmix (Yun et al., 2019) of a batch with itself in another order.
+
+    images: float [N,C,H,W]; targets: float [N,K] each, mixed in the images' shares. A row that has no target
+    gives none to the mix: what is left is scaled up again to the sum of 1.
+    """
+
+    def __init__(self, config: AugmentConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, *targets: Tensor) -> tuple[Tensor, ...]:
+        draw = torch.rand(()).item()
+        if draw >= self.config.mixup + self.config.cutmix:
+            return (images, *targets)
+        alpha = torch.tensor(self.config.mixing_alpha)
+        share = torch.distributions.Beta(alpha, alpha).sample().item()
+        other = torch.randperm(len(images)).to(images.device)
+        if draw < self.config.mixup:
+            images = torch.lerp(images[other], images, share)
+        else:
+            images, share = _pasted(images, images[other], share)
+        return (images, *(_mixed(target, target[other], share) for target in targets))
+
+
+def _pasted(images: Tensor, others: Tensor, share: float) -> tuple[Tensor, float]:
+    """A rectangle of `others` on `images`, and the share of pixels that stayed as they were."""
+    height, width = images.shape[2:]
+    side = (1 - share) ** 0.5
+    top, left = (
+        int(torch.randint(0, length - int(side * length) + 1, ()).item()) for length in (height, width)
     )
-    return _occlude(images.clamp(0, 1), generator)
+    bottom, right = top + int(side * height), left + int(side * width)
+    images = images.clone()
+    images[:, :, top:bottom, left:right] = others[:, :, top:bottom, left:right]
+    return images, 1 - (bottom - top) * (right - left) / (height * width)
 
 
-def _pose(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror, turn up to 15 degrees, scale up to 15 %, shift up to 8 % of the side."""
-    count = len(images)
-    angle = _uniform(images, -math.pi / 12, math.pi / 12, generator).view(count)
-    scale = _uniform(images, 0.85, 1.15, generator).view(count)
-    mirror = torch.sign(_uniform(images, -1.0, 1.0, generator)).view(count)
-    shift = torch.stack([_uniform(images, -0.16, 0.16, generator).view(count) for _ in range(2)], dim=1)
-    cos, sin = scale * torch.cos(angle), scale * torch.sin(angle)
-    rotation = torch.stack([cos * mirror, -sin, sin * mirror, cos], dim=1).view(count, 2, 2)
-    affine = torch.cat([rotation, shift[:, :, None]], dim=2)
-    grid = functional.affine_grid(affine, list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
-
-
-def _light(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Gamma from 0.6 to 1.6, and light from one side of the face."""
-    side = torch.linspace(-1, 1, images.shape[3], device=images.device)
-    lamp = 1 + _uniform(images, -0.3, 0.3, generator) * side
-    return (images * lamp).clamp(1e-3, 1) ** torch.exp(_uniform(images, -0.5, 0.5, generator))
-
-
-def _occlude(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Half of the images lose a rectangle of up to 40 % x 40 % to its mean grey."""
-    size = images.shape[2]
-    ticks = torch.arange(size, device=images.device)
-    inside = _uniform(images, 0.0, 1.0, generator) < 0.5
-    for shape in ((1, 1, size, 1), (1, 1, 1, size)):
-        start = _uniform(images, 0.0, 1.0, generator) * size
-        length = _uniform(images, 0.1, 0.4, generator) * size
-        position = ticks.view(shape)
-        inside = inside & (position >= start) & (position < start + length)
-    return torch.where(inside, images.mean(dim=(2, 3), keepdim=True), images)
-
-
-def _uniform(images: Tensor, low: float, high: float, generator: torch.Generator) -> Tensor:
-    draw = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device)
-    return low + (high - low) * draw
+def _mixed(targets: Tensor, others: Tensor, share: float) -> Tensor:
+    mixed = share * targets + (1 - share) * others
+    total = mixed.sum(dim=1, keepdim=True)
+    return mixed / torch.where(total > 0, total, 1)

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from training.evaluate import Floats, Ints, selective
+from training.evaluation.metrics import Ints, selective
+from training.evaluation.predict import Floats
 
 
 def fit_temperature(logits: Floats, labels: Ints) -> float:

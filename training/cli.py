@@ -1,4 +1,4 @@
-"""The training commands: `expressnet train`, `expressnet export detector` and `expressnet export classifier`.
+"""The training commands of `expressnet`: train, evaluate, adapt, explain, export.
 
 torch is imported inside the commands, so that `--help` answers at once.
 """
@@ -16,10 +16,17 @@ app = typer.Typer()
 export = typer.Typer(no_args_is_help=True, help="Write models into the repository that is served.")
 app.add_typer(export, name="export")
 
-SHIPPED_CONFIG = Path(__file__).with_name("configs") / "expressnet_moe_s.yaml"
+CONFIGS = Path(__file__).with_name("configs")
+SHIPPED_CONFIG = CONFIGS / "expressnet_moe_s.yaml"
 
-Data = Annotated[Path, typer.Option(help="Folder with fer2013.csv (or .csv.gz) and fer2013new.csv.")]
+Data = Annotated[Path, typer.Option(help="The data set's folder; docs/datasets.md has the layouts.")]
+Kind = Annotated[
+    str | None,
+    typer.Option("--dataset", help="fer2013, rafdb, affectnet7, affectnet8 or folder; the run's if absent."),
+]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable files out, and name them.")]
 Run = Annotated[Path, typer.Option(help="Folder of the run: config, log, checkpoints.")]
+Checkpoint = Annotated[Path, typer.Option("--run", help="Folder of a run, or a checkpoint.")]
 Repository = Annotated[Path, typer.Option(help="Model repository in Triton's layout.")]
 
 
@@ -28,15 +35,103 @@ def train_command(
     data: Data,
     run: Run,
     config: Annotated[Path, typer.Option(help="The run's configuration.")] = SHIPPED_CONFIG,
+    dataset: Kind = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last epoch.")] = False,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; torch's choice if absent.")] = None,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(help="State dict or checkpoint to begin with: the whole network or a backbone."),
+    ] = None,
+    teacher: Annotated[Path | None, typer.Option(help="Checkpoint to distil from.")] = None,
+    devices: Annotated[int, typer.Option(min=1, help="CPU processes, or GPUs.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; torch's choice if absent.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the configuration's.")] = None,
+    skip_bad: SkipBad = False,
 ) -> None:
-    """Train a classifier."""
+    """Train a network."""
     with _explained():
-        from training.config import read_config
-        from training.train import train
+        from training.config import RunConfig, read_config
+        from training.datasets import load
+        from training.train import Start, train
 
-        train(read_config(config), data, run, resume=resume, threads=threads)
+        changes = {"dataset": dataset, "epochs": epochs}
+        given = {name: value for name, value in changes.items() if value is not None}
+        settled = RunConfig.model_validate({**read_config(config).model_dump(), **given})
+        train(
+            settled,
+            load(settled.dataset, data, skip_bad=skip_bad),
+            run,
+            start=Start(init_from, teacher),
+            resume=resume,
+            threads=threads,
+            devices=devices,
+        )
+
+
+@app.command("evaluate")
+def evaluate_command(
+    data: Data,
+    run: Checkpoint,
+    out: Annotated[Path, typer.Option(help="Folder for report.json, report.md and pictures.")],
+    dataset: Kind = None,
+    split: Annotated[str | None, typer.Option(help="A test split by its name; the first if absent.")] = None,
+    robustness: Annotated[
+        bool, typer.Option(help="Blur, noise, darkness and others, 5 strengths each.")
+    ] = True,
+    gallery: Annotated[
+        bool, typer.Option(help="Pictures of failures: they show the data set's faces.")
+    ] = False,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Measure a trained network on a test split that nothing was chosen on."""
+    with _explained():
+        from training.evaluation.report import evaluate_run
+
+        for path in evaluate_run(
+            run,
+            data,
+            out,
+            kind=dataset,
+            split=split,
+            robust=robustness,
+            gallery=gallery,
+            skip_bad=skip_bad,
+        ):
+            typer.echo(path)
+
+
+@app.command("adapt")
+def adapt_command(
+    run: Checkpoint,
+    out: Annotated[Path, typer.Option(help="Folder for the adapted checkpoint and its report.")],
+    unlabelled: Annotated[
+        Path | None, typer.Option(help="Folder of face pictures: batch-norm statistics are measured anew.")
+    ] = None,
+    labelled: Annotated[
+        Path | None, typer.Option(help="Folder of face pictures per emotion: the network is fine-tuned.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Of fine-tuning.")] = 10,
+    learning_rate: Annotated[float, typer.Option(help="Of fine-tuning.")] = 0.005,
+) -> None:
+    """Adapt a trained network to the pictures of another place, and measure what that gave."""
+    with _explained():
+        from training.adapt import FineTuning, adapt
+
+        adapt(run, out, unlabelled=unlabelled, labelled=labelled, tuning=FineTuning(epochs, learning_rate))
+        typer.echo((out / "adaptation.md").read_text())
+
+
+@app.command("explain")
+def explain_command(
+    run: Checkpoint,
+    photo: Annotated[Path, typer.Option(help="Any photo; every face of it is explained.")],
+    out: Annotated[Path, typer.Option(help="Picture to write.")],
+    repository: Repository = Path("model_repository"),
+) -> None:
+    """Show which parts of each face in a photo spoke for its emotion."""
+    with _explained():
+        from training.explain import explain_photo
+
+        typer.echo(explain_photo(run, photo, out, repository))
 
 
 @export.command("detector")
@@ -50,13 +145,19 @@ def export_detector_command(repository: Repository = Path("model_repository")) -
 
 @export.command("classifier")
 def export_classifier_command(
-    data: Data, run: Run, repository: Repository = Path("model_repository")
+    data: Data,
+    run: Checkpoint,
+    dataset: Kind = None,
+    name: Annotated[str, typer.Option(help="The model's name in the repository.")] = "expressnet_moe",
+    repository: Repository = Path("model_repository"),
+    skip_bad: SkipBad = False,
 ) -> None:
     """Calibrate, measure and write a trained classifier. Export the detector before."""
     with _explained():
         from training.export_classifier import export_classifier
 
-        typer.echo(f"{export_classifier(run, data, repository)} written")
+        folder = export_classifier(run, data, repository, name=name, kind=dataset, skip_bad=skip_bad)
+        typer.echo(f"{folder} written")
 
 
 @contextmanager
@@ -68,7 +169,10 @@ def _explained() -> Iterator[None]:
         typer.echo(
             f"expressnet: {error.name} is missing; pip install 'expressnet-service[training]'", err=True
         )
-    except (OSError, ValueError) as error:
+    except KeyboardInterrupt:
+        typer.echo("expressnet: stopped; `train --resume` goes on after the last whole epoch", err=True)
+        raise SystemExit(130) from None
+    except (OSError, ValueError, FloatingPointError) as error:
         typer.echo(f"expressnet: {error}", err=True)
     else:
         return

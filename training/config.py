@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from training.datasets import DatasetKind
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(ge=0)]
+Chance = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 
@@ -17,12 +21,12 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class NetworkConfig(_Part):
-    """Arguments of the network's constructor."""
+class MoESConfig(_Part):
+    """The compact network."""
 
     name: Literal["expressnet_moe_s"]
-    backbone_width: Count = 64
-    backbone_depth: Count = 2
+    backbone_width: Count = 48
+    backbone_depths: tuple[Count, Count, Count] = (1, 2, 2)
     extractor_width: Count = 16
     features: Count = 256
     experts: Count = 4
@@ -31,35 +35,106 @@ class NetworkConfig(_Part):
     dropout: Share = 0.3
 
 
-class OptimiserConfig(_Part):
-    """SGD with Nesterov momentum under warm-up and cosine decay."""
+class MoEConfig(_Part):
+    """The paper's network; its gate does not renormalise."""
 
+    name: Literal["expressnet_moe"]
+    renormalise: bool = False
+
+
+class AttentionConfig(_Part):
+    """The sibling without experts."""
+
+    name: Literal["expressnet"]
+    width: Count = 32
+    depths: tuple[Count, Count, Count, Count] = (1, 2, 2, 2)
+    dropout: Share = 0.3
+
+
+NetworkConfig = Annotated[MoESConfig | MoEConfig | AttentionConfig, Field(discriminator="name")]
+
+
+class OptimiserConfig(_Part):
+    """How weights are stepped; after the warm-up the rate follows a cosine to 0 or falls every epoch."""
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
     learning_rate: Positive = 0.05
+    schedule: Literal["cosine", "exponential"] = "cosine"
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Factor per epoch of the exponential schedule."""
     momentum: Share = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
+    """Nesterov momentum of SGD."""
+    weight_decay: Weight = 5e-4
+    warmup_epochs: Weight = 1.0
     clip_norm: Positive = 5.0
     ema_decay: Share = 0.998
+    sam_radius: Weight = 0.0
+    """Radius of sharpness-aware minimisation (Foret et al., 2021); 0 is off, else a step costs two passes."""
 
 
 class LossConfig(_Part):
-    """Weights of the terms beside the cross-entropy to the FER+ distribution."""
+    """Cross-entropy of the served head, and the weights of what is added to it."""
 
-    auxiliary: Annotated[float, Field(ge=0)] = 0.5
-    label_smoothing: Share = 0.1
-    load_balancing: Annotated[float, Field(ge=0)] = 0.01
+    label_smoothing: Share = 0.0
+    auxiliary: Weight = 1.0
+    """Weight of the auxiliary head's cross-entropy, on data sets that have labels for it."""
+    auxiliary_label_smoothing: Share = 0.1
+    load_balancing: Weight = 0.01
+    rebalancing: Literal["none", "class_balanced", "logit_adjusted"] = "none"
+    """For rare emotions: weights by effective number (Cui et al., 2019), or logits shifted by the log prior
+    (Menon et al., 2021)."""
+    class_balanced_beta: Share = 0.999
+    logit_adjustment: Weight = 1.0
+    distillation: Chance = 0.0
+    """Share of the loss that follows a teacher's answers (Hinton et al., 2015) instead of labels."""
+    distillation_temperature: Positive = 2.0
+
+
+class AugmentConfig(_Part):
+    """Share of training images that each kind of change meets; mixup and cutmix: share of batches."""
+
+    mirror: Chance = 0.5
+    pose: Chance = 0.8
+    light: Chance = 0.5
+    blur: Chance = 0.15
+    noise: Chance = 0.2
+    jpeg: Chance = 0.1
+    occlusion: Chance = 0.4
+    mixup: Chance = 0.0
+    cutmix: Chance = 0.0
+    mixing_alpha: Positive = 0.4
+    """Both parameters of the Beta distribution that the shares of mixed images are drawn from."""
 
 
 class RunConfig(_Part):
     """One published run."""
 
+    dataset: DatasetKind = "fer2013"
     network: NetworkConfig
+    emotions: Annotated[int, Field(ge=2, le=8)] | None = None
+    """Outputs of the served head; by default as many as the data set has."""
+    augment: AugmentConfig = AugmentConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     loss: LossConfig = LossConfig()
     epochs: Count = 30
     batch: Count = 128
+    """Images per step, over all processes together."""
+    balanced_sampling: Chance = 0.0
+    """0 draws every image once per epoch. Above, an image's chance is its emotion's count to minus this
+    power: 1 draws all emotions alike."""
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.augment.mixup + self.augment.cutmix > 1:
+            raise ValueError("augment.mixup and augment.cutmix are shares of batches: together at most 1")
+        if self.optimiser.sam_radius and self.precision == "16-mixed":
+            raise ValueError("optimiser.sam_radius needs a precision whose gradients are not scaled")
+        if self.optimiser.warmup_epochs >= self.epochs:
+            raise ValueError("optimiser.warmup_epochs must be fewer than epochs")
+        return self
 
 
 def read_config(path: Path) -> RunConfig:

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
 
 from service.manifest import (
-    EMOTIONS,
     Calibration,
     ClassifierManifest,
     Input,
-    Metric,
     Training,
     Verdict,
     read_manifest,
     verified_model_path,
 )
 from training.calibrate import choose_threshold, fit_temperature
-from training.config import read_config
-from training.datasets.fer2013 import LICENCES, SIDE_PX, FaceImages, load_fer2013, without_copies_of
-from training.evaluate import Predictions, evaluate, expected_calibration_error, predict, selective
-from training.framing import measure_crop, realign
-from training.models import build
+from training.checkpoint import Trained, load_trained
+from training.datasets import DatasetKind, load
+from training.datasets.faces import Dataset
+from training.datasets.splits import without_copies_of
+from training.evaluation.metrics import calibration_error, figures
+from training.evaluation.predict import predict
+from training.framing import FaceDetector, measure_crop, realign
+from training.models.folding import folded
 from training.models.served import ServedClassifier
 from training.repository import script, write_model
 from training.train import training_rows
@@ -41,7 +44,7 @@ max_batch_size: 32
 input [ {{ name: "faces__0", data_type: TYPE_UINT8, dims: [ 3, {size}, {size} ] }} ]
 output [
   {{ name: "probabilities__0", data_type: TYPE_FP32, dims: [ {labels} ] }},
-  {{ name: "gates__1", data_type: TYPE_FP32, dims: [ 2, {experts} ] }}
+  {{ name: "gates__1", data_type: TYPE_FP32, dims: [ 2, 4 ] }}
 ]
 version_policy {{ specific {{ versions: [ 1 ] }} }}
 dynamic_batching {{ preferred_batch_size: [ 8, 16, 32 ] max_queue_delay_microseconds: 0 }}
@@ -64,85 +67,84 @@ model_warmup [
 """
 
 
-def export_classifier(run: Path, data: Path, repository: Path) -> Path:
-    """Write `best.ckpt` of a run as model `expressnet_moe`, and return its folder.
+def export_classifier(
+    run: Path,
+    data: Path,
+    repository: Path,
+    *,
+    name: str = NAME,
+    kind: str | None = None,
+    skip_bad: bool = False,
+) -> Path:
+    """Write `best.ckpt` of a run as a served classifier, and return its folder.
 
-    Temperature and threshold come from the run's validation rows; PublicTest is only measured, after all is
-    chosen. The detector must be in the repository: it measures where FER-2013 images have eyes and mouth.
-    Raises `RuntimeError` when the script does not answer as the network does.
+    Temperature and threshold come from the run's validation rows; test splits are only measured, after all is
+    chosen. The detector must be in the repository: it measures where the data set's images have eyes and
+    mouth. `kind`: the data set's, by default the run's.
+    Raises `RuntimeError` when the script does not answer as the network does, or cannot be reproduced.
     """
-    config = read_config(run / "config.yaml")
-    network = build(config.network)
-    checkpoint = torch.load(run / "best.ckpt", map_location="cpu", weights_only=True)
-    network.load_state_dict(checkpoint["average"])
-    network.eval()
-    splits = load_fer2013(data)
-    rows, held_out = training_rows(splits, config)
+    trained = load_trained(run)
+    network, config = trained.network, trained.config
+    dataset = load(cast(DatasetKind, kind or config.dataset), data, skip_bad=skip_bad)
+    rows, held_out = training_rows(dataset, config)
 
-    before = predict(network, held_out.images)
+    before = predict(network, held_out)
     temperature = fit_temperature(before.logits, held_out.majority)
-    calibrated = predict(network, held_out.images, temperature=temperature)
+    calibrated = predict(network, held_out, temperature=temperature)
     threshold = choose_threshold(calibrated.probabilities, held_out.majority, SELECTIVE_ACCURACY)
-    test = splits["PublicTest"]
-    tested = predict(network, test.images, temperature=temperature)
-    coverage, reached = selective(tested.probabilities, test.majority, threshold)
 
-    detector = verified_model_path(repository, read_manifest(repository, "mtcnn"))
-    crop = measure_crop(rows.images, detector)
-    realigned, found = realign(test.images, detector, crop)
-    alone = without_copies_of(test, splits["Training"])
-    metrics = {
-        **_named("validation", calibrated, held_out),
-        **_named("publictest", tested, test),
-        # Copies in Training were left out of the training rows, so these figures should hardly differ.
-        **_named("publictest_without_copies", predict(network, alone.images, temperature=temperature), alone),
+    auxiliary = len(trained.auxiliary) if dataset.auxiliary else 0
+    detector = FaceDetector(verified_model_path(repository, read_manifest(repository, "mtcnn")))
+    crop = measure_crop(rows.pictures, detector, size=network.size)
+    metrics = {"validation": figures(calibrated, held_out, auxiliary, threshold)}
+    for split, test in dataset.tests.items():
+        predicted = predict(network, test, temperature=temperature)
+        metrics[split] = figures(predicted, test, auxiliary, threshold)
+        # Copies in the training split were left out of the training rows, so this should hardly differ.
+        alone = without_copies_of(test, dataset.training)
+        predicted = predict(network, alone, temperature=temperature)
+        metrics[f"{split}_without_copies"] = figures(predicted, alone, auxiliary, threshold)
         # The same images cut as the gateway cuts photos, and as they are: what the crop costs.
-        **_named(
-            "publictest_realigned",
-            predict(network, realigned, temperature=temperature),
-            test.rows(found),
-        ),
-        **_named(
-            "publictest_realigned_whole",
-            predict(network, test.images[found], temperature=temperature),
-            test.rows(found),
-        ),
-    }
+        cut, found = realign(test.pictures, detector, crop, size=network.size)
+        whole = test.rows(found)
+        for how, same in (("realigned", replace(whole, pictures=cut)), ("realigned_whole", whole)):
+            predicted = predict(network, same, temperature=temperature)
+            metrics[f"{split}_{how}"] = figures(predicted, same, auxiliary, threshold)
 
-    served = ServedClassifier(network, temperature)
+    served = ServedClassifier(folded(network), temperature)
     scripted = script(served)
-    check_parity(served, scripted, SIDE_PX)
+    check_parity(ServedClassifier(network, temperature), scripted, network.size)
+    test_split = next(iter(dataset.tests), "validation")
     manifest = ClassifierManifest(
-        name=NAME,
+        name=name,
         version="1",
         sha256="0" * 64,
-        labels=EMOTIONS,
-        input=Input(size=SIDE_PX, crop=crop),
+        labels=trained.served,
+        input=Input(size=network.size, crop=crop),
         calibration=Calibration(
             temperature=temperature,
-            ece_before=_ece(before, held_out),
-            ece_after=_ece(calibrated, held_out),
-            data="FER+ majority labels of the validation rows",
+            ece_before=calibration_error(before.probabilities, held_out.majority).value,
+            ece_after=metrics["validation"]["ece"].value,
+            data=f"validation rows of {dataset.name}",
         ),
         verdict=Verdict(
             threshold=threshold,
-            coverage=round(coverage, 4),
-            accuracy=round(reached, 4),
-            data=f"chosen for {SELECTIVE_ACCURACY:.0%} selective accuracy on validation, measured on "
-            "PublicTest; FER+ majority labels",
+            coverage=metrics[test_split]["coverage"].value,
+            accuracy=metrics[test_split]["selective_accuracy"].value,
+            data=f"chosen for {SELECTIVE_ACCURACY:.0%} selective accuracy on validation, "
+            f"measured on {test_split}",
         ),
         metrics=metrics,
-        training=_training(run, checkpoint["epoch"], rows, held_out),
+        training=_training(run, trained, dataset, len(rows), len(held_out)),
         intended_use="Names the expression that people would see in a photographed face, as statistics over "
         "many faces or as a hint to a person. It does not tell what somebody feels.",
         limits=LIMITS,
     )
     config_pbtxt = CONFIG.format(
-        name=NAME,
-        size=SIDE_PX,
-        labels=len(EMOTIONS),
-        experts=config.network.experts,
-        warmup="".join(WARMUP.format(batch=batch, size=SIDE_PX) for batch in (1, 2, 4, 8, 16, 32)),
+        name=name,
+        size=network.size,
+        labels=len(trained.served),
+        warmup="".join(WARMUP.format(batch=batch, size=network.size) for batch in (1, 2, 4, 8, 16, 32)),
     )
     return write_model(repository, manifest, scripted, config_pbtxt)
 
@@ -172,27 +174,24 @@ def check_parity(eager: nn.Module, scripted: nn.Module, size: int) -> None:
                 raise RuntimeError(f"script and network differ by {difference} in a batch of {batch}")
 
 
-def _named(split: str, predicted: Predictions, rows: FaceImages) -> dict[str, dict[str, Metric]]:
-    return {f"{labels}_{split}": figures for labels, figures in evaluate(predicted, rows).items()}
-
-
-def _ece(predicted: Predictions, rows: FaceImages) -> float:
-    labelled = rows.majority >= 0
-    return round(expected_calibration_error(predicted.probabilities[labelled], rows.majority[labelled]), 4)
-
-
-def _training(run: Path, epoch: int, rows: FaceImages, held_out: FaceImages) -> Training:
-    config = read_config(run / "config.yaml")
-    versions = json.loads((run / "versions.json").read_text())
-    commit = versions.pop("commit")
+def _training(run: Path, trained: Trained, dataset: Dataset, rows: int, held_out: int) -> Training:
+    versions = json.loads((_folder(run) / "versions.json").read_text())
     return Training(
         data=(
-            f"FER-2013 Training split: {len(rows)} images to train on and {len(held_out)} for validation, "
-            "copies kept on one side, copies and near-copies of PublicTest left out",
-            "FER+ votes as label distributions; FER-2013's own labels on a second head that is not served",
+            f"{dataset.name}: {rows} images to train on and {held_out} for validation, copies kept on one "
+            "side, copies and near-copies of the test splits left out",
+            *dataset.problems,
         ),
-        licences=LICENCES,
-        config=config.model_dump() | {"epoch_chosen": epoch, "versions": versions},
-        commit=commit,
-        seeds=(config.seed,),
+        licences=dataset.licences,
+        config={
+            **trained.config.model_dump(mode="json"),
+            "epoch_chosen": trained.epoch,
+            "versions": versions,
+        },
+        commit=versions[-1]["commit"],
+        seeds=(trained.config.seed,),
     )
+
+
+def _folder(run: Path) -> Path:
+    return run if run.is_dir() else run.parent

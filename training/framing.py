@@ -1,4 +1,4 @@
-"""Where eyes and mouth lie in FER-2013's images, and what the gateway's crop makes of those images."""
+"""Where eyes and mouth lie in a data set's pictures, and what the gateway's crop makes of those pictures."""
 
 from __future__ import annotations
 
@@ -11,20 +11,43 @@ from PIL import Image
 
 from service.manifest import Crop
 from service.vision.align import align_faces
+from training.datasets.faces import Pictures, PixelPictures
 
-UPSCALE = 4
+DETECTION_PX = 192  # pictures are enlarged to this side: MTCNN finds small faces less surely
 MARGIN = 0.25  # MTCNN wants to see some surroundings of a face
-SMALLEST_FACE = 0.4  # of the image's side; FER-2013's images show one face each
+SMALLEST_FACE = 0.4  # of the picture's side; a data set's pictures show one face each
 CONFIDENCE = 0.99
 
 
-def measure_crop(images: NDArray[np.uint8], detector: Path, *, samples: int = 2000, seed: int = 0) -> Crop:
-    """Median eyes and mouth that the detector finds in FER images, as fractions of the image's side.
+class FaceDetector:
+    """The repository's detector, for pictures one at a time."""
 
-    images: uint8 [N,S,S] grey. Images without exactly one sure face are passed over.
+    def __init__(self, path: Path) -> None:
+        self._module = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+
+    def landmarks(
+        self, image: NDArray[np.uint8], min_face_px: float, confidence: float
+    ) -> NDArray[np.float32]:
+        """uint8 [H,W,3] RGB -> float32 [N,5,2] in pixels, the surest face first."""
+        with torch.inference_mode():
+            _, scores, landmarks = self._module(
+                torch.from_numpy(np.ascontiguousarray(image)),
+                torch.tensor([min_face_px]),
+                torch.tensor([confidence]),
+            )
+        found: NDArray[np.float32] = landmarks[scores.argsort(descending=True)].numpy()
+        return found
+
+
+def measure_crop(
+    pictures: Pictures, detector: FaceDetector, *, size: int, samples: int = 2000, seed: int = 0
+) -> Crop:
+    """Median eyes and mouth that the detector finds in pictures of `size` px, as fractions of their side.
+
+    Pictures without exactly one sure face are passed over.
     """
-    chosen = np.random.default_rng(seed).permutation(len(images))[:samples]
-    points = detect_landmarks(images[chosen], detector) / images.shape[1]
+    chosen = np.random.default_rng(seed).permutation(len(pictures))[:samples]
+    points = detect_landmarks(_rgb(pictures, chosen, size), detector) / size
     left_eye, right_eye, _, mouth_left, mouth_right = np.nanmedian(points, axis=0)
     # Faces are as often turned to one side as to the other; the rest of the asymmetry is noise.
     eye_y = float(left_eye[1] + right_eye[1]) / 2
@@ -37,38 +60,33 @@ def measure_crop(images: NDArray[np.uint8], detector: Path, *, samples: int = 20
 
 
 def realign(
-    images: NDArray[np.uint8], detector: Path, crop: Crop
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """FER images cut as the gateway cuts photos: (uint8 [M,S,S] grey, bool [N] which have a sure face)."""
+    pictures: Pictures, detector: FaceDetector, crop: Crop, *, size: int
+) -> tuple[PixelPictures, NDArray[np.bool_]]:
+    """Pictures of `size` px cut as the gateway cuts photos: (M in RGB, bool [N] which have a sure face)."""
+    images = _rgb(pictures, np.arange(len(pictures)), size)
     landmarks = detect_landmarks(images, detector)
     found = ~np.isnan(landmarks[:, 0, 0])
-    size = images.shape[1]
     faces = [
-        align_faces(_rgb(image), points[None], crop, size)[0, 0]
+        align_faces(image, points[None], crop, size)[0].transpose(1, 2, 0)
         for image, points in zip(images[found], landmarks[found], strict=True)
     ]
-    return np.array(faces, np.uint8).reshape(-1, size, size), found
+    return PixelPictures(np.array(faces, np.uint8).reshape(-1, size, size, 3)), found
 
 
-def detect_landmarks(images: NDArray[np.uint8], detector: Path) -> NDArray[np.float32]:
-    """Five landmarks in px per image, NaN without exactly one sure face: uint8 [N,S,S] -> float32 [N,5,2]."""
-    module = torch.jit.load(str(detector))  # type: ignore[no-untyped-call]
-    side = images.shape[1] * UPSCALE
+def detect_landmarks(images: NDArray[np.uint8], detector: FaceDetector) -> NDArray[np.float32]:
+    """Five landmarks in px per image, NaN without exactly one sure face: [N,S,S,3] RGB -> float32 [N,5,2]."""
+    upscale = max(1, DETECTION_PX // images.shape[1])
+    side = images.shape[1] * upscale
     margin = round(MARGIN * side)
     answer = np.full((len(images), 5, 2), np.nan, np.float32)
     for points, image in zip(answer, images, strict=True):
-        enlarged = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
-        scene = np.pad(np.asarray(enlarged), margin, mode="edge")
-        with torch.inference_mode():
-            _, scores, landmarks = module(
-                torch.from_numpy(_rgb(scene)),
-                torch.tensor([side * SMALLEST_FACE]),
-                torch.tensor([CONFIDENCE]),
-            )
-        if len(scores) == 1:
-            points[:] = (landmarks[0].numpy() - margin) / UPSCALE
+        enlarged = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+        scene = np.pad(enlarged, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
+        found = detector.landmarks(scene, side * SMALLEST_FACE, CONFIDENCE)
+        if len(found) == 1:
+            points[:] = (found[0] - margin) / upscale
     return answer
 
 
-def _rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.repeat(grey[:, :, None], 3, axis=2)
+def _rgb(pictures: Pictures, rows: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
+    return pictures.read(rows, size=size, channels=3).transpose(0, 2, 3, 1)

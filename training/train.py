@@ -4,57 +4,104 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import platform
 import subprocess
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from lightning_fabric import Fabric
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from training.augment import augment
-from training.config import LossConfig, OptimiserConfig, RunConfig
-from training.datasets.fer2013 import FaceImages, carve_validation, load_fer2013, without_copies_of
-from training.evaluate import accuracy, predict
-from training.models import build
-from training.models.compact import Outputs
-from training.models.mixture import load_balancing_loss
+from service.manifest import EMOTIONS, digest
+from training.augment import Augmentation, Mixing
+from training.checkpoint import describe, load_trained, save_atomically
+from training.config import RunConfig
+from training.datasets import summary
+from training.datasets.faces import Dataset, LabelledFaces, one_hot
+from training.datasets.splits import carve_validation, without_copies_of
+from training.evaluation.metrics import accuracy
+from training.evaluation.predict import predict
+from training.initialise import initialise
+from training.losses import Batch, Objective
+from training.models import Network, build
+from training.optimise import at_sharpest, learning_rate, make_optimiser, update_average
+from training.progress import Progress
 
 
 @dataclass(frozen=True)
-class Batch:
-    """On the device: images float [N,1,48,48] in [0, 1], labels int64 [N], distributions float32 [N,8]."""
+class Start:
+    """What a run begins with beside its configuration; each may be absent.
 
-    images: Tensor
-    labels: Tensor
-    distributions: Tensor
+    weights: a state dict or checkpoint that initialises the network. teacher: a checkpoint to distil from.
+    """
+
+    weights: Path | None = None
+    teacher: Path | None = None
 
 
 def train(
-    config: RunConfig, data: Path, run: Path, *, resume: bool = False, threads: int | None = None
+    config: RunConfig,
+    dataset: Dataset,
+    run: Path,
+    *,
+    start: Start = Start(),
+    resume: bool = False,
+    threads: int | None = None,
+    devices: int = 1,
 ) -> None:
-    """Train, writing `config.yaml`, `versions.json`, `metrics.jsonl`, `last.ckpt` and `best.ckpt` into `run`.
+    """Train, writing into `run` after every epoch; each file whole or not at all.
 
-    `best.ckpt` holds the averaged weights of the epoch with the highest accuracy on FER+ majority labels of
-    the validation rows, which are carved out of the Training split. PublicTest is not touched.
+    `best.ckpt` holds the averaged weights of the epoch with the highest accuracy on validation rows, which
+    are carved out of the training split; `last.ckpt` holds all that `resume` needs to end with the same
+    weights as a run that was never stopped. Beside them: `config.yaml`, `versions.json`, `metrics.jsonl`,
+    `curves.png` and TensorBoard's files. No test split is touched.
+
+    devices: processes on CPUs, or GPUs; under `torchrun` its own number of processes. `config.batch` images a
+    step are shared between them.
+    Raises `ValueError` for data or checkpoints that do not fit, `FloatingPointError` when the loss is lost.
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    fabric = Fabric(accelerator="auto", devices=1)
+    fabric = Fabric(
+        accelerator="auto",
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        precision=config.precision,
+    )
+    fabric.launch()
     fabric.seed_everything(config.seed, verbose=False)
-    rows, held_out = training_rows(load_fer2013(data), config)
-    network = build(config.network)
-    if fabric.device.type == "cpu":
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    rows, held_out = training_rows(dataset, config)
+    share = config.batch // fabric.world_size
+    steps = len(rows) // config.batch
+    if not share or not steps:
+        raise ValueError(
+            f"{len(rows)} training rows do not fill one batch of {config.batch} "
+            f"on {fabric.world_size} devices"
+        )
+    if config.emotions is not None:
+        dataset = widened(dataset, config.emotions)
+    network = build(config.network, served=len(dataset.served), auxiliary=len(dataset.auxiliary))
+    teacher = None if start.teacher is None else load_teacher(start.teacher, network, dataset)
+    targets = Targets.of(rows, dataset)
+    objective = Objective(config.loss, targets.served.sum(dim=0), teacher)
+    progress = Progress(run, enabled=fabric.is_global_zero)
+    progress.say(summary(dataset))
+    if start.weights is not None:
+        progress.say(str(initialise(network, start.weights)))
+
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(network).eval().requires_grad_(False).to(fabric.device)
-    optimiser = make_optimiser(network, config.optimiser)
-    model, optimiser = fabric.setup(network, optimiser)
+    model, optimiser = fabric.setup(network, make_optimiser(network, config.optimiser))
+    objective, augmentation = objective.to(fabric.device), Augmentation(config.augment).to(fabric.device)
+    mixing = Mixing(config.augment)
     state: dict[str, Any] = {
         "model": model,
         "average": average,
@@ -62,128 +109,166 @@ def train(
         "epoch": 0,
         "best": -1.0,  # the first epoch is the best so far even if it gets nothing right
     }
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump()))
     if resume and (run / "last.ckpt").is_file():
         fabric.load(run / "last.ckpt", state)
-    else:
-        (run / "metrics.jsonl").unlink(missing_ok=True)
-        (run / "versions.json").write_text(json.dumps(versions()))
+    elif fabric.is_global_zero:
+        progress.forget()
+        (run / "versions.json").unlink(missing_ok=True)
+    if fabric.is_global_zero:
+        record_versions(run / "versions.json", {"from_epoch": state["epoch"] + 1, **versions(start)})
+        (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
-    images = torch.from_numpy(rows.images).to(fabric.device)
-    labels = torch.from_numpy(rows.labels).to(fabric.device)
-    distributions = torch.from_numpy(rows.distributions).to(fabric.device)
-    steps = len(rows) // config.batch
-    if not steps:
-        raise ValueError(f"{len(rows)} training rows do not fill one batch of {config.batch}")
     for epoch in range(state["epoch"], config.epochs):
-        started, total_loss = time.monotonic(), 0.0
-        # A seed for each epoch, dropout's global generator included: resumed runs end as uninterrupted ones.
-        torch.manual_seed(config.seed + epoch + 1)
-        generator = torch.Generator(fabric.device).manual_seed(config.seed + epoch + 1)
+        started, total = time.monotonic(), torch.zeros((), device=fabric.device)
+        # Seeds for each epoch and process: resumed runs end as uninterrupted ones.
+        order = epoch_order(targets.emotion, config, epoch)
+        torch.manual_seed(1000 * (config.seed + epoch + 1) + fabric.global_rank)
         model.train()
-        order = torch.randperm(len(rows), generator=generator, device=fabric.device)
-        for step in range(steps):
-            chosen = order[step * config.batch : (step + 1) * config.batch]
-            pixels = images[chosen].unsqueeze(1).float() / 255
-            batch = Batch(augment(pixels, generator), labels[chosen], distributions[chosen])
+        mine = order[: steps * config.batch].reshape(steps, fabric.world_size, share)[:, fabric.global_rank]
+        read = progress.track(
+            read_ahead(rows, targets, mine, network), steps, f"epoch {epoch + 1}/{config.epochs}"
+        )
+        for step, parts in enumerate(read):
+            images, served, auxiliary = (part.to(fabric.device, non_blocking=True) for part in parts)
+            batch = Batch(*mixing(augmentation(images.float() / 255), served, auxiliary))
             rate = learning_rate(epoch + step / steps, config)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            loss = loss_of(model(batch.images), batch, config.loss)
+            loss = objective(model(batch.images), batch)
             optimiser.zero_grad()
             fabric.backward(loss)
-            fabric.clip_gradients(model, optimiser, max_norm=config.optimiser.clip_norm)
+            if config.optimiser.sam_radius:
+                with at_sharpest(network, config.optimiser.sam_radius):
+                    optimiser.zero_grad()
+                    fabric.backward(objective(model(batch.images), batch))
+            fabric.clip_gradients(
+                model, optimiser, max_norm=config.optimiser.clip_norm, error_if_nonfinite=False
+            )
             optimiser.step()
             update_average(average, network, epoch * steps + step, config.optimiser.ema_decay)
-            total_loss += loss.item()
+            total += loss.detach()
 
-        predicted = predict(average, held_out.images, device=fabric.device)
-        reached = accuracy(predicted.probabilities, held_out.majority).value
-        reached_original = accuracy(predicted.auxiliary, held_out.labels).value
+        reduced = fabric.all_reduce(total, reduce_op="mean")
+        assert isinstance(reduced, Tensor)
+        mean_loss = reduced.item() / steps
+        if not np.isfinite(mean_loss):
+            raise FloatingPointError(
+                f"the loss of epoch {epoch + 1} is {mean_loss}; go on from the epoch before with a lower "
+                "optimiser.learning_rate"
+            )
+        predicted = predict(average, held_out, device=fabric.device)
+        figures = {"validation": accuracy(predicted.probabilities, held_out.majority).value}
+        if dataset.auxiliary:
+            figures["validation_auxiliary"] = accuracy(predicted.auxiliary, held_out.labels).value
         state["epoch"] = epoch + 1
-        if reached > state["best"]:
-            state["best"] = reached
-            save_atomically(fabric, run / "best.ckpt", {"average": average, "epoch": epoch + 1})
+        if figures["validation"] > state["best"]:
+            state["best"] = figures["validation"]
+            described = describe(config, dataset.served, dataset.auxiliary, epoch + 1)
+            save_atomically(fabric, run / "best.ckpt", {"average": average, **described})
         save_atomically(fabric, run / "last.ckpt", state)
-        line = {
-            "epoch": epoch + 1,
-            "loss": round(total_loss / steps, 4),
-            "validation_ferplus": round(reached, 4),
-            "validation_fer2013": round(reached_original, 4),
-            "learning_rate": round(rate, 5),
-            "seconds": round(time.monotonic() - started, 1),
-        }
-        with (run / "metrics.jsonl").open("a") as log:
-            log.write(json.dumps(line) + "\n")
-        fabric.print(json.dumps(line))
+        progress.record(
+            epoch + 1,
+            {"loss": mean_loss, **figures, "learning_rate": rate, "seconds": time.monotonic() - started},
+        )
 
 
-def versions() -> dict[str, str | None]:
-    """What a run was made with: the commit, None outside of a checkout, and the versions that matter."""
+@dataclass(frozen=True)
+class Targets:
+    """What each head is to answer for every training row: served float [N,C], auxiliary float [N,A].
+
+    emotion: int64 [N], the likeliest served emotion, -1 where there is none.
+    """
+
+    served: Tensor
+    auxiliary: Tensor
+    emotion: Tensor
+
+    @classmethod
+    def of(cls, rows: LabelledFaces, dataset: Dataset) -> Targets:
+        served = torch.from_numpy(rows.distributions[:, : len(dataset.served)])
+        auxiliary = torch.from_numpy(one_hot(rows.labels, len(dataset.auxiliary)))
+        emotion = torch.where(served.sum(dim=1) > 0, served.argmax(dim=1), -1)
+        return cls(served, auxiliary, emotion)
+
+
+def training_rows(dataset: Dataset, config: RunConfig) -> tuple[LabelledFaces, LabelledFaces]:
+    """(training, validation) rows of the training split, free of the tests' and of each other's images."""
+    clean = dataset.training
+    for test in dataset.tests.values():
+        clean = without_copies_of(clean, test)
+    rows, held_out = carve_validation(clean, config.validation_share, config.seed)
+    return without_copies_of(rows, held_out), held_out
+
+
+def widened(dataset: Dataset, emotions: int) -> Dataset:
+    """The same rows for a served head that also answers emotions which they lack.
+
+    Raises `ValueError` when the rows hold emotions that such a head does not answer.
+    """
+    if emotions < len(dataset.served):
+        raise ValueError(f"{dataset.name} holds {len(dataset.served)} emotions, the network {emotions}")
+    return replace(dataset, served=EMOTIONS[:emotions])
+
+
+def load_teacher(path: Path, student: Network, dataset: Dataset) -> Network:
+    """Raises `ValueError` when the teacher's heads or input differ from the student's."""
+    taught = load_trained(path)
+    for what, teacher, own in (
+        ("emotions", taught.served, dataset.served),
+        ("auxiliary emotions", taught.auxiliary, dataset.auxiliary),
+        (
+            "input (channels, px)",
+            (taught.network.channels, taught.network.size),
+            (student.channels, student.size),
+        ),
+    ):
+        if teacher != own:
+            raise ValueError(f"the teacher's {what} are {teacher}, the student's {own}")
+    return taught.network.requires_grad_(False)
+
+
+def epoch_order(emotion: Tensor, config: RunConfig, epoch: int) -> Tensor:
+    """The rows of one epoch, the same in every process: a permutation or a draw with replacement."""
+    generator = torch.Generator().manual_seed(config.seed + epoch + 1)
+    if not config.balanced_sampling:
+        return torch.randperm(len(emotion), generator=generator)
+    # Rows without an emotion are drawn as if they were one of their own.
+    kind = torch.where(emotion < 0, len(EMOTIONS), emotion)
+    chance = torch.bincount(kind)[kind].double() ** -config.balanced_sampling
+    return torch.multinomial(chance, len(emotion), replacement=True, generator=generator)
+
+
+def read_ahead(
+    rows: LabelledFaces, targets: Targets, order: Tensor, network: Network
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """(images uint8, served, auxiliary) of each step in `order` [steps, n], the next one read meanwhile."""
+
+    def read(chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        images = rows.pictures.read(chosen.numpy(), size=network.size, channels=network.channels)
+        return torch.from_numpy(images), targets.served[chosen], targets.auxiliary[chosen]
+
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
+        following = reader.submit(read, order[0])
+        for chosen in order[1:]:
+            ready, following = following.result(), reader.submit(read, chosen)
+            yield ready
+        yield following.result()
+
+
+def record_versions(path: Path, entry: dict[str, Any]) -> None:
+    """One entry per start of the run: it may be resumed by another version of the code."""
+    entries = json.loads(path.read_text()) if path.is_file() else []
+    path.write_text(json.dumps([*entries, entry], indent=1))
+
+
+def versions(start: Start) -> dict[str, str | None]:
+    """What a run was made with: the commit (None outside of a checkout), versions, digests of its start."""
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return {
         "commit": head.stdout.strip() or None,
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "kornia": version("kornia"),
+        "weights_sha256": None if start.weights is None else digest(start.weights),
+        "teacher_sha256": None if start.teacher is None else digest(start.teacher),
     }
-
-
-def training_rows(splits: dict[str, FaceImages], config: RunConfig) -> tuple[FaceImages, FaceImages]:
-    """(training, validation) rows of the Training split, free of PublicTest's and of each other's images."""
-    clean = without_copies_of(splits["Training"], splits["PublicTest"])
-    rows, held_out = carve_validation(clean, config.validation_share, config.seed)
-    return without_copies_of(rows, held_out), held_out
-
-
-def loss_of(outputs: Outputs, batch: Batch, config: LossConfig) -> Tensor:
-    """Cross-entropy to FER+ distributions, to FER-2013's labels on the second head, and load balancing."""
-    usable = batch.distributions.sum(dim=1)
-    log_probabilities = functional.log_softmax(outputs.logits, dim=1)
-    main = -(batch.distributions * log_probabilities).sum() / usable.sum().clamp(min=1)
-    auxiliary = functional.cross_entropy(
-        outputs.auxiliary, batch.labels, label_smoothing=config.label_smoothing
-    )
-    balance = sum(
-        (load_balancing_loss(outputs.weights[:, i], outputs.scores[:, i]) for i in range(2)),
-        start=torch.zeros((), device=main.device),
-    )
-    return main + config.auxiliary * auxiliary + config.load_balancing * balance
-
-
-def make_optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.SGD:
-    """Weight decay on matrices and kernels only: biases and norms keep their scale."""
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    plain = [p for p in network.parameters() if p.ndim <= 1]
-    return torch.optim.SGD(
-        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        nesterov=True,
-    )
-
-
-def learning_rate(epoch: float, config: RunConfig) -> float:
-    """Linear warm-up, then cosine to zero at the last epoch."""
-    peak, warmup = config.optimiser.learning_rate, config.optimiser.warmup_epochs
-    if epoch < warmup:
-        return peak * (epoch + 0.01) / (warmup + 0.01)
-    return peak * 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (config.epochs - warmup)))
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, step: int, decay: float) -> None:
-    """Exponential moving average of weights; young averages follow faster. Buffers are averaged alike."""
-    decay = min(decay, (step + 1) / (step + 10))
-    for mean, current in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(current, 1 - decay)
-        else:
-            mean.copy_(current)
-
-
-def save_atomically(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
-    """A full disk or Ctrl-C leaves the file of the epoch before."""
-    partial = path.with_suffix(".partial")
-    fabric.save(partial, state)
-    partial.replace(path)

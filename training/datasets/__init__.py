@@ -1,0 +1,57 @@
+"""Data sets in their official formats. docs/datasets.md says where each comes from and what is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from training.datasets.affectnet import load_affectnet
+from training.datasets.faces import Dataset, LabelledFaces
+from training.datasets.fer2013 import load_fer2013
+from training.datasets.folders import load_folder
+from training.datasets.rafdb import load_rafdb
+
+DatasetKind = Literal["fer2013", "rafdb", "affectnet7", "affectnet8", "folder"]
+
+_LOADERS: dict[DatasetKind, Callable[[Path, bool], Dataset]] = {
+    "fer2013": lambda folder, skip_bad: load_fer2013(folder, skip_bad=skip_bad),
+    "rafdb": lambda folder, skip_bad: load_rafdb(folder, skip_bad=skip_bad),
+    "affectnet7": lambda folder, skip_bad: load_affectnet(folder, 7, skip_bad=skip_bad),
+    "affectnet8": lambda folder, skip_bad: load_affectnet(folder, 8, skip_bad=skip_bad),
+    "folder": lambda folder, skip_bad: load_folder(folder, skip_bad=skip_bad),
+}
+
+
+def load(kind: DatasetKind, folder: Path, *, skip_bad: bool = False) -> Dataset:
+    """A data set from its folder, every file of it checked.
+
+    skip_bad: leave out rows that are missing, unreadable or mislabelled, and say so in `Dataset.problems`.
+    Raises `DatasetError`, which names what is wrong, where it was looked for, and where a user gets the data.
+    """
+    return _LOADERS[kind](folder, skip_bad)
+
+
+def summary(dataset: Dataset) -> str:
+    """A table of the images per served emotion and split, and the data set's problems, as text."""
+    splits = {"training": dataset.training, **dataset.tests}
+    rows = [("", *splits)]
+    counts = {name: _counts(faces, len(dataset.served)) for name, faces in splits.items()}
+    for index, emotion in enumerate((*dataset.served, "none clear")):
+        rows.append((emotion, *(f"{counts[name][index]:,}" for name in splits)))
+    rows.append(("all", *(f"{len(faces):,}" for faces in splits.values())))
+    rows.append(("distinct", *(f"{len(np.unique(faces.group)):,}" for faces in splits.values())))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
+    ]
+    lines[0] = dataset.name + lines[0][len(dataset.name) :]
+    return "\n".join([*lines, *dataset.problems])
+
+
+def _counts(faces: LabelledFaces, served: int) -> list[int]:
+    """Faces per served emotion by majority, and last those without one."""
+    found = [int((faces.majority == index).sum()) for index in range(served)]
+    return [*found, len(faces) - sum(found)]

@@ -1,177 +1,220 @@
-"""FER-2013 (Goodfellow et al., 2013) with FER+ votes (Barsoum et al., 2016), in their official files."""
+"""FER-2013 (Goodfellow et al., 2013) in each of the forms it is handed out in, with FER+ votes if present."""
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.manifest import EMOTIONS
+from training.datasets import ferplus
+from training.datasets.faces import (
+    DECODING_THREADS,
+    Bytes,
+    Dataset,
+    DatasetError,
+    Ints,
+    LabelledFaces,
+    PixelPictures,
+    decoded,
+    one_hot,
+)
+from training.datasets.faults import Faults, not_found, wrong_counts
+from training.datasets.files import Listed
+from training.datasets.folders import list_splits
 
 SIDE_PX = 48
+SEVEN = EMOTIONS[:7]
 FER2013_LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
-FERPLUS_COLUMNS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
-PUBLISHED_COUNTS = {"Training": 28709, "PublicTest": 3589, "PrivateTest": 3589}
-REQUIRED_SPLITS = ("Training", "PublicTest")
+AS_EMOTIONS = np.array([EMOTIONS.index(label) for label in FER2013_LABELS])
 
-LICENCES = (
-    "FER-2013 images: collected by image search for the 2013 ICML challenge; no licence stated; research use",
-    "FER+ votes: Microsoft, MIT",
+CSV_FILES = ("fer2013.csv", "fer2013.csv.gz", "icml_face_data.csv")
+COLUMNS = ("emotion", "pixels", "Usage")
+TRAINING = "Training"
+PUBLISHED_COUNTS = {TRAINING: 28_709, "PublicTest": 3_589, "PrivateTest": 3_589}
+MAY_BE_ABSENT = "PrivateTest"
+
+# Kaggle's folders of images mix both tests into one.
+FOLDER_SPLITS = {"train": TRAINING, "test": "test"}
+PUBLISHED_FOLDER_COUNTS = {TRAINING: 28_709, "test": 7_178}
+
+IMAGE_LICENCE = (
+    "FER-2013 images: collected by image search for the 2013 ICML challenge; no licence stated; research use"
+)
+SOURCE = (
+    "FER-2013 is on Kaggle: the challenge 'Challenges in Representation Learning: Facial Expression "
+    "Recognition' has the CSV files, the data set msambare/fer2013 the folders of images; "
+    f"FER+'s {ferplus.FILE} is in https://github.com/microsoft/FERPlus"
 )
 
 
-class DatasetError(ValueError):
-    """A data set's file is missing, incomplete or not in its published format; says which and where."""
+def load_fer2013(
+    folder: Path, *, skip_bad: bool = False, published: Mapping[str, int] | None = None
+) -> Dataset:
+    """FER-2013 from a CSV file or folders of images; with `fer2013new.csv` beside the CSV, FER+.
+
+    Alone it has seven emotions and one label each. With FER+ the served emotions are FER+'s eight, as label
+    distributions, and FER-2013's own labels are auxiliary. published: images per split that there must be.
+    Raises `DatasetError` when files are missing, rows are bad (unless `skip_bad`) or counts are not those
+    published (with `skip_bad` they are reported).
+    """
+    faults = Faults(folder, skip_bad=skip_bad)
+    path = next((folder / name for name in CSV_FILES if (folder / name).is_file()), None)
+    if path is not None:
+        rows = _read_csv(path, faults)
+        expected = dict(PUBLISHED_COUNTS if published is None else published)
+    elif all((folder / name).is_dir() for name in FOLDER_SPLITS):
+        rows = _read_folders(folder, faults)
+        expected = dict(PUBLISHED_FOLDER_COUNTS if published is None else published)
+    else:
+        looked_for = (*CSV_FILES, *(f"{name}/" for name in FOLDER_SPLITS))
+        raise not_found("FER-2013", folder, looked_for, SOURCE)
+
+    voted = (folder / ferplus.FILE).is_file()
+    problems: tuple[str, ...] = ()
+    if voted and path is None:
+        voted = False
+        problems = (f"{ferplus.FILE} is not used: votes pair with the rows of a CSV file, not with folders",)
+    everything, splits = _labelled(rows, folder / ferplus.FILE if voted else None, faults)
+    problems += faults.settle()
+
+    counts = {split: int((splits == split).sum()) for split in dict.fromkeys(splits.tolist())}
+    if MAY_BE_ABSENT not in counts:
+        expected.pop(MAY_BE_ABSENT, None)
+    differing = wrong_counts(counts, expected)
+    if TRAINING not in counts or (differing and not skip_bad):
+        raise DatasetError(f"{path or folder}: {'; '.join(differing) or 'no training images'}")
+    return Dataset(
+        name="fer2013",
+        served=EMOTIONS if voted else SEVEN,
+        auxiliary=SEVEN if voted else (),
+        training=everything.rows(splits == TRAINING),
+        tests={split: everything.rows(splits == split) for split in counts if split != TRAINING},
+        licences=(IMAGE_LICENCE, ferplus.LICENCE) if voted else (IMAGE_LICENCE,),
+        problems=problems + differing,
+    )
 
 
-@dataclass(frozen=True)
-class FaceImages:
-    """Faces with both kinds of labels, row-aligned.
+class _Rows(NamedTuple):
+    """All rows of a file, also those at fault: their label is -1, and their usage None if that is.
 
-    images: uint8 [N,48,48] grey. labels: int64 [N] into `FER2013_LABELS`. distributions: float32 [N,8] over
-    `EMOTIONS`, all zero where the votes cannot be used. majority: int64 [N] into `EMOTIONS`, -1 where no
-    emotion has more than half of the votes. group: int64 [N], equal for exact copies of an image.
+    images: uint8 [N,48,48]; labels: int64 [N] into `EMOTIONS`.
     """
 
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    distributions: NDArray[np.float32]
-    majority: NDArray[np.int64]
-    group: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def rows(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> FaceImages:
-        return FaceImages(
-            self.images[chosen],
-            self.labels[chosen],
-            self.distributions[chosen],
-            self.majority[chosen],
-            self.group[chosen],
-        )
+    names: list[str]
+    usages: list[str | None]
+    labels: Ints
+    images: Bytes
 
 
-def load_fer2013(folder: Path) -> dict[str, FaceImages]:
-    """Usage ("Training", ...) -> faces, from `fer2013.csv` or `fer2013.csv.gz` and `fer2013new.csv`.
-
-    Raises `DatasetError` when a file is missing, a row is malformed, or a split has not its published count.
-    """
-    usages, labels, images = _read_images(folder)
-    votes = _read_votes(folder / "fer2013new.csv", usages)
-    distributions, majority = vote_labels(votes)
-    flat = np.ascontiguousarray(images.reshape(len(images), -1))
-    _, group = np.unique(flat.view(np.dtype((np.void, flat.shape[1]))).ravel(), return_inverse=True)
-    everything = FaceImages(images, labels, distributions, majority, group.astype(np.int64))
-    names = np.array(usages)
-    splits = {usage: everything.rows(names == usage) for usage in dict.fromkeys(usages)}
-    for usage in {*REQUIRED_SPLITS, *splits}:
-        found, published = len(splits.get(usage, ())), PUBLISHED_COUNTS.get(usage)
-        if found != published:
-            raise DatasetError(f"{usage} has {found} rows; published: {published}")
-    return splits
-
-
-def vote_labels(votes: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """FER+ votes [N,10] (eight emotions, unknown, not a face) -> (distributions [N,8], majority [N]).
-
-    As in the published recipe an emotion that only one of the ten annotators saw is dropped as an outlier,
-    and a majority needs more than half of the remaining votes. A row where unknown and not-a-face hold at
-    least half of them has no distribution.
-    """
-    kept = np.where(votes > 1, votes, 0)
-    total = kept.sum(axis=1, keepdims=True)
-    emotions = kept[:, : len(EMOTIONS)]
-    usable = 2 * emotions.sum(axis=1) > total[:, 0]
-    share = emotions / np.maximum(emotions.sum(axis=1, keepdims=True), 1)
-    distributions = np.where(usable[:, None], share, 0).astype(np.float32)
-    first = kept.argmax(axis=1)
-    clear = (2 * kept.max(axis=1) > total[:, 0]) & (first < len(EMOTIONS))
-    return distributions, np.where(clear, first, -1).astype(np.int64)
+def _labelled(rows: _Rows, votes: Path | None, faults: Faults) -> tuple[LabelledFaces, NDArray[np.str_]]:
+    """The rows that are not at fault, and the split of each."""
+    sound = rows.labels >= 0
+    distributions, majority = one_hot(rows.labels), rows.labels
+    if votes is not None:
+        cast = ferplus.read_votes(votes, rows.usages, rows.labels, faults)
+        sound &= cast[:, 0] >= 0
+        distributions, majority = ferplus.vote_labels(cast)
+    images = rows.images[sound]
+    everything = LabelledFaces(
+        PixelPictures(images),
+        names=np.array(rows.names, np.str_)[sound],
+        labels=rows.labels[sound],
+        distributions=distributions[sound],
+        majority=majority[sound],
+        group=_groups(images),
+    )
+    return everything, np.array(rows.usages, np.str_)[sound]
 
 
-def carve_validation(rows: FaceImages, share: float, seed: int) -> tuple[FaceImages, FaceImages]:
-    """Split into (training, validation) with all exact copies of an image on one side."""
-    groups = np.unique(rows.group)
-    held_out = np.random.default_rng(seed).permutation(groups)[: round(share * len(groups))]
-    validation = np.isin(rows.group, held_out)
-    return rows.rows(~validation), rows.rows(validation)
+def _groups(images: Bytes) -> Ints:
+    """int64 [N], equal for images with equal pixels, in the order of their bytes."""
+    flat = np.ascontiguousarray(images.reshape(len(images), SIDE_PX**2))
+    _, group = np.unique(flat.view(np.dtype((np.void, SIDE_PX**2))).ravel(), return_inverse=True)
+    return group.astype(np.int64)
 
 
-def without_copies_of(rows: FaceImages, others: FaceImages, *, correlation: float = 0.99) -> FaceImages:
-    """Drop every row that is, exactly or nearly, an image of `others` (Pearson correlation of pixels)."""
-    references = _standardised(others.images)
-    copied = np.isin(rows.group, others.group)
-    for start in range(0, len(rows), 1024):
-        block = _standardised(rows.images[start : start + 1024])
-        copied[start : start + 1024] |= (block @ references.T).max(axis=1) > correlation
-    return rows.rows(~copied)
-
-
-def _standardised(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    flat = images.reshape(len(images), -1).astype(np.float32)
-    flat -= flat.mean(axis=1, keepdims=True)
-    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
-    return flat
-
-
-def _read_images(folder: Path) -> tuple[list[str], NDArray[np.int64], NDArray[np.uint8]]:
-    path = next((p for p in (folder / "fer2013.csv", folder / "fer2013.csv.gz") if p.is_file()), None)
-    if path is None:
-        raise DatasetError(
-            f"no fer2013.csv or fer2013.csv.gz in {folder}; it is part of the 2013 ICML challenge "
-            "'Challenges in Representation Learning: Facial Expression Recognition' on Kaggle"
-        )
-    usages: list[str] = []
+def _read_csv(path: Path, faults: Faults) -> _Rows:
+    names: list[str] = []
+    usages: list[str | None] = []
     labels: list[int] = []
-    pixels = io.BytesIO()
+    pixels = bytearray()
     try:
-        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
-            for number, row in enumerate(csv.DictReader(file), start=2):
-                usage, label, image = _parse_row(f"{path.name} line {number}", row)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            header = _cells(next(iter(file), b""))
+            if missing := set(COLUMNS) - set(header):
+                raise DatasetError(f"{path} has no column {' or '.join(sorted(missing))}, but {header}")
+            columns = [header.index(name) for name in COLUMNS]
+            for number, line in enumerate(file, start=2):
+                if line.isspace():
+                    continue
+                where = f"{path.name} line {number}"
+                try:
+                    usage, label, image = _parse_row(line, *columns)
+                except (ValueError, IndexError) as error:
+                    faults.add("malformed rows", f"{where} ({error})")
+                    usage, label, image = None, -1, bytes(SIDE_PX**2)
+                names.append(where)
                 usages.append(usage)
                 labels.append(label)
-                pixels.write(image)
+                pixels += image
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DatasetError(f"{path.name} is cut short or damaged") from error
-    images = np.frombuffer(pixels.getvalue(), np.uint8).reshape(-1, SIDE_PX, SIDE_PX)
-    return usages, np.array(labels, np.int64), images
+        raise DatasetError(f"{path} is cut short or damaged") from error
+    images = np.frombuffer(pixels, np.uint8).reshape(-1, SIDE_PX, SIDE_PX)
+    return _Rows(names, usages, np.array(labels, np.int64), images)
 
 
-def _parse_row(where: str, row: dict[str, str]) -> tuple[str, int, bytes]:
-    """One row of `fer2013.csv` as (usage, label, pixels)."""
-    try:
-        image = np.fromstring(row["pixels"], np.int64, sep=" ")
-        label = int(row["emotion"])
-        usage = row["Usage"].strip()
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DatasetError(f"{where}: {error!r}") from error
-    if len(image) != SIDE_PX * SIDE_PX or image.min() < 0 or image.max() > 255:
-        raise DatasetError(f"{where}: not {SIDE_PX}x{SIDE_PX} grey values from 0 to 255")
+def _parse_row(line: bytes, emotion: int, pixels: int, usage: int) -> tuple[str, int, bytes]:
+    """(usage, label into `EMOTIONS`, pixels). No field holds a comma, and csv would take thrice as long."""
+    cells = line.split(b",")
+    image = np.fromstring(cells[pixels].strip(b' "\r\n'), np.int64, sep=" ")
+    if len(image) != SIDE_PX**2 or image.min() < 0 or image.max() > 255:
+        raise ValueError(f"not {SIDE_PX}x{SIDE_PX} grey values from 0 to 255")
+    label = int(cells[emotion].strip(b' "'))
     if not 0 <= label < len(FER2013_LABELS):
-        raise DatasetError(f"{where}: emotion {label} is not from 0 to 6")
-    return usage, label, image.astype(np.uint8).tobytes()
+        raise ValueError(f"emotion {label} is not from 0 to 6")
+    split = _text(cells[usage])
+    if split not in PUBLISHED_COUNTS:
+        raise ValueError(f"Usage {split!r} is none of {', '.join(PUBLISHED_COUNTS)}")
+    return split, int(AS_EMOTIONS[label]), image.astype(np.uint8).tobytes()
 
 
-def _read_votes(path: Path, usages: list[str]) -> NDArray[np.int64]:
-    if not path.is_file():
-        raise DatasetError(f"no {path.name} in {path.parent}; it is in Microsoft's FERPlus repository")
-    found: list[str] = []
-    votes: list[list[int]] = []
-    with path.open() as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
-            try:
-                votes.append([int(row[name]) for name in (*FERPLUS_COLUMNS, "unknown", "NF")])
-                found.append(row["Usage"])
-            except (KeyError, TypeError, ValueError) as error:
-                raise DatasetError(f"{path.name} line {number}: {error!r}") from error
-    # Rows pair by position: the image names skip those that FER+ found faceless.
-    if found != usages:
-        raise DatasetError(f"{path.name} is not row-aligned with the images")
-    return np.array(votes)
+def _cells(line: bytes) -> list[str]:
+    return [_text(cell) for cell in line.split(b",")]
+
+
+def _text(cell: bytes) -> str:
+    return cell.decode("utf-8-sig", errors="replace").strip(' "\r\n')
+
+
+def _read_folders(folder: Path, faults: Faults) -> _Rows:
+    """Decoded into memory, as the CSV is: 83 MB, and copies are found by their pixels."""
+    listed = list(list_splits(folder, FOLDER_SPLITS, faults, known=SEVEN))
+
+    def read(row: Listed) -> Bytes | str:
+        try:
+            image = np.asarray(decoded(row.file, "L"))
+        except DatasetError as error:
+            return str(error.__cause__)
+        return image if image.shape == (SIDE_PX, SIDE_PX) else f"not {SIDE_PX}x{SIDE_PX} px"
+
+    def read_all() -> Iterator[Bytes | str]:
+        with ThreadPoolExecutor(DECODING_THREADS) as pool:
+            yield from pool.map(read, listed)
+
+    names = [row.file.relative_to(folder).as_posix() for row in listed]
+    labels = np.array([row.emotion for row in listed], np.int64)
+    images = np.zeros((len(listed), SIDE_PX, SIDE_PX), np.uint8)
+    for number, answer in enumerate(read_all()):
+        if isinstance(answer, str):
+            faults.add("unreadable images", f"{names[number]} ({answer})")
+            labels[number] = -1
+        else:
+            images[number] = answer
+    return _Rows(names, [row.split for row in listed], labels, images)

@@ -51,8 +51,8 @@ def load_balancing_loss(weights: Tensor, scores: Tensor) -> Tensor:
     """N * sum(f_i * P_i) of Switch Transformer (Fedus et al., 2022): 1 when all experts are used alike.
 
     weights: [N, E], zero where an expert was not chosen; scores: [N, E] gate softmax. f_i is the share of
-    routed slots that expert i took, P_i its mean gate score.
+    routed slots that expert i took, P_i its mean gate score. Without any experts it is 0.
     """
     chosen = (weights > 0).to(scores.dtype)
-    load = chosen.mean(dim=0) / chosen.sum(dim=1).mean()
+    load = chosen.mean(dim=0) / chosen.sum(dim=1).mean().clamp(min=1)
     return scores.shape[1] * (load * scores.mean(dim=0)).sum()

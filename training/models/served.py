@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from training.models.outputs import Network
+
 
 def grey(faces: Tensor) -> Tensor:
     """uint8 [N,3,S,S] RGB -> float [N,1,S,S] in [0, 1], by ITU-R BT.601 as Pillow's "L"."""
@@ -15,11 +17,13 @@ def grey(faces: Tensor) -> Tensor:
 class ServedClassifier(nn.Module):
     """faces uint8 [N,3,S,S] RGB -> (calibrated probabilities float32 [N,C], gates float32 [N,2,4])."""
 
-    def __init__(self, network: nn.Module, temperature: float) -> None:
+    def __init__(self, network: Network, temperature: float) -> None:
         super().__init__()
         self.network = network
+        self.grey = network.channels == 1
         self.temperature = temperature
 
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = self.network(grey(faces))
+        images = grey(faces) if self.grey else faces.float() / 255
+        outputs = self.network(images)
         return torch.softmax(outputs.logits / self.temperature, dim=1), outputs.weights

@@ -1,16 +1,17 @@
-"""FER-2013 and FER+ in their official files, of images that a test makes up."""
+"""Data sets in their official layouts, of images that a test makes up."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from training.config import RunConfig
-from training.datasets.fer2013 import FERPLUS_COLUMNS
+from training.datasets import affectnet, ferplus
 
 
 def write_fer2013(folder: Path, rows: Iterable[tuple[str, NDArray[np.integer]]]) -> Path:
@@ -20,11 +21,77 @@ def write_fer2013(folder: Path, rows: Iterable[tuple[str, NDArray[np.integer]]])
     with images, votes:
         image_lines, vote_lines = csv.writer(images), csv.writer(votes)
         image_lines.writerow(["emotion", "pixels", "Usage"])
-        vote_lines.writerow(["Usage", "Image name", *FERPLUS_COLUMNS, "unknown", "NF"])
+        vote_lines.writerow(["Usage", "Image name", *ferplus.COLUMNS])
         for number, (usage, pixels) in enumerate(rows):
             happy = number % 2
             image_lines.writerow([3 * happy, " ".join(map(str, pixels.ravel())), usage])
             vote_lines.writerow([usage, "", 0, 10 * happy, 0, 10 - 10 * happy, *[0] * 6])
+    return folder
+
+
+def noise(seed: int, side: int = 48) -> NDArray[np.uint8]:
+    """uint8 [side,side] grey."""
+    return np.random.default_rng(seed).integers(0, 256, (side, side), np.uint8)
+
+
+def write_picture(path: Path, seed: int, side: int = 48) -> Path:
+    """A picture of its own per seed, in the format of its suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(noise(seed, side)).convert("RGB").save(path)
+    return path
+
+
+def write_class_folders(folder: Path, pictures: Mapping[str, int], *, suffix: str = ".png") -> Path:
+    """pictures: subfolder, such as "train/happy", -> how many; all of them different."""
+    seed = 0
+    for subfolder, count in pictures.items():
+        (folder / subfolder).mkdir(parents=True)
+        for number in range(count):
+            write_picture(folder / subfolder / f"{number}{suffix}", seed)
+            seed += 1
+    return folder
+
+
+def write_rafdb(folder: Path, labels: Mapping[str, int]) -> Path:
+    """RAF-DB's `basic` folder. labels: name such as "train_00001" -> 1 to 7."""
+    for seed, name in enumerate(labels):
+        write_picture(folder / "Image/aligned" / f"{name}_aligned.jpg", seed, side=100)
+    (folder / "EmoLabel").mkdir()
+    lines = [f"{name}.jpg {label}\n" for name, label in labels.items()]
+    (folder / "EmoLabel/list_patition_label.txt").write_text("".join(lines))
+    return folder
+
+
+def write_affectnet_folders(folder: Path, training: Iterable[int], validation: Iterable[int]) -> Path:
+    """AffectNet's folders of cropped faces, 0.jpg and so on with these expressions."""
+    for subfolder, seed, expressions in (("train_set", 0, training), ("val_set", 1000, validation)):
+        (folder / subfolder / "annotations").mkdir(parents=True)
+        for number, expression in enumerate(expressions):
+            write_picture(folder / subfolder / "images" / f"{number}.jpg", seed + number, side=224)
+            for what, value in (("exp", expression), ("aro", 0.5), ("val", -0.5)):
+                np.save(folder / subfolder / "annotations" / f"{number}_{what}.npy", np.array(str(value)))
+    return folder
+
+
+def write_affectnet_lists(folder: Path, lists: Mapping[str, Iterable[int]]) -> Path:
+    """AffectNet's lists of photos. lists: "training.csv" or another -> expressions.
+
+    Each photo is 60 px wide, black but for a white face from (10, 20) to (30, 40).
+    """
+    for name, expressions in lists.items():
+        images = folder / (affectnet.AUTOMATIC if name.startswith("auto") else affectnet.MANUAL)[0]
+        rows = []
+        for number, expression in enumerate(expressions):
+            photo = np.zeros((60, 60, 3), np.uint8)
+            photo[20:40, 10:30] = 255
+            photo[-1, -1] = number  # no copies
+            place = f"{number}/{name}.png"
+            (images / place).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(photo).save(images / place)
+            box = (10, 20, 20, 20) if expression < 10 else ("NULL",) * 4
+            rows.append([place, *box, "1;2;3", expression, -2, -2])
+        with (folder / name).open("w", newline="") as file:
+            csv.writer(file).writerows([affectnet.COLUMNS, *rows])
     return folder
 
 
@@ -33,10 +100,17 @@ def tiny_config(**changes: object) -> RunConfig:
     network = {
         "name": "expressnet_moe_s",
         "backbone_width": 4,
-        "backbone_depth": 1,
+        "backbone_depths": [1, 1, 1],
         "extractor_width": 1,
         "features": 8,
     }
     return RunConfig.model_validate(
-        {"network": network, "epochs": 2, "batch": 12, "validation_share": 0.25} | changes
+        {
+            "network": network,
+            "epochs": 2,
+            "batch": 12,
+            "validation_share": 0.25,
+            "optimiser": {"warmup_epochs": 0.5},
+        }
+        | changes
     )

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from training.calibrate import choose_threshold, fit_temperature
-from training.evaluate import Floats, Ints
+from training.evaluation.metrics import Ints
+from training.evaluation.predict import Floats
 
 
 def drawn(temperature: float, count: int = 20_000) -> tuple[Floats, Ints]:

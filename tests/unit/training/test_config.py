@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from pydantic import ValidationError
 
@@ -23,15 +24,20 @@ def read(folder: Path, content: object) -> RunConfig:
     return read_config(path)
 
 
+def images(config: RunConfig) -> torch.Tensor:
+    network = build(config.network, served=8, auxiliary=0)
+    return torch.rand(2, network.channels, network.size, network.size)
+
+
 def test_something_is_shipped() -> None:
-    assert "expressnet_moe_s.yaml" in [path.name for path in SHIPPED]
+    assert [path.stem for path in SHIPPED] == ["expressnet", "expressnet_moe", "expressnet_moe_s"]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_what_is_shipped_loads_and_builds(path: Path) -> None:
     config = read_config(path)
     assert config.epochs >= 1
-    assert build(config.network).head.out_features == 8
+    assert build(config.network, served=8, auxiliary=7)(images(config)).logits.shape == (2, 8)
 
 
 def test_values_arrive_and_the_rest_has_defaults(tmp_path: Path) -> None:
@@ -70,6 +76,11 @@ def test_an_unknown_key_is_refused_by_name(tmp_path: Path, content: object, key:
         ({**MINIMAL, "optimiser": {"learning_rate": 0}}, "learning_rate"),
         ({**MINIMAL, "optimiser": {"momentum": 1}}, "momentum"),
         ({**MINIMAL, "loss": {"label_smoothing": -0.1}}, "label_smoothing"),
+        ({**MINIMAL, "augment": {"mixup": 0.6, "cutmix": 0.6}}, "mixup"),
+        ({**MINIMAL, "optimiser": {"sam_radius": 0.1}, "precision": "16-mixed"}, "sam_radius"),
+        ({**MINIMAL, "epochs": 1, "optimiser": {"warmup_epochs": 1}}, "warmup_epochs"),
+        ({**MINIMAL, "dataset": "imagenet"}, "dataset"),
+        ({"network": {"name": "expressnet", "experts": 4}}, "experts"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_refused_by_name(tmp_path: Path, content: object, key: str) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,35 +16,36 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from PIL import Image
 
-from service.manifest import Metric
-from tests.unit.training.made_up import tiny_config, write_fer2013
+from service.manifest import EMOTIONS, Metric
+from tests.conftest import eventually
+from tests.unit.training.made_up import tiny_config
 from training import train as training
-from training.config import LossConfig, RunConfig, read_config
-from training.datasets import fer2013
-from training.datasets.fer2013 import load_fer2013
-from training.models.compact import Outputs
-from training.train import Batch, learning_rate, loss_of, training_rows
+from training.checkpoint import load_trained
+from training.config import RunConfig, read_config
+from training.datasets.faces import Dataset, LabelledFaces, PixelPictures, one_hot
+from training.train import Start, Targets, epoch_order, read_ahead, training_rows
 
-COUNTS = {"Training": 48, "PublicTest": 4, "PrivateTest": 4}
+
+def noise(count: int, seed: int) -> LabelledFaces:
+    """Half of it happy, half of it sad: what is learnt does not matter here."""
+    labels = np.where(np.arange(count) % 2, 1, 3)
+    return LabelledFaces(
+        PixelPictures(np.random.default_rng(seed).integers(0, 256, (count, 48, 48), np.uint8)),
+        names=np.array([f"{seed}-{row}" for row in range(count)]),
+        labels=labels,
+        distributions=one_hot(labels),
+        majority=labels,
+        group=np.arange(count) + 1000 * seed,
+    )
 
 
 @pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Noise, half of it happy: what is learnt does not matter here."""
-    monkeypatch.setattr(fer2013, "PUBLISHED_COUNTS", COUNTS)
+def data(monkeypatch: pytest.MonkeyPatch) -> Dataset:
     # Bit-for-bit repetition is promised on the CPU only.
     monkeypatch.setattr(training, "Fabric", lambda **options: Fabric(**options | {"accelerator": "cpu"}))
-    generator = np.random.default_rng(0)
-    return write_fer2013(
-        tmp_path / "data",
-        (
-            (usage, generator.integers(0, 256, (48, 48)))
-            for usage, count in COUNTS.items()
-            for _ in range(count)
-        ),
-    )
+    return Dataset("noise", EMOTIONS, EMOTIONS[:7], noise(48, 0), {"test": noise(4, 1)}, ())
 
 
 def metrics(run: Path) -> list[dict[str, float]]:
@@ -70,7 +76,7 @@ def interrupt_second_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "predict", interrupting)
 
 
-def test_a_run_writes_what_it_promises(data: Path, tmp_path: Path) -> None:
+def test_a_run_writes_what_it_promises(data: Dataset, tmp_path: Path) -> None:
     run = tmp_path / "run"
     training.train(tiny_config(), data, run, threads=1)
     assert read_config(run / "config.yaml") == tiny_config()
@@ -79,25 +85,27 @@ def test_a_run_writes_what_it_promises(data: Path, tmp_path: Path) -> None:
     for line in lines:
         assert math.isfinite(line["loss"])
         assert line["loss"] > 0
-        assert 0 <= line["validation_ferplus"] <= 1
-        assert 0 <= line["validation_fer2013"] <= 1
+        assert 0 <= line["validation"] <= 1
+        assert 0 <= line["validation_auxiliary"] <= 1
     last, best = checkpoint(run), checkpoint(run, "best")
     assert last["epoch"] == 2
-    assert last["best"] == max(line["validation_ferplus"] for line in lines)
+    assert last["best"] == max(line["validation"] for line in lines)
     assert last["average"].keys() == best["average"].keys() == last["model"].keys()
     assert all(value.isfinite().all() for value in last["model"].values())
-    assert best["epoch"] == 1 + int(np.argmax([line["validation_ferplus"] for line in lines]))
+    assert best["epoch"] == 1 + int(np.argmax([line["validation"] for line in lines]))
     assert sorted(path.name for path in run.iterdir()) == [
         "best.ckpt",
         "config.yaml",
+        "curves.png",
         "last.ckpt",
         "metrics.jsonl",
+        "tensorboard",
         "versions.json",
     ]
 
 
 def test_a_resumed_run_ends_as_an_uninterrupted_one(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     training.train(tiny_config(), data, whole, threads=1)
@@ -121,7 +129,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
 
 
 def test_a_run_that_begins_anew_begins_its_log_anew(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
     with monkeypatch.context() as patched:
@@ -133,48 +141,223 @@ def test_a_run_that_begins_anew_begins_its_log_anew(
 
 
 def test_the_best_epoch_is_kept_even_if_nothing_is_right(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "accuracy", lambda *_: Metric(value=0.0, samples=1))
     training.train(tiny_config(), data, tmp_path / "run", threads=1)
     assert checkpoint(tmp_path / "run", "best")["epoch"] == 1
 
 
-def test_validation_rows_are_none_that_were_trained_on(data: Path) -> None:
-    rows, held_out = training_rows(load_fer2013(data), tiny_config())
+def test_validation_rows_are_none_that_were_trained_on(data: Dataset) -> None:
+    rows, held_out = training_rows(data, tiny_config())
     assert (len(rows), len(held_out)) == (36, 12)
     assert not set(rows.group) & set(held_out.group)
 
 
-def test_learning_rate_warms_up_and_decays_to_nothing() -> None:
-    run = RunConfig.model_validate({**tiny_config().model_dump(), "epochs": 5})
-    rates = [learning_rate(epoch / 4, run) for epoch in range(21)]
-    assert 0 < rates[0] < rates[1] < rates[2] < rates[3] < rates[4]
-    assert rates[4] == pytest.approx(run.optimiser.learning_rate)
-    assert rates[4:] == sorted(rates[4:], reverse=True)
-    assert rates[20] == pytest.approx(0, abs=1e-9)
+def test_a_full_disk_loses_one_epoch(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, save = tmp_path / "run", Fabric.save
+
+    def fills_up(fabric: Fabric, path: Path, state: dict[str, Any], **options: Any) -> None:
+        if state["epoch"] == 2:
+            Path(path).write_bytes(b"half of")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(fabric, path, state, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Fabric, "save", fills_up)
+        with pytest.raises(OSError, match="No space left"):
+            training.train(tiny_config(), data, run, threads=1)
+    assert checkpoint(run)["epoch"] == checkpoint(run, "best")["epoch"] == 1
+    assert not list(run.glob("*.partial"))
+    training.train(tiny_config(), data, run, resume=True, threads=1)
+    assert [line["epoch"] for line in metrics(run)] == [1, 2]
 
 
-def outputs(logits: Tensor) -> Outputs:
-    count = len(logits)
-    even = torch.full((count, 2, 4), 0.25)
-    return Outputs(logits, torch.zeros(count, 7), even, even)
+def test_a_loss_that_is_lost_is_no_epoch(data: Dataset, tmp_path: Path) -> None:
+    wild = tiny_config(optimiser={"learning_rate": 1e30, "warmup_epochs": 0, "clip_norm": 1e30})
+    with pytest.raises(FloatingPointError, match=r"optimiser\.learning_rate"):
+        training.train(wild, data, tmp_path, threads=1)
+    assert not (tmp_path / "last.ckpt").exists()
 
 
-def test_loss_by_hand() -> None:
-    """Main: ln 2 for both rows that have votes; auxiliary: ln 7; balance: 1 for each of two mixtures."""
-    logits = torch.full((3, 8), -1e4)
-    logits[:, :2] = 0
-    distributions = torch.zeros(3, 8)
-    distributions[0, 0] = 1
-    distributions[1, :2] = 0.5
-    batch = Batch(torch.zeros(3, 1, 48, 48), torch.tensor([0, 1, 2]), distributions)
-    weights = LossConfig(auxiliary=0.5, label_smoothing=0.1, load_balancing=0.01)
-    expected = math.log(2) + 0.5 * math.log(7) + 0.01 * 2
-    assert loss_of(outputs(logits), batch, weights).item() == pytest.approx(expected, rel=1e-5)
+def test_fewer_rows_than_a_batch_are_refused(data: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="36 training rows do not fill one batch of 37"):
+        training.train(tiny_config(batch=37), data, tmp_path, threads=1)
 
 
-def test_rows_without_usable_votes_still_teach_the_second_head() -> None:
-    batch = Batch(torch.zeros(2, 1, 48, 48), torch.tensor([0, 1]), torch.zeros(2, 8))
-    weights = LossConfig(auxiliary=1, label_smoothing=0, load_balancing=0)
-    assert loss_of(outputs(torch.randn(2, 8)), batch, weights).item() == pytest.approx(math.log(7), rel=1e-5)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimiser": {"sam_radius": 0.05, "warmup_epochs": 0}},
+        {"augment": {"mixup": 0.5, "cutmix": 0.5}},
+        {"loss": {"rebalancing": "class_balanced"}},
+        {"loss": {"rebalancing": "logit_adjusted"}},
+        {"balanced_sampling": 1.0},
+        {
+            "optimiser": {
+                "name": "adam",
+                "schedule": "exponential",
+                "learning_rate": 1e-3,
+                "warmup_epochs": 0,
+            }
+        },
+        {"precision": "bf16-mixed"},
+    ],
+    ids=lambda changes: json.dumps(changes),
+)
+def test_every_option_trains_to_something_of_its_own(
+    changes: dict[str, object], data: Dataset, tmp_path: Path
+) -> None:
+    plain, changed = tmp_path / "plain", tmp_path / "changed"
+    training.train(tiny_config(epochs=1, optimiser={"warmup_epochs": 0}), data, plain, threads=1)
+    config = tiny_config(**{"epochs": 1, "optimiser": {"warmup_epochs": 0}} | changes)
+    training.train(config, data, changed, threads=1)
+    assert math.isfinite(metrics(changed)[0]["loss"])
+    before, after = checkpoint(plain)["model"], checkpoint(changed)["model"]
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_student_follows_a_teacher_with_the_same_heads(data: Dataset, tmp_path: Path) -> None:
+    teacher, student = tmp_path / "teacher", tmp_path / "student"
+    training.train(tiny_config(epochs=1), data, teacher, threads=1)
+    distilling = tiny_config(epochs=1, loss={"distillation": 1.0, "load_balancing": 0.0})
+    training.train(distilling, data, student, start=Start(teacher=teacher / "best.ckpt"), threads=1)
+    assert math.isfinite(metrics(student)[0]["loss"])
+    (entry,) = json.loads((student / "versions.json").read_text())
+    assert len(entry["teacher_sha256"]) == 64
+
+
+def test_a_teacher_of_other_emotions_is_refused(data: Dataset, tmp_path: Path) -> None:
+    training.train(tiny_config(epochs=1), data, tmp_path / "teacher", threads=1)
+    seven = Dataset("seven", EMOTIONS[:7], EMOTIONS[:7], data.training, {}, ())
+    with pytest.raises(ValueError, match="the teacher's emotions are"):
+        training.train(
+            tiny_config(epochs=1, loss={"distillation": 0.5}),
+            seven,
+            tmp_path / "student",
+            start=Start(teacher=tmp_path / "teacher"),
+            threads=1,
+        )
+
+
+def test_weights_that_were_given_are_what_it_begins_with(
+    data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    training.train(tiny_config(), data, first, threads=1)
+    still = tiny_config(epochs=1, optimiser={"learning_rate": 1e-12, "warmup_epochs": 0})
+    training.train(still, data, second, start=Start(weights=first / "best.ckpt"), threads=1)
+    given, kept = load_trained(first).network.state_dict(), load_trained(second).network.state_dict()
+    for name, value in kept.items():
+        if not name.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            torch.testing.assert_close(value, given[name], msg=name)
+    assert "matched" in capsys.readouterr().out
+
+
+def test_a_wider_head_keeps_emotions_that_the_data_lack(data: Dataset, tmp_path: Path) -> None:
+    seven = Dataset("seven", EMOTIONS[:7], (), data.training, {}, ())
+    training.train(tiny_config(epochs=1, emotions=8), seven, tmp_path, threads=1)
+    trained = load_trained(tmp_path)
+    assert (trained.served, trained.auxiliary) == (EMOTIONS, ())
+    with pytest.raises(ValueError, match="holds 7 emotions, the network 4"):
+        training.train(tiny_config(emotions=4), seven, tmp_path, threads=1)
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "best.ckpt").write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match="is not a checkpoint of a run"):
+        load_trained(tmp_path)
+
+
+def test_an_epoch_takes_every_row_once_and_another_order_each_time() -> None:
+    emotion = torch.arange(10) % 3
+    first, second = (epoch_order(emotion, tiny_config(), epoch) for epoch in (0, 1))
+    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(10))
+    assert first.tolist() != second.tolist()
+    assert epoch_order(emotion, tiny_config(), 0).tolist() == first.tolist()
+
+
+@pytest.mark.parametrize(("power", "share"), [(1.0, 1 / 3), (0.5, 0.2)])
+def test_balanced_sampling_draws_rare_emotions_more_often(power: float, share: float) -> None:
+    """900 of one, 81 of another, 19 without an emotion; by hand: sqrt(81) / (sqrt(900) + ...) = 0.2."""
+    emotion = torch.tensor([0] * 900 + [1] * 81 + [-1] * 19)
+    order = epoch_order(emotion, tiny_config(balanced_sampling=power), 0)
+    assert (emotion[order] == 1).float().mean() == pytest.approx(share, abs=0.05)
+
+
+def test_batches_are_read_in_their_order(data: Dataset) -> None:
+    rows, targets = data.training, Targets.of(data.training, data)
+    order = torch.tensor([[3, 1], [0, 2], [5, 4]])
+    read = list(
+        read_ahead(rows, targets, order, training.build(tiny_config().network, served=8, auxiliary=7))
+    )
+    assert len(read) == 3
+    for chosen, (images, served, auxiliary) in zip(order, read, strict=True):
+        assert np.array_equal(images[:, 0], rows.pictures.read(chosen.numpy(), size=48, channels=1)[:, 0])
+        assert torch.equal(served, targets.served[chosen])
+        assert torch.equal(auxiliary, targets.auxiliary[chosen])
+
+
+# The command, as a user starts it.
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    for row in range(48):
+        path = tmp_path / "data" / "train" / ("happy", "sad")[row % 2] / f"{row}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (48, 48), np.uint8)).save(path)
+    return tmp_path / "data"
+
+
+def command(folder: Path, run: Path, config: RunConfig, *options: str) -> list[str]:
+    written = run.with_suffix(".yaml")
+    written.write_text(json.dumps(config.model_dump(mode="json")))
+    where = ["--data", str(folder), "--run", str(run), "--config", str(written)]
+    return [str(Path(sys.executable).with_name("expressnet")), "train", *where, "--threads", "1", *options]
+
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.mark.parametrize("launcher", ["devices", "torchrun"])
+def test_two_processes_train_one_network(launcher: str, folder: Path, tmp_path: Path) -> None:
+    config = tiny_config(dataset="folder", epochs=3)
+    train = command(folder, tmp_path / "run", config, "--devices", "2")
+    if launcher == "torchrun":
+        torchrun = str(Path(sys.executable).with_name("torchrun"))
+        train = [torchrun, "--standalone", "--nproc-per-node", "2", "--no-python", "--", *train]
+    done = subprocess.run(train, capture_output=True, text=True, timeout=110, env=ENVIRONMENT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [line["epoch"] for line in metrics(tmp_path / "run")] == [1, 2, 3]
+    assert "MEMBER: 2/2" in done.stderr
+    last = checkpoint(tmp_path / "run")
+    assert all(value.isfinite().all() for value in last["model"].values())
+    assert load_trained(tmp_path / "run").served == EMOTIONS[:4]
+
+
+def test_ctrl_c_loses_one_epoch(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    endless = tiny_config(dataset="folder", epochs=100_000)
+    process = subprocess.Popen(
+        command(folder, run, endless), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
+    eventually(lambda: (run / "metrics.jsonl").is_file() and len(metrics(run)) >= 2, timeout_s=90)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "--resume" in said
+    assert "Traceback" not in said
+    reached = checkpoint(run)["epoch"]
+    assert reached >= len(metrics(run)) - 1
+    config = endless.model_copy(update={"epochs": reached + 1})
+    done = subprocess.run(
+        command(folder, run, config, "--resume"),
+        capture_output=True,
+        timeout=110,
+        env=ENVIRONMENT,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert checkpoint(run)["epoch"] == reached + 1

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from training.models.blocks import ConvNormAct, Residual
 from training.models.mixture import MixtureOfExperts
-
-
-class Outputs(NamedTuple):
-    """What a network of the family answers for N faces."""
-
-    logits: Tensor  # N,C over the served labels
-    auxiliary: Tensor  # N,A over the labels of the second, training-only head (A may be 0)
-    weights: Tensor  # N,2,E what each expert of both mixtures weighed, 0 if not chosen
-    scores: Tensor  # N,2,E gate softmax before the choice
+from training.models.outputs import Network, Outputs, head
 
 
 def standardise(images: Tensor) -> Tensor:
@@ -61,10 +53,10 @@ class SmallKernelExtractor(nn.Sequential):
 class ResidualBackbone(nn.Sequential):
     """Three residual stages at 1/2, 1/4 and 1/8 of the input, attention ending each: -> [N,width*4]."""
 
-    def __init__(self, width: int, depth: int) -> None:
+    def __init__(self, width: int, depths: Sequence[int]) -> None:
         stages: list[nn.Module] = [ConvNormAct(1, width // 2, 5, stride=2)]
         channels = width // 2
-        for index in range(3):
+        for index, depth in enumerate(depths):
             for block in range(depth):
                 stride = 2 if index and block == 0 else 1
                 last = block == depth - 1
@@ -73,20 +65,23 @@ class ResidualBackbone(nn.Sequential):
         super().__init__(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
-class ExpressNetMoES(nn.Module):
+class ExpressNetMoES(Network):
     """The compact network. images: float [N,1,48,48], grey, in [0, 1] -> `Outputs`.
 
     As in the paper, one mixture sees the global features and one sees the local features fused with the
     backbone's, and the head sees both answers.
     """
 
+    size = 48
+    channels = 1
+
     def __init__(
         self,
         *,
         classes: int = 8,
         auxiliary_classes: int = 7,
-        backbone_width: int = 64,
-        backbone_depth: int = 2,
+        backbone_width: int = 48,
+        backbone_depths: Sequence[int] = (1, 2, 2),
         extractor_width: int = 16,
         features: int = 256,
         experts: int = 4,
@@ -97,7 +92,7 @@ class ExpressNetMoES(nn.Module):
         super().__init__()
         self.large = LargeKernelExtractor(extractor_width)
         self.small = SmallKernelExtractor(extractor_width)
-        self.backbone = ResidualBackbone(backbone_width, backbone_depth)
+        self.backbone = ResidualBackbone(backbone_width, backbone_depths)
         self.project_large = nn.Sequential(nn.Linear(extractor_width * 8, features), nn.ReLU())
         self.fuse = nn.Sequential(nn.Linear(extractor_width * 8 + backbone_width * 4, features), nn.ReLU())
         self.dropout = nn.Dropout(dropout)
@@ -107,8 +102,8 @@ class ExpressNetMoES(nn.Module):
         self.mixture_fused = MixtureOfExperts(
             features, features, experts=experts, top_k=top_k, renormalise=renormalise
         )
-        self.head = nn.Linear(2 * features, classes)
-        self.auxiliary_head = nn.Linear(2 * features, auxiliary_classes)
+        self.head = head(2 * features, classes)
+        self.auxiliary_head = head(2 * features, auxiliary_classes)
 
     def forward(self, images: Tensor) -> Outputs:
         images = standardise(images)

@@ -10,9 +10,9 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 import training
-from training.config import NetworkConfig, read_config
+from training.config import MoESConfig, read_config
 from training.models import build
-from training.models.compact import ExpressNetMoES, standardise
+from training.models.expressnet_moe_s import ExpressNetMoES, standardise
 from training.models.served import ServedClassifier, grey
 
 SHIPPED = Path(training.__file__).parent / "configs" / "expressnet_moe_s.yaml"
@@ -23,17 +23,20 @@ MAC_LIMIT = 0.3e9
 @pytest.fixture(scope="module")
 def shipped() -> ExpressNetMoES:
     torch.manual_seed(0)
-    return build(read_config(SHIPPED).network).eval()
+    network = build(read_config(SHIPPED).network, served=8, auxiliary=7).eval()
+    assert isinstance(network, ExpressNetMoES)
+    return network
 
 
 @pytest.fixture
 def tiny() -> ExpressNetMoES:
     torch.manual_seed(0)
-    return build(
-        NetworkConfig(
-            name="expressnet_moe_s", backbone_width=8, backbone_depth=1, extractor_width=2, features=8
-        )
-    ).eval()
+    config = MoESConfig(
+        name="expressnet_moe_s", backbone_width=8, backbone_depths=(1, 1, 1), extractor_width=2, features=8
+    )
+    network = build(config, served=8, auxiliary=7).eval()
+    assert isinstance(network, ExpressNetMoES)
+    return network
 
 
 def faces(count: int, side: int = 48) -> torch.Tensor:

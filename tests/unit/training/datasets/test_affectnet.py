@@ -1,0 +1,170 @@
+"""AffectNet, from made-up folders in its official layouts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.manifest import EMOTIONS
+from tests.unit.training.made_up import write_affectnet_folders, write_affectnet_lists
+from training.datasets import DatasetKind, load
+from training.datasets.affectnet import MANUAL
+from training.datasets.faces import DatasetError
+
+EIGHT = ["neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt"]
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    return write_affectnet_folders(tmp_path / "data", range(8), [1, 7])
+
+
+@pytest.fixture
+def lists(tmp_path: Path) -> Path:
+    return write_affectnet_lists(tmp_path / "data", {"training.csv": range(11), "validation.csv": [1, 7, 8]})
+
+
+@pytest.mark.parametrize(("kind", "classes"), [("affectnet7", 7), ("affectnet8", 8)])
+@pytest.mark.parametrize("form", ["folders", "lists"])
+def test_expressions_become_emotions(
+    form: str, kind: DatasetKind, classes: int, request: pytest.FixtureRequest
+) -> None:
+    dataset = load(kind, request.getfixturevalue(form))
+    assert (dataset.name, dataset.served, dataset.auxiliary) == (kind, EMOTIONS[:classes], ())
+    assert [EMOTIONS[label] for label in dataset.training.labels] == EIGHT[:classes]
+    validation = [EMOTIONS[label] for label in dataset.tests["validation"].labels]
+    assert validation == ["happiness", "contempt"][: classes - 6]
+    assert np.array_equal(dataset.training.distributions.argmax(axis=1), dataset.training.majority)
+
+
+def test_images_without_an_emotion_are_left_out_and_counted(lists: Path) -> None:
+    assert load("affectnet7", lists).problems == (
+        *(
+            f"left out: 1 training images labelled {name}"
+            for name in ("contempt", "none", "uncertain", "no face")
+        ),
+        "left out: 1 validation images labelled contempt",
+        "left out: 1 validation images labelled none",
+        "training has 7 images; published: 283901",
+        "validation has 1 images; published: 3500",
+    )
+    assert load("affectnet8", lists).problems[-2:] == (
+        "training has 8 images; published: 287651",
+        "validation has 2 images; published: 4000",
+    )
+
+
+def test_faces_are_cut_out_of_photos(lists: Path) -> None:
+    faces = load("affectnet8", lists).training
+    assert (faces.pictures.read(np.arange(8), size=20, channels=3) == 255).all()
+
+
+def test_lists_may_lie_where_they_were_unpacked(lists: Path) -> None:
+    home = lists / "Manually_Annotated_file_lists"
+    home.mkdir()
+    for name in ("training.csv", "validation.csv"):
+        (lists / name).rename(home / name)
+    (lists / "Manually_Annotated").mkdir()
+    (lists / MANUAL[0]).rename(lists / MANUAL[1])
+    dataset = load("affectnet8", lists)
+    assert (len(dataset.training), len(dataset.tests["validation"])) == (8, 2)
+
+
+def test_a_list_without_header_has_the_official_columns(lists: Path) -> None:
+    path = lists / "validation.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    assert len(load("affectnet8", lists).tests["validation"]) == 2
+
+
+def test_automatic_annotations_serve_where_there_are_no_manual_ones(tmp_path: Path) -> None:
+    folder = write_affectnet_lists(
+        tmp_path / "data", {"automatically_annotated.csv": [0, 1, 2], "validation.csv": [3]}
+    )
+    dataset = load("affectnet8", folder)
+    assert (len(dataset.training), len(dataset.tests["validation"])) == (3, 1)
+    write_affectnet_lists(folder, {"training.csv": [0, 1]})
+    assert len(load("affectnet8", folder).training) == 2
+
+
+def test_what_is_missing_is_named_with_where_to_get_it(tmp_path: Path, lists: Path) -> None:
+    with pytest.raises(DatasetError, match=r"looked for .*train_set/.*training\.csv.*signed agreement"):
+        load("affectnet8", tmp_path / "nowhere")
+    (lists / MANUAL[0]).rename(lists / "elsewhere")
+    with pytest.raises(
+        DatasetError, match=r"no images of training\.csv in .*: looked for .*Manually_Annotated_Images"
+    ):
+        load("affectnet8", lists)
+
+
+def test_a_missing_column_is_named(lists: Path) -> None:
+    path = lists / "training.csv"
+    path.write_text(path.read_text().replace("face_width", "width"))
+    with pytest.raises(DatasetError, match="has no column face_width"):
+        load("affectnet8", lists)
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "why"),
+    [
+        ("0/training.csv.png,10,20,20,20,1;2;3,11,-2,-2", "expression 11"),
+        ("0/training.csv.png,10,20,20,20,1;2;3,happy,-2,-2", "happy"),
+        ("0/training.csv.png,10,20,20,20,1;2;3,,-2,-2", "invalid literal"),
+        ("0/training.csv.png,10,20,0,20,1;2;3,0,-2,-2", "a face of 0x20 px"),
+        ("0/training.csv.png,NULL,20,20,20,1;2;3,0,-2,-2", "NULL"),
+        ("0/training.csv.png,10,20", "expression"),
+    ],
+)
+def test_a_malformed_row_is_named_by_its_line(lists: Path, spoilt: str, why: str) -> None:
+    path = lists / "training.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], spoilt, *lines[2:], "", ""]))
+    with pytest.raises(DatasetError, match=rf"malformed rows \(1\): training\.csv line 2 \(.*{why}"):
+        load("affectnet8", lists)
+    assert len(load("affectnet8", lists, skip_bad=True).training) == 7
+
+
+def test_a_face_outside_of_its_photo_is_named(lists: Path) -> None:
+    path = lists / "training.csv"
+    path.write_text(path.read_text().replace("0/training.csv.png,10,20", "0/training.csv.png,70,20"))
+    with pytest.raises(
+        DatasetError, match=r"face boxes outside of their image \(1\): .*/0/training\.csv\.png"
+    ):
+        load("affectnet8", lists)
+
+
+def test_images_and_annotations_are_paired(folders: Path) -> None:
+    (folders / "train_set/annotations/3_exp.npy").unlink()
+    (folders / "train_set/images/4.jpg").unlink()
+    (folders / "val_set/annotations/0_exp.npy").write_bytes(b"")
+    np.save(folders / "val_set/annotations/1_exp.npy", "11")
+    with pytest.raises(DatasetError, match="Mend them") as refused:
+        load("affectnet8", folders)
+    for part in (
+        "images without an annotation (1): train_set/images/3.jpg",
+        "missing files (1): train_set/images/4.jpg",
+        "annotations that hold no number from 0 to 10 (2): val_set/annotations/0_exp.npy, "
+        "val_set/annotations/1_exp.npy",
+    ):
+        assert part in str(refused.value)
+    dataset = load("affectnet8", folders, skip_bad=True)
+    assert len(dataset.training) == 6
+    assert not dataset.tests
+
+
+def test_numbers_are_annotations_as_well_as_text(folders: Path) -> None:
+    np.save(folders / "train_set/annotations/0_exp.npy", np.array([6]))
+    assert EMOTIONS[load("affectnet8", folders).training.labels[0]] == "anger"
+
+
+def test_folders_without_annotations_are_refused(folders: Path) -> None:
+    (folders / "val_set/annotations").rename(folders / "val_set/elsewhere")
+    with pytest.raises(DatasetError, match=r"val_set: looked for images/, annotations/"):
+        load("affectnet8", folders)
+
+
+def test_a_set_without_training_images_is_refused(tmp_path: Path) -> None:
+    folder = write_affectnet_folders(tmp_path / "data", [7], [0])
+    with pytest.raises(DatasetError, match="no training images of 7 emotions"):
+        load("affectnet7", folder)

@@ -1,0 +1,321 @@
+"""FER-2013 and FER+, from tiny files written by hand."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.manifest import EMOTIONS
+from tests.unit.training.made_up import noise, write_class_folders
+from training.datasets import load
+from training.datasets.faces import Dataset, DatasetError, PixelPictures
+from training.datasets.fer2013 import FER2013_LABELS, load_fer2013
+
+SPLITS = ("Training", "PublicTest", "PrivateTest")
+COUNTS = {"Training": 3, "PublicTest": 1, "PrivateTest": 1}
+NEUTRAL = (10, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+SEVEN = EMOTIONS[:7]
+
+
+def pixels(dataset: Dataset, split: str = "Training") -> NDArray[np.uint8]:
+    faces = dataset.training if split == "Training" else dataset.tests[split]
+    assert isinstance(faces.pictures, PixelPictures)
+    return faces.pictures.pixels
+
+
+@dataclass
+class Row:
+    image: NDArray[np.uint8]
+    usage: str = "Training"
+    label: int = 6
+    votes: tuple[int, ...] = NEUTRAL
+
+
+@dataclass
+class Files:
+    """The official files, of which single lines can be spoiled. Line 1 is the header."""
+
+    folder: Path
+    rows: list[Row] = field(default_factory=list)
+
+    def images(self) -> list[list[str]]:
+        lines = [["emotion", "pixels", "Usage"]]
+        for row in self.rows:
+            lines.append([str(row.label), " ".join(map(str, row.image.ravel())), row.usage])
+        return lines
+
+    def votes(self) -> list[list[str]]:
+        lines = [["Usage", "Image name", *EMOTIONS, "unknown", "NF"]]
+        for number, row in enumerate(self.rows):
+            lines.append([row.usage, f"fer{number:07}.png", *map(str, row.votes)])
+        return lines
+
+    def write(self, images: list[list[str]] | None = None, votes: list[list[str]] | None = None) -> None:
+        for name, lines in (
+            ("fer2013.csv", images or self.images()),
+            ("fer2013new.csv", votes or self.votes()),
+        ):
+            with (self.folder / name).open("w", newline="") as file:
+                csv.writer(file).writerows(lines)
+
+    def load(self, *, skip_bad: bool = False, published: Mapping[str, int] = COUNTS) -> Dataset:
+        return load_fer2013(self.folder, skip_bad=skip_bad, published=published)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    rows = [Row(noise(seed)) for seed in range(3)]
+    return Files(tmp_path, [*rows, Row(noise(3), "PublicTest"), Row(noise(4), "PrivateTest")])
+
+
+def spoiled(lines: list[list[str]], column: int, text: str | None) -> list[list[str]]:
+    """Line 3 with another text in one column, or cut off before it."""
+    lines[2] = lines[2][:column] if text is None else [*lines[2][:column], text, *lines[2][column + 1 :]]
+    return lines
+
+
+def test_rows_come_back_by_split_and_aligned(files: Files) -> None:
+    files.rows[1] = Row(noise(1), label=3, votes=(0, 8, 2, 0, 0, 0, 0, 0, 0, 0))
+    files.write()
+    dataset = files.load()
+    assert (dataset.served, dataset.auxiliary) == (EMOTIONS, SEVEN)
+    assert tuple(dataset.tests) == ("PublicTest", "PrivateTest")
+    rows = dataset.training
+    assert len(rows) == 3
+    assert np.array_equal(pixels(dataset), [noise(seed) for seed in range(3)])
+    assert EMOTIONS[rows.labels[1]] == EMOTIONS[rows.majority[1]] == "happiness"
+    np.testing.assert_allclose(rows.distributions[1], [0, 0.8, 0.2, 0, 0, 0, 0, 0])
+    assert (rows.labels.dtype, rows.distributions.dtype) == (np.int64, np.float32)
+    assert rows.names.tolist() == ["fer2013.csv line 2", "fer2013.csv line 3", "fer2013.csv line 4"]
+    assert np.array_equal(pixels(dataset, "PrivateTest")[0], noise(4))
+    assert not dataset.problems
+    assert len(dataset.licences) == 2
+
+
+def test_without_votes_it_has_seven_emotions_and_no_auxiliary_head(files: Files) -> None:
+    files.rows[:3] = [Row(noise(label), label=label) for label in range(3)]
+    files.write()
+    (files.folder / "fer2013new.csv").unlink()
+    dataset = files.load()
+    assert (dataset.served, dataset.auxiliary) == (SEVEN, ())
+    rows = dataset.training
+    assert [EMOTIONS[label] for label in rows.labels] == list(FER2013_LABELS[:3])
+    assert np.array_equal(rows.majority, rows.labels)
+    assert np.array_equal(rows.distributions.argmax(axis=1), rows.labels)
+    assert np.array_equal(rows.distributions.sum(axis=1), [1, 1, 1])
+    assert len(dataset.licences) == 1
+
+
+def test_the_compressed_file_is_read_too(files: Files) -> None:
+    files.write()
+    plain = files.folder / "fer2013.csv"
+    (files.folder / "fer2013.csv.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    wanted = pixels(files.load())
+    plain.unlink()
+    assert np.array_equal(pixels(files.load()), wanted)
+
+
+@pytest.mark.parametrize("kept", [100, -4])
+def test_a_compressed_file_that_is_cut_short_is_refused(files: Files, kept: int) -> None:
+    files.write()
+    plain = files.folder / "fer2013.csv"
+    (files.folder / "fer2013.csv.gz").write_bytes(gzip.compress(plain.read_bytes())[:kept])
+    plain.unlink()
+    with pytest.raises(DatasetError, match="cut short or damaged"):
+        files.load()
+
+
+def test_the_other_csv_of_kaggle_is_the_same_set(files: Files) -> None:
+    """Its columns have another order and names that begin with a blank, and so does each Usage."""
+    files.write()
+    wanted = files.load()
+    (files.folder / "fer2013.csv").unlink()
+    lines = ["emotion, Usage, pixels"]
+    lines += [f"{label}, {usage}, {image}" for label, image, usage in files.images()[1:]]
+    (files.folder / "icml_face_data.csv").write_text("\r\n".join([*lines, "", ""]))
+    found = files.load()
+    assert np.array_equal(pixels(found), pixels(wanted))
+    assert np.array_equal(found.training.labels, wanted.training.labels)
+    assert tuple(found.tests) == tuple(wanted.tests)
+    assert found.training.names[0] == "icml_face_data.csv line 2"
+
+
+def test_quoted_cells_and_blank_lines_do_no_harm(files: Files) -> None:
+    files.write()
+    wanted = pixels(files.load())
+    with (files.folder / "fer2013.csv").open("w", newline="") as file:
+        csv.writer(file, quoting=csv.QUOTE_ALL).writerows(files.images())
+        file.write("\n")
+    assert np.array_equal(pixels(files.load()), wanted)
+
+
+def test_exact_copies_share_a_group_across_splits(files: Files) -> None:
+    files.rows[3] = Row(noise(0), "PublicTest")
+    files.write()
+    dataset = files.load()
+    first, second, third = dataset.training.group
+    assert dataset.tests["PublicTest"].group[0] == first
+    assert len({first, second, third, dataset.tests["PrivateTest"].group[0]}) == 4
+
+
+def test_missing_files_are_named_with_where_to_get_them(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"looked for .*fer2013\.csv.*icml_face_data\.csv.*Kaggle"):
+        load("fer2013", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [
+        pytest.param(0, "7", id="emotion beyond the last"),
+        pytest.param(0, "-1", id="emotion below the first"),
+        pytest.param(0, "happy", id="emotion not a number"),
+        pytest.param(0, "", id="no emotion"),
+        pytest.param(1, "1 2 3", id="too few pixels"),
+        pytest.param(1, "", id="no pixels"),
+        pytest.param(1, "1 2 x 4", id="pixel not a number"),
+        pytest.param(1, " ".join(["256"] + ["0"] * 2303), id="pixel too bright"),
+        pytest.param(1, " ".join(["-1"] + ["0"] * 2303), id="pixel too dark"),
+        pytest.param(1, " ".join(["0"] * 2304 + ["x"]), id="rubbish after the pixels"),
+        pytest.param(2, None, id="cut short"),
+        pytest.param(2, "", id="no usage"),
+        pytest.param(2, "Extra", id="unknown usage"),
+    ],
+)
+def test_a_malformed_image_row_is_named_by_its_line(files: Files, column: int, text: str | None) -> None:
+    files.write(images=spoiled(files.images(), column, text))
+    with pytest.raises(DatasetError, match=r"malformed rows \(1\): fer2013\.csv line 3"):
+        files.load()
+    dataset = files.load(skip_bad=True)
+    assert np.array_equal(pixels(dataset), [noise(0), noise(2)]), "votes stay aligned"
+    assert dataset.problems[0].startswith("left out: malformed rows (1): fer2013.csv line 3")
+    assert dataset.problems[1] == "Training has 2 images; published: 3"
+
+
+@pytest.mark.parametrize(("column", "text"), [(2, "many"), (11, ""), (5, None)])
+def test_a_malformed_vote_row_is_named_by_its_line(files: Files, column: int, text: str | None) -> None:
+    files.write(votes=spoiled(files.votes(), column, text))
+    with pytest.raises(DatasetError, match=r"malformed votes \(1\): fer2013new\.csv line 3"):
+        files.load()
+    assert np.array_equal(pixels(files.load(skip_bad=True)), [noise(0), noise(2)])
+
+
+@pytest.mark.parametrize("name", ["fer2013.csv", "fer2013new.csv"])
+def test_a_missing_column_is_named(files: Files, name: str) -> None:
+    files.write()
+    path = files.folder / name
+    path.write_text(path.read_text().replace("Usage", "Use", 1))
+    with pytest.raises(DatasetError, match=rf"{name} has no column Usage"):
+        files.load()
+
+
+def test_an_empty_file_is_refused(files: Files) -> None:
+    (files.folder / "fer2013.csv").touch()
+    with pytest.raises(DatasetError, match="has no column Usage or emotion or pixels"):
+        files.load()
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_votes_that_do_not_belong_to_the_images_are_refused(files: Files, skip_bad: bool) -> None:
+    lines = files.votes()
+    files.write(votes=[*lines[:3], *lines[4:]])
+    with pytest.raises(DatasetError, match="not row-aligned"):
+        files.load(skip_bad=skip_bad)
+
+
+def test_votes_that_contradict_the_labels_belong_to_other_images(files: Files) -> None:
+    for row in files.rows:
+        row.label = 3
+    files.write()
+    with pytest.raises(DatasetError, match=r"not row-aligned .* agree on 0%"):
+        files.load()
+
+
+@pytest.mark.parametrize("lost", SPLITS)
+def test_a_split_without_its_published_count_is_refused(files: Files, lost: str) -> None:
+    index = next(number for number, row in enumerate(files.rows) if row.usage == lost)
+    files.rows.insert(index, files.rows[index])
+    files.write()
+    with pytest.raises(DatasetError, match=lost):
+        files.load()
+    assert any(lost in problem for problem in files.load(skip_bad=True).problems)
+
+
+@pytest.mark.parametrize("lost", SPLITS)
+def test_only_the_private_test_may_be_absent(files: Files, lost: str) -> None:
+    files.rows[:] = [row for row in files.rows if row.usage != lost]
+    files.write()
+    if lost == "PrivateTest":
+        assert set(files.load().tests) == {"PublicTest"}
+    else:
+        with pytest.raises(DatasetError, match=lost):
+            files.load()
+
+
+def test_the_real_counts_are_what_is_asked_for(files: Files) -> None:
+    files.write()
+    with pytest.raises(DatasetError, match=r"Training has 3 images; published: 28709; PublicTest .* 3589"):
+        load("fer2013", files.folder)
+
+
+FOLDERS = {"train/angry": 2, "train/happy": 1, "test/surprise": 2}
+FOLDER_COUNTS = {"Training": 3, "test": 2}
+
+
+def test_folders_of_images_are_the_same_set(tmp_path: Path) -> None:
+    folder = write_class_folders(tmp_path / "data", FOLDERS)
+    dataset = load_fer2013(folder, published=FOLDER_COUNTS)
+    assert (dataset.served, dataset.auxiliary) == (SEVEN, ())
+    assert [EMOTIONS[label] for label in dataset.training.labels] == ["anger", "anger", "happiness"]
+    assert np.array_equal(pixels(dataset), [noise(0), noise(1), noise(2)])
+    assert len(dataset.tests["test"]) == 2
+    assert dataset.training.names[2] == "train/happy/0.png"
+    with pytest.raises(DatasetError, match=r"Training has 3 images; published: 28709; test .* 7178"):
+        load("fer2013", folder)
+
+
+def test_copies_among_image_files_are_found_by_their_pixels(tmp_path: Path) -> None:
+    folder = write_class_folders(tmp_path / "data", FOLDERS)
+    Image.fromarray(noise(0)).save(folder / "test/surprise/0.png", compress_level=0)
+    dataset = load_fer2013(folder, published=FOLDER_COUNTS)
+    assert dataset.tests["test"].group[0] == dataset.training.group[0]
+
+
+def test_votes_do_not_pair_with_folders_and_it_says_so(tmp_path: Path) -> None:
+    folder = write_class_folders(tmp_path / "data", FOLDERS)
+    (folder / "fer2013new.csv").touch()
+    dataset = load_fer2013(folder, published=FOLDER_COUNTS)
+    assert dataset.served == SEVEN
+    assert "fer2013new.csv is not used" in dataset.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [("cut", "truncated"), ("large", "not 48x48 px"), ("text", "cannot identify")]
+)
+def test_an_image_file_that_cannot_be_used_is_named(tmp_path: Path, content: str, why: str) -> None:
+    folder = write_class_folders(tmp_path / "data", FOLDERS)
+    spoilt = folder / "train/angry/1.png"
+    if content == "cut":
+        spoilt.write_bytes(spoilt.read_bytes()[:1500])
+    elif content == "large":
+        Image.fromarray(noise(0, side=50)).save(spoilt)
+    else:
+        spoilt.write_text("no picture")
+    with pytest.raises(DatasetError, match=rf"unreadable images \(1\): train/angry/1\.png \(.*{why}"):
+        load_fer2013(folder, published=FOLDER_COUNTS)
+    dataset = load_fer2013(folder, skip_bad=True, published=FOLDER_COUNTS)
+    assert dataset.training.names.tolist() == ["train/angry/0.png", "train/happy/0.png"]
+    assert dataset.problems[-1] == "Training has 2 images; published: 3"
+
+
+def test_contempt_is_no_folder_of_fer2013(tmp_path: Path) -> None:
+    folder = write_class_folders(tmp_path / "data", FOLDERS | {"train/contempt": 1})
+    with pytest.raises(DatasetError, match="train/contempt is named after no known emotion"):
+        load_fer2013(folder)

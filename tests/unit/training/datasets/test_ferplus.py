@@ -1,0 +1,43 @@
+"""FER+ votes become label distributions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.datasets.ferplus import vote_labels
+
+
+@pytest.mark.parametrize(
+    ("votes", "distribution", "majority"),
+    [
+        pytest.param((10, 0, 0, 0, 0, 0, 0, 0, 0, 0), {0: 1.0}, 0, id="all agree"),
+        pytest.param((0, 6, 4, 0, 0, 0, 0, 0, 0, 0), {1: 0.6, 2: 0.4}, 1, id="more than half"),
+        pytest.param((5, 5, 0, 0, 0, 0, 0, 0, 0, 0), {0: 0.5, 1: 0.5}, -1, id="exactly half"),
+        pytest.param((0, 8, 0, 1, 0, 0, 1, 0, 0, 0), {1: 1.0}, 1, id="single votes are outliers"),
+        pytest.param((1, 1, 1, 1, 5, 1, 0, 0, 0, 0), {4: 1.0}, 4, id="majority of what remains"),
+        pytest.param((1, 1, 1, 1, 1, 1, 1, 1, 1, 1), {}, -1, id="only outliers"),
+        pytest.param((4, 0, 0, 0, 0, 0, 0, 0, 6, 0), {}, -1, id="mostly unknown"),
+        pytest.param((5, 0, 0, 0, 0, 0, 0, 0, 5, 0), {}, -1, id="half unknown"),
+        pytest.param((0, 0, 0, 0, 0, 0, 0, 0, 0, 10), {}, -1, id="not a face"),
+        pytest.param((4, 3, 0, 0, 0, 0, 0, 0, 3, 0), {0: 4 / 7, 1: 3 / 7}, -1, id="unknown counts"),
+        pytest.param((6, 0, 0, 0, 0, 0, 0, 0, 0, 4), {0: 1.0}, 0, id="a face to most"),
+        pytest.param((0, 0, 0, 0, 0, 0, 0, 7, 3, 0), {7: 1.0}, 7, id="contempt"),
+    ],
+)
+def test_votes(votes: tuple[int, ...], distribution: dict[int, float], majority: int) -> None:
+    distributions, majorities = vote_labels(np.array([votes]))
+    np.testing.assert_allclose(distributions, [[distribution.get(index, 0) for index in range(8)]], rtol=1e-6)
+    assert majorities.tolist() == [majority]
+    assert (distributions.dtype, majorities.dtype) == (np.float32, np.int64)
+
+
+@given(st.lists(st.integers(0, 10), min_size=10, max_size=10))
+def test_a_distribution_is_whole_or_absent_and_a_majority_is_its_peak(votes: list[int]) -> None:
+    distributions, majority = vote_labels(np.array([votes]))
+    assert distributions.sum() == pytest.approx(1) or not distributions.any()
+    if majority[0] >= 0:
+        assert distributions[0].argmax() == majority[0]
+        assert distributions[0].max() > 0.5

@@ -1,0 +1,104 @@
+"""Folders of pictures, a folder per emotion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.manifest import EMOTIONS
+from tests.unit.training.made_up import write_class_folders, write_picture
+from training.datasets import load
+from training.datasets.faces import DatasetError
+from training.datasets.folders import EMOTION_OF, SYNONYMS, load_pictures
+
+
+def test_training_and_tests_are_found_by_their_folders(tmp_path: Path) -> None:
+    folder = write_class_folders(
+        tmp_path / "data", {"Train/Happy": 2, "Train/sad": 1, "test/sad": 1, "val/neutral": 3}, suffix=".jpg"
+    )
+    dataset = load("folder", folder)
+    assert [EMOTIONS[label] for label in dataset.training.labels] == ["happiness", "happiness", "sadness"]
+    assert {name: len(faces) for name, faces in dataset.tests.items()} == {"test": 1, "val": 3}
+    assert (dataset.served, dataset.auxiliary) == (EMOTIONS[:4], ())
+    assert dataset.training.names.tolist() == ["Train/Happy/0.jpg", "Train/Happy/1.jpg", "Train/sad/0.jpg"]
+
+
+def test_emotions_alone_are_training(tmp_path: Path) -> None:
+    dataset = load("folder", write_class_folders(tmp_path / "data", {"joy": 1, "neutral": 1}))
+    assert len(dataset.training) == 2
+    assert not dataset.tests
+    assert dataset.served == EMOTIONS[:2]
+
+
+def test_every_emotion_and_synonym_is_known(tmp_path: Path) -> None:
+    assert set(SYNONYMS) == set(EMOTIONS)
+    folder = write_class_folders(tmp_path / "data", {f"train/{name.upper()}": 1 for name in EMOTION_OF})
+    dataset = load("folder", folder)
+    assert dataset.served == EMOTIONS
+    for name, label in zip(dataset.training.names, dataset.training.labels, strict=True):
+        assert name.split("/")[1].lower() in SYNONYMS[EMOTIONS[label]]
+
+
+@pytest.mark.parametrize("place", ["", "train/"])
+def test_an_unknown_emotion_is_named_with_those_that_are_known(tmp_path: Path, place: str) -> None:
+    folder = write_class_folders(tmp_path / "data", {f"{place}happy": 1, f"{place}sleepy": 1})
+    with pytest.raises(
+        DatasetError, match=r"sleepy is named after no known emotion.*neutral.*angry.*contempt"
+    ):
+        load("folder", folder)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        pytest.param({"train/happy": 1, "extra/happy": 1}, id="an unknown split"),
+        pytest.param({"train/happy": 1, "sad": 1}, id="an emotion beside training"),
+        pytest.param({"test/happy": 1}, id="no training"),
+        pytest.param({"train/happy": 1, "training/happy": 1}, id="training twice"),
+    ],
+)
+def test_a_layout_with_two_meanings_is_refused(tmp_path: Path, layout: dict[str, int]) -> None:
+    folder = write_class_folders(tmp_path / "data", layout)
+    with pytest.raises(DatasetError, match="there may only be"):
+        load("folder", folder)
+
+
+def test_what_is_empty_or_absent_is_refused(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(DatasetError, match=r"no pictures in .*: looked for train/"):
+            load("folder", folder)
+    (tmp_path / "train" / "happy").mkdir(parents=True)
+    with pytest.raises(DatasetError, match="holds no training pictures"):
+        load("folder", tmp_path)
+
+
+def test_clutter_is_passed_over_and_other_files_are_named(tmp_path: Path) -> None:
+    folder = write_class_folders(tmp_path / "data", {"train/happy": 2})
+    write_picture(folder / "train/happy/person/7.png", 7)
+    (folder / ".cache").mkdir()
+    write_picture(folder / "train/happy/.small/7.png", 8)
+    for name in (".DS_Store", "Thumbs.db"):
+        (folder / "train/happy" / name).touch()
+    assert len(load("folder", folder).training) == 3
+    (folder / "train/happy/notes.txt").touch()
+    with pytest.raises(DatasetError, match=r"files that are no pictures \(1\): notes\.txt"):
+        load("folder", folder)
+    dataset = load("folder", folder, skip_bad=True)
+    assert len(dataset.training) == 3
+    assert "notes.txt" in dataset.problems[0]
+
+
+def test_unlabelled_pictures_are_found_at_any_depth(tmp_path: Path) -> None:
+    folder = write_class_folders(tmp_path / "data", {"b/c": 1, "a": 2})
+    pictures = load_pictures(folder)
+    assert [path.relative_to(folder).as_posix() for path in pictures.files] == [
+        "a/0.png",
+        "a/1.png",
+        "b/c/0.png",
+    ]
+    (folder / "a/0.png").write_text("no picture")
+    with pytest.raises(DatasetError, match=r"unreadable images \(1\): a/0\.png"):
+        load_pictures(folder)
+    with pytest.raises(DatasetError, match=r"no pictures in .*: looked for"):
+        load_pictures(tmp_path / "nowhere")

@@ -1,0 +1,109 @@
+"""One command measures a run and leaves a page that stands by itself."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from service.manifest import EMOTIONS
+from tests.unit.training.made_up import noise, tiny_config, write_class_folders, write_fer2013
+from training.checkpoint import Trained, save_trained
+from training.config import RunConfig
+from training.datasets import DatasetKind, load
+from training.evaluation import report
+from training.evaluation.report import evaluate_run
+from training.models import build
+
+
+@pytest.fixture(autouse=True)
+def _any_accuracy_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "SELECTIVE_ACCURACY", 0.0)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    usages = ["Training"] * 40 + ["PublicTest"] * 12
+    return write_fer2013(
+        tmp_path_factory.mktemp("data") / "fer", ((usage, noise(n)) for n, usage in enumerate(usages))
+    )
+
+
+def checkpoint(folder: Path, config: RunConfig, *, served: int = 8, auxiliary: int = 7) -> Path:
+    torch.manual_seed(0)
+    network = build(config.network, served=served, auxiliary=auxiliary).eval()
+    path = folder / "best.ckpt"
+    save_trained(Trained(network, config, EMOTIONS[:served], EMOTIONS[:auxiliary], 1), path)
+    return path
+
+
+def test_everything_is_written_and_the_page_shows_every_picture(data: Path, tmp_path: Path) -> None:
+    run = checkpoint(tmp_path, tiny_config())
+    out = tmp_path / "out"
+    written = evaluate_run(run, data, out, gallery=True, skip_bad=True)
+
+    assert {path.name for path in written} == {path.name for path in out.iterdir()}
+    found = json.loads((out / "report.json").read_text())
+    assert found["split"] == "PublicTest"
+    assert found["samples"] == 12
+    assert np.sum(found["confusion"]) == 12
+    assert len(found["robustness"]) == 40
+    assert [len(mixture) for mixture in found["experts"]] == [2, 2]  # the two emotions that there are
+    assert found["figures"]["original_labels_auxiliary_head"]["samples"] == 12
+    page = (out / "report.md").read_text()
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", page)
+    assert set(pictures) == {path.name for path in out.glob("*.png")}
+    for picture in pictures:
+        colours = np.asarray(Image.open(out / picture).convert("RGB")).reshape(-1, 3)
+        assert len(np.unique(colours, axis=0)) > 20, picture  # drawn, not blank
+    for heading in ("## By emotion", "## Experts: fused", "## Robustness"):
+        assert heading in page
+
+
+def test_a_network_without_experts_on_plain_folders(tmp_path: Path) -> None:
+    write_class_folders(
+        tmp_path / "data", {"train/happy": 20, "train/sad": 20, "test/happy": 4, "test/sad": 4}
+    )
+    network = {"name": "expressnet", "width": 4, "depths": [1, 1, 1, 1]}
+    config = tiny_config(network=network, dataset="folder")
+    dataset = load("folder", tmp_path / "data")
+    run = checkpoint(tmp_path, config, served=len(dataset.served), auxiliary=0)
+    out = tmp_path / "out"
+    evaluate_run(run, tmp_path / "data", out, robust=False)
+    found = json.loads((out / "report.json").read_text())
+    assert found["experts"] == [[], []]
+    assert found["robustness"] == []
+    assert "original_labels_auxiliary_head" not in found["figures"]
+    assert not (out / "experts.png").exists()
+    assert not (out / "robustness.png").exists()
+    assert "Experts" not in (out / "report.md").read_text()
+
+
+@pytest.mark.parametrize(("kind", "split"), [("fer2013", "PrivateTest"), ("folder", None)])
+def test_a_split_that_is_not_there_is_named(
+    kind: DatasetKind, split: str | None, data: Path, tmp_path: Path
+) -> None:
+    folder = data
+    if kind == "folder":
+        folder = write_class_folders(tmp_path / "data", {"happy": 6, "sad": 6})
+    run = checkpoint(tmp_path, tiny_config())
+    with pytest.raises(ValueError, match=r"no split .*PublicTest|no test split"):
+        evaluate_run(run, folder, tmp_path / "out", kind=kind, split=split, skip_bad=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_subgroups_split_by_what_the_images_show(data: Path) -> None:
+    rows = load("fer2013", data, skip_bad=True).tests["PublicTest"]
+    answers = np.full((len(rows), 8), 0.1, np.float32)
+    answers[:, 3] = 0.3  # sadness, which half of the rows are
+    groups = {group.name: group.accuracy for group in report.subgroups(answers, rows)}
+    for what in ("light", "contrast", "sharpness"):
+        parts = [groups[f"{what}: {part}"] for part in ("least", "middle", "most")]
+        assert [part.samples for part in parts] == [4, 4, 4]
+        assert sum(part.value * part.samples for part in parts) == pytest.approx(6, abs=0.01)
+    assert not any("agreement" in name for name in groups)  # all annotators agree on made-up rows

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.unit.training.made_up import tiny_config
+from training.initialise import initialise
+from training.models import Network, build
+
+
+def tiny(served: int = 8, auxiliary: int = 7, seed: int = 0) -> Network:
+    torch.manual_seed(seed)
+    return build(tiny_config().network, served=served, auxiliary=auxiliary)
+
+
+def saved(content: Any, path: Path) -> Path:
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize("wrapper", [None, "average", "state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_whole_network_is_taken_as_it_is(wrapper: str | None, prefix: str, tmp_path: Path) -> None:
+    source = tiny(seed=1).state_dict()
+    content: Any = {prefix + name: value for name, value in source.items()}
+    network = tiny()
+    found = initialise(network, saved({wrapper: content} if wrapper else content, tmp_path / "w.pt"))
+    assert (found.where, found.mismatched, found.fresh, found.unused) == ("the network", (), (), ())
+    assert found.parameters == sum(value.numel() for value in source.values())
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, source[name]), name
+
+
+@pytest.mark.parametrize("prefix", ["", "encoder."])
+def test_a_pretrained_backbone_finds_its_place(prefix: str, tmp_path: Path) -> None:
+    backbone = tiny(seed=1).get_submodule("backbone").state_dict()
+    content = {prefix + name: value for name, value in backbone.items()} | {"fc.weight": torch.zeros(10, 4)}
+    network = tiny()
+    found = initialise(network, saved(content, tmp_path / "w.pt"))
+    assert found.where == "its backbone"
+    assert len(found.matched) == len(backbone)
+    assert len(found.unused) == 1
+    assert "head.weight" in found.fresh
+    for name, value in backbone.items():
+        assert torch.equal(network.state_dict()[f"backbone.{name}"], value)
+
+
+def test_heads_for_other_emotions_stay_fresh_and_are_named(tmp_path: Path) -> None:
+    network = tiny(served=7)
+    before = network.state_dict()["head.weight"].clone()
+    found = initialise(network, saved(tiny(served=8, seed=1).state_dict(), tmp_path / "w.pt"))
+    assert torch.equal(network.state_dict()["head.weight"], before)
+    assert found.mismatched[0] == "head.weight [8, 16] for [7, 16]"
+    assert "2 of another shape, left fresh: head.weight" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"other.weight": torch.zeros(3)}, "nothing in"),
+        ({}, "holds no state dict"),
+        ([1, 2], "holds no state dict"),
+    ],
+)
+def test_what_does_not_fit_is_refused(content: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        initialise(tiny(), saved(content, tmp_path / "w.pt"))
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "w.pt").write_text("not weights")
+    with pytest.raises(ValueError, match="is not a file of weights"):
+        initialise(tiny(), tmp_path / "w.pt")

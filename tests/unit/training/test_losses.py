@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from training.config import LossConfig
+from training.losses import Batch, Objective, class_balanced_weights, smoothed, soft_cross_entropy
+from training.models import Outputs
+
+PLAIN = {"auxiliary": 0.0, "load_balancing": 0.0}
+
+
+def outputs(logits: Tensor, auxiliary: Tensor | None = None) -> Outputs:
+    count = len(logits)
+    if auxiliary is None:
+        auxiliary = torch.zeros(count, 0)
+    return Outputs(logits, auxiliary, torch.zeros(count, 2, 4), torch.full((count, 2, 4), 0.25))
+
+
+def batch(served: Tensor, auxiliary: Tensor | None = None) -> Batch:
+    if auxiliary is None:
+        auxiliary = torch.zeros(len(served), 0)
+    return Batch(torch.zeros(len(served), 1, 4, 4), served, auxiliary)
+
+
+def test_cross_entropy_by_hand() -> None:
+    logits = torch.tensor([[0.0, math.log(3)], [5.0, -2.0]])
+    targets = torch.tensor([[0.5, 0.5], [0.0, 0.0]])
+    by_hand = -0.5 * math.log(1 / 4) - 0.5 * math.log(3 / 4)
+    assert soft_cross_entropy(logits, targets).item() == pytest.approx(by_hand)
+
+
+def test_rows_without_a_target_teach_nothing() -> None:
+    logits = torch.zeros(3, 8, requires_grad=True)
+    targets = torch.zeros(3, 8)
+    targets[1, 4] = 1
+    Objective(LossConfig(label_smoothing=0.1, **PLAIN), torch.ones(8))(
+        outputs(logits), batch(targets)
+    ).backward()
+    assert logits.grad is not None
+    assert logits.grad[[0, 2]].abs().max() == 0
+    assert logits.grad[1].abs().max() > 0
+
+
+def test_smoothing_keeps_the_sum_and_skips_empty_rows() -> None:
+    targets = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    assert smoothed(targets, 0.2).tolist() == [pytest.approx([0.85, 0.05, 0.05, 0.05]), [0.0] * 4]
+
+
+def test_rare_emotions_weigh_more_and_the_mean_stays() -> None:
+    counts = torch.tensor([1000.0, 100.0, 10.0])
+    weights = class_balanced_weights(counts, 0.999)
+    assert weights[0] < weights[1] < weights[2]
+    assert (weights * counts).sum().item() == pytest.approx(counts.sum().item())
+    # The effective numbers of Cui et al., equation 2.
+    effective = (1 - 0.999 ** counts.double()) / (1 - 0.999)
+    ratio = (weights[2] / weights[0]).item()
+    assert ratio == pytest.approx((effective[0] / effective[2]).item(), rel=1e-4)
+
+
+def test_logit_adjustment_asks_more_of_rare_emotions() -> None:
+    """An unsure network is pushed towards a rare emotion harder than towards a frequent one."""
+    counts = torch.tensor([900.0, 100.0])
+    losses = {}
+    for kind in ("none", "logit_adjusted"):
+        objective = Objective(LossConfig(rebalancing=kind, **PLAIN), counts)
+        losses[kind] = [
+            objective(outputs(torch.zeros(1, 2)), batch(torch.eye(2)[[label]])).item() for label in (0, 1)
+        ]
+    assert losses["none"] == pytest.approx([math.log(2)] * 2)
+    assert losses["logit_adjusted"] == pytest.approx([-math.log(0.9), -math.log(0.1)])
+
+
+class Constant(nn.Module):
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, images: Tensor) -> Outputs:
+        return outputs(self.logits.expand(len(images), -1))
+
+
+def test_a_student_that_follows_its_teacher_has_nothing_left_to_learn_from_it() -> None:
+    taught = torch.tensor([[2.0, -1.0, 0.5]])
+    objective = Objective(LossConfig(distillation=1.0, **PLAIN), torch.ones(3), Constant(taught))
+    assert objective(outputs(taught + 7), batch(torch.eye(3)[[1]])).item() == pytest.approx(0, abs=1e-6)
+    assert objective(outputs(-taught), batch(torch.eye(3)[[1]])).item() > 0.1
+
+
+@pytest.mark.parametrize(("share", "teacher"), [(0.5, None), (0.0, Constant(torch.zeros(1, 3)))])
+def test_a_teacher_and_its_share_need_each_other(share: float, teacher: nn.Module | None) -> None:
+    with pytest.raises(ValueError, match="need each other"):
+        Objective(LossConfig(distillation=share), torch.ones(3), teacher)
+
+
+def test_the_auxiliary_head_counts_by_its_weight() -> None:
+    served, auxiliary = torch.eye(8)[[0]], torch.eye(7)[[3]]
+    answered = outputs(torch.zeros(1, 8), torch.zeros(1, 7))
+    config = LossConfig(auxiliary=2.0, load_balancing=0.0)
+    loss = Objective(config, torch.ones(8))(answered, batch(served, auxiliary)).item()
+    assert loss == pytest.approx(math.log(8) + 2 * math.log(7))

@@ -1,0 +1,165 @@
+"""The networks beside the compact one, and what all of them share."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from training.config import AttentionConfig, MoEConfig, MoESConfig, NetworkConfig
+from training.models import Network, build
+from training.models.expressnet_moe import ExpressNetMoE
+from training.models.folding import folded
+from training.models.served import ServedClassifier
+from training.models.spectral import SameConv2d, SpectralConv2d, for_inference
+
+CONFIGS: list[NetworkConfig] = [
+    MoESConfig(name="expressnet_moe_s"),
+    AttentionConfig(name="expressnet"),
+    MoEConfig(name="expressnet_moe"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+def by_name(config: NetworkConfig) -> str:
+    return config.name
+
+
+def keras_count(module: nn.Module) -> int:
+    """As Keras counts: what is trained, and batch norm's running statistics."""
+    statistics = sum(
+        buffer.numel()
+        for name, buffer in module.named_buffers()
+        if name.endswith(("running_mean", "running_var"))
+    )
+    return statistics + sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.fixture(scope="module")
+def published() -> ExpressNetMoE:
+    network = build(MoEConfig(name="expressnet_moe"), served=7, auxiliary=0)
+    assert isinstance(network, ExpressNetMoE)
+    return network.eval()
+
+
+@pytest.mark.parametrize(("emotions", "parameters"), [(7, 35_931_871), (8, 35_932_896)])
+def test_the_papers_network_has_the_papers_parameters(emotions: int, parameters: int) -> None:
+    assert keras_count(build(MoEConfig(name="expressnet_moe"), served=emotions, auxiliary=0)) == parameters
+
+
+def test_every_block_of_the_papers_network_has_its_parameters(published: ExpressNetMoE) -> None:
+    assert keras_count(published.large) + keras_count(published.project_large) == 8_619_824
+    assert keras_count(published.small) == 458_208
+    assert keras_count(published.backbone) == 23_561_152
+    assert keras_count(published.fuse) == 1_180_160
+    assert keras_count(published.mixture_global) == keras_count(published.mixture_fused) == 1_052_676
+    assert keras_count(published.head) == 7_175
+
+
+def test_the_papers_gate_is_not_renormalised_unless_asked(published: ExpressNetMoE) -> None:
+    with torch.no_grad():
+        weights = published(torch.rand(2, 3, 224, 224)).weights
+    assert ((weights > 0).sum(dim=2) == 2).all()
+    assert (weights.sum(dim=2) < 0.999).any()
+    renormalised = build(MoEConfig(name="expressnet_moe", renormalise=True), served=7, auxiliary=0).eval()
+    with torch.no_grad():
+        weights = renormalised(torch.rand(1, 3, 224, 224)).weights
+    torch.testing.assert_close(weights.sum(dim=2), torch.ones(1, 2))
+
+
+@pytest.mark.parametrize("kernel", [3, 9, 15, 25, 50, 75])
+@pytest.mark.parametrize(("count", "channels", "side"), [(1, 1, 33), (2, 3, 60), (9, 17, 20)])
+def test_large_kernels_are_keras_same_convolutions(kernel: int, count: int, channels: int, side: int) -> None:
+    """Against the direct convolution in double precision; an even kernel pads one more right and below."""
+    conv, x = SameConv2d(channels, 4, kernel), torch.rand(count, channels, side, side)
+    before = (kernel - 1) // 2
+    padded = functional.pad(x.double(), (before, kernel - 1 - before) * 2)
+    assert conv.bias is not None
+    direct = functional.conv2d(padded, conv.weight.double(), conv.bias.double())
+    with torch.no_grad():
+        for found in (conv(x), for_inference(conv, side)(x)):
+            assert found.shape == (count, 4, side, side)
+            assert (found - direct).abs().max() / direct.abs().max() < 1e-4
+
+
+def test_even_kernels_pad_24_before_and_25_after() -> None:
+    conv = SameConv2d(1, 1, 50)
+    nn.init.zeros_(conv.weight)
+    with torch.no_grad():
+        conv.weight[0, 0, 0, 0] = 1  # answers the pixel 24 to the left and above
+    x = torch.rand(1, 1, 60, 60)
+    with torch.no_grad():
+        shifted = conv(x) - conv.bias.view(1, 1, 1, 1)  # type: ignore[union-attr]
+    torch.testing.assert_close(shifted[0, 0, 24:, 24:], x[0, 0, :36, :36], atol=1e-5, rtol=0)
+    assert shifted[0, 0, :24].abs().max() < 1e-5
+
+
+def test_large_kernels_learn_as_direct_ones() -> None:
+    conv, x = SameConv2d(2, 3, 15), torch.rand(9, 2, 20, 20)
+    conv(x).square().sum().backward()
+    assert conv.weight.grad is not None
+    found = conv.weight.grad.clone()
+    conv.zero_grad()
+    assert conv.bias is not None
+    functional.conv2d(x, conv.weight, conv.bias, padding=7).square().sum().backward()
+    torch.testing.assert_close(found, conv.weight.grad, rtol=1e-3, atol=1e-2)
+
+
+def test_large_kernels_are_spectra_when_they_are_served(published: ExpressNetMoE) -> None:
+    served = folded(published)
+    kernels = [type(module) for module in served.modules() if isinstance(module, SpectralConv2d)]
+    assert len(kernels) == 6  # five of the global extractor, one of the local
+    assert not any(isinstance(module, SameConv2d) for module in served.modules())
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=by_name)
+@torch.no_grad()
+def test_what_is_served_answers_as_what_was_trained(config: NetworkConfig) -> None:
+    network = randomised(build(config, served=8, auxiliary=7))
+    faces = torch.randint(0, 256, (3, 3, network.size, network.size), dtype=torch.uint8)
+    scripted = torch.jit.script(ServedClassifier(folded(network), 1.3))
+    for wanted, found in zip(ServedClassifier(network, 1.3)(faces), scripted(faces), strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=by_name)
+@torch.no_grad()
+def test_every_network_answers_the_same_contract(config: NetworkConfig) -> None:
+    network = build(config, served=7, auxiliary=0).eval()
+    outputs = network(torch.rand(2, network.channels, network.size, network.size))
+    assert outputs.logits.shape == (2, 7)
+    assert outputs.auxiliary.shape == (2, 0)
+    assert outputs.weights.shape == outputs.scores.shape == (2, 2, 4)
+    if config.name == "expressnet":
+        assert not outputs.weights.any()
+
+
+def test_every_parameter_of_the_sibling_learns() -> None:
+    network = build(AttentionConfig(name="expressnet", width=8, depths=(1, 1, 1, 1)), served=8, auxiliary=7)
+    outputs = network(torch.rand(16, 3, 96, 96))
+    (outputs.logits.square().sum() + outputs.auxiliary.square().sum()).backward()
+    idle = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert idle == []
+
+
+def test_a_pretrained_resnet_50_finds_its_names(published: ExpressNetMoE) -> None:
+    names = set(published.backbone.state_dict())
+    usual = {"conv1.weight", "bn1.running_mean", "layer1.0.downsample.0.weight", "layer4.2.bn3.bias"}
+    assert usual <= names
+
+
+def randomised(network: Network) -> Network:
+    """Batch norm as after training: statistics and scales that are not those of the beginning."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    return network.eval()

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from training.config import OptimiserConfig
+from training.optimise import at_sharpest, learning_rate, make_optimiser, update_average
+
+from .made_up import tiny_config
+
+
+def test_the_rate_warms_up_and_falls_to_nothing() -> None:
+    config = tiny_config(epochs=11, optimiser={"learning_rate": 0.4, "warmup_epochs": 1})
+    rates = [learning_rate(epoch, config) for epoch in (0, 0.5, 1, 6, 11)]
+    assert rates[0] < rates[1] < rates[2]
+    assert rates[2:] == pytest.approx([0.4, 0.2, 0.0])
+
+
+def test_the_exponential_schedule_steps_once_per_epoch() -> None:
+    config = tiny_config(
+        epochs=9,
+        optimiser={"schedule": "exponential", "decay": 0.5, "learning_rate": 0.8, "warmup_epochs": 0},
+    )
+    assert [learning_rate(epoch, config) for epoch in (0, 0.9, 1, 3)] == pytest.approx([0.8, 0.8, 0.4, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
+)
+def test_norms_and_biases_do_not_decay(name: str, kind: type) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    optimiser = make_optimiser(network, OptimiserConfig(name=name, weight_decay=0.1))
+    assert type(optimiser) is kind
+    decayed, plain = optimiser.param_groups
+    assert [p.ndim for p in decayed["params"]] == [4]
+    assert [p.ndim for p in plain["params"]] == [1, 1, 1]
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
+
+
+def test_the_average_follows_weights_and_statistics() -> None:
+    network, average = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    with torch.no_grad():
+        network.weight.fill_(3)
+        network.running_mean.fill_(5)
+        network.num_batches_tracked.fill_(7)
+    update_average(average, network, step=10**6, decay=0.75)
+    assert average.weight.tolist() == pytest.approx([1.5] * 2)
+    assert average.running_mean.tolist() == pytest.approx([1.25] * 2)
+    assert average.num_batches_tracked == 7
+
+
+def test_a_young_average_follows_faster() -> None:
+    network, average = nn.Linear(1, 1), nn.Linear(1, 1)
+    update_average(average, network, step=0, decay=0.999)
+    assert torch.allclose(average.weight, network.weight, atol=0.21)
+
+
+def test_sharpness_is_sought_along_the_gradient_and_left_again() -> None:
+    network = nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([[1.0, 2.0]]))
+    network.weight.grad = torch.tensor([[3.0, 4.0]])
+    before = network.weight.detach().clone()
+    with at_sharpest(network, radius=0.5):
+        assert network.weight.detach()[0].tolist() == pytest.approx([1 + 0.5 * 0.6, 2 + 0.5 * 0.8])
+    assert torch.equal(network.weight, before)
+
+
+def test_a_sharp_minimum_is_left_for_a_flat_one() -> None:
+    """From between two minima of one depth, plain descent takes the near sharp one, SAM the flat one."""
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        sharp = 40 * (x + 0.1) ** 2
+        flat = 0.5 * (x - 1.5) ** 2
+        return torch.minimum(sharp, flat).sum()
+
+    ends = {}
+    for radius in (0.0, 0.6):
+        network = nn.Linear(1, 1, bias=False)
+        nn.init.constant_(network.weight, 0.0)
+        optimiser = torch.optim.SGD(network.parameters(), lr=0.02)
+        for _ in range(400):
+            optimiser.zero_grad()
+            loss(network.weight).backward()
+            if radius:
+                with at_sharpest(network, radius):
+                    optimiser.zero_grad()
+                    loss(network.weight).backward()
+            optimiser.step()
+        ends[radius] = network.weight.item()
+    assert ends[0.0] == pytest.approx(-0.1, abs=0.05)
+    assert ends[0.6] > 0.5
+    assert math.isfinite(ends[0.6])

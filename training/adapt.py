@@ -1,0 +1,149 @@
+"""Domain adaptation: a trained network meets the pictures of another place.
+
+First its batch-norm statistics are measured anew on unlabelled pictures (AdaBN, Li et al., 2017), then it is
+fine-tuned on a few labelled ones. Rows that neither step has seen say what each of them gave.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from service.manifest import Metric
+from training.checkpoint import Trained, load_trained, save_trained
+from training.config import RunConfig
+from training.datasets import load
+from training.datasets.faces import Dataset, Pictures
+from training.datasets.folders import load_pictures
+from training.datasets.splits import carve_validation
+from training.evaluation.metrics import accuracy, calibration_error, mean_class_accuracy
+from training.evaluation.predict import predict
+from training.models import Network
+from training.train import Start, train
+
+TEST_SHARE = 0.2
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """How gently: a tenth of the usual rate, few epochs."""
+
+    epochs: int = 10
+    learning_rate: float = 0.005
+
+
+def adapt(
+    source: Path,
+    out: Path,
+    *,
+    unlabelled: Path | None = None,
+    labelled: Path | None = None,
+    tuning: FineTuning = FineTuning(),
+) -> dict[str, dict[str, Metric]]:
+    """Write an adapted `best.ckpt` into `out`, and return the figures of each stage on unseen labelled rows.
+
+    source: a checkpoint or a run's folder. unlabelled: a folder of face pictures, at any depth. labelled: a
+    folder of pictures per emotion; its `test` folder measures, or a fifth that is held out. Without labelled
+    pictures nothing can be measured and the answer is empty. Writes `adaptation.json` and `adaptation.md`.
+    Raises `ValueError` when neither folder is given or one holds nothing that can be used.
+    """
+    if unlabelled is None and labelled is None:
+        raise ValueError("adapting needs a folder of unlabelled pictures, of labelled ones, or both")
+    trained = load_trained(source)
+    dataset = None if labelled is None else with_test(load("folder", labelled), trained.config.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    stages = {"before": trained}
+    if unlabelled is not None:
+        pictures = load_pictures(unlabelled)
+        network = renormalised(copy.deepcopy(trained.network), pictures)
+        stages["batch norm"] = trained = replace(trained, network=network)
+        save_trained(trained, out / "best.ckpt")
+    if dataset is not None:
+        stages["fine-tuned"] = fine_tuned(trained, dataset, out, tuning)
+    figures = {} if dataset is None else {name: measured(stage, dataset) for name, stage in stages.items()}
+    _write(out, figures)
+    return figures
+
+
+def renormalised(network: Network, pictures: Pictures) -> Network:
+    """The network itself, with batch-norm statistics of these pictures alone; weights stay as they are."""
+    network.eval()
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over all batches
+        norm.train()
+    order = np.random.default_rng(0).permutation(len(pictures))
+    # Batches of nearly one size: a last one of a few pictures would weigh as much as all others.
+    with torch.no_grad():
+        for rows in np.array_split(order, max(1, len(order) // BATCH)):
+            images = torch.from_numpy(pictures.read(rows, size=network.size, channels=network.channels))
+            network(images.float() / 255)
+    for norm in norms:
+        norm.momentum = 0.1
+    return network.eval()
+
+
+def fine_tuned(trained: Trained, dataset: Dataset, out: Path, tuning: FineTuning) -> Trained:
+    """A short run from the trained weights, with the same heads."""
+    start = out / "start.ckpt"
+    save_trained(trained, start)
+    changes = {
+        "dataset": "folder",
+        "emotions": len(trained.served),
+        "epochs": tuning.epochs,
+        "batch": min(trained.config.batch, max(2, len(dataset.training) // 4)),
+        "optimiser": {
+            **trained.config.optimiser.model_dump(),
+            "learning_rate": tuning.learning_rate,
+            "warmup_epochs": 0.0,
+        },
+    }
+    config = RunConfig.model_validate({**trained.config.model_dump(), **changes})
+    train(config, dataset, out, start=Start(weights=start))
+    start.unlink()
+    return load_trained(out)
+
+
+def with_test(dataset: Dataset, seed: int) -> Dataset:
+    """A data set with rows to measure on, held out of its training rows if it has none."""
+    if dataset.tests:
+        return dataset
+    training, test = carve_validation(dataset.training, TEST_SHARE, seed + 1)
+    return replace(dataset, training=training, tests={"held out": test})
+
+
+def measured(trained: Trained, dataset: Dataset) -> dict[str, Metric]:
+    """The figures of one stage on all test rows, uncalibrated."""
+    rows = next(iter(dataset.tests.values()))
+    predicted = predict(trained.network, rows)
+    return {
+        "accuracy": accuracy(predicted.probabilities, rows.majority),
+        "mean_class_accuracy": mean_class_accuracy(predicted.probabilities, rows.majority),
+        "ece": calibration_error(predicted.probabilities, rows.majority),
+    }
+
+
+def _write(out: Path, figures: dict[str, dict[str, Metric]]) -> None:
+    plain = {stage: {name: m.model_dump() for name, m in row.items()} for stage, row in figures.items()}
+    (out / "adaptation.json").write_text(json.dumps(plain, indent=1))
+    lines = ["# Adaptation", ""]
+    if not figures:
+        lines.append("No labelled pictures were given, so nothing was measured.")
+    else:
+        names = list(next(iter(figures.values())))
+        lines += [f"| stage | {' | '.join(names)} | n |", "|---" * (len(names) + 2) + "|"]
+        for stage, row in figures.items():
+            cells = [
+                f"{m.value:.3f}" + (f" [{m.interval[0]:.3f}, {m.interval[1]:.3f}]" if m.interval else "")
+                for m in row.values()
+            ]
+            lines.append(f"| {stage} | {' | '.join(cells)} | {next(iter(row.values())).samples} |")
+    (out / "adaptation.md").write_text("\n".join(lines) + "\n")

@@ -1,0 +1,76 @@
+"""Checkpoints that describe themselves: weights, the network's configuration and what its heads answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from training.config import RunConfig
+from training.models import Network, build
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with its averaged weights, in eval mode on the CPU.
+
+    served and auxiliary: the emotions that its two heads answer, in output order (auxiliary may be empty).
+    """
+
+    network: Network
+    config: RunConfig
+    served: tuple[str, ...]
+    auxiliary: tuple[str, ...]
+    epoch: int
+
+
+def load_trained(path: Path) -> Trained:
+    """`best.ckpt` of a run, or the run's folder. Raises `ValueError` for any other file."""
+    file = path / "best.ckpt" if path.is_dir() else path
+    try:
+        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        config = RunConfig.model_validate(content["config"])
+        served, auxiliary = tuple(content["served"]), tuple(content["auxiliary"])
+        network = build(config.network, served=len(served), auxiliary=len(auxiliary))
+        network.load_state_dict(content["average"])
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # torch.load raises whatever its unpickler meets
+        raise ValueError(f"{file} is not a checkpoint of a run: {error}") from error
+    return Trained(network.eval(), config, served, auxiliary, content["epoch"])
+
+
+def describe(
+    config: RunConfig, served: tuple[str, ...], auxiliary: tuple[str, ...], epoch: int
+) -> dict[str, Any]:
+    """What `load_trained` needs beside the weights."""
+    return {
+        "config": config.model_dump(mode="json"),
+        "served": list(served),
+        "auxiliary": list(auxiliary),
+        "epoch": epoch,
+    }
+
+
+def save_trained(trained: Trained, path: Path) -> None:
+    """What `load_trained` reads."""
+    described = describe(trained.config, trained.served, trained.auxiliary, trained.epoch)
+    partial = path.with_suffix(".partial")
+    torch.save({"average": trained.network.state_dict(), **described}, partial)
+    partial.replace(path)
+
+
+def save_atomically(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
+    """A full disk or Ctrl-C leaves the file of the epoch before."""
+    partial = path.with_suffix(".partial")
+    try:
+        fabric.save(partial, state)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    # `fabric.save` ends together in all processes, and the first one wrote.
+    if fabric.is_global_zero:
+        partial.replace(path)

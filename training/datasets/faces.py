@@ -1,0 +1,178 @@
+"""What every loader answers: labelled faces, whose pictures are read when they are asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
+
+DECODING_THREADS = min(16, os.cpu_count() or 1)
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises
+
+
+class DatasetError(ValueError):
+    """A data set's file is missing, incomplete or not in its published format; says which and where."""
+
+
+class Pictures(Protocol):
+    """N pictures of faces, each cut so that the face fills it."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, rows: Ints, *, size: int, channels: int) -> Bytes:
+        """uint8 [n, channels, size, size] of the given rows; 1 channel is grey (BT.601), 3 are RGB."""
+
+    def choose(self, rows: Bools | Ints) -> Self:
+        """The same pictures, only these rows, in this order."""
+
+
+@dataclass(frozen=True)
+class PixelPictures:
+    """Pictures held in memory: uint8 [N,H,W] grey or [N,H,W,3] RGB."""
+
+    pixels: Bytes
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def read(self, rows: Ints, *, size: int, channels: int) -> Bytes:
+        if self.pixels.shape[1:] == (size, size):
+            return np.repeat(self.pixels[rows][:, None], channels, axis=1)
+        pictures = np.empty((len(rows), channels, size, size), np.uint8)
+        for picture, row in zip(pictures, rows, strict=True):
+            image = Image.fromarray(self.pixels[row]).convert("L" if channels == 1 else "RGB")
+            picture[:] = np.moveaxis(np.atleast_3d(np.asarray(_fitted(image, size))), 2, 0)
+        return pictures
+
+    def choose(self, rows: Bools | Ints) -> PixelPictures:
+        return PixelPictures(self.pixels[rows])
+
+
+@dataclass(frozen=True)
+class FilePictures:
+    """Pictures on disk, decoded by a few threads when they are read.
+
+    boxes: int64 [N,4] xyxy in pixels of the file held upright, where the face is to be cut out of it; black
+    where a box reaches beyond the picture.
+    """
+
+    files: tuple[Path, ...]
+    boxes: Ints | None = None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, rows: Ints, *, size: int, channels: int) -> Bytes:
+        """Raises `DatasetError` naming the file that cannot be decoded."""
+
+        images = np.empty((len(rows), size, size, channels), np.uint8)
+
+        def read_one(image: Bytes, row: int) -> None:
+            box = None if self.boxes is None else self.boxes[row]
+            picture = decoded(self.files[row], "RGB" if channels == 3 else "L", box)
+            image[:] = np.asarray(_fitted(picture, size)).reshape(image.shape)
+
+        for _ in self._pool.map(read_one, images, rows.tolist()):
+            pass
+        return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+    def choose(self, rows: Bools | Ints) -> FilePictures:
+        chosen = np.arange(len(self))[rows]
+        return FilePictures(
+            tuple(self.files[row] for row in chosen), None if self.boxes is None else self.boxes[chosen]
+        )
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(DECODING_THREADS, thread_name_prefix="decode")
+
+
+@dataclass(frozen=True)
+class LabelledFaces:
+    """Faces and what people said about them, row-aligned.
+
+    names: where each comes from (a file, or a line of one), for messages and galleries.
+    labels: int64 [N] into `service.manifest.EMOTIONS`, the data set's own single label, -1 where it has none.
+    distributions: float32 [N,8] over `EMOTIONS`, what the served head learns: label distributions where
+    annotators voted, else one label each; all zero where there is none to learn from.
+    majority: int64 [N] into `EMOTIONS`, what the served head is measured against, -1 where there is none.
+    group: int64 [N], equal for exact copies of a picture.
+    """
+
+    pictures: Pictures
+    names: NDArray[np.str_]
+    labels: Ints
+    distributions: NDArray[np.float32]
+    majority: Ints
+    group: Ints
+
+    @classmethod
+    def singly_labelled(
+        cls, pictures: Pictures, *, names: NDArray[np.str_], labels: Ints, group: Ints
+    ) -> LabelledFaces:
+        """Faces of a data set with one label per picture: int64 [N] into `EMOTIONS`."""
+        return cls(pictures, names, labels, one_hot(labels), labels, group)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def rows(self, chosen: Bools | Ints) -> LabelledFaces:
+        return replace(
+            self,
+            pictures=self.pictures.choose(chosen),
+            **{name: getattr(self, name)[chosen] for name in ROW_ALIGNED},
+        )
+
+
+ROW_ALIGNED = ("names", "labels", "distributions", "majority", "group")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set as its authors split it.
+
+    served: the emotions that the served head tells apart, a prefix of `EMOTIONS`. auxiliary: those of the
+    data set's own labels where they are another kind than what the served head learns, else empty; also a
+    prefix of `EMOTIONS`. tests: by the authors' names of the splits, in their order; never used to choose
+    anything. problems: what was left out and why, one sentence each, with counts.
+    """
+
+    name: str
+    served: tuple[str, ...]
+    auxiliary: tuple[str, ...]
+    training: LabelledFaces
+    tests: dict[str, LabelledFaces]
+    licences: tuple[str, ...]
+    problems: tuple[str, ...] = ()
+
+
+def decoded(file: Path, mode: str, box: Ints | None = None) -> Image.Image:
+    """One picture, upright. Raises `DatasetError` naming the file that cannot be decoded."""
+    try:
+        with Image.open(file) as image:
+            upright = ImageOps.exif_transpose(image).convert(mode)
+    except UNREADABLE as error:
+        raise DatasetError(f"{file} cannot be read as an image: {error}") from error
+    return upright if box is None else upright.crop((box[0], box[1], box[2], box[3]))
+
+
+def _fitted(image: Image.Image, size: int) -> Image.Image:
+    return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR)
+
+
+def one_hot(labels: Sequence[int] | Ints, classes: int = 8) -> NDArray[np.float32]:
+    """[N] with -1 for none -> float32 [N, classes], zero where there is none."""
+    matches: Bools = np.asarray(labels)[:, None] == np.arange(classes)
+    return matches.astype(np.float32)

@@ -1,0 +1,52 @@
+"""What is wrong with a data set: refused before training starts, or left out and counted."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from training.datasets.faces import DatasetError
+
+NAMED = 5
+
+
+class Faults:
+    """Rows that cannot be used, by kind of fault; every one is counted and the first few are named."""
+
+    def __init__(self, folder: Path, *, skip_bad: bool) -> None:
+        self._folder = folder
+        self._skip_bad = skip_bad
+        self._found: defaultdict[str, list[str]] = defaultdict(list)
+
+    def add(self, kind: str, where: str) -> None:
+        """kind: a plural, such as "missing files"; where: the file or the line."""
+        self._found[kind].append(where)
+
+    def settle(self) -> tuple[str, ...]:
+        """One sentence per kind of what is left out. Raises `DatasetError` unless bad rows are skipped."""
+        said = [f"{kind} ({len(places)}): {_first(places)}" for kind, places in self._found.items()]
+        if said and not self._skip_bad:
+            raise DatasetError(
+                f"{self._folder} has {'; '.join(said)}. Mend them, or leave them out: --skip-bad"
+            )
+        return tuple(f"left out: {sentence}" for sentence in said)
+
+
+def not_found(what: str, folder: Path, looked_for: Iterable[Path | str], source: str) -> DatasetError:
+    """The error that says what was looked for in a data set's folder, and where a user gets it."""
+    return DatasetError(f"no {what} in {folder}: looked for {', '.join(map(str, looked_for))}. {source}")
+
+
+def wrong_counts(found: Mapping[str, int], published: Mapping[str, int]) -> tuple[str, ...]:
+    """One sentence per split that has not as many images as its authors published."""
+    return tuple(
+        f"{split} has {found.get(split, 0)} images; published: {published[split]}"
+        for split in published
+        if found.get(split, 0) != published[split]
+    )
+
+
+def _first(places: list[str]) -> str:
+    more = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
+    return ", ".join(places[:NAMED]) + more

@@ -1,0 +1,117 @@
+"""Pictures in files: each one is looked at before the first is learned from."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from training.datasets.faces import DECODING_THREADS, UNREADABLE, FilePictures, LabelledFaces
+from training.datasets.faults import Faults
+
+PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+CLUTTER = frozenset({"desktop.ini", "thumbs.db"})  # what file managers leave behind; hidden files are too
+BLOCK = 4096
+
+Box = tuple[int, int, int, int]
+
+
+class Listed(NamedTuple):
+    """A picture as a data set lists it. emotion: into `EMOTIONS`; box: xyxy px, where its face is cut out."""
+
+    split: str
+    file: Path
+    emotion: int
+    box: Box | None = None
+
+
+def gather(listed: Sequence[Listed], root: Path, faults: Faults) -> dict[str, LabelledFaces]:
+    """Split -> faces, in the order listed, without those that cannot be read: they are added to `faults`.
+
+    Copies are files with the same bytes, in any split. A JPEG whose damage lies in its middle passes: it is
+    found when it is decoded. All of `listed` have boxes, or none.
+    """
+    sound, digests = [], []
+    for row, seen in zip(listed, _all_seen(listed), strict=True):
+        if isinstance(seen, _Fault):
+            detail = f" ({seen.detail})" if seen.detail else ""
+            faults.add(seen.kind, f"{_name(row.file, root)}{detail}")
+        else:
+            sound.append(row)
+            digests.append(seen)
+    _, group = np.unique(np.array(digests, "V16"), return_inverse=True)
+    boxes = [row.box for row in sound if row.box is not None]
+    everything = LabelledFaces.singly_labelled(
+        FilePictures(tuple(row.file for row in sound), np.array(boxes, np.int64) if boxes else None),
+        names=np.array([_name(row.file, root) for row in sound], np.str_),
+        labels=np.array([row.emotion for row in sound], np.int64),
+        group=group.astype(np.int64),
+    )
+    splits = np.array([row.split for row in sound], np.str_)
+    return {split: everything.rows(splits == split) for split in dict.fromkeys(splits.tolist())}
+
+
+def pictures_below(folder: Path, faults: Faults) -> Iterator[Path]:
+    """Every picture at any depth, sorted; other files are added to `faults`, but for clutter."""
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if hidden or path.name.lower() in CLUTTER or path.is_dir():
+            continue
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            yield path
+        else:
+            faults.add("files that are no pictures", _name(path, folder))
+
+
+class _Fault(NamedTuple):
+    kind: str
+    detail: str = ""
+
+
+def _all_seen(listed: Sequence[Listed]) -> Iterable[bytes | _Fault]:
+    with ThreadPoolExecutor(DECODING_THREADS) as pool:
+        blocks = (listed[start : start + BLOCK] for start in range(0, len(listed), BLOCK))
+        return list(chain.from_iterable(pool.map(_seen, block) for block in blocks))
+
+
+def _seen(row: Listed) -> bytes | _Fault:
+    """What one file's bytes digest to, or what is wrong with them."""
+    try:
+        content = row.file.read_bytes()
+    except FileNotFoundError:
+        return _Fault("missing files")
+    except OSError as error:
+        return _Fault("files that cannot be opened", str(error.strerror))
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.format == "PNG":
+                image.verify()
+            # A whole JPEG ends so; only those that do not are decoded to see what they lack.
+            elif not (image.format == "JPEG" and content.endswith(b"\xff\xd9")):
+                image.load()
+        meets = row.box is None or _meets(row.box, content)
+    except UNREADABLE as error:
+        return _Fault("unreadable images", str(error))
+    if not meets:
+        return _Fault("face boxes outside of their image")
+    return hashlib.sha256(content).digest()[:16]
+
+
+def _meets(box: Box, content: bytes) -> bool:
+    left, top, right, bottom = box
+    with Image.open(io.BytesIO(content)) as image:
+        width, height = image.size
+        if image.getexif().get(ExifTags.Base.Orientation, 1) > 4:  # lies on its side
+            width, height = height, width
+    return max(left, 0) < min(right, width) and max(top, 0) < min(bottom, height)
+
+
+def _name(file: Path, root: Path) -> str:
+    return file.relative_to(root).as_posix()

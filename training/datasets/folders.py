@@ -1,0 +1,107 @@
+"""Any folder of pictures: one folder per emotion, or none at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from service.manifest import EMOTIONS
+from training.datasets.faces import Dataset, DatasetError, FilePictures
+from training.datasets.faults import Faults, not_found
+from training.datasets.files import PICTURE_SUFFIXES, Listed, gather, pictures_below
+
+SYNONYMS = {
+    "neutral": ("neutral", "neutrality"),
+    "happiness": ("happiness", "happy", "joy"),
+    "surprise": ("surprise", "surprised"),
+    "sadness": ("sadness", "sad"),
+    "anger": ("anger", "angry"),
+    "disgust": ("disgust", "disgusted"),
+    "fear": ("fear", "fearful", "afraid", "scared"),
+    "contempt": ("contempt", "contemptuous"),
+}
+EMOTION_OF = {name: EMOTIONS.index(emotion) for emotion, names in SYNONYMS.items() for name in names}
+TRAINING_NAMES = ("train", "training")
+TEST_NAMES = ("test", "testing", "val", "valid", "validation")
+LAYOUT = (
+    "Its layout is train/EMOTION/*.jpg with test/EMOTION/*.jpg or val/EMOTION/*.jpg, or EMOTION/*.jpg alone"
+)
+
+
+def load_folder(folder: Path, *, skip_bad: bool = False) -> Dataset:
+    """`train/<emotion>/` and, if there, `test/<emotion>/` or `val/<emotion>/`; or `<emotion>/` without tests.
+
+    served is the shortest prefix of `EMOTIONS` that holds every emotion there is a picture of.
+    Raises `DatasetError` for a folder whose name is no known emotion, and for bad files unless `skip_bad`.
+    """
+    faults = Faults(folder, skip_bad=skip_bad)
+    listed = list(list_splits(folder, _splits(folder), faults))
+    splits = gather(listed, folder, faults)
+    problems = faults.settle()
+    training = splits.pop("training", None)
+    if training is None:
+        raise DatasetError(f"{folder} holds no training pictures. {LAYOUT}")
+    return Dataset(
+        name="folder",
+        served=EMOTIONS[: 1 + max(row.emotion for row in listed)],
+        auxiliary=(),
+        training=training,
+        tests=splits,
+        licences=("the pictures' own: not known to this program",),
+        problems=problems,
+    )
+
+
+def load_pictures(folder: Path) -> FilePictures:
+    """All pictures of a folder at any depth, without labels, sorted by path.
+
+    Raises `DatasetError` when there is none, or naming those that cannot be read.
+    """
+    faults = Faults(folder, skip_bad=False)
+    files = list(pictures_below(folder, faults))
+    gather([Listed("", file, -1) for file in files], folder, faults)
+    faults.settle()
+    if not files:
+        raise not_found("pictures", folder, sorted(PICTURE_SUFFIXES), "They may lie at any depth")
+    return FilePictures(tuple(files))
+
+
+def list_splits(
+    folder: Path, splits: Mapping[str, str], faults: Faults, *, known: Sequence[str] = EMOTIONS
+) -> Iterator[Listed]:
+    """The pictures of `folder/<subfolder>/<emotion>/`, sorted. splits: subfolder -> name of the split.
+
+    Raises `DatasetError` for a folder whose name is none of the `known` emotions or their synonyms.
+    """
+    for subfolder, split in splits.items():
+        for group in _folders_in(folder / subfolder):
+            emotion = EMOTION_OF.get(group.name.lower())
+            if emotion is None or EMOTIONS[emotion] not in known:
+                names = ", ".join("/".join(SYNONYMS[emotion]) for emotion in known)
+                raise DatasetError(f"{group} is named after no known emotion; known are {names}")
+            for file in pictures_below(group, faults):
+                yield Listed(split, file, emotion)
+
+
+def _splits(folder: Path) -> dict[str, str]:
+    """Subfolder -> name of the split, as `list_splits` takes them."""
+    found = {path.name: path.name.lower() for path in _folders_in(folder)}
+    if not found:
+        raise not_found("pictures", folder, ("train/", *EMOTIONS), LAYOUT)
+    training = [name for name, lowered in found.items() if lowered in TRAINING_NAMES]
+    if not training and not any(lowered in TEST_NAMES for lowered in found.values()):
+        return {".": "training"}
+    others = {name: lowered for name, lowered in found.items() if name not in training}
+    unknown = [name for name, lowered in others.items() if lowered not in TEST_NAMES]
+    if len(training) != 1 or unknown:
+        raise DatasetError(
+            f"{folder} holds the folders {', '.join(found)}: beside one of {', '.join(TRAINING_NAMES)} "
+            f"there may only be {', '.join(TEST_NAMES)}"
+        )
+    return {training[0]: "training"} | others
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

@@ -1,0 +1,85 @@
+"""Validation out of training rows, and no picture on both sides of a split."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.datasets.faces import Bools, Bytes, LabelledFaces
+
+SIDE_PX = 48  # at which pictures are compared, in grey
+CELL_PX = 4
+BLOCK = 1024
+
+Floats = NDArray[np.float32]
+
+
+def carve_validation(faces: LabelledFaces, share: float, seed: int) -> tuple[LabelledFaces, LabelledFaces]:
+    """Split into (training, validation) with all exact copies of a picture on one side."""
+    groups = np.unique(faces.group)
+    held_out = np.random.default_rng(seed).permutation(groups)[: round(share * len(groups))]
+    validation = np.isin(faces.group, held_out)
+    return faces.rows(~validation), faces.rows(validation)
+
+
+def without_copies_of(
+    faces: LabelledFaces, others: LabelledFaces, *, correlation: float = 0.99
+) -> LabelledFaces:
+    """Drop every row that is, exactly or nearly, a picture of `others` (Pearson correlation of grey pixels).
+
+    Groups of both must come from one data set. Raises `DatasetError` naming a picture that cannot be read.
+    """
+    copied = np.isin(faces.group, others.group)
+    references = _References(others)
+    for start in range(0, len(faces), BLOCK):
+        block = _pixels(faces, start)
+        copied[start : start + BLOCK] |= references.nearly_hold(block, correlation)
+    return faces.rows(~copied)
+
+
+class _References:
+    """Pictures to look for copies of. Kept as bytes: as floats a large set would not fit into memory."""
+
+    def __init__(self, faces: LabelledFaces) -> None:
+        blocks = [_pixels(faces, start) for start in range(0, len(faces), BLOCK)]
+        self._pixels = np.concatenate([np.empty((0, SIDE_PX**2), np.uint8), *blocks])
+        coarse = [_coarse(_standardised(block)) for block in blocks]
+        self._coarse = np.concatenate([np.empty((0, (SIDE_PX // CELL_PX) ** 2 + 1), np.float32), *coarse])
+
+    def nearly_hold(self, pixels: Bytes, correlation: float) -> Bools:
+        """Which rows of uint8 [n, px] correlate with one of the references by more than `correlation`."""
+        block = _standardised(pixels)
+        # A bound on each correlation, of a sixteenth of the work; 1e-3 is more than its rounding.
+        rows, candidates = np.nonzero(_coarse(block) @ self._coarse.T > correlation - 1e-3)
+        answer = np.zeros(len(block), np.bool_)
+        if len(rows):
+            rows, candidates = np.unique(rows), np.unique(candidates)
+            exact = block[rows] @ _standardised(self._pixels[candidates]).T
+            answer[rows] = exact.max(axis=1) > correlation
+        return answer
+
+
+def _pixels(faces: LabelledFaces, start: int) -> Bytes:
+    rows = np.arange(start, min(start + BLOCK, len(faces)))
+    return faces.pictures.read(rows, size=SIDE_PX, channels=1).reshape(len(rows), -1)
+
+
+def _standardised(pixels: Bytes) -> Floats:
+    """[n, px] of mean 0 and length 1: the product of two rows is their correlation; 0 for flat pictures."""
+    flat = pixels.astype(np.float32)
+    flat -= flat.mean(axis=1, keepdims=True)
+    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+    return flat
+
+
+def _coarse(standardised: Floats) -> Floats:
+    """[n, px] -> [n, cells + 1], whose products are never below the correlations of the full pictures.
+
+    The means of cells, scaled, are an orthonormal projection P. With r what it leaves of a picture,
+    <x, y> = <Px, Py> + <rx, ry> <= <Px, Py> + |rx| |ry| (Cauchy and Schwarz).
+    """
+    cells = SIDE_PX // CELL_PX
+    grid = standardised.reshape(-1, cells, CELL_PX, cells, CELL_PX).sum(axis=(2, 4)) / CELL_PX
+    projected = grid.reshape(len(standardised), -1)
+    left = np.square(standardised).sum(axis=1) - np.square(projected).sum(axis=1)
+    return np.concatenate([projected, np.sqrt(np.maximum(left, 0))[:, None]], axis=1)

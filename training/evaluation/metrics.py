@@ -1,0 +1,230 @@
+"""Honest figures, each with its sample count and, where it is one number, a 95 % bootstrap interval.
+
+probabilities: float32 [N,C]; labels: int64 [N] in their columns, -1 where a row has none: it is not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.manifest import EMOTIONS, Metric
+from training.datasets.faces import LabelledFaces
+from training.evaluation.predict import Floats, Predictions
+
+Ints = NDArray[np.int64]
+
+BOOTSTRAP_DRAWS = 1000
+BINS = 15
+COVERAGES = tuple(round(share / 20, 2) for share in range(1, 21))
+
+
+def accuracy(probabilities: Floats, labels: Ints) -> Metric:
+    """Share of right answers."""
+    return bootstrapped(_accuracy, probabilities, labels)
+
+
+def mean_class_accuracy(probabilities: Floats, labels: Ints) -> Metric:
+    """Mean over the emotions of the share of each that was found (balanced accuracy)."""
+    return bootstrapped(_mean_recall, probabilities, labels)
+
+
+def macro_f1(probabilities: Floats, labels: Ints) -> Metric:
+    """Mean over the emotions of F1, the harmonic mean of precision and recall."""
+    return bootstrapped(_macro_f1, probabilities, labels)
+
+
+def calibration_error(probabilities: Floats, labels: Ints) -> Metric:
+    """Expected calibration error: see `expected_calibration_error`."""
+    return bootstrapped(expected_calibration_error, probabilities, labels)
+
+
+def figures(
+    predicted: Predictions, rows: LabelledFaces, auxiliary: int, threshold: float
+) -> dict[str, Metric]:
+    """The manifest's figures for one split.
+
+    auxiliary: how many emotions the data set's own labels tell apart beside the served ones, 0 if none.
+    threshold: of the verdict; `coverage` and `selective_accuracy` are measured at it.
+    """
+    probabilities, majority = predicted.probabilities, rows.majority
+    covered, reached = selective(probabilities, majority, threshold)
+    labelled = int((majority >= 0).sum())
+    measured = {
+        "accuracy": accuracy(probabilities, majority),
+        "mean_class_accuracy": mean_class_accuracy(probabilities, majority),
+        "macro_f1": macro_f1(probabilities, majority),
+        "ece": calibration_error(probabilities, majority),
+        "coverage": Metric(value=round(covered, 4), samples=labelled),
+        "selective_accuracy": Metric(value=round(reached, 4), samples=round(covered * labelled)),
+        "selective_accuracy_at_80": Metric(
+            value=round(accuracy_at(probabilities, majority, 0.8), 4), samples=round(0.8 * labelled)
+        ),
+    }
+    if auxiliary:
+        # The served emotions are more than those that the data set's own labels tell apart.
+        measured["original_labels_served_head"] = accuracy(probabilities[:, :auxiliary], rows.labels)
+        measured["original_labels_auxiliary_head"] = accuracy(predicted.auxiliary, rows.labels)
+    return measured
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """One emotion. precision: share that was so of what was called so; recall: share found of what was so."""
+
+    emotion: str
+    precision: float
+    recall: float
+    f1: float
+    samples: int
+
+
+def by_class(probabilities: Floats, labels: Ints) -> list[ClassFigures]:
+    """Figures of each emotion that has a column, in their order; a figure without samples is 0."""
+    confusion = confusion_matrix(probabilities, labels)
+    rows = []
+    for index in range(probabilities.shape[1]):
+        hits, answered, true = confusion[index, index], confusion[:, index].sum(), confusion[index].sum()
+        rows.append(
+            ClassFigures(
+                EMOTIONS[index],
+                precision=_ratio(hits, answered),
+                recall=_ratio(hits, true),
+                f1=_ratio(2 * hits, answered + true),
+                samples=int(true),
+            )
+        )
+    return rows
+
+
+def confusion_matrix(probabilities: Floats, labels: Ints) -> Ints:
+    """Counts [C,C]: rows are labels, columns answers."""
+    probabilities, labels = _labelled(probabilities, labels)
+    classes = probabilities.shape[1]
+    cells = labels * classes + probabilities.argmax(axis=1)
+    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Answers of about one confidence."""
+
+    confidence: float
+    accuracy: float
+    samples: int
+
+
+def reliability(probabilities: Floats, labels: Ints) -> list[Bin]:
+    """The bins of the expected calibration error that hold something, by rising confidence."""
+    probabilities, labels = _labelled(probabilities, labels)
+    confidence, right, bins = _binned(probabilities, labels)
+    return [
+        Bin(float(confidence[bins == b].mean()), float(right[bins == b].mean()), int((bins == b).sum()))
+        for b in np.unique(bins)
+    ]
+
+
+def expected_calibration_error(probabilities: Floats, labels: Ints) -> float:
+    """Mean gap of confidence and accuracy over equal-width bins (Guo et al., 2017); every row has a label."""
+    confidence, right, bins = _binned(probabilities, labels)
+    gaps = np.bincount(bins, weights=right - confidence, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def selective(probabilities: Floats, labels: Ints, threshold: float) -> tuple[float, float]:
+    """(coverage, accuracy) when only confidence of at least `threshold` counts."""
+    probabilities, labels = _labelled(probabilities, labels)
+    certain = probabilities.max(axis=1) >= threshold
+    if not certain.any():
+        return 0.0, 0.0
+    return float(certain.mean()), _accuracy(probabilities[certain], labels[certain])
+
+
+def accuracy_at(probabilities: Floats, labels: Ints, coverage: float) -> float:
+    """Accuracy of the most confident share of rows (El-Yaniv and Wiener, 2010)."""
+    probabilities, labels = _labelled(probabilities, labels)
+    order = np.argsort(-probabilities.max(axis=1), kind="stable")[: max(1, round(coverage * len(labels)))]
+    return _accuracy(probabilities[order], labels[order])
+
+
+@dataclass(frozen=True)
+class ExpertFigures:
+    """One mixture and one emotion. load: share of faces that each expert answered for (they sum to top-k);
+    entropy: mean entropy of the gate's softmax, in nats.
+    """
+
+    emotion: str
+    load: tuple[float, ...]
+    entropy: float
+    samples: int
+
+
+def experts_by_class(predicted: Predictions, labels: Ints, mixture: int) -> list[ExpertFigures]:
+    """Which experts answer for which emotion; empty for networks without experts."""
+    weights, scores = predicted.weights[:, mixture], predicted.scores[:, mixture]
+    if not weights.any():
+        return []
+    entropy = -(scores * np.log(np.maximum(scores, 1e-12))).sum(axis=1)
+    return [
+        ExpertFigures(
+            EMOTIONS[label],
+            load=tuple(round(float(share), 4) for share in (weights[labels == label] > 0).mean(axis=0)),
+            entropy=round(float(entropy[labels == label].mean()), 4),
+            samples=int((labels == label).sum()),
+        )
+        for label in np.unique(labels[labels >= 0])
+    ]
+
+
+def bootstrapped(figure: Callable[[Floats, Ints], float], probabilities: Floats, labels: Ints) -> Metric:
+    """A figure over the labelled rows and its 95 % interval over resampled rows, the same ones every time."""
+    probabilities, labels = _labelled(probabilities, labels)
+    count = len(labels)
+    if not count:
+        return Metric(value=0.0, samples=0)
+    generator = np.random.default_rng(0)
+    draws = [
+        figure(probabilities[chosen], labels[chosen])
+        for chosen in (generator.integers(0, count, count) for _ in range(BOOTSTRAP_DRAWS))
+    ]
+    value = figure(probabilities, labels)
+    # Resampling adds noise and a calibration error adds noise up, so its draws lie too high: take that off.
+    low, high = (np.quantile(draws, [0.025, 0.975]) - (np.mean(draws) - value)).clip(0, 1)
+    return Metric(
+        value=round(value, 4), samples=count, interval=(round(float(low), 4), round(float(high), 4))
+    )
+
+
+def _labelled(probabilities: Floats, labels: Ints) -> tuple[Floats, Ints]:
+    return probabilities[labels >= 0], labels[labels >= 0]
+
+
+def _binned(probabilities: Floats, labels: Ints) -> tuple[Floats, NDArray[np.bool_], Ints]:
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    return confidence, right, np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+
+
+def _accuracy(probabilities: Floats, labels: Ints) -> float:
+    return float((probabilities.argmax(axis=1) == labels).mean())
+
+
+def _mean_recall(probabilities: Floats, labels: Ints) -> float:
+    right = probabilities.argmax(axis=1) == labels
+    return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
+
+
+def _macro_f1(probabilities: Floats, labels: Ints) -> float:
+    answered = probabilities.argmax(axis=1)
+    scores = []
+    for label in np.unique(labels):
+        hits = np.sum((answered == label) & (labels == label))
+        scores.append(2 * hits / (np.sum(answered == label) + np.sum(labels == label)))
+    return float(np.mean(scores))
+
+
+def _ratio(part: float, whole: float) -> float:
+    return round(float(part / whole), 4) if whole else 0.0

@@ -1,0 +1,180 @@
+"""The pictures of a report, in colours that colour-blind readers tell apart (Okabe and Ito)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from service.manifest import EMOTIONS
+from training.datasets.faces import LabelledFaces
+from training.evaluation.predict import Predictions
+from training.models import Network
+
+if TYPE_CHECKING:
+    from training.evaluation.report import Report
+
+BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#777777"
+DPI = 110
+FAILURES = 32
+
+
+def draw(report: Report, out: Path) -> list[Path]:
+    """Write every picture that the report has figures for, and return their paths."""
+    drawn = {
+        "confusion.png": _confusion(report),
+        "reliability.png": _reliability(report),
+        "coverage.png": _coverage(report),
+        "recall.png": _recall(report),
+    }
+    if any(report.experts):
+        drawn["experts.png"] = _experts(report)
+    if report.robustness:
+        drawn["robustness.png"] = _robustness(report)
+    for name, figure in drawn.items():
+        figure.savefig(out / name, dpi=DPI)
+    return [out / name for name in drawn]
+
+
+def _confusion(report: Report) -> Figure:
+    counts = np.array(report.confusion)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    names = EMOTIONS[: len(counts)]
+    figure = Figure(figsize=(7.5, 6.8), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(counts.shape):
+        axes.text(
+            column,
+            row,
+            f"{shares[row, column]:.0%}\n{counts[row, column]}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if shares[row, column] > 0.55 else "black",
+        )
+    axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
+    axes.set_yticks(range(len(names)), [f"{n} ({c})" for n, c in zip(names, counts.sum(axis=1), strict=True)])
+    axes.set(xlabel="answer", ylabel="label", title=f"{report.dataset}, {report.split}: share of each label")
+    return figure
+
+
+def _reliability(report: Report) -> Figure:
+    figure = Figure(figsize=(5.2, 5.6), layout="constrained")
+    top, bottom = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    confidence = [b.confidence for b in report.reliability]
+    top.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="as confident as right")
+    top.plot(confidence, [b.accuracy for b in report.reliability], color=BLUE, marker="o", label="measured")
+    top.axvline(report.threshold, color=ORANGE, linewidth=1, label=f"certain from {report.threshold:.2f}")
+    top.set(ylabel="accuracy", ylim=(0, 1.02), title=f"reliability, ECE {report.figures['ece'].value:.3f}")
+    top.legend(loc="upper left", fontsize=8)
+    bottom.bar(confidence, [b.samples for b in report.reliability], width=0.05, color=BLUE)
+    bottom.set(xlabel="confidence", ylabel="faces", xlim=(0, 1.02))
+    _grid(top, bottom)
+    return figure
+
+
+def _coverage(report: Report) -> Figure:
+    figure = Figure(figsize=(5.6, 4), layout="constrained")
+    axes = figure.subplots()
+    shares = [float(share) for share in report.accuracy_at_coverage]
+    axes.plot(shares, list(report.accuracy_at_coverage.values()), color=BLUE, marker="o", markersize=3)
+    covered, reached = report.figures["coverage"].value, report.figures["selective_accuracy"].value
+    axes.plot([covered], [reached], color=ORANGE, marker="D", linestyle="", label="the verdict's threshold")
+    axes.set(
+        xlabel="share of faces answered, surest first", ylabel="accuracy", title="accuracy against coverage"
+    )
+    axes.legend(fontsize=8)
+    _grid(axes)
+    return figure
+
+
+def _recall(report: Report) -> Figure:
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
+    names = [c.emotion for c in report.by_class]
+    recall = np.array([c.recall for c in report.by_class])
+    samples = np.array([max(c.samples, 1) for c in report.by_class])
+    # Wilson's interval: a normal one is wrong for few samples.
+    centre = (recall + 1.92 / samples) / (1 + 3.84 / samples)
+    half = 1.96 / (1 + 3.84 / samples) * np.sqrt(recall * (1 - recall) / samples + 0.96 / samples**2)
+    errors = np.clip([recall - centre + half, centre + half - recall], 0, 1)
+    axes.bar(names, recall, color=BLUE, yerr=errors, ecolor="black", capsize=3)
+    axes.set(ylabel="share found (recall)", ylim=(0, 1.02), title="by emotion, with 95 % intervals")
+    axes.set_xticks(range(len(names)), [f"{c.emotion}\nn={c.samples}" for c in report.by_class], fontsize=8)
+    _grid(axes)
+    return figure
+
+
+def _experts(report: Report) -> Figure:
+    figure = Figure(figsize=(8, 3.8), layout="constrained")
+    titles = ("large kernels", "fused")
+    for axes, experts, title in zip(figure.subplots(1, 2), report.experts, titles, strict=True):
+        load = np.array([e.load for e in experts])
+        axes.imshow(load, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for row, column in np.ndindex(load.shape):
+            colour = "white" if load[row, column] > 0.55 else "black"
+            axes.text(
+                column, row, f"{load[row, column]:.0%}", ha="center", va="center", color=colour, fontsize=8
+            )
+        axes.set_xticks(range(load.shape[1]), [f"expert {n + 1}" for n in range(load.shape[1])], fontsize=8)
+        axes.set_yticks(range(len(experts)), [e.emotion for e in experts], fontsize=8)
+        axes.set_title(f"{title}: share of faces that an expert answers for", fontsize=9)
+    return figure
+
+
+def _robustness(report: Report) -> Figure:
+    harms = list(dict.fromkeys(e.harm for e in report.robustness))
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    for axes, harm in zip(figure.subplots(2, 4, sharey=True).flat, harms, strict=True):
+        rows = [e for e in report.robustness if e.harm == harm]
+        axes.axhline(
+            report.figures["accuracy"].value, color=GREY, linestyle="--", linewidth=1, label="unharmed"
+        )
+        axes.plot(range(5), [e.accuracy.value for e in rows], color=BLUE, marker="o", label="accuracy")
+        axes.plot(range(5), [e.certain for e in rows], color=ORANGE, marker="s", label="share certain")
+        axes.plot(
+            range(5),
+            [e.certain_accuracy for e in rows],
+            color=GREEN,
+            marker="^",
+            label="accuracy of the certain",
+        )
+        axes.set_xticks(range(5), [f"{e.strength:g}" for e in rows], fontsize=8)
+        axes.set_title(harm, fontsize=10)
+        axes.set_xlabel(rows[0].unit, fontsize=8)
+        axes.set_ylim(0, 1.02)
+        _grid(axes)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    return figure
+
+
+def draw_failures(predicted: Predictions, rows: LabelledFaces, network: Network, path: Path) -> Path:
+    """The most confident wrong answers."""
+    confidence, answers = predicted.probabilities.max(axis=1), predicted.probabilities.argmax(axis=1)
+    wrong = np.flatnonzero((rows.majority >= 0) & (answers != rows.majority))
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:FAILURES]
+    figure = Figure(figsize=(12, 7.6), layout="constrained")
+    grid = figure.subplots(4, 8)
+    for axes in grid.flat:
+        axes.axis("off")
+    if len(worst):
+        pixels = rows.pictures.read(worst, size=network.size, channels=network.channels)
+        for axes, row, image in zip(grid.flat, worst, pixels, strict=False):
+            axes.imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=255)
+            axes.set_title(
+                f"{EMOTIONS[rows.majority[row]]}, taken for\n"
+                f"{EMOTIONS[answers[row]]} ({confidence[row]:.0%})",
+                fontsize=8,
+            )
+    figure.savefig(path, dpi=DPI)
+    return path
+
+
+def _grid(*several: Axes) -> None:
+    for axes in several:
+        axes.grid(alpha=0.3)
+        axes.set_axisbelow(True)

@@ -1,0 +1,275 @@
+"""A network's report on one test split: JSON, Markdown and pictures."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from service.manifest import Metric
+from training.calibrate import choose_threshold, fit_temperature
+from training.checkpoint import Trained, load_trained
+from training.datasets import DatasetKind, load
+from training.datasets.faces import Dataset, LabelledFaces
+from training.datasets.splits import without_copies_of
+from training.evaluation import metrics, plots, robustness
+from training.evaluation.metrics import Bin, ClassFigures, ExpertFigures
+from training.evaluation.predict import Predictions, predict
+from training.evaluation.robustness import Endured
+from training.train import training_rows
+
+SELECTIVE_ACCURACY = 0.9
+AGREEMENT = (0.0, 0.6, 0.8, 1.01)
+
+
+@dataclass(frozen=True)
+class Subgroup:
+    """Test rows that have something measurable in common."""
+
+    name: str
+    accuracy: Metric
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that `report.json` holds; figures are of the served head unless they say otherwise."""
+
+    network: str
+    dataset: str
+    split: str
+    samples: int
+    temperature: float
+    threshold: float
+    figures: dict[str, Metric]
+    figures_with_flip: dict[str, Metric]
+    figures_without_copies: dict[str, Metric]
+    ece_uncalibrated: Metric
+    by_class: list[ClassFigures]
+    confusion: list[list[int]]
+    by_class_auxiliary: list[ClassFigures]
+    reliability: list[Bin]
+    accuracy_at_coverage: dict[str, float]
+    experts: list[list[ExpertFigures]]
+    subgroups: list[Subgroup]
+    robustness: list[Endured]
+
+
+def evaluate_run(
+    run: Path,
+    data: Path,
+    out: Path,
+    *,
+    kind: str | None = None,
+    split: str | None = None,
+    robust: bool = True,
+    gallery: bool = False,
+    skip_bad: bool = False,
+) -> list[Path]:
+    """Measure a checkpoint on a test split, and return the paths of what was written into `out`.
+
+    Temperature and threshold come from validation rows, carved as training carves them. kind: the data set's,
+    by default the run's. split: by its name, by default the first. gallery: pictures of failures too; they
+    show the data set's faces, which few licences allow to be passed on.
+    Raises `ValueError` when there is no such split.
+    """
+    trained = load_trained(run)
+    dataset = load(cast(DatasetKind, kind or trained.config.dataset), data, skip_bad=skip_bad)
+    names = list(dataset.tests)
+    split = split or next(iter(names), None)
+    if split not in dataset.tests:
+        raise ValueError(f"no split {split!r}; {dataset.name} has {', '.join(names) or 'no test split'}")
+    _, held_out = training_rows(dataset, trained.config)
+    validated = predict(trained.network, held_out)
+    temperature = fit_temperature(validated.logits, held_out.majority)
+    calibrated = predict(trained.network, held_out, temperature=temperature)
+    threshold = choose_threshold(calibrated.probabilities, held_out.majority, SELECTIVE_ACCURACY)
+
+    rows = dataset.tests[split]
+    predicted = predict(trained.network, rows, temperature=temperature)
+    report = make_report(trained, dataset, split, predicted, temperature, threshold, robust=robust)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.json").write_bytes(TypeAdapter(Report).dump_json(report, indent=1))
+    pictures = plots.draw(report, out)
+    if gallery:
+        pictures.append(plots.draw_failures(predicted, rows, trained.network, out / "failures.png"))
+    (out / "report.md").write_text(markdown(report, pictures))
+    return [out / "report.json", out / "report.md", *pictures]
+
+
+def make_report(
+    trained: Trained,
+    dataset: Dataset,
+    split: str,
+    predicted: Predictions,
+    temperature: float,
+    threshold: float,
+    *,
+    robust: bool,
+) -> Report:
+    """predicted: the network's answers for the split's rows at that temperature."""
+    network, rows = trained.network, dataset.tests[split]
+    answers, labels = predicted.probabilities, rows.majority
+    auxiliary = len(trained.auxiliary) if dataset.auxiliary else 0
+    alone = without_copies_of(rows, dataset.training)
+    flipped = predict(network, rows, temperature=temperature, flip=True)
+    kept = predict(network, alone, temperature=temperature)
+    uncalibrated = predict(network, rows).probabilities
+    return Report(
+        network=trained.config.network.name,
+        dataset=dataset.name,
+        split=split,
+        samples=len(rows),
+        temperature=temperature,
+        threshold=threshold,
+        figures=metrics.figures(predicted, rows, auxiliary, threshold),
+        figures_with_flip=metrics.figures(flipped, rows, auxiliary, threshold),
+        figures_without_copies=metrics.figures(kept, alone, auxiliary, threshold),
+        ece_uncalibrated=metrics.calibration_error(uncalibrated, labels),
+        by_class=metrics.by_class(answers, labels),
+        confusion=metrics.confusion_matrix(answers, labels).tolist(),
+        by_class_auxiliary=metrics.by_class(predicted.auxiliary, rows.labels) if auxiliary else [],
+        reliability=metrics.reliability(answers, labels),
+        accuracy_at_coverage={
+            f"{share:.2f}": round(metrics.accuracy_at(answers, labels, share), 4)
+            for share in metrics.COVERAGES
+        },
+        experts=[metrics.experts_by_class(predicted, labels, mixture) for mixture in (0, 1)],
+        subgroups=subgroups(answers, rows),
+        robustness=robustness.measure(network, rows, temperature=temperature, threshold=threshold)
+        if robust
+        else [],
+    )
+
+
+def subgroups(answers: NDArray[np.float32], rows: LabelledFaces) -> list[Subgroup]:
+    """What can be measured from the images and the votes themselves; few data sets say who is shown.
+
+    Thirds by light, contrast and sharpness, and how far the annotators agreed.
+    """
+    pixels = rows.pictures.read(np.arange(len(rows)), size=48, channels=1)[:, 0].astype(np.float32)
+    laplacian = (
+        4 * pixels[:, 1:-1, 1:-1]
+        - pixels[:, :-2, 1:-1]
+        - pixels[:, 2:, 1:-1]
+        - pixels[:, 1:-1, :-2]
+        - pixels[:, 1:-1, 2:]
+    )
+    measured = {
+        "light": pixels.mean(axis=(1, 2)),
+        "contrast": pixels.std(axis=(1, 2)),
+        "sharpness": laplacian.var(axis=(1, 2)),
+    }
+    found = []
+    for name, values in measured.items():
+        third, two_thirds = np.quantile(values, [1 / 3, 2 / 3])
+        parts = {
+            "least": values < third,
+            "middle": (values >= third) & (values < two_thirds),
+            "most": values >= two_thirds,
+        }
+        found += [
+            Subgroup(f"{name}: {part}", metrics.accuracy(answers[inside], rows.majority[inside]))
+            for part, inside in parts.items()
+        ]
+    agreement = rows.distributions.max(axis=1)
+    for low, high in pairwise(AGREEMENT):
+        inside = (agreement >= low) & (agreement < high) & (rows.majority >= 0)
+        if inside.any() and not inside[rows.majority >= 0].all():
+            found.append(
+                Subgroup(
+                    f"annotators' agreement: {low:.0%} to {min(high, 1):.0%}",
+                    metrics.accuracy(answers[inside], rows.majority[inside]),
+                )
+            )
+    return found
+
+
+def markdown(report: Report, pictures: list[Path]) -> str:
+    """The report as a page, pictures by their file names."""
+    three = (report.figures, report.figures_with_flip, report.figures_without_copies)
+    lines = [
+        f"# {report.network} on {report.dataset}, {report.split}",
+        "",
+        f"{report.samples} images. Temperature {report.temperature} and threshold {report.threshold} "
+        "were chosen on validation rows. Intervals are 95 % by bootstrap.",
+        "",
+        *_table(
+            ("figure", "as served", "with flip averaging", "without copies in the training split"),
+            [(name, *(_shown(column[name]) for column in three)) for name in report.figures],
+        ),
+        f"Expected calibration error before the temperature: {_shown(report.ece_uncalibrated)}",
+        "",
+        "## By emotion",
+        "",
+        *_table(
+            ("emotion", "precision", "recall", "F1", "n"),
+            [
+                (c.emotion, f"{c.precision:.3f}", f"{c.recall:.3f}", f"{c.f1:.3f}", c.samples)
+                for c in report.by_class
+            ],
+        ),
+    ]
+    if report.by_class_auxiliary:
+        lines += ["The auxiliary head, on the data set's own labels:", ""]
+        lines += _table(
+            ("emotion", "precision", "recall", "F1", "n"),
+            [
+                (c.emotion, f"{c.precision:.3f}", f"{c.recall:.3f}", f"{c.f1:.3f}", c.samples)
+                for c in report.by_class_auxiliary
+            ],
+        )
+    lines += ["## By what can be measured in the images", ""]
+    lines += _table(("group", "accuracy"), [(g.name, _shown(g.accuracy)) for g in report.subgroups])
+    lines += ["Age, sex, skin tone and culture could not be measured: the data set does not say.", ""]
+    for mixture, experts in zip(("large kernels", "fused"), report.experts, strict=True):
+        if experts:
+            lines += [f"## Experts: {mixture}", ""]
+            header = (
+                "emotion",
+                *(f"expert {n + 1}" for n in range(len(experts[0].load))),
+                "gate entropy",
+                "n",
+            )
+            lines += _table(
+                header,
+                [
+                    (e.emotion, *(f"{share:.2f}" for share in e.load), f"{e.entropy:.2f}", e.samples)
+                    for e in experts
+                ],
+            )
+    if report.robustness:
+        lines += ["## Robustness", ""]
+        lines += _table(
+            ("harm", "strength", "accuracy", "certain", "accuracy of the certain"),
+            [
+                (
+                    e.harm,
+                    f"{e.strength:g} ({e.unit})",
+                    _shown(e.accuracy),
+                    f"{e.certain:.1%}",
+                    f"{e.certain_accuracy:.1%}",
+                )
+                for e in report.robustness
+            ],
+        )
+    lines += [f"![{path.stem}]({path.name})" for path in pictures]
+    return "\n".join(lines) + "\n"
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
+    return [
+        f"| {' | '.join(header)} |",
+        "|" + "---|" * len(header),
+        *(f"| {' | '.join(str(cell) for cell in row)} |" for row in rows),
+        "",
+    ]
+
+
+def _shown(metric: Metric) -> str:
+    interval = "" if metric.interval is None else f" [{metric.interval[0]:.3f}, {metric.interval[1]:.3f}]"
+    return f"{metric.value:.3f}{interval} n={metric.samples}"

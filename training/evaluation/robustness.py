@@ -1,0 +1,161 @@
+"""How a network bears worse pictures: eight kinds of harm at five strengths each.
+
+Lengths are shares of the image's side, so that networks of different input sizes meet the same harm.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from kornia.filters import gaussian_blur2d, motion_blur
+from kornia.geometry.transform import rotate
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from service.manifest import Metric
+from training.datasets.faces import LabelledFaces
+from training.evaluation.metrics import accuracy, selective
+from training.evaluation.predict import predict
+from training.models import Network
+
+
+@dataclass(frozen=True)
+class Harm:
+    """apply: (images float [N,C,S,S] in [0, 1], strength) -> the same shape; unit: what strengths are in."""
+
+    name: str
+    unit: str
+    strengths: tuple[float, float, float, float, float]
+    apply: Callable[[Tensor, float], Tensor]
+
+
+@dataclass(frozen=True)
+class Endured:
+    """What is left under one harm: accuracy, and the share of answers at or above the verdict's threshold."""
+
+    harm: str
+    unit: str
+    strength: float
+    accuracy: Metric
+    certain: float
+    certain_accuracy: float
+
+
+def measure(
+    network: Network,
+    faces: LabelledFaces,
+    *,
+    temperature: float,
+    threshold: float,
+    limit: int | None = None,
+    device: torch.device | None = None,
+) -> list[Endured]:
+    """The whole table, on all faces or on `limit` of them, the same ones every time."""
+    labelled = np.flatnonzero(faces.majority >= 0)
+    if limit is not None and limit < len(labelled):
+        labelled = np.sort(np.random.default_rng(0).permutation(labelled)[:limit])
+    rows = faces.rows(labelled)
+    table = []
+    for harm in HARMS:
+        for strength in harm.strengths:
+            torch.manual_seed(0)
+            predicted = predict(
+                network,
+                rows,
+                temperature=temperature,
+                device=device,
+                change=lambda images, harm=harm, strength=strength: harm.apply(images, strength),  # type: ignore[misc]
+            )
+            covered, reached = selective(predicted.probabilities, rows.majority, threshold)
+            table.append(
+                Endured(
+                    harm.name,
+                    harm.unit,
+                    strength,
+                    accuracy(predicted.probabilities, rows.majority),
+                    round(covered, 4),
+                    round(reached, 4),
+                )
+            )
+    return table
+
+
+def blur(images: Tensor, sigma: float) -> Tensor:
+    deviation = sigma * images.shape[3]
+    kernel = 2 * int(np.ceil(3 * deviation)) + 1
+    blurred: Tensor = gaussian_blur2d(
+        images, (kernel, kernel), (deviation, deviation), border_type="replicate"
+    )
+    return blurred
+
+
+def shake(images: Tensor, length: float) -> Tensor:
+    kernel = 2 * (round(length * images.shape[3]) // 2) + 1
+    shaken: Tensor = motion_blur(images, max(kernel, 3), 30.0, 0.0, border_type="replicate")
+    return shaken
+
+
+def noise(images: Tensor, deviation: float) -> Tensor:
+    return (images + deviation * torch.randn_like(images)).clamp(0, 1)
+
+
+def jpeg(images: Tensor, quality: float) -> Tensor:
+    """Pillow's encoder: it is what makes the JPEGs that arrive."""
+    pixels = (images * 255).round().byte().cpu().numpy()
+    decoded = []
+    for image in pixels:
+        stored = io.BytesIO()
+        Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(
+            stored, "JPEG", quality=int(quality)
+        )
+        array = np.asarray(Image.open(stored))
+        decoded.append(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
+    return torch.from_numpy(np.stack(decoded)).to(images.device).float() / 255
+
+
+def darken(images: Tensor, light: float) -> Tensor:
+    """Less light and the sensor's noise, which does not become less; 256 steps of grey as in a file."""
+    dark = images * light + 0.01 * torch.randn_like(images)
+    return (dark.clamp(0, 1) * 255).round() / 255
+
+
+def cover(images: Tensor, share: float) -> Tensor:
+    """A grey square of a share of the area, somewhere else in each image."""
+    count, _, side, _ = images.shape
+    length = round(share**0.5 * side)
+    corner = torch.randint(0, side - length + 1, (2, count, 1, 1), device=images.device)
+    ticks = torch.arange(side, device=images.device)
+    down, across = ticks.view(1, side, 1), ticks.view(1, 1, side)
+    inside = (down >= corner[0]) & (down < corner[0] + length)
+    inside = inside & (across >= corner[1]) & (across < corner[1] + length)
+    return torch.where(inside.unsqueeze(1), 0.5, images)
+
+
+def turn(images: Tensor, degrees: float) -> Tensor:
+    """Half of the images to each side."""
+    side = torch.where(torch.arange(len(images), device=images.device) % 2 == 0, 1.0, -1.0)
+    turned: Tensor = rotate(images, degrees * side, padding_mode="border")
+    return turned
+
+
+def shrink(images: Tensor, side: float) -> Tensor:
+    """Down to `side` px and up again, as a distant face is enlarged by the gateway's crop."""
+    small = functional.interpolate(images, size=(int(side), int(side)), mode="bilinear", antialias=True)
+    return functional.interpolate(small, size=images.shape[2:], mode="bilinear").clamp(0, 1)
+
+
+HARMS = (
+    Harm("blur", "sigma, share of the side", (0.01, 0.02, 0.03, 0.045, 0.06), blur),
+    Harm("motion blur", "length, share of the side", (0.06, 0.1, 0.15, 0.2, 0.27), shake),
+    Harm("noise", "standard deviation", (0.02, 0.05, 0.1, 0.15, 0.2), noise),
+    Harm("JPEG", "quality", (50, 30, 20, 10, 5), jpeg),
+    Harm("darkness", "share of the light", (0.5, 0.25, 0.12, 0.06, 0.03), darken),
+    Harm("occlusion", "share of the area", (0.05, 0.1, 0.2, 0.3, 0.4), cover),
+    Harm("rotation", "degrees", (5, 10, 20, 30, 45), turn),
+    Harm("low resolution", "px a side", (32, 24, 16, 12, 8), shrink),
+)

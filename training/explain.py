@@ -1,0 +1,101 @@
+"""Which parts of a face spoke for its emotion: class-activation heatmaps by Captum.
+
+Grad-CAM (Selvaraju et al., 2017) weighs the last feature maps of the backbone by what the answer's logit
+gains from them. It shows where the network looked, not why; at 48 px its maps have 6 x 6 cells.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from captum.attr import LayerAttribution, LayerGradCam
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from service.manifest import read_manifest, verified_model_path
+from service.settings import Settings
+from service.vision.align import align_faces
+from service.vision.decode import decode
+from training.checkpoint import Trained, load_trained
+from training.datasets.faces import PixelPictures
+from training.framing import FaceDetector
+from training.models import Network
+
+MIN_FACE_PX, CONFIDENCE = 32.0, 0.9
+MAX_FACES = 16
+PIXEL_LIMIT = 50_000_000
+
+
+def heatmaps(network: Network, faces: NDArray[np.uint8], emotions: list[int]) -> NDArray[np.float32]:
+    """What spoke for each face's emotion: uint8 [N,channels,S,S] -> float32 [N,S,S], at most 1."""
+    network.eval()
+    images = torch.from_numpy(faces).float() / 255
+
+    def logits(images: Tensor) -> Tensor:
+        answered: Tensor = network(images).logits
+        return answered
+
+    maps = LayerGradCam(logits, last_feature_maps(network)).attribute(
+        images.requires_grad_(), target=torch.tensor(emotions), relu_attributions=True
+    )
+    enlarged = LayerAttribution.interpolate(maps, images.shape[2:], interpolate_mode="bilinear")[:, 0]
+    peak = enlarged.amax(dim=(1, 2), keepdim=True).clamp(min=1e-9)
+    scaled: NDArray[np.float32] = (enlarged / peak).detach().numpy()
+    return scaled
+
+
+def last_feature_maps(network: Network) -> nn.Module:
+    """The last stage of the backbone that still has positions."""
+    backbone = network.get_submodule("backbone")
+    stages = [
+        stage for stage in backbone.children() if any(isinstance(m, nn.Conv2d) for m in stage.modules())
+    ]
+    return stages[-1]
+
+
+def explain_photo(run: Path, photo: Path, out: Path, repository: Path) -> Path:
+    """Every face of a photo, cut as the gateway cuts it, beside what spoke for its emotion; written to `out`.
+
+    The crop is that of the repository's classifier. Raises `ValueError` when the photo shows no face, and
+    `service.errors.InvalidImage` when it is no image.
+    """
+    trained, settings = load_trained(run), Settings()
+    classifier = read_manifest(repository, settings.classifier)
+    detector = FaceDetector(verified_model_path(repository, read_manifest(repository, settings.detector)))
+    image = decode(photo.read_bytes(), pixel_limit=PIXEL_LIMIT)
+    found = detector.landmarks(image, MIN_FACE_PX, CONFIDENCE)
+    if not len(found) or classifier.input is None:
+        raise ValueError(f"{photo} shows no face")
+    aligned = align_faces(image, found[:MAX_FACES], classifier.input.crop, trained.network.size)
+    _draw(trained, aligned, out)
+    return out
+
+
+def _draw(trained: Trained, aligned: NDArray[np.uint8], out: Path) -> None:
+    """aligned: uint8 [N,3,S,S] RGB."""
+    network = trained.network
+    faces = PixelPictures(aligned.transpose(0, 2, 3, 1))
+    pixels = faces.read(np.arange(len(faces)), size=network.size, channels=network.channels)
+    with torch.no_grad():
+        probabilities = torch.softmax(network(torch.from_numpy(pixels).float() / 255).logits, dim=1).numpy()
+    answers = probabilities.argmax(axis=1)
+    maps = heatmaps(network, pixels, answers.tolist())
+    figure = Figure(figsize=(5.4, 2.5 * len(aligned)), layout="constrained")
+    for axes, face, spoke, row in zip(
+        figure.subplots(len(aligned), 3, squeeze=False), aligned, maps, probabilities, strict=True
+    ):
+        picture = face.transpose(1, 2, 0)
+        axes[0].imshow(picture)
+        axes[1].imshow(picture)
+        axes[1].imshow(spoke, cmap="inferno", alpha=0.55, vmin=0, vmax=1)
+        for plain in axes[:2]:
+            plain.axis("off")
+        order = np.argsort(row)[-4:]
+        axes[2].barh([trained.served[index] for index in order], row[order], color="#0072b2")
+        axes[2].set_xlim(0, 1)
+        axes[2].tick_params(labelsize=7)
+        axes[0].set_title(f"{trained.served[row.argmax()]} {row.max():.0%}", fontsize=9)
+    figure.savefig(out, dpi=110)

@@ -1,0 +1,103 @@
+"""What a network is trained for: the served head, the auxiliary head, the experts' balance, a teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.config import LossConfig
+from training.models import Outputs
+from training.models.mixture import load_balancing_loss
+
+
+@dataclass(frozen=True)
+class Batch:
+    """On the device. images: float [N,channels,size,size] in [0, 1].
+
+    served: float [N,C] and auxiliary: float [N,A], what each head is to answer, as distributions; rows of
+    zeros where there is nothing to learn.
+    """
+
+    images: Tensor
+    served: Tensor
+    auxiliary: Tensor
+
+
+class Objective(nn.Module):
+    """(outputs, batch) -> loss, a scalar.
+
+    counts: [C] how much of each emotion the training rows hold; for the rebalancing losses. teacher: a
+    network with the same heads and input, in eval mode; needed if and only if `config.distillation` is not 0.
+    """
+
+    counts: Tensor
+
+    def __init__(self, config: LossConfig, counts: Tensor, teacher: nn.Module | None = None) -> None:
+        super().__init__()
+        if (teacher is not None) != (config.distillation > 0):
+            raise ValueError("a teacher and loss.distillation above 0 need each other")
+        self.config = config
+        self.teacher = teacher
+        self.register_buffer("counts", counts.float())
+
+    def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
+        config = self.config
+        logits, weights = outputs.logits, None
+        if config.rebalancing == "logit_adjusted":
+            prior = self.counts.clamp(min=1) / self.counts.clamp(min=1).sum()
+            logits = logits + config.logit_adjustment * prior.log()
+        if config.rebalancing == "class_balanced":
+            weights = class_balanced_weights(self.counts, config.class_balanced_beta)
+        loss = soft_cross_entropy(logits, smoothed(batch.served, config.label_smoothing), weights)
+        loss = loss + config.auxiliary * soft_cross_entropy(
+            outputs.auxiliary, smoothed(batch.auxiliary, config.auxiliary_label_smoothing)
+        )
+        if self.teacher is not None:
+            with torch.no_grad():
+                taught: Outputs = self.teacher(batch.images)
+            followed = soft_divergence(outputs.logits, taught.logits, config.distillation_temperature)
+            followed = followed + config.auxiliary * soft_divergence(
+                outputs.auxiliary, taught.auxiliary, config.distillation_temperature
+            )
+            loss = (1 - config.distillation) * loss + config.distillation * followed
+        if config.load_balancing:
+            for mixture in range(outputs.weights.shape[1]):
+                loss = loss + config.load_balancing * load_balancing_loss(
+                    outputs.weights[:, mixture], outputs.scores[:, mixture]
+                )
+        return loss
+
+
+def smoothed(targets: Tensor, smoothing: float) -> Tensor:
+    """Label smoothing (Szegedy et al., 2016) of distributions [N,C]; zero rows stay zero."""
+    if not smoothing or not targets.shape[1]:
+        return targets
+    return (1 - smoothing) * targets + smoothing * targets.sum(dim=1, keepdim=True) / targets.shape[1]
+
+
+def soft_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy to distributions [N,C] over the rows that have one; weights: [C] per class."""
+    if weights is not None:
+        targets = targets * weights
+    return -(targets * functional.log_softmax(logits, dim=1)).sum() / targets.sum().clamp(min=1)
+
+
+def soft_divergence(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """Kullback-Leibler divergence from a teacher at a temperature, scaled up as its gradients shrink."""
+    if not logits.shape[1]:
+        return logits.sum()
+    return temperature**2 * functional.kl_div(
+        functional.log_softmax(logits / temperature, dim=1),
+        functional.log_softmax(taught / temperature, dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+
+
+def class_balanced_weights(counts: Tensor, beta: float) -> Tensor:
+    """Inverse effective numbers (Cui et al., 2019), scaled to a mean of 1 over training rows. [C] -> [C]."""
+    weights = (1 - beta) / (1 - beta ** counts.clamp(min=1))
+    return weights * counts.sum() / (weights * counts).sum()

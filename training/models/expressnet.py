@@ -1,0 +1,79 @@
+"""`expressnet`: the sibling without experts. Residual blocks, attention, and several kernel sizes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from training.models.blocks import ConvNormAct, Residual
+from training.models.outputs import Network, Outputs, head
+
+
+class MultiScale(nn.Module):
+    """Kernels 3, 5 and 7 side by side, joined and halved: [N,C,H,W] -> [N,channels_out,H/2,W/2]."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            ConvNormAct(channels_in, channels_out // 2, kernel, stride=2) for kernel in (3, 5, 7)
+        )
+        self.join = ConvNormAct(3 * (channels_out // 2), channels_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        joined: Tensor = self.join(torch.cat([branch(x) for branch in self.branches], dim=1))
+        return joined
+
+
+class ExpressNet(Network):
+    """images: float [N,3,96,96] RGB in [0, 1] -> `Outputs`, its gates zero: there are no experts.
+
+    Every stage of residual blocks ends in channel and spatial attention; the head sees the last two stages,
+    so that fine and coarse features both count.
+    """
+
+    size = 96
+    channels = 3
+
+    def __init__(
+        self,
+        *,
+        classes: int = 8,
+        auxiliary_classes: int = 0,
+        width: int = 32,
+        depths: Sequence[int] = (1, 2, 2, 2),
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__()
+        self.stem = MultiScale(3, width)
+        stages: list[nn.Module] = []
+        channels = width
+        for index, depth in enumerate(depths):
+            widened = width << index
+            stages.append(
+                nn.Sequential(
+                    *(
+                        Residual(
+                            channels if block == 0 else widened,
+                            widened,
+                            stride=2 if index and block == 0 else 1,
+                            attention=block == depth - 1,
+                        )
+                        for block in range(depth)
+                    )
+                )
+            )
+            channels = widened
+        self.backbone = nn.Sequential(*stages[:-1])
+        self.last = stages[-1]
+        self.dropout = nn.Dropout(dropout)
+        self.head = head(channels + channels // 2, classes)
+        self.auxiliary_head = head(channels + channels // 2, auxiliary_classes)
+
+    def forward(self, images: Tensor) -> Outputs:
+        fine = self.backbone(self.stem(images))
+        coarse = self.last(fine)
+        features = self.dropout(torch.cat([fine.mean(dim=(2, 3)), coarse.mean(dim=(2, 3))], dim=1))
+        gates = torch.zeros(len(images), 2, 4, device=images.device)
+        return Outputs(self.head(features), self.auxiliary_head(features), gates, gates)

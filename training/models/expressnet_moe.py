@@ -1,0 +1,93 @@
+"""`expressnet_moe`: ExpressNet-MoE (arXiv 2510.13493), layer by layer as its authors' notebooks build it."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from training.models.mixture import MixtureOfExperts
+from training.models.outputs import Network, Outputs, head
+from training.models.resnet import ResNet50
+from training.models.spectral import SameConv2d, for_inference
+
+FEATURES = 512
+# Channels and kernels, from the input on.
+GLOBAL_LAYERS = ((8, 75), (16, 50), (32, 25), (64, 15), (128, 9), (256, 3))
+LOCAL_LAYERS = ((16, 15), (32, 7), (64, 5), (128, 3), (256, 3))
+
+
+class Extractor(nn.Sequential):
+    """Convolution, ReLU, dropout, batch norm per layer, halving between: [N,3,S,S] -> [N,256,S',S']."""
+
+    def __init__(self, layers: tuple[tuple[int, int], ...]) -> None:
+        modules: list[nn.Module] = []
+        channels = 3
+        for index, (width, kernel) in enumerate(layers):
+            if index:
+                modules.append(nn.MaxPool2d(2))
+            # Keras' batch norm: epsilon 1e-3, averages that keep 0.99 of the past.
+            modules += [
+                SameConv2d(channels, width, kernel),
+                nn.ReLU(),
+                nn.Dropout(0.1),
+                nn.BatchNorm2d(width, eps=1e-3, momentum=0.01),
+            ]
+            channels = width
+        super().__init__(*modules)
+
+
+class ExpressNetMoE(Network):
+    """The paper's network. images: float [N,3,224,224] RGB in [0, 1] -> `Outputs`.
+
+    One mixture sees the global features (kernels 75 to 3), the other the local ones (15 to 3) fused with
+    ResNet-50's, and the head sees both answers. The authors do not renormalise the gate's surviving weights.
+    """
+
+    size = 224
+    channels = 3
+
+    def __init__(self, *, classes: int = 8, auxiliary_classes: int = 0, renormalise: bool = False) -> None:
+        super().__init__()
+        self.large = Extractor(GLOBAL_LAYERS)
+        self.project_large = nn.Sequential(
+            nn.Flatten(), nn.Linear(7 * 7 * 256, FEATURES), nn.ReLU(), nn.Dropout(0.5)
+        )
+        self.small = Extractor(LOCAL_LAYERS)
+        self.backbone = ResNet50()
+        self.backbone_dropout = nn.Dropout(0.5)
+        self.fuse = nn.Sequential(nn.Linear(256 + ResNet50.features, FEATURES), nn.ReLU(), nn.Dropout(0.5))
+        self.mixture_global = MixtureOfExperts(FEATURES, FEATURES, renormalise=renormalise)
+        self.mixture_fused = MixtureOfExperts(FEATURES, FEATURES, renormalise=renormalise)
+        self.head = head(2 * FEATURES, classes)
+        self.auxiliary_head = head(2 * FEATURES, auxiliary_classes)
+
+    def forward(self, images: Tensor) -> Outputs:
+        local = torch.cat(
+            [self.small(images).mean(dim=(2, 3)), self.backbone_dropout(self.backbone(images))], dim=1
+        )
+        mixed_global, weights_global, scores_global = self.mixture_global(
+            self.project_large(self.large(images))
+        )
+        mixed_fused, weights_fused, scores_fused = self.mixture_fused(self.fuse(local))
+        joined = torch.cat([mixed_global, mixed_fused], dim=1)
+        return Outputs(
+            logits=self.head(joined),
+            auxiliary=self.auxiliary_head(joined),
+            weights=torch.stack([weights_global, weights_fused], dim=1),
+            scores=torch.stack([scores_global, scores_fused], dim=1),
+        )
+
+
+def with_spectra(network: ExpressNetMoE) -> ExpressNetMoE:
+    """A copy for inference whose large kernels are spectra already; it cannot be trained any more."""
+    frozen = copy.deepcopy(network).eval()
+    for extractor in (frozen.large, frozen.small):
+        size = ExpressNetMoE.size
+        for index, module in enumerate(extractor):
+            if isinstance(module, nn.MaxPool2d):
+                size //= 2
+            elif isinstance(module, SameConv2d):
+                extractor[index] = for_inference(module, size)
+    return frozen

@@ -1,0 +1,35 @@
+"""A network as it is served: what can be computed once is computed before it is written."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from training.models.expressnet_moe import ExpressNetMoE, with_spectra
+from training.models.outputs import Network
+
+
+def folded(network: Network) -> Network:
+    """A copy for inference: batch norm folded into the convolution before it, large kernels as spectra.
+
+    Its answers are the network's up to rounding; it cannot be trained any more.
+    """
+    if isinstance(network, ExpressNetMoE):
+        # Its batch norms come after a ReLU, so they cannot be folded.
+        return with_spectra(network)
+    prepared = copy.deepcopy(network).eval()
+    _fold(prepared)
+    return prepared.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _fold(module: nn.Module) -> None:
+    for child in module.children():
+        _fold(child)
+    if isinstance(module, nn.Sequential):
+        for index in range(len(module) - 1):
+            conv, norm = module[index], module[index + 1]
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                module[index], module[index + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()

@@ -1,0 +1,79 @@
+"""What a run shows and leaves behind: progress bars, log lines, TensorBoard's files, curves as a picture."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import track
+
+Item = TypeVar("Item")
+
+
+class Progress:
+    """The record of a run in its folder; silent unless `enabled`, which one process of several is."""
+
+    def __init__(self, run: Path, *, enabled: bool) -> None:
+        self._run = run
+        self._enabled = enabled
+        self._console = Console(quiet=not enabled, highlight=False, soft_wrap=True)
+        if enabled:
+            run.mkdir(parents=True, exist_ok=True)
+
+    def say(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+    def track(self, steps: Iterable[Item], total: int, what: str) -> Iterator[Item]:
+        """A bar on a terminal, nothing elsewhere."""
+        shown = self._enabled and self._console.is_terminal
+        yield from track(steps, what, total, console=self._console, transient=True, disable=not shown)
+
+    def forget(self) -> None:
+        """A run that starts anew does not continue another one's curves."""
+        (self._run / "metrics.jsonl").unlink(missing_ok=True)
+        shutil.rmtree(self._run / "tensorboard", ignore_errors=True)
+
+    def record(self, epoch: int, figures: dict[str, float]) -> None:
+        """One finished epoch."""
+        if not self._enabled:
+            return
+        line = json.dumps({"epoch": epoch, **{name: round(value, 5) for name, value in figures.items()}})
+        with (self._run / "metrics.jsonl").open("a") as log:
+            log.write(line + "\n")
+        self.say(line)
+        self._write_tensorboard(epoch, figures)
+        draw_curves(self._run)
+
+    def _write_tensorboard(self, epoch: int, figures: dict[str, float]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        with SummaryWriter(self._run / "tensorboard") as writer:
+            for name, value in figures.items():
+                writer.add_scalar(name, value, epoch)
+
+
+def draw_curves(run: Path) -> None:
+    """`curves.png` out of `metrics.jsonl`: the loss, and accuracy on validation rows."""
+    from matplotlib.figure import Figure
+
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    epochs = [line["epoch"] for line in lines]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(epochs, [line["loss"] for line in lines], color="#0072b2", marker=".")
+    left.set(xlabel="epoch", title="training loss")
+    labels = {"validation": "served head", "validation_auxiliary": "auxiliary head"}
+    for (key, label), colour in zip(labels.items(), ("#0072b2", "#d55e00"), strict=True):
+        if key in lines[-1]:
+            right.plot(epochs, [100 * line[key] for line in lines], color=colour, marker=".", label=label)
+    right.set(xlabel="epoch", title="accuracy on validation rows, %")
+    right.legend()
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    partial = run / "curves.partial.png"
+    figure.savefig(partial, dpi=110)
+    partial.replace(run / "curves.png")
