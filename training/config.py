@@ -25,8 +25,11 @@ class MoESConfig(_Part):
     """The compact network."""
 
     name: Literal["expressnet_moe_s"]
-    backbone_width: Count = 48
-    backbone_depths: tuple[Count, Count, Count] = (1, 2, 2)
+    backbone_size: Annotated[int, Field(ge=32)] = 80
+    """Side to which images are enlarged for the backbone, px."""
+    backbone_width: Positive = 1.0
+    backbone_depths: tuple[Count, Count, Count, Count, Count, Count, Count] = (1, 2, 2, 3, 3, 4, 1)
+    """Multiplier of EfficientNet-Lite0's channels, and blocks per stage: its own fit pretrained weights."""
     extractor_width: Count = 16
     features: Count = 256
     experts: Count = 4

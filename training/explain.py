@@ -1,7 +1,7 @@
 """Which parts of a face spoke for its emotion: class-activation heatmaps by Captum.
 
-Grad-CAM (Selvaraju et al., 2017) weighs the last feature maps of the backbone by what the answer's logit
-gains from them. It shows where the network looked, not why; at 48 px its maps have 6 x 6 cells.
+Grad-CAM (Selvaraju et al., 2017) weighs feature maps of the backbone by what the answer's logit gains from
+them. It shows where the network looked, not why, and the compact network's maps have only 5 x 5 cells.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from captum.attr import LayerAttribution, LayerGradCam
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from service.manifest import read_manifest, verified_model_path
 from service.settings import Settings
@@ -38,22 +38,13 @@ def heatmaps(network: Network, faces: NDArray[np.uint8], emotions: list[int]) ->
         answered: Tensor = network(images).logits
         return answered
 
-    maps = LayerGradCam(logits, last_feature_maps(network)).attribute(
+    maps = LayerGradCam(logits, network.shown_layer()).attribute(
         images.requires_grad_(), target=torch.tensor(emotions), relu_attributions=True
     )
     enlarged = LayerAttribution.interpolate(maps, images.shape[2:], interpolate_mode="bilinear")[:, 0]
-    peak = enlarged.amax(dim=(1, 2), keepdim=True).clamp(min=1e-9)
+    peak = enlarged.amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
     scaled: NDArray[np.float32] = (enlarged / peak).detach().numpy()
     return scaled
-
-
-def last_feature_maps(network: Network) -> nn.Module:
-    """The last stage of the backbone that still has positions."""
-    backbone = network.get_submodule("backbone")
-    stages = [
-        stage for stage in backbone.children() if any(isinstance(m, nn.Conv2d) for m in stage.modules())
-    ]
-    return stages[-1]
 
 
 def explain_photo(run: Path, photo: Path, out: Path, repository: Path) -> Path:

@@ -44,10 +44,12 @@ def measure_crop(
 ) -> Crop:
     """Median eyes and mouth that the detector finds in pictures of `size` px, as fractions of their side.
 
-    Pictures without exactly one sure face are passed over.
+    Pictures without exactly one sure face are passed over; `ValueError` when no other is left.
     """
     chosen = np.random.default_rng(seed).permutation(len(pictures))[:samples]
     points = detect_landmarks(_rgb(pictures, chosen, size), detector) / size
+    if np.isnan(points).all():
+        raise ValueError(f"the detector finds no face in {len(chosen)} of the data set's pictures")
     left_eye, right_eye, _, mouth_left, mouth_right = np.nanmedian(points, axis=0)
     # Faces are as often turned to one side as to the other; the rest of the asymmetry is noise.
     eye_y = float(left_eye[1] + right_eye[1]) / 2

@@ -45,17 +45,22 @@ def initialise(network: Network, source: Path) -> Initialised:
     """Copy every tensor of a state dict or checkpoint whose name and shape the network has.
 
     The source is tried as the whole network and as its backbone, with and without the prefixes that others
-    use; what matches most is taken. Heads for another number of emotions stay fresh.
+    use, and as a backbone whose tensors have other names but the same shapes in the same order; what matches
+    most is taken. A first layer for RGB is summed for a network that sees grey, which is as if it saw grey
+    thrice. Heads for another number of emotions stay fresh.
     Raises `ValueError` when the file is no state dict or nothing in it matches.
     """
-    given = read_state_dict(source)
     own = network.state_dict()
+    given = read_state_dict(source)
+    if network.channels == 1:
+        given = {name: _grey(value) for name, value in given.items()}
     targets = {"the network": "", "its backbone": "backbone."}
     attempts = [
         (where, _renamed(given, prefix, target))
         for where, target in targets.items()
         for prefix in ("", *PREFIXES)
     ]
+    attempts.append(("its backbone, in order", _in_order(given, own, "backbone.")))
     where, renamed = max(attempts, key=lambda attempt: len(_matching(attempt[1], own)))
     matched = _matching(renamed, own)
     if not matched:
@@ -99,6 +104,22 @@ def read_state_dict(source: Path) -> dict[str, Tensor]:
 
 def _renamed(given: dict[str, Tensor], prefix: str, target: str) -> dict[str, Tensor]:
     return {target + name.removeprefix(prefix): value for name, value in given.items()}
+
+
+def _in_order(given: dict[str, Tensor], own: dict[str, Tensor], target: str) -> dict[str, Tensor]:
+    """The source by the network's names if it begins with all shapes of the target; else as it is."""
+    wanted = [name for name in own if name.startswith(target) and own[name].dim()]
+    found = [name for name in given if given[name].dim()]
+    shapes = [given[name].shape for name in found[: len(wanted)]]
+    if shapes != [own[name].shape for name in wanted]:
+        return given
+    names = dict(zip(found, wanted, strict=False))
+    return {names.get(name, name): value for name, value in given.items()}
+
+
+def _grey(value: Tensor) -> Tensor:
+    """Weights of a convolution over RGB -> over grey; anything else as it is."""
+    return value.sum(dim=1, keepdim=True) if value.dim() == 4 and value.shape[1] == 3 else value
 
 
 def _matching(given: dict[str, Tensor], own: dict[str, Tensor]) -> list[str]:

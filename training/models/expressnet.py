@@ -77,3 +77,6 @@ class ExpressNet(Network):
         features = self.dropout(torch.cat([fine.mean(dim=(2, 3)), coarse.mean(dim=(2, 3))], dim=1))
         gates = torch.zeros(len(images), 2, 4, device=images.device)
         return Outputs(self.head(features), self.auxiliary_head(features), gates, gates)
+
+    def shown_layer(self) -> nn.Module:
+        return self.backbone[-1]

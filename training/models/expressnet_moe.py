@@ -79,6 +79,9 @@ class ExpressNetMoE(Network):
             scores=torch.stack([scores_global, scores_fused], dim=1),
         )
 
+    def shown_layer(self) -> nn.Module:
+        return self.backbone.layer4
+
 
 def with_spectra(network: ExpressNetMoE) -> ExpressNetMoE:
     """A copy for inference whose large kernels are spectra already; it cannot be trained any more."""

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from training.models.blocks import ConvNormAct, Residual
+from training.models.blocks import ConvNormAct
+from training.models.efficientnet_lite import DEPTHS, EfficientNetLite
 from training.models.mixture import MixtureOfExperts
 from training.models.outputs import Network, Outputs, head
 
@@ -50,26 +52,11 @@ class SmallKernelExtractor(nn.Sequential):
         )
 
 
-class ResidualBackbone(nn.Sequential):
-    """Three residual stages at 1/2, 1/4 and 1/8 of the input, attention ending each: -> [N,width*4]."""
-
-    def __init__(self, width: int, depths: Sequence[int]) -> None:
-        stages: list[nn.Module] = [ConvNormAct(1, width // 2, 5, stride=2)]
-        channels = width // 2
-        for index, depth in enumerate(depths):
-            for block in range(depth):
-                stride = 2 if index and block == 0 else 1
-                last = block == depth - 1
-                stages.append(Residual(channels, width << index, stride=stride, attention=last))
-                channels = width << index
-        super().__init__(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-
-
 class ExpressNetMoES(Network):
     """The compact network. images: float [N,1,48,48], grey, in [0, 1] -> `Outputs`.
 
-    As in the paper, one mixture sees the global features and one sees the local features fused with the
-    backbone's, and the head sees both answers.
+    As in the paper, one mixture sees the global features and one sees the local features fused with those of
+    a pretrained backbone, and the head sees both answers.
     """
 
     size = 48
@@ -80,8 +67,9 @@ class ExpressNetMoES(Network):
         *,
         classes: int = 8,
         auxiliary_classes: int = 7,
-        backbone_width: int = 48,
-        backbone_depths: Sequence[int] = (1, 2, 2),
+        backbone_size: int = 80,
+        backbone_width: float = 1.0,
+        backbone_depths: Sequence[int] = DEPTHS,
         extractor_width: int = 16,
         features: int = 256,
         experts: int = 4,
@@ -92,9 +80,12 @@ class ExpressNetMoES(Network):
         super().__init__()
         self.large = LargeKernelExtractor(extractor_width)
         self.small = SmallKernelExtractor(extractor_width)
-        self.backbone = ResidualBackbone(backbone_width, backbone_depths)
+        self.backbone = EfficientNetLite(1, width=backbone_width, depths=backbone_depths)
+        self.backbone_size = backbone_size
         self.project_large = nn.Sequential(nn.Linear(extractor_width * 8, features), nn.ReLU())
-        self.fuse = nn.Sequential(nn.Linear(extractor_width * 8 + backbone_width * 4, features), nn.ReLU())
+        self.fuse = nn.Sequential(
+            nn.Linear(extractor_width * 8 + self.backbone.features, features), nn.ReLU()
+        )
         self.dropout = nn.Dropout(dropout)
         self.mixture_global = MixtureOfExperts(
             features, features, experts=experts, top_k=top_k, renormalise=renormalise
@@ -107,7 +98,7 @@ class ExpressNetMoES(Network):
 
     def forward(self, images: Tensor) -> Outputs:
         images = standardise(images)
-        local = torch.cat([self.small(images), self.backbone(images)], dim=1)
+        local = torch.cat([self.small(images), self.backbone(self.enlarged(images))], dim=1)
         mixed_global, weights_global, scores_global = self.mixture_global(
             self.dropout(self.project_large(self.large(images)))
         )
@@ -119,3 +110,11 @@ class ExpressNetMoES(Network):
             weights=torch.stack([weights_global, weights_fused], dim=1),
             scores=torch.stack([scores_global, scores_fused], dim=1),
         )
+
+    def enlarged(self, images: Tensor) -> Tensor:
+        """As the backbone met images when it was pretrained: larger, and half as contrasty."""
+        size = [self.backbone_size, self.backbone_size]
+        return functional.interpolate(images / 2, size=size, mode="bilinear", align_corners=False)
+
+    def shown_layer(self) -> nn.Module:
+        return self.backbone[self.backbone.fine]

@@ -26,6 +26,10 @@ class Network(nn.Module):
     size: int
     channels: int
 
+    def shown_layer(self) -> nn.Module:
+        """The last layer of the backbone whose maps are fine enough for a heatmap of the face."""
+        raise NotImplementedError
+
 
 def head(features: int, classes: int) -> nn.Linear:
     """[N,features] -> [N,classes]; a head of no classes is none, not a mistake to be warned of."""

@@ -99,8 +99,9 @@ def tiny_config(**changes: object) -> RunConfig:
     """Two epochs of a network that trains in a second."""
     network = {
         "name": "expressnet_moe_s",
-        "backbone_width": 4,
-        "backbone_depths": [1, 1, 1],
+        "backbone_size": 48,
+        "backbone_width": 0.25,
+        "backbone_depths": [1] * 7,
         "extractor_width": 1,
         "features": 8,
     }

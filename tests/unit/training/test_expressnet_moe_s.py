@@ -32,7 +32,12 @@ def shipped() -> ExpressNetMoES:
 def tiny() -> ExpressNetMoES:
     torch.manual_seed(0)
     config = MoESConfig(
-        name="expressnet_moe_s", backbone_width=8, backbone_depths=(1, 1, 1), extractor_width=2, features=8
+        name="expressnet_moe_s",
+        backbone_size=48,
+        backbone_width=0.25,
+        backbone_depths=(1,) * 7,
+        extractor_width=2,
+        features=8,
     )
     network = build(config, served=8, auxiliary=7).eval()
     assert isinstance(network, ExpressNetMoES)

@@ -48,6 +48,28 @@ def test_a_pretrained_backbone_finds_its_place(prefix: str, tmp_path: Path) -> N
         assert torch.equal(network.state_dict()[f"backbone.{name}"], value)
 
 
+def test_other_names_in_the_same_order_and_colour_are_understood(tmp_path: Path) -> None:
+    backbone = tiny(seed=1).get_submodule("backbone").state_dict()
+    content = {f"_tensor{place}": value for place, value in enumerate(backbone.values()) if value.dim()}
+    content["_tensor0"] = torch.cat([content["_tensor0"] * share for share in (0.5, 0.3, 0.2)], dim=1)
+    content["classifier"] = torch.zeros(10, 4)
+    network = tiny()
+    found = initialise(network, saved(content, tmp_path / "w.pt"))
+    assert found.where == "its backbone, in order"
+    assert found.unused == ("classifier",)
+    for name, value in backbone.items():
+        if value.dim():
+            torch.testing.assert_close(network.state_dict()[f"backbone.{name}"], value)
+
+
+def test_a_backbone_of_another_size_is_no_match(tmp_path: Path) -> None:
+    backbone = tiny(seed=1).get_submodule("backbone").state_dict()
+    content = {f"_tensor{place}": value for place, value in enumerate(backbone.values()) if value.dim()}
+    content.popitem()
+    with pytest.raises(ValueError, match="nothing in"):
+        initialise(tiny(), saved(content, tmp_path / "w.pt"))
+
+
 def test_heads_for_other_emotions_stay_fresh_and_are_named(tmp_path: Path) -> None:
     network = tiny(served=7)
     before = network.state_dict()["head.weight"].clone()

@@ -1,0 +1,146 @@
+"""The training commands as a user types them, from a folder of pictures to a report."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from numpy.typing import NDArray
+from PIL import Image
+from typer.testing import CliRunner
+
+from service.cli import app as service_app
+from service.settings import Settings
+from tests.unit.training.made_up import tiny_config, write_class_folders, write_picture
+from training.cli import app
+
+REPOSITORY = Settings().model_repository
+
+
+def expressnet(*arguments: str | Path) -> tuple[int, str, str]:
+    """(exit code, what it said, what it complained of)."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures per emotion in `data`, a configuration in `tiny.yaml`, and a run of it in `run`."""
+    folder = tmp_path_factory.mktemp("cli")
+    splits = {"train/happy": 24, "train/sad": 24, "test/happy": 6, "test/sad": 6}
+    write_class_folders(folder / "data", splits)
+    config = tiny_config(dataset="folder", epochs=1).model_dump(mode="json")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
+    code, said, _ = expressnet(
+        "train", "--data", folder / "data", "--run", folder / "run", "--config", folder / "tiny.yaml"
+    )
+    assert code == 0, said
+    return folder
+
+
+def test_a_run_is_evaluated(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.evaluation.report.SELECTIVE_ACCURACY", 0.0)
+    code, said, _ = expressnet(
+        "evaluate", "--data", folder / "data", "--run", folder / "run", "--out", tmp_path, "--no-robustness"
+    )
+    assert code == 0
+    assert f"{tmp_path}/report.md" in said.splitlines()
+
+
+def test_a_run_is_adapted(folder: Path, tmp_path: Path) -> None:
+    labelled = folder / "data" / "train"
+    code, said, _ = expressnet(
+        "adapt", "--run", folder / "run", "--labelled", labelled, "--out", tmp_path, "--epochs", "1"
+    )
+    assert code == 0
+    assert "| fine-tuned |" in said
+
+
+def test_a_photo_is_explained(folder: Path, astronaut: NDArray[np.uint8], tmp_path: Path) -> None:
+    Image.fromarray(astronaut).save(tmp_path / "photo.png")
+    code, said, _ = expressnet(
+        *("explain", "--run", folder / "run", "--photo", tmp_path / "photo.png"),
+        *("--out", tmp_path / "out.png", "--repository", REPOSITORY),
+    )
+    assert code == 0
+    assert said.strip() == str(tmp_path / "out.png")
+    assert (tmp_path / "out.png").is_file()
+
+
+def test_pictures_without_faces_are_not_exported(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.export_classifier.SELECTIVE_ACCURACY", 0.0)
+    shutil.copytree(REPOSITORY / "mtcnn", tmp_path / "mtcnn")
+    code, _, complained = expressnet(
+        *("export", "classifier", "--data", folder / "data", "--run", folder / "run"),
+        *("--repository", tmp_path),
+    )
+    assert code == 1
+    assert "finds no face" in complained
+    assert not (tmp_path / "expressnet_moe").exists()
+
+
+def test_the_detector_is_exported(tmp_path: Path) -> None:
+    code, said, _ = expressnet("export", "detector", "--repository", tmp_path)
+    assert code == 0
+    assert said.strip() == f"{tmp_path}/mtcnn written"
+    same = (tmp_path / "mtcnn/1/model.pt").read_bytes() == (REPOSITORY / "mtcnn/1/model.pt").read_bytes()
+    assert same, "model_repository/mtcnn is not what the code exports"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("train", "--data", "{data}", "--run", "{tmp}/run", "--dataset", "cats"), "cats"),
+        (("train", "--data", "{tmp}/none", "--run", "{tmp}/run", "--config", "{tiny}"), "none"),
+        (("evaluate", "--data", "{data}", "--run", "{tmp}", "--out", "{tmp}/out"), "best.ckpt"),
+        (("evaluate", "--data", "{data}", "--run", "{tiny}", "--out", "{tmp}/out"), "not a checkpoint"),
+        (("adapt", "--run", "{run}", "--out", "{tmp}/out"), "needs a folder"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_sentence(
+    arguments: tuple[str, ...], complaint: str, folder: Path, tmp_path: Path
+) -> None:
+    places = {"data": folder / "data", "run": folder / "run", "tiny": folder / "tiny.yaml", "tmp": tmp_path}
+    code, _, complained = expressnet(*(argument.format(**places) for argument in arguments))
+    assert code == 1
+    assert complained.startswith("expressnet: ")
+    assert complaint in complained
+    assert "Traceback" not in complained
+
+
+def test_a_bad_picture_stops_training_until_it_may_be_skipped(folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(folder / "data", data)
+    write_picture(data / "train/happy/torn.png", 99)
+    (data / "train/happy/torn.png").write_bytes((data / "train/happy/torn.png").read_bytes()[:200])
+    command = ("train", "--data", data, "--run", tmp_path / "run", "--config", folder / "tiny.yaml")
+    code, _, complained = expressnet(*command)
+    assert code == 1
+    assert "torn.png" in complained
+    code, said, _ = expressnet(*command, "--skip-bad")
+    assert code == 0
+    assert "torn.png" in said
+
+
+def test_models_are_listed_and_verified(tmp_path: Path) -> None:
+    runner = CliRunner()
+    listed = runner.invoke(service_app, ["models", "--repository", str(REPOSITORY)])
+    assert listed.exit_code == 0
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["expressnet_moe", "mtcnn"]
+    assert listed.stdout.count("verified") == 2
+
+    shutil.copytree(REPOSITORY / "mtcnn", tmp_path / "mtcnn")
+    with (tmp_path / "mtcnn/1/model.pt").open("ab") as file:
+        file.write(b"!")
+    broken = runner.invoke(service_app, ["models", "--repository", str(tmp_path)])
+    assert broken.exit_code == 1
+    assert "its manifest says" in broken.stderr
+
+    empty = runner.invoke(service_app, ["models", "--repository", str(tmp_path / "none")])
+    assert empty.exit_code == 1
+    assert "holds no models" in empty.stderr
