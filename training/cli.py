@@ -18,6 +18,7 @@ app.add_typer(export, name="export")
 
 CONFIGS = Path(__file__).with_name("configs")
 SHIPPED_CONFIG = CONFIGS / "expressnet_moe_s.yaml"
+SHIPPED_CHECKPOINT = Path(__file__).with_name("checkpoints") / "expressnet_moe_s.ckpt"
 
 Data = Annotated[Path, typer.Option(help="The data set's folder; docs/datasets.md has the layouts.")]
 Kind = Annotated[
@@ -27,6 +28,9 @@ Kind = Annotated[
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable files out, and name them.")]
 Run = Annotated[Path, typer.Option(help="Folder of the run: config, log, checkpoints.")]
 Checkpoint = Annotated[Path, typer.Option("--run", help="Folder of a run, or a checkpoint.")]
+ShippedOr = Annotated[
+    Path, typer.Option("--run", help="Folder of a run, or a checkpoint; the shipped model's if absent.")
+]
 Repository = Annotated[Path, typer.Option(help="Model repository in Triton's layout.")]
 
 
@@ -70,8 +74,8 @@ def train_command(
 @app.command("evaluate")
 def evaluate_command(
     data: Data,
-    run: Checkpoint,
     out: Annotated[Path, typer.Option(help="Folder for report.json, report.md and pictures.")],
+    run: ShippedOr = SHIPPED_CHECKPOINT,
     dataset: Kind = None,
     split: Annotated[str | None, typer.Option(help="A test split by its name; the first if absent.")] = None,
     robustness: Annotated[
@@ -101,8 +105,8 @@ def evaluate_command(
 
 @app.command("adapt")
 def adapt_command(
-    run: Checkpoint,
     out: Annotated[Path, typer.Option(help="Folder for the adapted checkpoint and its report.")],
+    run: ShippedOr = SHIPPED_CHECKPOINT,
     unlabelled: Annotated[
         Path | None, typer.Option(help="Folder of face pictures: batch-norm statistics are measured anew.")
     ] = None,
@@ -122,9 +126,9 @@ def adapt_command(
 
 @app.command("explain")
 def explain_command(
-    run: Checkpoint,
     photo: Annotated[Path, typer.Option(help="Any photo; every face of it is explained.")],
     out: Annotated[Path, typer.Option(help="Picture to write.")],
+    run: ShippedOr = SHIPPED_CHECKPOINT,
     repository: Repository = Path("model_repository"),
 ) -> None:
     """Show which parts of each face in a photo spoke for its emotion."""
@@ -158,6 +162,20 @@ def export_classifier_command(
 
         folder = export_classifier(run, data, repository, name=name, kind=dataset, skip_bad=skip_bad)
         typer.echo(f"{folder} written")
+
+
+@export.command("checkpoint")
+def export_checkpoint_command(
+    run: Checkpoint,
+    out: Annotated[Path, typer.Option(help="Checkpoint to write.")] = SHIPPED_CHECKPOINT,
+) -> None:
+    """Write a trained network for others to adapt, explain or begin with, at half its size."""
+    with _explained():
+        from training.checkpoint import load_trained, save_trained
+
+        out.parent.mkdir(parents=True, exist_ok=True)
+        save_trained(load_trained(run), out, halved=True)
+        typer.echo(f"{out} written")
 
 
 @contextmanager

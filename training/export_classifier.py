@@ -112,8 +112,7 @@ def export_classifier(
             metrics[f"{split}_{how}"] = figures(predicted, same, auxiliary, threshold)
 
     served = ServedClassifier(folded(network), temperature)
-    scripted = script(served)
-    check_parity(ServedClassifier(network, temperature), scripted, network.size)
+    check_parity(ServedClassifier(network, temperature), script(served), network.size)
     test_split = next(iter(dataset.tests), "validation")
     manifest = ClassifierManifest(
         name=name,
@@ -146,7 +145,7 @@ def export_classifier(
         labels=len(trained.served),
         warmup="".join(WARMUP.format(batch=batch, size=network.size) for batch in (1, 2, 4, 8, 16, 32)),
     )
-    return write_model(repository, manifest, scripted, config_pbtxt)
+    return write_model(repository, manifest, served, config_pbtxt)
 
 
 LIMITS = (

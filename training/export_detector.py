@@ -48,11 +48,10 @@ def export_detector(repository: Path) -> Path:
     """Write the MTCNN cascade as model `mtcnn`, once its script answers as the eager module does.
 
     Returns the model's folder. Raises `FileNotFoundError` when facenet-pytorch's weights are not installed,
-    `RuntimeError` when the answers differ.
+    `RuntimeError` when the answers differ or the file cannot be reproduced.
     """
     cascade = Mtcnn.published()
-    scripted = script(cascade)
-    difference = largest_difference(cascade, scripted)
+    difference = largest_difference(cascade, script(cascade))
     if difference > 1e-3:
         raise RuntimeError(f"the scripted detector differs from the eager one by {difference} px")
     manifest = Manifest(
@@ -85,7 +84,7 @@ def export_detector(repository: Path) -> Path:
             "Its misses were not measured by age, skin tone or any other group of people.",
         ),
     )
-    return write_model(repository, manifest, scripted, DETECTOR_CONFIG)
+    return write_model(repository, manifest, cascade, DETECTOR_CONFIG)
 
 
 # Height and width of the images that the script is compared on.

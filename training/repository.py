@@ -7,7 +7,9 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -16,24 +18,34 @@ from torch import nn
 from service.manifest import Manifest, digest, model_path
 
 
-def write_model(
-    repository: Path, manifest: Manifest, scripted: torch.jit.ScriptModule, config_pbtxt: str
-) -> Path:
+def write_model(repository: Path, manifest: Manifest, module: nn.Module, config_pbtxt: str) -> Path:
     """Write one model and return its folder; the manifest's `sha256` is filled in here.
 
     The manifest is written last: whoever reads in between refuses the model instead of serving half of it.
+    Raises `RuntimeError`, and writes nothing, when two exports of the module are not the same file.
     """
+    # In processes of their own: the names of classes in the file depend on what was scripted before.
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as process:
+        archive, again = process.map(archived, (module, module))
+    if again != archive:
+        raise RuntimeError(f"{manifest.name} cannot be reproduced: two exports of it differ")
     folder = repository / manifest.name
     path = model_path(repository, manifest.name, manifest.version)
     path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    with without_jit_warnings():
-        torch.jit.save(scripted, buffer)
-    replace(path, reproducible(buffer.getvalue()))
+    replace(path, archive)
     replace(folder / "config.pbtxt", config_pbtxt.encode())
     complete = manifest.model_copy(update={"sha256": digest(path)})
     replace(folder / "manifest.json", complete.model_dump_json(indent=2, exclude_none=True).encode() + b"\n")
     return folder
+
+
+def archived(module: nn.Module) -> bytes:
+    """The TorchScript file of a module."""
+    buffer = io.BytesIO()
+    scripted = script(module)
+    with without_jit_warnings():
+        torch.jit.save(scripted, buffer)
+    return reproducible(buffer.getvalue())
 
 
 def reproducible(archive: bytes) -> bytes:

@@ -6,6 +6,7 @@ Writes a Markdown table to standard output and, with `--json FILE`, the raw figu
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import platform
 import statistics
@@ -21,7 +22,9 @@ import numpy as np
 import skimage.data
 import torch
 from PIL import Image
+from torch import nn
 from torch.jit._fuser import optimized_execution
+from torch.nn import functional
 
 from service.manifest import ClassifierManifest, read_manifest, verified_model_path
 from service.settings import Settings
@@ -31,8 +34,16 @@ from service.vision.detect import search
 from tests.conftest import encoded
 from tests.reference_mtcnn import Reference
 from tests.system.conftest import running
+from training.cli import CONFIGS
+from training.config import read_config
+from training.models import build
+from training.models.folding import folded
+from training.models.served import ServedClassifier
+from training.models.spectral import SameConv2d
+from training.repository import script
 
 ROUNDS = 7
+WARM_UP = 2  # torch's executor specialises a script in its first runs
 
 
 @dataclass(frozen=True)
@@ -47,16 +58,19 @@ class Figure:
     note: str = ""
 
 
-def timed(name: str, call: Callable[[], object], note: str = "", *, calls: int = 3) -> Figure:
-    """Milliseconds per call; the first call warms up and does not count."""
-    call()
-    rounds = []
-    for _ in range(ROUNDS):
+def timed(
+    name: str, call: Callable[[], object], note: str = "", *, calls: int = 3, rounds: int = ROUNDS
+) -> Figure:
+    """Milliseconds per call; the first calls warm up and do not count."""
+    for _ in range(WARM_UP):
+        call()
+    times = []
+    for _ in range(rounds):
         started = time.perf_counter()
         for _ in range(calls):
             call()
-        rounds.append((time.perf_counter() - started) / calls * 1e3)
-    return Figure(name, "ms", statistics.median(rounds), min(rounds), max(rounds), note)
+        times.append((time.perf_counter() - started) / calls * 1e3)
+    return Figure(name, "ms", statistics.median(times), min(times), max(times), note)
 
 
 def photo(width: int, height: int) -> np.ndarray:
@@ -108,13 +122,7 @@ def stages() -> Iterator[Figure]:
             "1 thread",
         )
         yield theirs
-        yield Figure(
-            f"detector speed-up {width}x{height}",
-            "x",
-            theirs.median / ours.median,
-            theirs.least / ours.most,
-            theirs.most / ours.least,
-        )
+        yield ratio(f"detector speed-up {width}x{height}", theirs, ours)
 
     pixels = skimage.data.astronaut()
     _, _, landmarks = detect(pixels, 32)
@@ -128,6 +136,60 @@ def stages() -> Iterator[Figure]:
         with torch.inference_mode():
             figure = timed(f"classify {count}", lambda faces=faces: classifier(faces), "1 thread")
         yield figure
+
+
+class Direct(nn.Module):
+    """A "same" convolution as torch computes it when nothing is known about large kernels."""
+
+    def __init__(self, conv: SameConv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        padded = functional.pad(x, (self.conv.before, self.conv.after, self.conv.before, self.conv.after))
+        return functional.conv2d(padded, self.conv.weight, self.conv.bias)
+
+
+@torch.inference_mode()
+def networks() -> Iterator[Figure]:
+    """What exact FFT convolutions give, and the compact network beside the paper's. Weights do not matter."""
+    torch.set_num_threads(1)
+    published = build(read_config(CONFIGS / "expressnet_moe.yaml").network, served=8, auxiliary=0).eval()
+    spectral = folded(published)
+    direct = copy.deepcopy(published.large)
+    for index, module in enumerate(direct):
+        if isinstance(module, SameConv2d):
+            direct[index] = Direct(module)
+    image = torch.rand(1, 3, 224, 224)
+    worst = (direct(image) - spectral.large(image)).abs().max() / direct(image).abs().max()
+    slow = timed("FE1, direct convolutions", lambda: direct(image), "1 thread, 1 face", calls=1, rounds=3)
+    quick = timed("FE1, FFT convolutions", lambda: spectral.large(image), f"relative error {worst:.0e}")
+    yield slow
+    yield quick
+    yield ratio("FE1 speed-up", slow, quick)
+
+    compact = build(read_config(CONFIGS / "expressnet_moe_s.yaml").network, served=8, auxiliary=7).eval()
+    scripts = {
+        "expressnet_moe": script(ServedClassifier(spectral, 1.0)),
+        "expressnet_moe_s": script(ServedClassifier(folded(compact), 1.0)),
+    }
+    for count in (1, 32):
+        figures = []
+        for network, served in (
+            (published, scripts["expressnet_moe"]),
+            (compact, scripts["expressnet_moe_s"]),
+        ):
+            faces = torch.randint(0, 256, (count, 3, network.size, network.size), dtype=torch.uint8)
+            name = "expressnet_moe" if network is published else "expressnet_moe_s"
+            figures.append(
+                timed(f"{name}, {count} faces", lambda f=faces, s=served: s(f), "1 thread", calls=1)
+            )
+        yield from figures
+        yield ratio(f"compact network's speed-up, {count} faces", *figures)
+
+
+def ratio(name: str, slow: Figure, quick: Figure) -> Figure:
+    return Figure(name, "x", slow.median / quick.median, slow.least / quick.most, slow.most / quick.least)
 
 
 def http() -> Iterator[Figure]:
@@ -168,7 +230,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {platform.machine()}, median of {ROUNDS} rounds (HTTP: 5)\n")
     print("| what | median | least | most | |\n| --- | --- | --- | --- | --- |")
     figures = []
-    for figures_of in (stages, http):
+    for figures_of in (stages, networks, http):
         for figure in figures_of():
             figures.append(figure)
             print(

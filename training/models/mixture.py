@@ -43,8 +43,8 @@ class MixtureOfExperts(nn.Module):
         weights = scores * kept
         if self.renormalise:
             weights = weights / weights.sum(dim=1, keepdim=True)
-        answers = torch.relu(torch.einsum("ni,eio->neo", x, self.weight) + self.bias)
-        return torch.einsum("ne,neo->no", weights, answers), weights, scores
+        answers = torch.relu(torch.matmul(x, self.weight) + self.bias.unsqueeze(1))  # [E, N, features_out]
+        return (weights.t().unsqueeze(2) * answers).sum(dim=0), weights, scores
 
 
 def load_balancing_loss(weights: Tensor, scores: Tensor) -> Tensor:

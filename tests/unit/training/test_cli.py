@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from numpy.typing import NDArray
 from PIL import Image
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from service.cli import app as service_app
 from service.settings import Settings
 from tests.unit.training.made_up import tiny_config, write_class_folders, write_picture
+from training.checkpoint import load_trained
 from training.cli import app
 
 REPOSITORY = Settings().model_repository
@@ -68,6 +70,21 @@ def test_a_photo_is_explained(folder: Path, astronaut: NDArray[np.uint8], tmp_pa
     assert code == 0
     assert said.strip() == str(tmp_path / "out.png")
     assert (tmp_path / "out.png").is_file()
+
+
+def test_a_checkpoint_of_half_the_size_answers_alike(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "shared.ckpt"
+    code, said, _ = expressnet("export", "checkpoint", "--run", folder / "run", "--out", out)
+    assert code == 0
+    assert said.strip() == f"{out} written"
+    assert out.stat().st_size < 0.75 * (folder / "run/best.ckpt").stat().st_size
+    halved, whole = load_trained(out), load_trained(folder / "run")
+    assert (halved.config, halved.served, halved.epoch) == (whole.config, whole.served, whole.epoch)
+    images = torch.rand(4, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            halved.network(images).logits, whole.network(images).logits, atol=5e-3, rtol=0
+        )
 
 
 def test_pictures_without_faces_are_not_exported(

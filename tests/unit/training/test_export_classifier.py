@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -102,6 +103,22 @@ def test_a_run_becomes_a_served_model(dataset: Dataset, faces: NDArray[np.uint8]
     before = (repository / "expressnet_moe" / "1" / "model.pt").read_bytes()
     exporting.export_classifier(tmp_path / "run", tmp_path, repository)
     assert (repository / "expressnet_moe" / "1" / "model.pt").read_bytes() == before
+
+
+def never_the_same(module: nn.Module) -> bytes:
+    return os.urandom(8)
+
+
+def test_a_file_that_cannot_be_reproduced_is_refused(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "models"
+    shutil.copytree(DETECTOR.parents[1], repository / "mtcnn")
+    train(tiny_config(epochs=1), dataset, tmp_path / "run", threads=1)
+    monkeypatch.setattr("training.repository.archived", never_the_same)
+    with pytest.raises(RuntimeError, match="two exports of it differ"):
+        exporting.export_classifier(tmp_path / "run", tmp_path, repository)
+    assert not (repository / "expressnet_moe").exists()
 
 
 class Neighbourly(nn.Module):
