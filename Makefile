@@ -33,8 +33,9 @@ $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
 	$(INSTALL) -e '.[embedded]'
 	touch $@
 
-# facenet-pytorch pins an old torch, so it comes alone; its wheel carries MTCNN's weights.
+# These two come alone. facenet-pytorch pins an old torch; its wheel carries MTCNN's weights. nvidia-pytriton
+# pins an old numpy; its wheel carries the tritonserver of the tests, for Linux on x86-64.
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
-	$(INSTALL) -e '.[embedded,training,dev]'
-	$(INSTALL) --no-deps facenet-pytorch
+	$(INSTALL) -e '.[embedded,triton,training,dev]'
+	$(INSTALL) --no-deps facenet-pytorch nvidia-pytriton
 	touch $@ $(VENV)/.run

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse, Response
@@ -21,12 +22,16 @@ from service.http.models import models_router
 from service.http.observation import Observation
 from service.http.problems import install_handlers
 from service.inference.batcher import Batcher, BatcherEvents, BatcherLimits
+from service.inference.breaker import Breaker
 from service.inference.engine import Classifier, Detector
 from service.logs import log
 from service.manifest import ClassifierManifest, Manifest, read_manifest, verified_model_path
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.inference.triton import TritonConnection
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +47,25 @@ def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
 
     Raises `ModelFileError` when a model or its manifest cannot be trusted.
     """
-    classifier = read_manifest(settings.model_repository, settings.classifier)
+    classifier = read_manifest(settings.model_repository, settings.classifier, settings.model_version)
     detector = read_manifest(settings.model_repository, settings.detector)
     if not isinstance(classifier, ClassifierManifest):
         raise ModelFileError(f"{classifier.name} is a {classifier.kind}, not a classifier")
     if detector.kind != "detector":
         raise ModelFileError(f"{detector.name} is a {detector.kind}, not a detector")
-    engines = engines or _embedded(settings, classifier, detector)
     metrics = Metrics()
+    engines = engines or make_engines(settings, classifier, detector, metrics)
     for manifest in (classifier, detector):
         metrics.model_info.labels(manifest.name, manifest.version, manifest.sha256).set(1)
     readiness = Readiness()
     batcher = Batcher(
         engines.classifier,
-        BatcherLimits(settings.max_batch_faces, settings.queue_limit_faces, settings.max_delay_s),
+        BatcherLimits(
+            settings.max_batch_faces,
+            settings.queue_limit_faces,
+            settings.max_delay_s,
+            calls_in_flight=CALLS_IN_FLIGHT_ON_TRITON if engines.classifier.cancellable else 1,
+        ),
         BatcherEvents(metrics.batch_size.observe, metrics.queue_depth.set),
     )
     pipeline = Pipeline(
@@ -110,17 +120,65 @@ def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
     return app
 
 
-def _embedded(settings: Settings, classifier: ClassifierManifest, detector: Manifest) -> Engines:
+# Enough that a server batches while answers travel; in this process one call at a time is as fast.
+CALLS_IN_FLIGHT_ON_TRITON = 4
+
+# What each place needs that the gateway alone does not install.
+EXTRAS = {"torch": "embedded", "tritonclient": "triton", "grpc": "triton"}
+
+
+def make_engines(
+    settings: Settings, classifier: ClassifierManifest, detector: Manifest, metrics: Metrics
+) -> Engines:
+    """Each model where the settings place it; what a place needs is imported for it alone."""
+    places = settings.classifier_engine or settings.engine, settings.detector_engine or settings.engine
     try:
-        from service.inference.embedded import EmbeddedClassifier, EmbeddedDetector
+        server = _triton(settings) if "triton" in places else None
+        return Engines(
+            _classifier(settings, classifier, metrics, server if places[0] == "triton" else None),
+            _detector(settings, detector, metrics, server if places[1] == "triton" else None),
+        )
     except ModuleNotFoundError as error:
-        if error.name != "torch":
+        missing = (error.name or "").partition(".")[0]
+        if missing not in EXTRAS:
             raise
         raise ModelFileError(
-            "the embedded engine needs torch: pip install 'expressnet-service[embedded]'"
+            f"{missing} is not installed: pip install 'expressnet-service[{EXTRAS[missing]}]'"
         ) from error
-    repository = settings.model_repository
-    return Engines(
-        EmbeddedClassifier(verified_model_path(repository, classifier), classifier, settings.max_batch_faces),
-        EmbeddedDetector(verified_model_path(repository, detector), settings.worker_threads),
-    )
+
+
+def _triton(settings: Settings) -> TritonConnection:
+    from service.inference.triton import Tls, TritonConnection
+
+    tls = Tls(settings.triton_root_certificates, settings.triton_certificate, settings.triton_private_key)
+    return TritonConnection(settings.triton_url, tls if settings.triton_tls else None)
+
+
+def _classifier(
+    settings: Settings, manifest: ClassifierManifest, metrics: Metrics, server: TritonConnection | None
+) -> Classifier:
+    if server is not None:
+        from service.inference.triton import TritonClassifier
+
+        return TritonClassifier(server, manifest, _breaker(server, manifest, metrics))
+    from service.inference.embedded import EmbeddedClassifier
+
+    path = verified_model_path(settings.model_repository, manifest)
+    return EmbeddedClassifier(path, manifest, settings.max_batch_faces)
+
+
+def _detector(
+    settings: Settings, manifest: Manifest, metrics: Metrics, server: TritonConnection | None
+) -> Detector:
+    if server is not None:
+        from service.inference.triton import TritonDetector
+
+        return TritonDetector(server, manifest, _breaker(server, manifest, metrics))
+    from service.inference.embedded import EmbeddedDetector
+
+    path = verified_model_path(settings.model_repository, manifest)
+    return EmbeddedDetector(path, settings.worker_threads)
+
+
+def _breaker(server: TritonConnection, manifest: Manifest, metrics: Metrics) -> Breaker:
+    return Breaker(silent=server.silent, changed=metrics.circuit(manifest.name))

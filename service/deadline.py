@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -45,3 +46,7 @@ class Deadline:
 
     def _exceeded(self, stage: str) -> DeadlineExceeded:
         return DeadlineExceeded(f"the deadline of {self.timeout_s:g} s passed during {stage}")
+
+
+NEVER = Deadline(math.inf, math.inf)
+"""For work that nobody waits for, such as a warm-up."""

@@ -111,12 +111,34 @@ def model_path(repository: Path, name: str, version: str) -> Path:
     return repository / name / version / "model.pt"
 
 
-def read_manifest(repository: Path, name: str) -> Manifest:
-    """The manifest of one model; a classifier's comes as `ClassifierManifest`.
+def digest_parameter(version: str) -> str:
+    """The parameter of `config.pbtxt` that holds the SHA-256 of a version's file."""
+    return f"sha256_{version}"
 
+
+def manifest_path(repository: Path, name: str, version: str | None = None) -> Path:
+    """Of the version that a model is served in by default, or of another one beside it."""
+    folder = repository / name
+    return folder / "manifest.json" if version is None else folder / version / "manifest.json"
+
+
+def read_manifest(repository: Path, name: str, version: str | None = None) -> Manifest:
+    """The manifest of one model, of its default version unless told.
+
+    A classifier's comes as `ClassifierManifest`.
     Raises `ModelFileError` when it is missing or does not hold what it must.
     """
-    path = repository / name / "manifest.json"
+    default = manifest_path(repository, name)
+    if version is None:
+        return _read(default, name)
+    beside = manifest_path(repository, name, version)
+    manifest = _read(beside if beside.exists() else default, name)
+    if manifest.version != version:
+        raise ModelFileError(f"{repository / name} has no version {version}")
+    return manifest
+
+
+def _read(path: Path, name: str) -> Manifest:
     try:
         raw = json.loads(path.read_bytes())
         kind = ClassifierManifest if raw.get("kind") == "classifier" else Manifest
@@ -131,21 +153,28 @@ def read_manifest(repository: Path, name: str) -> Manifest:
 
 
 def survey(repository: Path) -> list[tuple[str, Manifest | ModelFileError]]:
-    """Every model of a repository by name, with its manifest or with what is wrong with it.
+    """Every model of a repository by name and version, with its manifest or with what is wrong with it.
 
     Raises `ModelFileError` when there is none.
     """
     found: list[tuple[str, Manifest | ModelFileError]] = []
     for folder in sorted(path for path in repository.glob("*") if path.is_dir()):
-        try:
-            manifest = read_manifest(repository, folder.name)
-            verified_model_path(repository, manifest)
-            found.append((folder.name, manifest))
-        except ModelFileError as error:
-            found.append((folder.name, error))
+        for version in (None, *other_versions(repository, folder.name)):
+            try:
+                manifest = read_manifest(repository, folder.name, version)
+                verified_model_path(repository, manifest)
+                found.append((folder.name, manifest))
+            except ModelFileError as error:
+                found.append((folder.name, error))
     if not found:
         raise ModelFileError(f"{repository} holds no models")
     return found
+
+
+def other_versions(repository: Path, name: str) -> list[str]:
+    """Versions of a model beside its default one, oldest first."""
+    beside = (repository / name).glob("[1-9]*/manifest.json")
+    return sorted((path.parent.name for path in beside), key=int)
 
 
 def verified_model_path(repository: Path, manifest: Manifest) -> Path:

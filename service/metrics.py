@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.process_collector import ProcessCollector
@@ -15,6 +15,7 @@ from service.errors import (
     ServiceError,
     Unavailable,
 )
+from service.inference.breaker import STATES, State
 from service.schemas import Face
 
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -95,12 +96,28 @@ class Metrics:
         self.engine_up = Gauge(
             "expressnet_engine_up", "1 if the engine answered its last probe.", ("engine",), registry=registry
         )
+        self.circuit_state = Gauge(
+            "expressnet_circuit_state",
+            "1 for the state that an engine's circuit breaker is in; no series for engines without one.",
+            ("engine", "state"),
+            registry=registry,
+        )
         self.model_info = Gauge(
             "expressnet_model_info",
             "1 for each model served.",
             ("name", "version", "sha256"),
             registry=registry,
         )
+
+    def circuit(self, engine: str) -> Callable[[State], None]:
+        """What an engine's breaker calls with every new state."""
+
+        def changed(state: State) -> None:
+            for known in STATES:
+                self.circuit_state.labels(engine, known).set(known == state)
+
+        changed("closed")
+        return changed
 
     def count_rejection(self, error: ServiceError) -> None:
         """Count an error that protects the service or its caller's deadline; others are the caller's own."""

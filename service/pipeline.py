@@ -126,14 +126,14 @@ class Pipeline:
         if query.detect:
             with timings.stage("detect"):
                 async with deadline.within("detect"):
-                    detections = await self._detect(image, query)
+                    detections = await self._detect(image, query, deadline)
         with timings.stage("align"):
             async with deadline.within("align"):
                 return await self._in_thread(lambda: _align(image, detections, self._manifest.input, query))
 
-    async def _detect(self, image: Image, query: EmotionQuery) -> Detections:
+    async def _detect(self, image: Image, query: EmotionQuery, deadline: Deadline) -> Detections:
         plan = await self._in_thread(lambda: search(image, query.min_face_px))
-        found = await self._detector.detect(plan.image, plan.min_face_px, query.min_confidence)
+        found = await self._detector.detect(plan.image, plan.min_face_px, query.min_confidence, deadline)
         count = len(found.boxes)
         if found.boxes.shape != (count, 4) or found.landmarks.shape != (count, 5, 2):
             raise EngineContractError(f"boxes {found.boxes.shape}, landmarks {found.landmarks.shape}")
@@ -147,7 +147,7 @@ class Pipeline:
             )
         started = time.perf_counter()
         async with deadline.within("classify"):
-            classification, waited_s = await self._batcher.classify(faces)
+            classification, waited_s = await self._batcher.classify(faces, deadline)
         timings.add("queue", waited_s)
         timings.add("classify", time.perf_counter() - started - waited_s)
         if classification.probabilities.shape[1] != len(self._manifest.labels):

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import os
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, FilePath, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "EXPRESSNET_"
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
+
+
+def _addresses(text: str) -> str:
+    """`HOST:PORT`, or several `IP:PORT`: gRPC looks up one name only."""
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        host, colon, port = part.rpartition(":")
+        if not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
+            raise ValueError(f"{part!r} is not HOST:PORT")
+    if (
+        len(parts) > 1
+        and len({ip_address(part.rpartition(":")[0].strip("[]")).version for part in parts}) > 1
+    ):
+        raise ValueError("IPv4 and IPv6 addresses cannot be mixed")
+    return ",".join(parts)
 
 
 class SettingsError(Exception):
@@ -30,7 +46,34 @@ class Settings(BaseSettings):
         Path("model_repository"), description="Folder with the models, in Triton's layout."
     )
     classifier: str = Field("expressnet_moe", description="The classifier's name in the repository.")
+    model_version: str | None = Field(
+        None,
+        pattern=r"^[1-9][0-9]*$",
+        description="The classifier's version, if not the one that its `manifest.json` names.",
+    )
     detector: str = Field("mtcnn", description="The face detector's name in the repository.")
+    engine: Literal["embedded", "triton"] = Field(
+        "embedded", description="Where models run: in this process, or on an NVIDIA Triton server."
+    )
+    classifier_engine: Literal["embedded", "triton"] | None = Field(
+        None, description="Where the classifier runs, if not where `ENGINE` says."
+    )
+    detector_engine: Literal["embedded", "triton"] | None = Field(
+        None, description="Where the detector runs, if not where `ENGINE` says."
+    )
+    triton_url: Annotated[str, AfterValidator(_addresses)] = Field(
+        "127.0.0.1:8001",
+        description="`HOST:PORT` of Triton's gRPC endpoint. Servers behind one name are asked in turn, "
+        "as are several `IP:PORT` with commas between.",
+    )
+    triton_tls: bool = Field(False, description="Whether the connection to Triton is encrypted.")
+    triton_root_certificates: FilePath | None = Field(
+        None, description="PEM file of the authorities that may vouch for Triton; the system's if absent."
+    )
+    triton_certificate: FilePath | None = Field(
+        None, description="PEM file of this gateway's certificate, if Triton asks for one."
+    )
+    triton_private_key: FilePath | None = Field(None, description="PEM file of that certificate's key.")
     worker_threads: Count = Field(
         default_factory=lambda: os.cpu_count() or 1,
         description="Threads that decode, detect and align; also the number of images decoded at a time.",
@@ -63,6 +106,11 @@ class Settings(BaseSettings):
     def _consistent(self) -> Settings:
         if self.max_batch_faces > self.queue_limit_faces:
             raise ValueError("max_batch_faces must not exceed queue_limit_faces")
+        pem = self.triton_root_certificates or self.triton_certificate or self.triton_private_key
+        if pem is not None and not self.triton_tls:
+            raise ValueError("certificates for Triton need triton_tls")
+        if (self.triton_certificate is None) != (self.triton_private_key is None):
+            raise ValueError("triton_certificate and triton_private_key need each other")
         if self.batch_body_limit_bytes < self.body_limit_bytes:
             raise ValueError("batch_body_limit_bytes must not be less than body_limit_bytes")
         return self

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import httpx
 import numpy as np
@@ -19,6 +21,9 @@ from PIL import Image
 from service.app import Engines, create_app
 from service.server import Server, bind, make_server
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from tests.triton.server import TritonServer
 
 ASTRONAUT_FACE = (181, 61, 268, 172)  # xyxy px, drawn by hand around the face
 
@@ -84,6 +89,10 @@ class Gateway:
             "/v1/emotions", content=image, headers={"Content-Type": media_type}, params=query
         )
 
+    @property
+    def ready(self) -> bool:
+        return self.client.get("/readyz").status_code == 200
+
     def drain(self) -> None:
         """What the first SIGTERM does, without stopping the server."""
         assert self._server is not None
@@ -99,7 +108,9 @@ class Gateway:
 
 
 @contextmanager
-def serving(settings: Settings, engines: Engines | None = None) -> Iterator[Gateway]:
+def serving(
+    settings: Settings, engines: Engines | None = None, *, until_ready: bool = True
+) -> Iterator[Gateway]:
     """A real uvicorn server with its own event loop, until the block ends; settings should have port 0."""
     server = make_server(create_app(settings, engines), settings)
     listener = bind(settings)
@@ -109,7 +120,8 @@ def serving(settings: Settings, engines: Engines | None = None) -> Iterator[Gate
     try:
         eventually(lambda: server.started or not thread.is_alive())
         assert server.started, "the server did not start"
-        eventually(lambda: gateway.client.get("/readyz").status_code == 200)
+        if until_ready:
+            eventually(lambda: gateway.ready)
         yield gateway
     finally:
         gateway.client.close()
@@ -125,3 +137,21 @@ def eventually(condition: Callable[[], object], timeout_s: float = 30) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def triton_server() -> Iterator[TritonServer]:
+    """One that every test leaves as it found it."""
+    # Imported late: it needs this module.
+    from tests.triton.server import triton
+
+    with triton(Settings().model_repository) as server:
+        yield server

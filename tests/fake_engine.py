@@ -9,6 +9,7 @@ import numpy as np
 
 from service.app import Engines
 from service.arrays import Classification, Detections, Faces, Image
+from service.deadline import Deadline
 
 TILE_PX = 512
 FACE_OF_TILE = np.array([181, 61, 268, 172], np.float32)
@@ -21,6 +22,7 @@ class FakeDetector:
 
     delay_s: float = 0.0
     error: Exception | None = None
+    circuit: str | None = None
 
     async def warm_up(self) -> None:
         pass
@@ -32,7 +34,9 @@ class FakeDetector:
     async def close(self) -> None:
         pass
 
-    async def detect(self, image: Image, min_face_px: float, threshold: float) -> Detections:
+    async def detect(
+        self, image: Image, min_face_px: float, threshold: float, deadline: Deadline
+    ) -> Detections:
         await asyncio.sleep(self.delay_s)
         if self.error:
             raise self.error
@@ -60,6 +64,8 @@ class FakeClassifier:
     answer: Classification | None = None
     gate: asyncio.Event | None = None
     batches: list[int] = field(default_factory=list)
+    cancellable: bool = False
+    circuit: str | None = None
 
     async def warm_up(self) -> None:
         pass
@@ -70,7 +76,7 @@ class FakeClassifier:
     async def close(self) -> None:
         pass
 
-    async def classify(self, faces: Faces) -> Classification:
+    async def classify(self, faces: Faces, deadline: Deadline) -> Classification:
         self.batches.append(len(faces))
         if self.gate:
             await self.gate.wait()

@@ -32,6 +32,10 @@ ShippedOr = Annotated[
     Path, typer.Option("--run", help="Folder of a run, or a checkpoint; the shipped model's if absent.")
 ]
 Repository = Annotated[Path, typer.Option(help="Model repository in Triton's layout.")]
+Instances = Annotated[
+    int | None,
+    typer.Option(min=1, help="Copies that Triton runs side by side on every GPU; 1 unless told."),
+]
 
 
 @app.command("train")
@@ -139,12 +143,14 @@ def explain_command(
 
 
 @export.command("detector")
-def export_detector_command(repository: Repository = Path("model_repository")) -> None:
+def export_detector_command(
+    repository: Repository = Path("model_repository"), instances: Instances = None
+) -> None:
     """Write the face detector (MTCNN). Needs: pip install --no-deps facenet-pytorch==2.6.0"""
     with _explained():
         from training.export_detector import export_detector
 
-        typer.echo(f"{export_detector(repository)} written")
+        typer.echo(f"{export_detector(repository, instances=instances)} written")
 
 
 @export.command("classifier")
@@ -153,6 +159,10 @@ def export_classifier_command(
     run: Checkpoint,
     dataset: Kind = None,
     name: Annotated[str, typer.Option(help="The model's name in the repository.")] = "expressnet_moe",
+    model_version: Annotated[
+        int, typer.Option(min=1, help="Version to write and to serve by default; others stay beside it.")
+    ] = 1,
+    instances: Instances = None,
     repository: Repository = Path("model_repository"),
     skip_bad: SkipBad = False,
 ) -> None:
@@ -160,7 +170,16 @@ def export_classifier_command(
     with _explained():
         from training.export_classifier import export_classifier
 
-        folder = export_classifier(run, data, repository, name=name, kind=dataset, skip_bad=skip_bad)
+        folder = export_classifier(
+            run,
+            data,
+            repository,
+            name=name,
+            version=str(model_version),
+            instances=instances,
+            kind=dataset,
+            skip_bad=skip_bad,
+        )
         typer.echo(f"{folder} written")
 
 

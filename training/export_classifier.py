@@ -46,8 +46,16 @@ output [
   {{ name: "probabilities__0", data_type: TYPE_FP32, dims: [ {labels} ] }},
   {{ name: "gates__1", data_type: TYPE_FP32, dims: [ 2, 4 ] }}
 ]
-version_policy {{ specific {{ versions: [ 1 ] }} }}
-dynamic_batching {{ preferred_batch_size: [ 8, 16, 32 ] max_queue_delay_microseconds: 0 }}
+dynamic_batching {{
+  preferred_batch_size: [ 8, 16, 32 ]
+  max_queue_delay_microseconds: 0
+  default_queue_policy {{
+    timeout_action: REJECT
+    default_timeout_microseconds: 10000000
+    allow_timeout_override: true
+    max_queue_size: 64
+  }}
+}}
 parameters {{ key: "INFERENCE_MODE" value {{ string_value: "true" }} }}
 parameters {{ key: "ENABLE_WEIGHT_SHARING" value {{ string_value: "true" }} }}
 {warmup}"""
@@ -73,6 +81,8 @@ def export_classifier(
     repository: Path,
     *,
     name: str = NAME,
+    version: str = "1",
+    instances: int | None = None,
     kind: str | None = None,
     skip_bad: bool = False,
 ) -> Path:
@@ -80,7 +90,8 @@ def export_classifier(
 
     Temperature and threshold come from the run's validation rows; test splits are only measured, after all is
     chosen. The detector must be in the repository: it measures where the data set's images have eyes and
-    mouth. `kind`: the data set's, by default the run's.
+    mouth. `version` becomes the default one; others stay beside it. `kind`: the data set's, by default the
+    run's.
     Raises `RuntimeError` when the script does not answer as the network does, or cannot be reproduced.
     """
     trained = load_trained(run)
@@ -116,7 +127,7 @@ def export_classifier(
     test_split = next(iter(dataset.tests), "validation")
     manifest = ClassifierManifest(
         name=name,
-        version="1",
+        version=version,
         sha256="0" * 64,
         labels=trained.served,
         input=Input(size=network.size, crop=crop),
@@ -145,7 +156,7 @@ def export_classifier(
         labels=len(trained.served),
         warmup="".join(WARMUP.format(batch=batch, size=network.size) for batch in (1, 2, 4, 8, 16, 32)),
     )
-    return write_model(repository, manifest, served, config_pbtxt)
+    return write_model(repository, manifest, served, config_pbtxt, instances=instances)
 
 
 LIMITS = (

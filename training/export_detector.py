@@ -27,7 +27,14 @@ output [
   { name: "scores__1", data_type: TYPE_FP32, dims: [ -1 ] },
   { name: "landmarks__2", data_type: TYPE_FP32, dims: [ -1, 5, 2 ] }
 ]
-version_policy { specific { versions: [ 1 ] } }
+dynamic_batching {
+  default_queue_policy {
+    timeout_action: REJECT
+    default_timeout_microseconds: 10000000
+    allow_timeout_override: true
+    max_queue_size: 64
+  }
+}
 parameters { key: "INFERENCE_MODE" value { string_value: "true" } }
 parameters { key: "DISABLE_OPTIMIZED_EXECUTION" value { string_value: "true" } }
 parameters { key: "ENABLE_WEIGHT_SHARING" value { string_value: "true" } }
@@ -44,7 +51,7 @@ model_warmup [
 """
 
 
-def export_detector(repository: Path) -> Path:
+def export_detector(repository: Path, *, instances: int | None = None) -> Path:
     """Write the MTCNN cascade as model `mtcnn`, once its script answers as the eager module does.
 
     Returns the model's folder. Raises `FileNotFoundError` when facenet-pytorch's weights are not installed,
@@ -84,7 +91,7 @@ def export_detector(repository: Path) -> Path:
             "Its misses were not measured by age, skin tone or any other group of people.",
         ),
     )
-    return write_model(repository, manifest, cascade, DETECTOR_CONFIG)
+    return write_model(repository, manifest, cascade, DETECTOR_CONFIG, instances=instances)
 
 
 # Height and width of the images that the script is compared on.

@@ -6,7 +6,7 @@ import io
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -15,15 +15,35 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from service.manifest import Manifest, digest, model_path
+from service.manifest import (
+    Manifest,
+    digest,
+    digest_parameter,
+    manifest_path,
+    model_path,
+    other_versions,
+    read_manifest,
+)
 
 
-def write_model(repository: Path, manifest: Manifest, module: nn.Module, config_pbtxt: str) -> Path:
-    """Write one model and return its folder; the manifest's `sha256` is filled in here.
+def write_model(
+    repository: Path,
+    manifest: Manifest,
+    module: nn.Module,
+    config_pbtxt: str,
+    *,
+    instances: int | None = None,
+) -> Path:
+    """Write one version of a model, make it the default one, and return the model's folder.
 
-    The manifest is written last: whoever reads in between refuses the model instead of serving half of it.
-    Raises `RuntimeError`, and writes nothing, when two exports of the module are not the same file.
+    Other versions stay beside it. The manifest's `sha256` is filled in here, and the default manifest is
+    written last: whoever reads in between refuses the model instead of serving half of it.
+    config_pbtxt: all but what depends on the versions and on `instances`: how many Triton runs on every GPU,
+    or on the CPU where there is none; it chooses unless told.
+    Raises `RuntimeError`, and writes nothing, when two exports of the module are not the same file, and
+    `ValueError` when another version has other inputs or outputs: Triton has one configuration for all.
     """
+    others = _others(repository, manifest)
     # In processes of their own: the names of classes in the file depend on what was scripted before.
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as process:
         archive, again = process.map(archived, (module, module))
@@ -33,10 +53,51 @@ def write_model(repository: Path, manifest: Manifest, module: nn.Module, config_
     path = model_path(repository, manifest.name, manifest.version)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace(path, archive)
-    replace(folder / "config.pbtxt", config_pbtxt.encode())
     complete = manifest.model_copy(update={"sha256": digest(path)})
-    replace(folder / "manifest.json", complete.model_dump_json(indent=2, exclude_none=True).encode() + b"\n")
+    for other in others:
+        _write_manifest(manifest_path(repository, other.name, other.version), other)
+    versions = sorted([*others, complete], key=lambda version: int(version.version))
+    config_pbtxt += versions_pbtxt(versions)
+    if instances is not None:
+        config_pbtxt += f"instance_group [ {{ count: {instances} kind: KIND_AUTO }} ]\n"
+    replace(folder / "config.pbtxt", config_pbtxt.encode())
+    _write_manifest(manifest_path(repository, manifest.name), complete)
+    manifest_path(repository, manifest.name, manifest.version).unlink(missing_ok=True)
     return folder
+
+
+def versions_pbtxt(versions: Sequence[Manifest]) -> str:
+    """Which versions Triton loads, and the digests by which a gateway knows that it asks the right file."""
+    numbers = ", ".join(version.version for version in versions)
+    return f"version_policy {{ specific {{ versions: [ {numbers} ] }} }}\n" + "".join(
+        f'parameters {{ key: "{digest_parameter(version.version)}" '
+        f'value {{ string_value: "{version.sha256}" }} }}\n'
+        for version in versions
+    )
+
+
+def _others(repository: Path, manifest: Manifest) -> list[Manifest]:
+    """The model's other versions."""
+    name = manifest.name
+    if not manifest_path(repository, name).exists():
+        return []
+    found = [read_manifest(repository, name, version) for version in other_versions(repository, name)]
+    others = [v for v in (read_manifest(repository, name), *found) if v.version != manifest.version]
+    for other in others:
+        if (_input_size(other), len(other.labels)) != (_input_size(manifest), len(manifest.labels)):
+            raise ValueError(
+                f"version {other.version} of {name} has inputs or outputs of another shape: remove it, or "
+                "export under another name"
+            )
+    return others
+
+
+def _input_size(manifest: Manifest) -> int | None:
+    return None if manifest.input is None else manifest.input.size
+
+
+def _write_manifest(path: Path, manifest: Manifest) -> None:
+    replace(path, manifest.model_dump_json(indent=2, exclude_none=True).encode() + b"\n")
 
 
 def archived(module: nn.Module) -> bytes:

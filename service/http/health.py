@@ -14,8 +14,9 @@ from service.inference.engine import Engine
 from service.logs import log
 from service.metrics import Metrics
 
-PROBE_INTERVAL_S = 1.0
+PROBE_INTERVAL_S = 0.5
 PROBE_TIMEOUT_S = 1.0
+UP, DOWN = "up", "down"
 
 
 @dataclass(slots=True)
@@ -24,11 +25,12 @@ class Readiness:
 
     warmed_up: bool = False
     draining: bool = False
-    engines_up: dict[str, bool] = field(default_factory=dict)
+    engines: dict[str, str] = field(default_factory=dict)
+    """By name: `up`, `down`, or the state of a circuit breaker that is not closed."""
 
     @property
     def ready(self) -> bool:
-        return self.warmed_up and not self.draining and all(self.engines_up.values())
+        return self.warmed_up and not self.draining and all(state == UP for state in self.engines.values())
 
     def drain(self) -> None:
         self.draining = True
@@ -38,19 +40,30 @@ async def probe(
     engines: Mapping[str, Engine], working: Callable[[], bool], readiness: Readiness, metrics: Metrics
 ) -> None:
     """Ask every engine whether it can answer, for ever; `/readyz` reads what was last heard."""
+
+    async def ask(name: str, engine: Engine) -> None:
+        state = UP if working() else DOWN
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                await engine.ping()
+        except Exception as error:
+            # Whatever a ping raises, the engine did not answer, and the probe must go on.
+            state = DOWN
+            if readiness.engines.get(name) != DOWN:
+                log.warning(
+                    "engine down",
+                    engine=name,
+                    error=type(error).__name__,
+                    detail=str(error.__cause__ or error),
+                )
+        if state == UP and engine.circuit not in (None, "closed"):
+            state = f"circuit {engine.circuit}"
+        readiness.engines[name] = state
+        metrics.engine_up.labels(name).set(state == UP)
+
     while True:
-        for name, engine in engines.items():
-            up = working()
-            try:
-                async with asyncio.timeout(PROBE_TIMEOUT_S):
-                    await engine.ping()
-            except Exception as error:
-                # Whatever a ping raises, the engine did not answer, and the probe must go on.
-                up = False
-                if readiness.engines_up.get(name, True):
-                    log.warning("engine down", engine=name, error=type(error).__name__)
-            readiness.engines_up[name] = up
-            metrics.engine_up.labels(name).set(up)
+        # Together: one that hangs must not delay what is known of the other.
+        await asyncio.gather(*(ask(name, engine) for name, engine in engines.items()))
         await asyncio.sleep(PROBE_INTERVAL_S)
 
 
@@ -73,7 +86,7 @@ def health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
                 "status": "ready" if readiness.ready else "not ready",
                 "warmed_up": readiness.warmed_up,
                 "draining": readiness.draining,
-                "engines": {name: "up" if up else "down" for name, up in readiness.engines_up.items()},
+                "engines": readiness.engines,
             },
             status_code=200 if readiness.ready else 503,
         )

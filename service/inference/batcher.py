@@ -11,10 +11,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from service.arrays import Classification, Faces
+from service.deadline import Deadline
 from service.errors import (
     Draining,
     EngineContractError,
@@ -55,6 +57,7 @@ class _Ticket:
     """Faces of one request, at most a batch of them, and the future that their waiter awaits."""
 
     faces: Faces
+    deadline: Deadline
     answer: asyncio.Future[Classification]
     arrived_at: float = field(default_factory=time.monotonic)
     waited_s: float = 0.0
@@ -88,10 +91,11 @@ class Batcher:
     def start(self) -> None:
         self._runner = asyncio.create_task(self._run(), name="batcher")
 
-    async def classify(self, faces: Faces) -> tuple[Classification, float]:
+    async def classify(self, faces: Faces, deadline: Deadline) -> tuple[Classification, float]:
         """faces: uint8 [N,3,S,S], N >= 1 -> (their classification, seconds that the last of them waited).
 
-        Cancelling the call takes its waiting faces out of the queue. Raises `Overloaded` at once when the
+        Cancelling the call takes its waiting faces out of the queue, and stops the engine's call if nobody
+        else waits for it. Raises `Overloaded` at once when the
         queue is full, and what the engine raised when their batch failed.
         """
         if not self.alive:
@@ -101,7 +105,9 @@ class Batcher:
             raise Overloaded(f"{self._depth_faces} faces are waiting already")
         loop = asyncio.get_running_loop()
         step = self._limits.max_batch_faces
-        tickets = [_Ticket(faces[i : i + step], loop.create_future()) for i in range(0, len(faces), step)]
+        tickets = [
+            _Ticket(faces[i : i + step], deadline, loop.create_future()) for i in range(0, len(faces), step)
+        ]
         self._queue.extend(tickets)
         self._count(len(faces))
         self._arrived.set()
@@ -139,6 +145,9 @@ class Batcher:
                 call = asyncio.create_task(self._call(batch))
                 self._calls.add(call)
                 call.add_done_callback(self._finished)
+                if self._classifier.cancellable:
+                    for ticket in batch:
+                        ticket.answer.add_done_callback(partial(_stop_if_all_gone, call, batch))
         finally:
             # Whatever ended this task, nobody may be left waiting for it.
             self._fail(self._queue, self._stopped())
@@ -201,7 +210,8 @@ class Batcher:
             faces = np.concatenate([ticket.faces for ticket in batch])
             self._events.batch(len(faces))
             padded = self._padded(faces)
-            result = await self._classifier.classify(padded)
+            last = max((ticket.deadline for ticket in batch), key=lambda deadline: deadline.at)
+            result = await self._classifier.classify(padded, last)
             _check(result, len(faces), len(padded))
         except ServiceError as error:
             self._fail(batch, error)
@@ -235,6 +245,13 @@ class Batcher:
         for ticket in batch:
             if not ticket.answer.done():
                 ticket.answer.set_exception(error)
+
+
+def _stop_if_all_gone(
+    call: asyncio.Task[None], batch: list[_Ticket], _: asyncio.Future[Classification]
+) -> None:
+    if all(ticket.answer.cancelled() for ticket in batch):
+        call.cancel()
 
 
 def _check(result: Classification, count: int, asked: int) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch.jit._fuser import optimized_execution
 
 from service.arrays import Classification, Detections, Faces, Image
+from service.deadline import NEVER, Deadline
 from service.errors import EngineUnavailable, ModelFileError
 from service.inference.batcher import batch_sizes
 from service.manifest import ClassifierManifest
@@ -34,6 +35,7 @@ class _EmbeddedModel:
 
     # Whether the executor may profile and specialise: it pays where few shapes come again and again.
     profiled = True
+    circuit = None
 
     def __init__(self, path: Path, threads: int, name: str) -> None:
         self._path = path
@@ -76,7 +78,9 @@ class _EmbeddedModel:
 
 
 class EmbeddedClassifier(_EmbeddedModel):
-    """One call at a time, each on one thread."""
+    """One call at a time, each on one thread. A forward that has begun cannot be stopped."""
+
+    cancellable = False
 
     def __init__(self, path: Path, manifest: ClassifierManifest, max_batch_faces: int) -> None:
         super().__init__(path, 1, "classifier")
@@ -87,9 +91,9 @@ class EmbeddedClassifier(_EmbeddedModel):
         await asyncio.get_running_loop().run_in_executor(self._executor, self._load)
         for size in batch_sizes(self._max_batch_faces):
             for _ in range(WARM_UP_ROUNDS):
-                await self.classify(np.zeros((size, 3, self._size, self._size), np.uint8))
+                await self.classify(np.zeros((size, 3, self._size, self._size), np.uint8), NEVER)
 
-    async def classify(self, faces: Faces) -> Classification:
+    async def classify(self, faces: Faces, deadline: Deadline) -> Classification:
         def run() -> Classification:
             probabilities, gates = self._forward(_tensor(faces))
             return Classification(probabilities.numpy(), gates.numpy())
@@ -110,9 +114,11 @@ class EmbeddedDetector(_EmbeddedModel):
         noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
         for _ in range(WARM_UP_ROUNDS):
             # Together, so that every thread has run once.
-            await asyncio.gather(*(self.detect(noise, 32, 0.9) for _ in range(self._threads)))
+            await asyncio.gather(*(self.detect(noise, 32, 0.9, NEVER) for _ in range(self._threads)))
 
-    async def detect(self, image: Image, min_face_px: float, threshold: float) -> Detections:
+    async def detect(
+        self, image: Image, min_face_px: float, threshold: float, deadline: Deadline
+    ) -> Detections:
         def run() -> Detections:
             boxes, scores, landmarks = self._forward(
                 _tensor(image), torch.tensor([min_face_px]), torch.tensor([threshold])

@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Protocol
 
 from service.arrays import Classification, Detections, Faces, Image
+from service.deadline import Deadline
 
 
 class Engine(Protocol):
     """The life of a model, wherever it runs."""
+
+    @property
+    def circuit(self) -> str | None:
+        """The state of its circuit breaker, None if it has none."""
 
     async def warm_up(self) -> None:
         """Load, and run every shape that will be served until it is as fast as it gets."""
@@ -21,10 +26,15 @@ class Engine(Protocol):
 
 
 class Classifier(Engine, Protocol):
-    async def classify(self, faces: Faces) -> Classification:
-        """Raises `EngineUnavailable` when the engine cannot answer."""
+    cancellable: bool
+    """Whether cancelling a call spares the engine the work; if not, a call that was begun is waited for."""
+
+    async def classify(self, faces: Faces, deadline: Deadline) -> Classification:
+        """deadline: of whoever waits longest. Raises `EngineUnavailable` when the engine cannot answer."""
 
 
 class Detector(Engine, Protocol):
-    async def detect(self, image: Image, min_face_px: float, threshold: float) -> Detections:
+    async def detect(
+        self, image: Image, min_face_px: float, threshold: float, deadline: Deadline
+    ) -> Detections:
         """Faces at least `min_face_px` high that score at least `threshold`. Raises `EngineUnavailable`."""

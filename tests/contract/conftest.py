@@ -9,10 +9,16 @@ import pytest
 from service.settings import Settings
 from tests.conftest import Gateway, serving
 from tests.fake_engine import fake_engines
+from tests.triton.server import TritonServer
 
 
-@pytest.fixture(scope="session", params=["embedded", "fake"])
+@pytest.fixture(scope="session", params=["embedded", "fake", "triton"])
 def gateway(request: pytest.FixtureRequest) -> Iterator[Gateway]:
+    if request.param == "triton":
+        server: TritonServer = request.getfixturevalue("triton_server")
+        with serving(Settings(port=0, engine="triton", triton_url=server.url)) as served:
+            yield served
+        return
     engines = fake_engines() if request.param == "fake" else None
     with serving(Settings(port=0), engines) as served:
         yield served

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tests.conftest import Gateway, eventually
 
@@ -27,9 +28,9 @@ class Process(Gateway):
         return self.process.wait(60)
 
 
-def command(environment: dict[str, str]) -> subprocess.Popen[str]:
+def command(environment: dict[str, str], python: str | Path = sys.executable) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "service"],
+        [python, "-m", "service"],
         env=os.environ | environment,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -38,10 +39,10 @@ def command(environment: dict[str, str]) -> subprocess.Popen[str]:
 
 
 @contextmanager
-def running(**settings: object) -> Iterator[Process]:
+def running(python: str | Path = sys.executable, **settings: object) -> Iterator[Process]:
     """A ready gateway process with these `EXPRESSNET_*` settings; killed at the end if it still runs."""
     environment = {f"EXPRESSNET_{name.upper()}": str(value) for name, value in settings.items()}
-    process = command({"EXPRESSNET_PORT": "0"} | environment)
+    process = command({"EXPRESSNET_PORT": "0"} | environment, python)
     lines: list[str] = []
     # Read to the end: a process whose pipe is full stands still.
     reader = threading.Thread(target=_collect, args=(process, lines), daemon=True)

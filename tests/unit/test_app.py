@@ -29,11 +29,19 @@ def test_models_of_the_wrong_kind_are_refused(swapped: dict[str, Any], says: str
         create_app(Settings(**swapped), fake_engines())
 
 
-def test_without_torch_the_embedded_engine_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "service.inference.embedded", raising=False)
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ModelFileError, match=r"needs torch: pip install 'expressnet-service\[embedded\]'"):
-        create_app(Settings())
+@pytest.mark.parametrize(
+    ("engine", "missing"),
+    [("embedded", "torch"), ("triton", "tritonclient"), ("triton", "grpc")],
+)
+def test_an_engine_says_what_it_needs_and_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, engine: str, missing: str
+) -> None:
+    for module in [m for m in sys.modules if m.startswith((f"service.inference.{engine}", f"{missing}."))]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, missing, None)
+    wanted = rf"^{missing} is not installed: pip install 'expressnet-service\[{engine}\]'"
+    with pytest.raises(ModelFileError, match=wanted):
+        create_app(Settings.model_validate({"engine": engine}))
 
 
 def test_without_torch_other_engines_are_served(monkeypatch: pytest.MonkeyPatch) -> None:

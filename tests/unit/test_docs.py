@@ -195,7 +195,8 @@ def test_no_metric_is_described_that_does_not_exist() -> None:
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_has_one_row_with_default_and_description(name: str) -> None:
     field = Settings.model_fields[name]
-    default = "number of CPUs" if name == "worker_threads" else f"`{field.default}`"
+    default = f"`{json.dumps(field.default)}`" if isinstance(field.default, bool) else f"`{field.default}`"
+    default = {"worker_threads": "number of CPUs"}.get(name, "none" if field.default is None else default)
     assert rows_of(SETTINGS, PREFIX + name.upper()) == [
         [f"`{PREFIX}{name.upper()}`", default, field.description]
     ]

@@ -15,7 +15,16 @@ GOOD = {
     "port": ("9000", 9000),
     "model_repository": ("/models", Path("/models")),
     "classifier": ("other_classifier", "other_classifier"),
+    "model_version": ("2", "2"),
     "detector": ("other_detector", "other_detector"),
+    "engine": ("triton", "triton"),
+    "classifier_engine": ("triton", "triton"),
+    "detector_engine": ("embedded", "embedded"),
+    "triton_url": ("10.0.0.1:8001, 10.0.0.2:8001", "10.0.0.1:8001,10.0.0.2:8001"),
+    "triton_tls": ("true", True),
+    "triton_root_certificates": (__file__, Path(__file__)),
+    "triton_certificate": (__file__, Path(__file__)),
+    "triton_private_key": (__file__, Path(__file__)),
     "worker_threads": ("3", 3),
     "body_limit_bytes": ("1000", 1000),
     "batch_body_limit_bytes": ("200000000", 200_000_000),
@@ -30,9 +39,34 @@ GOOD = {
     "log_format": ("text", "text"),
 }
 
+# What a setting cannot be without.
+NEEDS = {
+    "triton_root_certificates": {"triton_tls": "true"},
+    "triton_certificate": {"triton_tls": "true", "triton_private_key": __file__},
+    "triton_private_key": {"triton_tls": "true", "triton_certificate": __file__},
+}
+
 BAD = {
     "host": [""],
     "port": ["-1", "65536", "http", "80.5"],
+    "model_version": ["0", "-1", "latest", ""],
+    "engine": ["tritonn", ""],
+    "classifier_engine": ["gpu"],
+    "detector_engine": ["gpu"],
+    "triton_url": [
+        "",
+        "triton",
+        ":8001",
+        "triton:",
+        "triton:0",
+        "triton:65536",
+        "a:1,b:1",
+        "1.2.3.4:1,[::1]:1",
+    ],
+    "triton_tls": ["maybe"],
+    "triton_root_certificates": ["/nowhere/ca.pem"],
+    "triton_certificate": ["/nowhere/gateway.pem"],
+    "triton_private_key": ["/nowhere/gateway.key"],
     "worker_threads": ["0", "-2", "many"],
     "body_limit_bytes": ["0", "20MB"],
     "batch_body_limit_bytes": ["0", "-1"],
@@ -82,7 +116,8 @@ def test_every_setting_is_described() -> None:
 def test_each_variable_is_read(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     text, value = GOOD[name]
     default = getattr(Settings(), name)
-    monkeypatch.setenv(PREFIX + name.upper(), text)
+    for variable, setting in {name: text, **NEEDS.get(name, {})}.items():
+        monkeypatch.setenv(PREFIX + variable.upper(), setting)
     settings = read_settings()
     assert getattr(settings, name) == value
     assert value != default or name == "worker_threads"
@@ -119,6 +154,11 @@ def test_variables_of_others_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> N
         (
             {"body_limit_bytes": "2000", "batch_body_limit_bytes": "1999"},
             ("body_limit_bytes", "batch_body_limit_bytes"),
+        ),
+        ({"triton_root_certificates": __file__}, ("certificates", "triton_tls")),
+        (
+            {"triton_tls": "1", "triton_certificate": __file__},
+            ("triton_certificate", "triton_private_key"),
         ),
     ],
 )

@@ -200,9 +200,9 @@ def markdown(report: Report, pictures: list[Path]) -> str:
         "",
         *_table(
             ("figure", "as served", "with flip averaging", "without copies in the training split"),
-            [(name, *(_shown(column[name]) for column in three)) for name in report.figures],
+            [(name, *(shown(column[name]) for column in three)) for name in report.figures],
         ),
-        f"Expected calibration error before the temperature: {_shown(report.ece_uncalibrated)}",
+        f"Expected calibration error before the temperature: {shown(report.ece_uncalibrated)}",
         "",
         "## By emotion",
         "",
@@ -224,7 +224,7 @@ def markdown(report: Report, pictures: list[Path]) -> str:
             ],
         )
     lines += ["## By what can be measured in the images", ""]
-    lines += _table(("group", "accuracy"), [(g.name, _shown(g.accuracy)) for g in report.subgroups])
+    lines += _table(("group", "accuracy"), [(g.name, shown(g.accuracy)) for g in report.subgroups])
     lines += ["Age, sex, skin tone and culture could not be measured: the data set does not say.", ""]
     for mixture, experts in zip(("large kernels", "fused"), report.experts, strict=True):
         if experts:
@@ -250,7 +250,7 @@ def markdown(report: Report, pictures: list[Path]) -> str:
                 (
                     e.harm,
                     f"{e.strength:g} ({e.unit})",
-                    _shown(e.accuracy),
+                    shown(e.accuracy),
                     f"{e.certain:.1%}",
                     f"{e.certain_accuracy:.1%}",
                 )
@@ -270,6 +270,7 @@ def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
     ]
 
 
-def _shown(metric: Metric) -> str:
+def shown(metric: Metric) -> str:
+    """A figure as every page writes it."""
     interval = "" if metric.interval is None else f" [{metric.interval[0]:.3f}, {metric.interval[1]:.3f}]"
     return f"{metric.value:.3f}{interval} n={metric.samples}"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from service.arrays import Classification, Faces
+from service.deadline import NEVER
 from service.inference.batcher import Batcher, BatcherEvents, BatcherLimits
 from tests.fake_engine import FakeClassifier
 
@@ -40,7 +41,7 @@ class Rig:
     depths: list[int] = field(default_factory=list)
 
     def submit(self, *brightness: int) -> asyncio.Task[tuple[Classification, float]]:
-        return asyncio.create_task(self.batcher.classify(faces(*brightness)))
+        return asyncio.create_task(self.batcher.classify(faces(*brightness), NEVER))
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from service.deadline import NEVER
 from service.errors import Draining, EngineUnavailable, Overloaded
 from service.inference.batcher import Batcher, BatcherEvents, BatcherLimits
 from tests.fake_engine import FakeClassifier
@@ -174,7 +175,7 @@ async def test_before_the_start_nothing_is_admitted() -> None:
     batcher = Batcher(FakeClassifier(), BatcherLimits(8, 64, 0), BatcherEvents())
     assert not batcher.alive
     with pytest.raises(EngineUnavailable):
-        await batcher.classify(faces(1))
+        await batcher.classify(faces(1), NEVER)
     await batcher.close()
     with pytest.raises(Draining):
-        await batcher.classify(faces(1))
+        await batcher.classify(faces(1), NEVER)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.arrays import Classification, Faces
+from service.deadline import NEVER, Deadline
 from service.errors import EngineContractError, EngineUnavailable, Internal, Overloaded, ServiceError
 from service.inference.batcher import Batcher, BatcherEvents, BatcherLimits
 from tests.fake_engine import FakeClassifier
@@ -26,8 +27,8 @@ class PoisonedClassifier(FakeClassifier):
 
     failure: Exception | None = None
 
-    async def classify(self, faces: Faces) -> Classification:
-        answer = await super().classify(faces)
+    async def classify(self, faces: Faces, deadline: Deadline) -> Classification:
+        answer = await super().classify(faces, deadline)
         if self.failure and (faces == POISON).any():
             raise self.failure
         return answer
@@ -125,7 +126,7 @@ async def test_faces_that_do_not_fit_together_fail_and_do_not_hang() -> None:
     async with batching(FakeClassifier(gate=gate)) as rig:
         busy = rig.submit(0)
         await settle()
-        tasks = [asyncio.create_task(rig.batcher.classify(faces(1, side=side))) for side in (4, 6)]
+        tasks = [asyncio.create_task(rig.batcher.classify(faces(1, side=side), NEVER)) for side in (4, 6)]
         await settle()
         gate.set()
         await busy
@@ -156,7 +157,7 @@ async def test_an_observer_that_fails_leaves_nobody_waiting(events: BatcherEvent
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
     batcher = Batcher(FakeClassifier(), BatcherLimits(8, 64, 0), events)
     batcher.start()
-    task = asyncio.create_task(batcher.classify(faces(1)))
+    task = asyncio.create_task(batcher.classify(faces(1), NEVER))
     _, pending = await asyncio.wait([task], timeout=0.5)
     task.cancel()
     await asyncio.gather(task, batcher.close(), return_exceptions=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from service.arrays import Classification, Faces
+from service.deadline import NEVER, Deadline
 from service.errors import EngineUnavailable, ModelFileError
 from service.inference.embedded import EmbeddedClassifier, EmbeddedDetector
 from service.manifest import ClassifierManifest, Crop, Input, Training, Verdict
@@ -98,7 +99,7 @@ def flat(*brightness: int) -> Faces:
 async def test_the_classifier_answers_each_row(classifier: EmbeddedClassifier) -> None:
     await classifier.warm_up()
     await classifier.ping()
-    answer = await classifier.classify(flat(0, 51, 255))
+    answer = await classifier.classify(flat(0, 51, 255), NEVER)
     assert answer.probabilities.dtype == answer.gates.dtype == np.float32
     np.testing.assert_allclose(answer.probabilities, [[0, 1], [0.2, 0.8], [1, 0]], atol=1e-6)
     np.testing.assert_allclose(answer.gates, np.tile([0.6, 0.4, 0, 0], (3, 2, 1)), atol=1e-6)
@@ -112,9 +113,9 @@ async def test_warm_up_runs_every_batch_size_that_will_be_served(
     shapes: set[tuple[int, ...]] = set()
     classify = engine.classify
 
-    async def recording(faces: Faces) -> Classification:
+    async def recording(faces: Faces, deadline: Deadline) -> Classification:
         shapes.add(faces.shape)
-        return await classify(faces)
+        return await classify(faces, deadline)
 
     monkeypatch.setattr(engine, "classify", recording)
     await engine.warm_up()
@@ -128,12 +129,12 @@ async def test_the_detector_gets_its_parameters(detector: EmbeddedDetector) -> N
     await detector.ping()
     image = np.zeros((30, 40, 3), np.uint8)
     image.flags.writeable = False  # as Pillow's pixels are
-    found = await detector.detect(image, 24.0, 0.5)
+    found = await detector.detect(image, 24.0, 0.5, NEVER)
     assert found.boxes.tolist() == [[0, 0, 40, 30]]
     assert found.scores.tolist() == [0.5]
     assert found.landmarks.shape == (1, 5, 2)
     assert found.landmarks[0, 2, 0] == 24
-    none = await detector.detect(image, 24.0, 0.9)
+    none = await detector.detect(image, 24.0, 0.9, NEVER)
     assert none.boxes.shape == (0, 4)
     assert none.scores.shape == (0,)
     assert none.landmarks.shape == (0, 5, 2)
@@ -165,18 +166,18 @@ async def test_a_forward_that_fails_is_an_unavailable_engine(tmp_path: Path, mod
     await engine.warm_up()
     try:
         with pytest.raises(EngineUnavailable) as caught:
-            await engine.classify(flat(1))
+            await engine.classify(flat(1), NEVER)
         assert "dark" not in caught.value.detail
-        assert (await engine.classify(flat(2))).probabilities.tolist() == [[0.5, 0.5]]
+        assert (await engine.classify(flat(2), NEVER)).probabilities.tolist() == [[0.5, 0.5]]
     finally:
         await engine.close()
 
 
 async def use(engine: EmbeddedClassifier | EmbeddedDetector) -> None:
     if isinstance(engine, EmbeddedClassifier):
-        await engine.classify(flat(1))
+        await engine.classify(flat(1), NEVER)
     else:
-        await engine.detect(np.zeros((9, 9, 3), np.uint8), 32, 0.9)
+        await engine.detect(np.zeros((9, 9, 3), np.uint8), 32, 0.9, NEVER)
 
 
 async def test_before_loading_and_after_closing_nothing_answers(

@@ -1,0 +1,88 @@
+"""A circuit breaker: an engine that is down is not asked again by every request.
+
+closed     calls pass; `failures` of them in a row open it
+open       calls fail at once, until `rest_s` have passed
+half-open  one call passes as a probe: its success closes the circuit, its failure opens it again
+
+Overload is no failure: a full queue says that the engine works, and so does a late answer while others come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Literal, get_args
+
+from service.errors import DeadlineExceeded, EngineUnavailable, ServiceError
+
+State = Literal["closed", "open", "half-open"]
+STATES: tuple[State, ...] = get_args(State)
+
+
+class Breaker:
+    """silent: whether the engine has told nobody anything for long; changed: told every new state."""
+
+    def __init__(
+        self,
+        *,
+        failures: int = 5,
+        rest_s: float = 1.0,
+        silent: Callable[[], bool] = lambda: False,
+        changed: Callable[[State], None] = lambda state: None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limit = failures
+        self._rest_s = rest_s
+        self._silent = silent
+        self._changed = changed
+        self._now = now
+        self._failures = 0
+        self._opened_at = 0.0
+        self.state: State = "closed"
+
+    @asynccontextmanager
+    async def guard(self) -> AsyncIterator[None]:
+        """Around one call. Raises `EngineUnavailable` instead of making it while the circuit is open."""
+        if self.state == "open" and self._now() - self._opened_at >= self._rest_s:
+            self._become("half-open")
+        elif self.state != "closed":
+            raise EngineUnavailable("the inference server failed lately and is left alone for a moment")
+        try:
+            yield
+        except EngineUnavailable:
+            self._failed()
+            raise
+        except (DeadlineExceeded, asyncio.CancelledError):
+            self._given_up()
+            raise
+        except ServiceError:
+            self._answered()
+            raise
+        except BaseException:
+            self._failed()
+            raise
+        self._answered()
+
+    def _answered(self) -> None:
+        self._failures = 0
+        self._become("closed")
+
+    def _failed(self) -> None:
+        self._failures += 1
+        if self.state == "half-open" or self._failures >= self._limit:
+            self._opened_at = self._now()
+            self._become("open")
+
+    def _given_up(self) -> None:
+        # Nobody waits any more, which says nothing about the engine unless it is mute to all.
+        if self._silent():
+            self._failed()
+        elif self.state == "half-open":
+            self._become("open")  # and the next call is the probe
+
+    def _become(self, state: State) -> None:
+        if state != self.state:
+            self.state = state
+            self._changed(state)

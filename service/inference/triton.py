@@ -1,0 +1,279 @@
+"""The Triton engine: the same model files on NVIDIA Triton, over gRPC.
+
+One client per event loop, shared by both models. The server's answers are told apart here: what means "full",
+"late", "down" or "wrong" becomes the error of that meaning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import InferInput, InferRequestedOutput
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from service.arrays import Classification, Detections, Faces, Image
+from service.deadline import Deadline
+from service.errors import (
+    DeadlineExceeded,
+    EngineContractError,
+    EngineUnavailable,
+    Overloaded,
+    ServiceError,
+)
+from service.inference.breaker import Breaker, State
+from service.manifest import ClassifierManifest, Manifest, digest_parameter
+
+MESSAGE_LIMIT = 256 * 1024 * 1024  # a 50-megapixel image is 150 MB of pixels
+KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS = 20_000, 5_000
+RETRY_WITHIN_S = 0.05
+PING_TIMEOUT_S = 0.8
+# A server that works answers a ping of one of the two models every half second.
+SILENT_S = 2.5
+
+# Triton answers UNAVAILABLE to all of these; only the words tell them apart.
+QUEUE_FULL = ("exceeds maximum queue size",)
+QUEUE_LATE = ("request timeout expired",)
+NOT_SENT = ("failed to connect", "connection refused", "dns resolution failed", "no children to pick from")
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Paths of PEM files: whom to trust, and who we are if the server asks."""
+
+    root_certificates: Path | None = None
+    certificate: Path | None = None
+    private_key: Path | None = None
+
+
+class TritonConnection:
+    """One channel to one or several servers, opened on the loop that uses it.
+
+    addresses: `HOST:PORT`, or several `IP:PORT` with commas between. The servers behind a name, or behind
+    several addresses, are asked in turn.
+    """
+
+    def __init__(self, addresses: str, tls: Tls | None = None) -> None:
+        self._addresses = addresses
+        self._tls = tls
+        self._client: InferenceServerClient | None = None
+        self._heard_at = time.monotonic()
+
+    def heard(self) -> None:
+        """To be called with every answer, whatever it says."""
+        self._heard_at = time.monotonic()
+
+    def silent(self) -> bool:
+        """Whether the server has told nobody anything for long."""
+        return time.monotonic() - self._heard_at > SILENT_S
+
+    @property
+    def client(self) -> InferenceServerClient:
+        if self._client is None:
+            credentials = None if self._tls is None else _credentials(self._tls)
+            self._client = InferenceServerClient(
+                _target(self._addresses), creds=credentials, channel_args=_channel_arguments()
+            )
+        return self._client
+
+    async def close(self) -> None:
+        if self._client is not None:
+            client, self._client = self._client, None
+            await client.close()
+
+
+def _target(addresses: str) -> str:
+    if "," not in addresses:
+        return f"dns:///{addresses}"
+    return f"{'ipv6' if addresses.startswith('[') else 'ipv4'}:{addresses}"
+
+
+def _credentials(tls: Tls) -> grpc.ChannelCredentials:
+    def read(path: Path | None) -> bytes | None:
+        return None if path is None else path.read_bytes()
+
+    return grpc.ssl_channel_credentials(
+        read(tls.root_certificates), read(tls.private_key), read(tls.certificate)
+    )
+
+
+def _channel_arguments() -> list[tuple[str, Any]]:
+    # Giving any argument replaces all of the client's own.
+    return [
+        ("grpc.lb_policy_name", "round_robin"),
+        ("grpc.max_send_message_length", MESSAGE_LIMIT),
+        ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        # A server that was restarted is found again within a second.
+        ("grpc.min_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+    ]
+
+
+class _TritonModel:
+    """A model on the server. It is not believed before its configuration names the manifest's file.
+
+    Whenever the connection was lost, the server may have come back with another model, so it is asked again.
+    """
+
+    def __init__(self, connection: TritonConnection, manifest: Manifest, breaker: Breaker) -> None:
+        self._connection = connection
+        self._manifest = manifest
+        self._breaker = breaker
+        self._verified = False
+
+    async def warm_up(self) -> None:
+        """The server warms its models itself; one that is not there yet may come later."""
+
+    @property
+    def circuit(self) -> State:
+        return self._breaker.state
+
+    async def ping(self) -> None:
+        client, manifest = self._connection.client, self._manifest
+        try:
+            # Always: of several servers each is met in its turn.
+            await self._verify(PING_TIMEOUT_S)
+            ready = await client.is_model_ready(
+                manifest.name, manifest.version, client_timeout=PING_TIMEOUT_S
+            )
+        except InferenceServerException as error:
+            raise self._translated(error) from error
+        self._connection.heard()
+        if not ready:
+            self._verified = False
+            raise EngineUnavailable("the inference server does not have the model ready")
+        if self._breaker.state != "closed":
+            # A gateway that is not ready gets no requests, so none would ever close the circuit.
+            with contextlib.suppress(ServiceError):
+                await self._try_out(Deadline.after(PING_TIMEOUT_S))
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+    async def _try_out(self, deadline: Deadline) -> None:
+        """The smallest call there is."""
+        raise NotImplementedError
+
+    async def _verify(self, timeout_s: float) -> None:
+        manifest = self._manifest
+        answer = await self._connection.client.get_model_config(
+            manifest.name, manifest.version, client_timeout=timeout_s
+        )
+        self._connection.heard()
+        served = answer.config.parameters[digest_parameter(manifest.version)].string_value
+        if served != manifest.sha256:
+            self._verified = False
+            raise EngineUnavailable(
+                f"the inference server's {manifest.name} {manifest.version} has sha256 "
+                f"{served or 'unknown'}, the manifest says {manifest.sha256}"
+            )
+        self._verified = True
+
+    async def _infer(
+        self, inputs: dict[str, NDArray[Any]], outputs: tuple[str, ...], deadline: Deadline
+    ) -> list[NDArray[np.float32]]:
+        async with self._breaker.guard():
+            try:
+                return await self._asked(inputs, outputs, deadline)
+            except InferenceServerException as error:
+                if not _was_not_sent(error) or deadline.remaining_s() <= RETRY_WITHIN_S:
+                    raise self._translated(error) from error
+            # Nothing reached the server, so nothing can be done twice.
+            await asyncio.sleep(random.uniform(0, RETRY_WITHIN_S))
+            try:
+                return await self._asked(inputs, outputs, deadline)
+            except InferenceServerException as error:
+                raise self._translated(error) from error
+
+    async def _asked(
+        self, inputs: dict[str, NDArray[Any]], outputs: tuple[str, ...], deadline: Deadline
+    ) -> list[NDArray[np.float32]]:
+        deadline.check("inference")
+        if not self._verified:
+            await self._verify(deadline.remaining_s())
+        left_s = deadline.remaining_s()
+        result = await self._connection.client.infer(
+            self._manifest.name,
+            [_input(name, array) for name, array in inputs.items()],
+            model_version=self._manifest.version,
+            outputs=[InferRequestedOutput(name) for name in outputs],
+            client_timeout=left_s,
+            timeout=int(left_s * 1e6),
+        )
+        self._connection.heard()
+        found = [result.as_numpy(name) for name in outputs]
+        if any(array is None for array in found):
+            raise EngineContractError(f"{self._manifest.name} did not answer {outputs}")
+        return found
+
+    def _translated(self, error: InferenceServerException) -> Exception:
+        status, words = str(error.status()), str(error.message()).lower()
+        if status == "StatusCode.DEADLINE_EXCEEDED" or any(word in words for word in QUEUE_LATE):
+            return DeadlineExceeded("the inference server did not answer in time")
+        if any(word in words for word in QUEUE_FULL):
+            self._connection.heard()
+            return Overloaded("the inference server's queue is full")
+        if status in ("StatusCode.INVALID_ARGUMENT", "StatusCode.RESOURCE_EXHAUSTED"):
+            return EngineContractError(f"the inference server refused the request: {error.message()}")
+        # Down, restarting, without the model, or broken: whatever answers next may be another model.
+        self._verified = False
+        return EngineUnavailable("the inference server cannot answer")
+
+
+class TritonClassifier(_TritonModel):
+    cancellable = True
+
+    def __init__(self, connection: TritonConnection, manifest: ClassifierManifest, breaker: Breaker) -> None:
+        super().__init__(connection, manifest, breaker)
+        self._size = manifest.input.size
+
+    async def _try_out(self, deadline: Deadline) -> None:
+        await self.classify(np.zeros((1, 3, self._size, self._size), np.uint8), deadline)
+
+    async def classify(self, faces: Faces, deadline: Deadline) -> Classification:
+        probabilities, gates = await self._infer(
+            {"faces__0": faces}, ("probabilities__0", "gates__1"), deadline
+        )
+        return Classification(probabilities, gates)
+
+
+class TritonDetector(_TritonModel):
+    async def _try_out(self, deadline: Deadline) -> None:
+        await self.detect(np.zeros((32, 32, 3), np.uint8), 32, 0.9, deadline)
+
+    async def detect(
+        self, image: Image, min_face_px: float, threshold: float, deadline: Deadline
+    ) -> Detections:
+        boxes, scores, landmarks = await self._infer(
+            {
+                "image__0": image,
+                "min_face_px__1": np.array([min_face_px], np.float32),
+                "threshold__2": np.array([threshold], np.float32),
+            },
+            ("boxes__0", "scores__1", "landmarks__2"),
+            deadline,
+        )
+        return Detections(boxes, scores, landmarks)
+
+
+def _input(name: str, array: NDArray[Any]) -> InferInput:
+    given = InferInput(name, list(array.shape), "UINT8" if array.dtype == np.uint8 else "FP32")
+    given.set_data_from_numpy(np.ascontiguousarray(array))
+    return given
+
+
+def _was_not_sent(error: InferenceServerException) -> bool:
+    return any(words in str(error.message()).lower() for words in NOT_SENT)

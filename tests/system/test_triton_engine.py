@@ -1,0 +1,232 @@
+"""The Triton engine by itself, before a real tritonserver with the project's own models."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trustme
+from numpy.typing import NDArray
+
+from service.app import Engines, make_engines
+from service.arrays import Faces
+from service.deadline import NEVER, Deadline
+from service.errors import DeadlineExceeded, EngineContractError, EngineUnavailable, Overloaded, ServiceError
+from service.manifest import ClassifierManifest, read_manifest
+from service.metrics import Metrics
+from service.settings import Settings
+from tests.conftest import free_port
+from tests.triton.server import TritonServer, triton, with_parameter
+
+MODELS = Settings().model_repository
+CLASSIFIER, DETECTOR = "expressnet_moe", "mtcnn"
+
+
+def settings_for(server: TritonServer, **changes: object) -> Settings:
+    return Settings(**{"engine": "triton", "triton_url": server.url} | changes)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def engines_of(settings: Settings, **changed: object) -> AsyncIterator[Engines]:
+    """Both engines, warm; `changed`: what their manifests say otherwise."""
+    classifier = read_manifest(settings.model_repository, CLASSIFIER).model_copy(update=changed)
+    detector = read_manifest(settings.model_repository, DETECTOR).model_copy(update=changed)
+    assert isinstance(classifier, ClassifierManifest)
+    engines = make_engines(settings, classifier, detector, Metrics())
+    try:
+        await asyncio.gather(engines.classifier.warm_up(), engines.detector.warm_up())
+        yield engines
+    finally:
+        await engines.classifier.close()
+        await engines.detector.close()
+
+
+def faces(count: int) -> Faces:
+    size = read_manifest(MODELS, CLASSIFIER).input
+    assert size is not None
+    noise = np.random.default_rng(0).integers(0, 256, (count, 3, size.size, size.size), np.uint8)
+    return noise
+
+
+@pytest.fixture(scope="module")
+def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """Both models take a fifth of a second; the detector's queue holds two."""
+    models = tmp_path_factory.mktemp("slow") / "models"
+    shutil.copytree(MODELS, models)
+    for name in (CLASSIFIER, DETECTOR):
+        with_parameter(models, name, "delay_s", 0.2)
+    config = models / DETECTOR / "config.pbtxt"
+    config.write_text(re.sub(r"max_queue_size: \d+", "max_queue_size: 2", config.read_text()))
+    with triton(models) as server:
+        yield server
+
+
+async def test_it_answers_as_the_embedded_engine_does(
+    triton_server: TritonServer, astronaut: NDArray[np.uint8]
+) -> None:
+    async with engines_of(settings_for(triton_server)) as remote, engines_of(Settings()) as embedded:
+        for count in (1, 2, 7, 32):
+            expected = await embedded.classifier.classify(faces(count), NEVER)
+            found = await remote.classifier.classify(faces(count), Deadline.after(30))
+            np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-4)
+            np.testing.assert_allclose(found.gates, expected.gates, atol=1e-4)
+        for image in (astronaut, astronaut[:64, :48], np.zeros((40, 300, 3), np.uint8)):
+            at_home = await embedded.detector.detect(image, 20, 0.6, NEVER)
+            abroad = await remote.detector.detect(image, 20, 0.6, Deadline.after(30))
+            np.testing.assert_allclose(abroad.scores, at_home.scores, atol=1e-4)
+            np.testing.assert_allclose(abroad.boxes, at_home.boxes, atol=1e-3)  # pixels
+            np.testing.assert_allclose(abroad.landmarks, at_home.landmarks, atol=1e-3)
+
+
+async def test_requests_that_come_together_are_one_batch(triton_server: TritonServer) -> None:
+    async with engines_of(settings_for(triton_server)) as engines:
+        before = triton_server.metric("nv_inference_exec_count", model=CLASSIFIER)
+        answers = await asyncio.gather(
+            *(engines.classifier.classify(faces(24)[i : i + 1], Deadline.after(30)) for i in range(24))
+        )
+        ran = triton_server.metric("nv_inference_exec_count", model=CLASSIFIER) - before
+        together = await engines.classifier.classify(faces(24), Deadline.after(30))
+    assert ran < 24
+    for row, answer in enumerate(answers):
+        np.testing.assert_allclose(answer.probabilities[0], together.probabilities[row], atol=1e-5)
+
+
+async def test_a_wrong_shape_is_this_service_s_own_mistake(triton_server: TritonServer) -> None:
+    async with engines_of(settings_for(triton_server)) as engines:
+        with pytest.raises(EngineContractError, match="refused"):
+            await engines.classifier.classify(np.zeros((1, 3, 9, 9), np.uint8), Deadline.after(10))
+        with pytest.raises(EngineContractError, match="refused"):
+            await engines.classifier.classify(faces(64), Deadline.after(10))
+        assert engines.classifier.circuit == "closed"
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"name": "nobody"}, "cannot answer"),
+        ({"version": "9"}, "cannot answer"),
+        ({"sha256": "0" * 64}, "the manifest says 000"),
+    ],
+)
+async def test_a_model_that_is_not_the_manifest_s_is_not_asked(
+    triton_server: TritonServer, changed: dict[str, str], words: str
+) -> None:
+    async with engines_of(settings_for(triton_server), **changed) as engines:
+        for call in (engines.classifier.ping(), engines.classifier.classify(faces(1), Deadline.after(10))):
+            with pytest.raises(EngineUnavailable, match=words):
+                await call
+
+
+async def test_a_server_that_is_not_there_is_told_at_once() -> None:
+    settings = Settings(engine="triton", triton_url=f"127.0.0.1:{free_port()}")
+    async with engines_of(settings) as engines, asyncio.timeout(2):
+        with pytest.raises(EngineUnavailable):
+            await engines.classifier.ping()
+        with pytest.raises(EngineUnavailable):
+            await engines.classifier.classify(faces(1), Deadline.after(10))
+
+
+async def outcome(call: object) -> str:
+    try:
+        await call  # type: ignore[misc]
+    except ServiceError as error:
+        return type(error).__name__
+    return "answered"
+
+
+async def test_a_full_queue_is_overload_and_leaves_the_circuit_closed(slow_server: TritonServer) -> None:
+    image = np.zeros((32, 32, 3), np.uint8)
+    async with engines_of(settings_for(slow_server)) as engines:
+        calls = (outcome(engines.detector.detect(image, 32, 0.9, Deadline.after(10))) for _ in range(20))
+        found = await asyncio.gather(*calls)
+        assert set(found) == {"answered", Overloaded.__name__}
+        assert found.count("answered") >= 3  # one that runs and two that wait
+        assert engines.detector.circuit == "closed"
+
+
+async def test_what_waits_longer_than_its_caller_is_never_run(slow_server: TritonServer) -> None:
+    async with engines_of(settings_for(slow_server)) as engines:
+        await engines.classifier.classify(faces(1), Deadline.after(10))
+        before = slow_server.metric("nv_inference_count", model=CLASSIFIER)
+        busy = asyncio.create_task(engines.classifier.classify(faces(32), Deadline.after(10)))
+        await asyncio.sleep(0.05)
+        late = [outcome(engines.classifier.classify(faces(1), Deadline.after(0.08))) for _ in range(5)]
+        assert set(await asyncio.gather(*late)) == {DeadlineExceeded.__name__}
+        await busy
+        await asyncio.sleep(0.5)
+        assert slow_server.metric("nv_inference_count", model=CLASSIFIER) - before == 32
+        assert engines.classifier.circuit == "closed"
+
+
+async def test_cancelling_reaches_the_server(slow_server: TritonServer) -> None:
+    async with engines_of(settings_for(slow_server)) as engines:
+        await engines.classifier.classify(faces(1), Deadline.after(10))
+        before = slow_server.metric("nv_inference_count", model=CLASSIFIER)
+        busy = asyncio.create_task(engines.classifier.classify(faces(32), Deadline.after(10)))
+        await asyncio.sleep(0.05)
+        leaving = [
+            asyncio.create_task(engines.classifier.classify(faces(1), Deadline.after(10))) for _ in range(5)
+        ]
+        await asyncio.sleep(0.05)
+        for task in leaving:
+            task.cancel()
+        await busy
+        await asyncio.sleep(0.5)
+        assert slow_server.metric("nv_inference_count", model=CLASSIFIER) - before == 32
+
+
+async def test_several_servers_are_asked_in_turn_and_one_may_die(triton_server: TritonServer) -> None:
+    with triton(MODELS) as other:
+        both = f"{triton_server.url},{other.url}"
+        async with engines_of(settings_for(other, triton_url=both)) as engines:
+            servers = (triton_server, other)
+            before = [server.metric("nv_inference_count", model=CLASSIFIER) for server in servers]
+            for _ in range(10):
+                await engines.classifier.classify(faces(1), Deadline.after(10))
+            after = [server.metric("nv_inference_count", model=CLASSIFIER) for server in servers]
+            assert [b - a for a, b in zip(before, after, strict=True)] == [5, 5]
+            other.kill()
+            for _ in range(10):
+                await engines.classifier.classify(faces(1), Deadline.after(10))
+
+
+async def test_tls_with_certificates_on_both_sides(tmp_path: Path) -> None:
+    authority, stranger = trustme.CA(), trustme.CA()
+    for name, ca, identity in (
+        ("server", authority, "127.0.0.1"),
+        ("client", authority, "gateway"),
+        ("intruder", stranger, "gateway"),
+    ):
+        issued = ca.issue_cert(identity)
+        issued.private_key_pem.write_to_path(tmp_path / f"{name}.key")
+        issued.cert_chain_pems[0].write_to_path(tmp_path / f"{name}.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    stranger.cert_pem.write_to_path(tmp_path / "stranger.pem")
+    options = (
+        "--grpc-use-ssl-mutual=true",
+        f"--grpc-server-cert={tmp_path}/server.pem",
+        f"--grpc-server-key={tmp_path}/server.key",
+        f"--grpc-root-cert={tmp_path}/ca.pem",
+    )
+
+    def tls(name: str, trusted: str = "ca.pem") -> dict[str, object]:
+        return {
+            "triton_tls": True,
+            "triton_root_certificates": tmp_path / trusted,
+            "triton_certificate": tmp_path / f"{name}.pem",
+            "triton_private_key": tmp_path / f"{name}.key",
+        }
+
+    with triton(MODELS, *options) as server:
+        async with engines_of(settings_for(server, **tls("client"))) as engines:
+            assert len((await engines.classifier.classify(faces(1), Deadline.after(10))).probabilities) == 1
+        for refused in ({}, tls("intruder"), tls("client", "stranger.pem")):
+            async with engines_of(settings_for(server, **refused)) as engines:
+                with pytest.raises(ServiceError):
+                    await engines.classifier.classify(faces(1), Deadline.after(2))

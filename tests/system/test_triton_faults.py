@@ -1,0 +1,203 @@
+"""The gateway before a real tritonserver that dies, stands still or comes back with another model."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+import pytest
+
+from service.manifest import manifest_path
+from service.settings import Settings
+from tests.conftest import Gateway, eventually, free_port, serving
+from tests.triton.server import TritonServer, triton
+
+MODELS = Settings().model_repository
+CALLERS = 50
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[TritonServer]:
+    """Every test brings it back as it found it."""
+    with triton(MODELS) as running:
+        yield running
+
+
+def gateway_to(server: TritonServer, **settings: object) -> Settings:
+    return Settings(**{"port": 0, "engine": "triton", "triton_url": server.url} | settings)  # type: ignore[arg-type]
+
+
+def circuits(gateway: Gateway) -> dict[str, str]:
+    found = {}
+    for engine in ("mtcnn", "expressnet_moe"):
+        for state in ("closed", "open", "half-open"):
+            if gateway.metric(f'expressnet_circuit_state{{engine="{engine}",state="{state}"}}'):
+                found[engine] = state
+    return found
+
+
+class Load:
+    """Callers that ask one after another until they are stopped; every request is told from every other."""
+
+    def __init__(self, gateway: Gateway, image: bytes) -> None:
+        self.codes: Counter[str] = Counter()
+        self.request_ids: Counter[str] = Counter()
+        self.sent = 0
+        self._gateway, self._image = gateway, image
+        self._lock, self._stop = threading.Lock(), threading.Event()
+
+    def _ask(self) -> None:
+        while not self._stop.is_set():
+            with self._lock:
+                self.sent += 1
+            answer = self._gateway.post(self._image)
+            body = answer.json()
+            with self._lock:
+                self.codes[body.get("code", "ok")] += 1
+                self.request_ids[body["request_id"]] += 1
+
+    def __enter__(self) -> Load:
+        self._pool = ThreadPoolExecutor(CALLERS)
+        self._callers = [self._pool.submit(self._ask) for _ in range(CALLERS)]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._pool.shutdown()
+        for caller in self._callers:
+            caller.result()
+
+
+def test_killing_the_server_under_load_costs_no_answer(server: TritonServer, astronaut_jpeg: bytes) -> None:
+    with serving(gateway_to(server, timeout_s=3)) as gateway:
+        with Load(gateway, astronaut_jpeg) as load:
+            eventually(lambda: load.codes["ok"] > CALLERS)
+            server.kill()
+            eventually(lambda: not gateway.ready, 2)
+            server.start()
+            eventually(lambda: gateway.ready, 5)
+            before = load.codes["ok"]
+            eventually(lambda: load.codes["ok"] > before + CALLERS)
+        assert set(load.codes) <= {"ok", "overloaded", "engine_unavailable", "deadline_exceeded"}
+        assert load.codes["engine_unavailable"] > 0
+        assert load.codes.total() == load.sent == len(load.request_ids)
+        assert set(circuits(gateway).values()) == {"closed"}
+
+
+def test_a_server_that_stands_still_is_late_and_then_left_alone(
+    server: TritonServer, astronaut_jpeg: bytes
+) -> None:
+    with serving(gateway_to(server, timeout_s=1)) as gateway:
+        assert gateway.post(astronaut_jpeg).status_code == 200
+        server.signal(signal.SIGSTOP)
+        try:
+            started = time.monotonic()
+            late = gateway.post(astronaut_jpeg)
+            assert late.json()["code"] == "deadline_exceeded"
+            assert 0.9 < time.monotonic() - started < 2
+            memory = psutil.Process().memory_info().rss
+            codes: Counter[str] = Counter()
+            with ThreadPoolExecutor(8) as pool:
+                while codes["engine_unavailable"] < 20:
+                    assert codes["deadline_exceeded"] < 100, "the circuit never opened"
+                    for answer in pool.map(gateway.post, [astronaut_jpeg] * 8):
+                        codes[answer.json().get("code", "ok")] += 1
+            assert set(codes) == {"deadline_exceeded", "engine_unavailable"}
+            assert not gateway.ready
+            assert circuits(gateway)["mtcnn"] in ("open", "half-open")
+            assert "mtcnn" in gateway.client.get("/readyz").json()["engines"]
+            assert psutil.Process().memory_info().rss - memory < 50e6
+        finally:
+            server.signal(signal.SIGCONT)
+        # Nobody asks an unready gateway, so it has to find out by itself.
+        eventually(lambda: gateway.ready, 5)
+        assert gateway.post(astronaut_jpeg).status_code == 200
+        assert circuits(gateway)["mtcnn"] == "closed"
+
+
+def test_a_server_that_comes_back_with_another_model_is_not_believed(
+    server: TritonServer, astronaut_jpeg: bytes
+) -> None:
+    config = server.repository / "expressnet_moe" / "config.pbtxt"
+    own = config.read_text()
+    sha256 = json.loads(manifest_path(MODELS, "expressnet_moe").read_text())["sha256"]
+    with serving(gateway_to(server)) as gateway:
+        assert gateway.post(astronaut_jpeg).status_code == 200
+        server.kill()
+        config.write_text(own.replace(sha256, "0" * 64))
+        server.start()
+        engines = {"expressnet_moe": "down", "mtcnn": "up"}
+        try:
+            eventually(lambda: gateway.client.get("/readyz").json()["engines"] == engines)
+            answer = gateway.post(astronaut_jpeg)
+            assert (answer.status_code, answer.json()["code"]) == (503, "engine_unavailable")
+        finally:
+            server.kill()
+            config.write_text(own)
+            server.start()
+        eventually(lambda: gateway.ready, 5)
+        assert gateway.post(astronaut_jpeg).status_code == 200
+
+
+def test_a_gateway_may_start_before_its_server(server: TritonServer, astronaut_jpeg: bytes) -> None:
+    server.kill()
+    try:
+        with serving(gateway_to(server), until_ready=False) as gateway:
+            assert not gateway.ready
+            assert gateway.post(astronaut_jpeg).json()["code"] == "engine_unavailable"
+            server.start()
+            eventually(lambda: gateway.ready, 5)
+            assert gateway.post(astronaut_jpeg).status_code == 200
+    finally:
+        if not server.ready:
+            server.start()
+
+
+def test_each_model_is_placed_by_itself(server: TritonServer, astronaut_jpeg: bytes) -> None:
+    def asked() -> list[float]:
+        return [server.metric("nv_inference_count", model=name) for name in ("expressnet_moe", "mtcnn")]
+
+    for place, changes in (("classifier_engine", [1, 0]), ("detector_engine", [0, 1])):
+        before = asked()
+        settings = Settings(**{"port": 0, "triton_url": server.url, place: "triton"})  # type: ignore[arg-type]
+        with serving(settings) as gateway:
+            assert gateway.post(astronaut_jpeg).json()["faces"][0]["emotion"] == "happiness"
+        assert [after - earlier for earlier, after in zip(before, asked(), strict=True)] == changes
+
+
+def test_a_rollback_is_one_setting(astronaut_jpeg: bytes, server: TritonServer) -> None:
+    """Version 2 is the default one beside version 1, as an export leaves them."""
+    folder = server.repository / "expressnet_moe"
+    one = json.loads((folder / "manifest.json").read_text())
+    two = one | {"version": "2"}
+    config = (folder / "config.pbtxt").read_text()
+    server.kill()
+    (folder / "2").mkdir()
+    for file in ("model.pt", "model.py"):
+        (folder / "2" / file).write_bytes((folder / "1" / file).read_bytes())
+    (folder / "1" / "manifest.json").write_text(json.dumps(one))
+    (folder / "manifest.json").write_text(json.dumps(two))
+    parameter = f'parameters {{ key: "sha256_2" value {{ string_value: "{one["sha256"]}" }} }}\n'
+    (folder / "config.pbtxt").write_text(config.replace("versions: [ 1 ]", "versions: [ 1, 2 ]") + parameter)
+    server.start()
+    for setting, expected in (({}, "2"), ({"model_version": "1"}, "1")):
+        before = server.metric("nv_inference_count", model="expressnet_moe", version=expected)
+        with serving(gateway_to(server, model_repository=server.repository, **setting)) as gateway:
+            answer = gateway.post(astronaut_jpeg)
+            assert answer.json()["model"] == {"name": "expressnet_moe", "version": expected}
+        after = server.metric("nv_inference_count", model="expressnet_moe", version=expected)
+        assert after == before + 1
+
+
+def test_an_address_where_nobody_listens_keeps_the_gateway_alive_and_unready() -> None:
+    settings = Settings(port=0, engine="triton", triton_url=f"127.0.0.1:{free_port()}")
+    with serving(settings, until_ready=False) as gateway:
+        assert gateway.client.get("/livez").status_code == 200
+        eventually(lambda: gateway.client.get("/readyz").json()["engines"].get("mtcnn") == "down")
+        assert not gateway.ready

@@ -1,0 +1,51 @@
+"""What stands in for Triton's PyTorch backend, which no wheel carries: the same file, run in Python.
+
+Tensors go by DLPack in both directions. Requests that Triton hands over together run as one batch.
+"""
+
+import json
+import time
+from pathlib import Path
+
+import torch
+import triton_python_backend_utils as pb
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        config = json.loads(args["model_config"])
+        self.inputs = [part["name"] for part in config["input"]]
+        self.outputs = [part["name"] for part in config["output"]]
+        self.batched = int(config["max_batch_size"]) > 0
+        # A test may ask for a slow model.
+        self.delay_s = float(config["parameters"].get("delay_s", {}).get("string_value", 0))
+        torch.set_num_threads(1)
+        torch.jit.set_fusion_strategy([("DYNAMIC", 2)])
+        folder = Path(args["model_repository"]) / args["model_version"]
+        self.module = torch.jit.load(str(folder / "model.pt")).eval()
+
+    def execute(self, requests):
+        if self.batched:
+            return self.together(requests)
+        return [self.answer(self.run(self.read(request))) for request in requests]
+
+    def together(self, requests):
+        given = [self.read(request) for request in requests]
+        counts = [len(tensors[0]) for tensors in given]
+        joined = [torch.cat(parts) for parts in zip(*given, strict=True)]
+        outputs = [output.split(counts) for output in self.run(joined)]
+        return [self.answer(parts) for parts in zip(*outputs, strict=True)]
+
+    def read(self, request):
+        # `as_numpy` comes back empty under numpy 2.
+        tensors = (pb.get_input_tensor_by_name(request, name) for name in self.inputs)
+        return [torch.from_dlpack(tensor.to_dlpack()) for tensor in tensors]
+
+    def run(self, tensors):
+        time.sleep(self.delay_s)
+        with torch.inference_mode():
+            return self.module(*tensors)
+
+    def answer(self, outputs):
+        named = zip(self.outputs, outputs, strict=True)
+        return pb.InferenceResponse([pb.Tensor.from_dlpack(name, part.contiguous()) for name, part in named])

@@ -1,0 +1,142 @@
+"""A real tritonserver for the tests: the binary of a wheel, and the project's own models on it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+
+from tests.conftest import eventually, free_port
+
+MODEL = Path(__file__).with_name("model.py")
+PLATFORM, BACKEND = 'platform: "pytorch_libtorch"', 'backend: "python"'
+
+
+class TritonServer:
+    """One server process on fixed ports, so that it can die and come back where clients look for it."""
+
+    def __init__(self, repository: Path, folder: Path, options: Sequence[str]) -> None:
+        self.repository = repository
+        self._options = options
+        self._folder = folder
+        self._http, self.grpc_port, self.metrics_port = free_port(), free_port(), free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"127.0.0.1:{self.grpc_port}"
+
+    def start(self) -> None:
+        wheel = Path(sysconfig.get_paths()["purelib"])
+        server = wheel / "pytriton" / "tritonserver"
+        backends = self._folder / "backends"
+        if not backends.is_dir():
+            shutil.copytree(server / "backends", backends)
+            stub = f"{sys.version_info.major}.{sys.version_info.minor}/triton_python_backend_stub"
+            shutil.copy(server / "python_backend_stubs" / stub, backends / "python")
+            (backends / "python" / "triton_python_backend_stub").chmod(0o755)
+        binary = self._folder / "tritonserver"
+        if not binary.exists():
+            shutil.copy(server / "bin" / "tritonserver", binary)
+            binary.chmod(0o755)
+        environment = os.environ | {
+            "LD_LIBRARY_PATH": str(wheel / "nvidia_pytriton.libs"),
+            "PYTHONPATH": str(wheel),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+        self._log = (self._folder / "log").open("ab")
+        self._process = subprocess.Popen(
+            [
+                binary,
+                f"--model-repository={self.repository}",
+                f"--backend-directory={backends}",
+                "--backend-config=python,shm-region-prefix-name=expressnet_test",
+                "--model-control-mode=none",
+                "--allow-gpu-metrics=false",
+                "--exit-timeout-secs=5",
+                *(f"--{kind}-address=127.0.0.1" for kind in ("http", "grpc", "metrics")),
+                f"--http-port={self._http}",
+                f"--grpc-port={self.grpc_port}",
+                f"--metrics-port={self.metrics_port}",
+                *self._options,
+            ],
+            env=environment,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+        eventually(lambda: self.ready or self._process is None or self._process.poll() is not None, 120)
+        assert self.ready, (self._folder / "log").read_text()[-4000:]
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that carry these labels."""
+        total = 0.0
+        for line in httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics").text.splitlines():
+            sample, _, value = line.rpartition(" ")
+            if sample.startswith(f"{name}{{") and all(f'{k}="{v}"' in sample for k, v in labels.items()):
+                total += float(value)
+        return total
+
+    @property
+    def ready(self) -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{self._http}/v2/health/ready", timeout=1).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def signal(self, sig: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(sig)
+
+    def kill(self) -> None:
+        """As the kernel does when memory is short: the server is gone, and its stubs are orphans."""
+        if self._process is None:
+            return
+        children = psutil.Process(self._process.pid).children(recursive=True)
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+        self._log.close()
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        psutil.wait_procs(children, timeout=10)
+        for region in Path("/dev/shm").glob("expressnet_test*"):
+            region.unlink(missing_ok=True)
+
+
+@contextmanager
+def triton(models: Path, *options: str) -> Iterator[TritonServer]:
+    """A ready server with a copy of the models: same names, shapes, policies and files, run in Python."""
+    folder = Path(tempfile.mkdtemp(prefix="triton-"))
+    repository = folder / "models"
+    shutil.copytree(models, repository)
+    for config in repository.glob("*/config.pbtxt"):
+        text = config.read_text()
+        assert PLATFORM in text
+        config.write_text(text.replace(PLATFORM, BACKEND))
+        for version in config.parent.glob("[1-9]*"):
+            shutil.copy(MODEL, version)
+    server = TritonServer(repository, folder, options)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def with_parameter(models: Path, name: str, key: str, value: object) -> None:
+    """Tell one model of a repository something, `delay_s` for example."""
+    with (models / name / "config.pbtxt").open("a") as config:
+        config.write(f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n')
