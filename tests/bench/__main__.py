@@ -11,10 +11,10 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import httpx
@@ -31,6 +31,8 @@ from service.settings import Settings
 from service.vision.align import align_faces
 from service.vision.decode import decode
 from service.vision.detect import search
+from tests.bench.figures import ROUNDS, Figure, ratio, timed
+from tests.bench.triton import gateway_overhead
 from tests.conftest import encoded
 from tests.reference_mtcnn import Reference
 from tests.system.conftest import running
@@ -41,36 +43,6 @@ from training.models.folding import folded
 from training.models.served import ServedClassifier
 from training.models.spectral import SameConv2d
 from training.repository import script
-
-ROUNDS = 7
-WARM_UP = 2  # torch's executor specialises a script in its first runs
-
-
-@dataclass(frozen=True)
-class Figure:
-    """Median and spread of one measurement over the rounds."""
-
-    name: str
-    unit: str
-    median: float
-    least: float
-    most: float
-    note: str = ""
-
-
-def timed(
-    name: str, call: Callable[[], object], note: str = "", *, calls: int = 3, rounds: int = ROUNDS
-) -> Figure:
-    """Milliseconds per call; the first calls warm up and do not count."""
-    for _ in range(WARM_UP):
-        call()
-    times = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        for _ in range(calls):
-            call()
-        times.append((time.perf_counter() - started) / calls * 1e3)
-    return Figure(name, "ms", statistics.median(times), min(times), max(times), note)
 
 
 def photo(width: int, height: int) -> np.ndarray:
@@ -188,10 +160,6 @@ def networks() -> Iterator[Figure]:
         yield ratio(f"compact network's speed-up, {count} faces", *figures)
 
 
-def ratio(name: str, slow: Figure, quick: Figure) -> Figure:
-    return Figure(name, "x", slow.median / quick.median, slow.least / quick.most, slow.most / quick.least)
-
-
 def http() -> Iterator[Figure]:
     jpeg = encoded(photo(640, 480))
     with running(max_in_flight_requests=256) as gateway, _client(gateway.url) as client:
@@ -227,10 +195,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
-    print(f"torch {torch.__version__}, {platform.machine()}, median of {ROUNDS} rounds (HTTP: 5)\n")
+    print(
+        f"torch {torch.__version__}, {platform.machine()}, median of {ROUNDS} rounds (HTTP and Triton: 5)\n"
+    )
     print("| what | median | least | most | |\n| --- | --- | --- | --- | --- |")
     figures = []
-    for figures_of in (stages, networks, http):
+    for figures_of in (stages, networks, http, gateway_overhead):
         for figure in figures_of():
             figures.append(figure)
             print(
