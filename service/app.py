@@ -160,7 +160,8 @@ def _classifier(
     if server is not None:
         from service.inference.triton import TritonClassifier
 
-        return TritonClassifier(server, manifest, _breaker(server, manifest, metrics))
+        breaker = _breaker(server, manifest, metrics)
+        return TritonClassifier(server, manifest, breaker, settings.max_batch_faces)
     from service.inference.embedded import EmbeddedClassifier
 
     path = verified_model_path(settings.model_repository, manifest)

@@ -162,6 +162,9 @@ def export_classifier_command(
     model_version: Annotated[
         int, typer.Option(min=1, help="Version to write and to serve by default; others stay beside it.")
     ] = 1,
+    max_batch_faces: Annotated[
+        int, typer.Option(min=1, max=256, help="Most faces in one call on Triton; more pay on a GPU.")
+    ] = 32,
     instances: Instances = None,
     repository: Repository = Path("model_repository"),
     skip_bad: SkipBad = False,
@@ -176,6 +179,7 @@ def export_classifier_command(
             repository,
             name=name,
             version=str(model_version),
+            max_batch_faces=max_batch_faces,
             instances=instances,
             kind=dataset,
             skip_bad=skip_bad,

@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from torch import nn
 
+from service.inference.batcher import batch_sizes
 from service.manifest import (
     Calibration,
     ClassifierManifest,
@@ -40,14 +41,14 @@ PARITY_BATCHES = (1, 2, 3, 8, 32, 64)
 CONFIG = """\
 name: "{name}"
 platform: "pytorch_libtorch"
-max_batch_size: 32
+max_batch_size: {max_batch}
 input [ {{ name: "faces__0", data_type: TYPE_UINT8, dims: [ 3, {size}, {size} ] }} ]
 output [
   {{ name: "probabilities__0", data_type: TYPE_FP32, dims: [ {labels} ] }},
   {{ name: "gates__1", data_type: TYPE_FP32, dims: [ 2, 4 ] }}
 ]
 dynamic_batching {{
-  preferred_batch_size: [ 8, 16, 32 ]
+  preferred_batch_size: [ {preferred} ]
   max_queue_delay_microseconds: 0
   default_queue_policy {{
     timeout_action: REJECT
@@ -82,6 +83,7 @@ def export_classifier(
     *,
     name: str = NAME,
     version: str = "1",
+    max_batch_faces: int = 32,
     instances: int | None = None,
     kind: str | None = None,
     skip_bad: bool = False,
@@ -91,7 +93,7 @@ def export_classifier(
     Temperature and threshold come from the run's validation rows; test splits are only measured, after all is
     chosen. The detector must be in the repository: it measures where the data set's images have eyes and
     mouth. `version` becomes the default one; others stay beside it. `kind`: the data set's, by default the
-    run's.
+    run's. `max_batch_faces`: most in one call on Triton, which warms all sizes that a gateway pads to.
     Raises `RuntimeError` when the script does not answer as the network does, or cannot be reproduced.
     """
     trained = load_trained(run)
@@ -150,11 +152,14 @@ def export_classifier(
         "many faces or as a hint to a person. It does not tell what somebody feels.",
         limits=LIMITS,
     )
+    batches = batch_sizes(max_batch_faces)
     config_pbtxt = CONFIG.format(
         name=name,
         size=network.size,
         labels=len(trained.served),
-        warmup="".join(WARMUP.format(batch=batch, size=network.size) for batch in (1, 2, 4, 8, 16, 32)),
+        max_batch=max_batch_faces,
+        preferred=", ".join(str(batch) for batch in batches if batch >= min(8, max_batch_faces)),
+        warmup="".join(WARMUP.format(batch=batch, size=network.size) for batch in batches),
     )
     return write_model(repository, manifest, served, config_pbtxt, instances=instances)
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import InferenceServerException
 
 from service.arrays import Classification, Detections, Faces, Image
@@ -168,19 +169,23 @@ class _TritonModel:
         raise NotImplementedError
 
     async def _verify(self, timeout_s: float) -> None:
-        manifest = self._manifest
         answer = await self._connection.client.get_model_config(
-            manifest.name, manifest.version, client_timeout=timeout_s
+            self._manifest.name, self._manifest.version, client_timeout=timeout_s
         )
         self._connection.heard()
-        served = answer.config.parameters[digest_parameter(manifest.version)].string_value
+        self._verified = False
+        self._check(answer.config)
+        self._verified = True
+
+    def _check(self, config: ModelConfig) -> None:
+        """Raise `EngineUnavailable` if the served model is not the one that this gateway is set up for."""
+        manifest = self._manifest
+        served = config.parameters[digest_parameter(manifest.version)].string_value
         if served != manifest.sha256:
-            self._verified = False
             raise EngineUnavailable(
                 f"the inference server's {manifest.name} {manifest.version} has sha256 "
                 f"{served or 'unknown'}, the manifest says {manifest.sha256}"
             )
-        self._verified = True
 
     async def _infer(
         self, inputs: dict[str, NDArray[Any]], outputs: tuple[str, ...], deadline: Deadline
@@ -236,9 +241,24 @@ class _TritonModel:
 class TritonClassifier(_TritonModel):
     cancellable = True
 
-    def __init__(self, connection: TritonConnection, manifest: ClassifierManifest, breaker: Breaker) -> None:
+    def __init__(
+        self,
+        connection: TritonConnection,
+        manifest: ClassifierManifest,
+        breaker: Breaker,
+        max_batch_faces: int,
+    ) -> None:
         super().__init__(connection, manifest, breaker)
         self._size = manifest.input.size
+        self._max_batch_faces = max_batch_faces
+
+    def _check(self, config: ModelConfig) -> None:
+        super()._check(config)
+        if config.max_batch_size < self._max_batch_faces:
+            raise EngineUnavailable(
+                f"the inference server takes {config.max_batch_size} faces at a time, "
+                f"EXPRESSNET_MAX_BATCH_FACES says {self._max_batch_faces}"
+            )
 
     async def _try_out(self, deadline: Deadline) -> None:
         await self.classify(np.zeros((1, 3, self._size, self._size), np.uint8), deadline)

@@ -123,6 +123,14 @@ async def test_a_model_that_is_not_the_manifest_s_is_not_asked(
                 await call
 
 
+async def test_a_server_that_takes_smaller_batches_is_told_before_it_refuses_one(
+    triton_server: TritonServer,
+) -> None:
+    async with engines_of(settings_for(triton_server, max_batch_faces=64)) as engines:
+        with pytest.raises(EngineUnavailable, match="takes 32 faces at a time"):
+            await engines.classifier.ping()
+
+
 async def test_a_server_that_is_not_there_is_told_at_once() -> None:
     settings = Settings(engine="triton", triton_url=f"127.0.0.1:{free_port()}")
     async with engines_of(settings) as engines, asyncio.timeout(2):
