@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,13 @@ SILENT_S = 2.5
 # Triton answers UNAVAILABLE to all of these; only the words tell them apart.
 QUEUE_FULL = ("exceeds maximum queue size",)
 QUEUE_LATE = ("request timeout expired",)
-NOT_SENT = ("failed to connect", "connection refused", "dns resolution failed", "no children to pick from")
+STOPPING = ("server not ready",)
+NOT_CONNECTED = (
+    "failed to connect",
+    "connection refused",
+    "dns resolution failed",
+    "no children to pick from",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +131,14 @@ def _channel_arguments() -> list[tuple[str, Any]]:
     ]
 
 
+class _Unreachable(EngineUnavailable):
+    """The server is gone, or going; another one may be there."""
+
+
+class _NotTaken(_Unreachable):
+    """No server began with it, so asking again runs nothing twice."""
+
+
 class _TritonModel:
     """A model on the server. It is not believed before its configuration names the manifest's file.
 
@@ -143,19 +159,12 @@ class _TritonModel:
         return self._breaker.state
 
     async def ping(self) -> None:
-        client, manifest = self._connection.client, self._manifest
+        # Always: of several servers each is met in its turn.
         try:
-            # Always: of several servers each is met in its turn.
             await self._verify(PING_TIMEOUT_S)
-            ready = await client.is_model_ready(
-                manifest.name, manifest.version, client_timeout=PING_TIMEOUT_S
-            )
-        except InferenceServerException as error:
-            raise self._translated(error) from error
-        self._connection.heard()
-        if not ready:
-            self._verified = False
-            raise EngineUnavailable("the inference server does not have the model ready")
+        except _Unreachable:
+            # Of several servers one may be stopping: the next in turn is asked before all are called down.
+            await self._verify(PING_TIMEOUT_S)
         if self._breaker.state != "closed":
             # A gateway that is not ready gets no requests, so none would ever close the circuit.
             with contextlib.suppress(ServiceError):
@@ -169,9 +178,10 @@ class _TritonModel:
         raise NotImplementedError
 
     async def _verify(self, timeout_s: float) -> None:
-        answer = await self._connection.client.get_model_config(
-            self._manifest.name, self._manifest.version, client_timeout=timeout_s
-        )
+        with self._translated():
+            answer = await self._connection.client.get_model_config(
+                self._manifest.name, self._manifest.version, client_timeout=timeout_s
+            )
         self._connection.heard()
         self._verified = False
         self._check(answer.config)
@@ -193,15 +203,11 @@ class _TritonModel:
         async with self._breaker.guard():
             try:
                 return await self._asked(inputs, outputs, deadline)
-            except InferenceServerException as error:
-                if not _was_not_sent(error) or deadline.remaining_s() <= RETRY_WITHIN_S:
-                    raise self._translated(error) from error
-            # Nothing reached the server, so nothing can be done twice.
+            except _NotTaken:
+                if deadline.remaining_s() <= RETRY_WITHIN_S:
+                    raise
             await asyncio.sleep(random.uniform(0, RETRY_WITHIN_S))
-            try:
-                return await self._asked(inputs, outputs, deadline)
-            except InferenceServerException as error:
-                raise self._translated(error) from error
+            return await self._asked(inputs, outputs, deadline)
 
     async def _asked(
         self, inputs: dict[str, NDArray[Any]], outputs: tuple[str, ...], deadline: Deadline
@@ -210,31 +216,45 @@ class _TritonModel:
         if not self._verified:
             await self._verify(deadline.remaining_s())
         left_s = deadline.remaining_s()
-        result = await self._connection.client.infer(
-            self._manifest.name,
-            [_input(name, array) for name, array in inputs.items()],
-            model_version=self._manifest.version,
-            outputs=[InferRequestedOutput(name) for name in outputs],
-            client_timeout=left_s,
-            timeout=int(left_s * 1e6),
-        )
+        with self._translated():
+            result = await self._connection.client.infer(
+                self._manifest.name,
+                [_input(name, array) for name, array in inputs.items()],
+                model_version=self._manifest.version,
+                outputs=[InferRequestedOutput(name) for name in outputs],
+                client_timeout=left_s,
+                timeout=int(left_s * 1e6),
+            )
         self._connection.heard()
         found = [result.as_numpy(name) for name in outputs]
         if any(array is None for array in found):
             raise EngineContractError(f"{self._manifest.name} did not answer {outputs}")
         return found
 
-    def _translated(self, error: InferenceServerException) -> Exception:
-        status, words = str(error.status()), str(error.message()).lower()
-        if status == "StatusCode.DEADLINE_EXCEEDED" or any(word in words for word in QUEUE_LATE):
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Around one call: what the server says becomes the error that it means."""
+        try:
+            yield
+        except InferenceServerException as error:
+            raise self._meaning(str(error.status()), str(error.message()).lower()) from error
+
+    def _meaning(self, status: str, words: str) -> ServiceError:
+        if status == "StatusCode.DEADLINE_EXCEEDED" or any(known in words for known in QUEUE_LATE):
             return DeadlineExceeded("the inference server did not answer in time")
-        if any(word in words for word in QUEUE_FULL):
+        if any(known in words for known in QUEUE_FULL):
             self._connection.heard()
             return Overloaded("the inference server's queue is full")
         if status in ("StatusCode.INVALID_ARGUMENT", "StatusCode.RESOURCE_EXHAUSTED"):
-            return EngineContractError(f"the inference server refused the request: {error.message()}")
+            return EngineContractError(f"the inference server refused the request: {words}")
+        if any(known in words for known in STOPPING):
+            return _NotTaken("the inference server is stopping")
         # Down, restarting, without the model, or broken: whatever answers next may be another model.
         self._verified = False
+        if any(known in words for known in NOT_CONNECTED):
+            return _NotTaken("the inference server is not connected")
+        if status == "StatusCode.UNAVAILABLE":
+            return _Unreachable("the inference server is gone")
         return EngineUnavailable("the inference server cannot answer")
 
 
@@ -293,7 +313,3 @@ def _input(name: str, array: NDArray[Any]) -> InferInput:
     given = InferInput(name, list(array.shape), "UINT8" if array.dtype == np.uint8 else "FP32")
     given.set_data_from_numpy(np.ascontiguousarray(array))
     return given
-
-
-def _was_not_sent(error: InferenceServerException) -> bool:
-    return any(words in str(error.message()).lower() for words in NOT_SENT)

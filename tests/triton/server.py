@@ -94,6 +94,10 @@ class TritonServer:
         except httpx.TransportError:
             return False
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def signal(self, sig: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(sig)
