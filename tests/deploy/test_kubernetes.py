@@ -1,0 +1,272 @@
+"""The Kubernetes manifests as a cluster would get them: built by kustomize, read by the validators."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+
+# The first that has everything the manifests use, and the newest that there are schemas for.
+VERSIONS = ("1.30", kubernetes_validate.latest_version())
+
+Object = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def build() -> Callable[[Path], list[Object]]:
+    """What kustomize makes of a folder."""
+    if shutil.which("kustomize"):
+        command = ["kustomize", "build"]
+    elif shutil.which("kubectl"):
+        command = ["kubectl", "kustomize"]
+    else:
+        pytest.skip("neither kustomize nor kubectl is installed")
+
+    def built(folder: Path) -> list[Object]:
+        done = subprocess.run([*command, folder], capture_output=True, text=True, timeout=60)
+        # Warnings tell of what the next version will refuse.
+        assert (done.returncode, done.stderr) == (0, "")
+        return list(yaml.safe_load_all(done.stdout))
+
+    return built
+
+
+@pytest.fixture(scope="module", params=["cpu", "gpu", "cpu with tls", "gpu with tls"])
+def overlay(
+    request: pytest.FixtureRequest,
+    build: Callable[[Path], list[Object]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> list[Object]:
+    kind, _, tls = request.param.partition(" with ")
+    folder = KUBERNETES / "overlays" / kind
+    if tls:
+        own = tmp_path_factory.mktemp("overlay")
+        relative = {
+            "resources": [os.path.relpath(folder, own.resolve())],
+            "components": [os.path.relpath(KUBERNETES / "components" / tls, own.resolve())],
+        }
+        (own / "kustomization.yaml").write_text(yaml.safe_dump(relative))
+        folder = own
+    return build(folder)
+
+
+def the(overlay: list[Object], kind: str, name: str) -> Object:
+    (found,) = (o for o in overlay if o["kind"] == kind and o["metadata"]["name"] == name)
+    return found
+
+
+def pod(overlay: list[Object], name: str) -> Object:
+    spec: Object = the(overlay, "Deployment", name)["spec"]["template"]["spec"]
+    return spec
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_object_is_valid(overlay: list[Object], version: str) -> None:
+    assert len(overlay) == 12
+    for found in overlay:
+        kubernetes_validate.validate(found, version, strict=True)
+
+
+def test_the_validator_finds_what_is_wrong(overlay: list[Object]) -> None:
+    misspelt = copy.deepcopy(the(overlay, "Deployment", "gateway"))
+    misspelt["spec"]["template"]["spec"]["containers"][0]["livenessProbe"]["periodSecond"] = 1
+    with pytest.raises(kubernetes_validate.ValidationError, match="periodSecond"):
+        kubernetes_validate.validate(misspelt, VERSIONS[0], strict=True)
+
+
+def test_everything_lives_in_one_namespace(overlay: list[Object]) -> None:
+    places = {o["metadata"].get("namespace", o["metadata"]["name"]) for o in overlay}
+    assert places == {"expressnet"}
+    namespace = the(overlay, "Namespace", "expressnet")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_every_image_has_a_version(overlay: list[Object]) -> None:
+    for name in ("gateway", "triton"):
+        spec = pod(overlay, name)
+        for container in [*spec.get("initContainers", []), *spec["containers"]]:
+            assert re.search(r":\d[\w.-]+$", container["image"])
+
+
+def test_every_container_asks_for_what_it_needs(overlay: list[Object]) -> None:
+    for name in ("gateway", "triton"):
+        spec = pod(overlay, name)
+        for container in [*spec.get("initContainers", []), *spec["containers"]]:
+            assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+            assert container["resources"]["limits"].keys() >= {"cpu", "memory"}
+
+
+def test_names_that_refer_to_each_other_exist(overlay: list[Object]) -> None:
+    for name in ("gateway", "triton"):
+        spec = pod(overlay, name)
+        volumes = {volume["name"] for volume in spec["volumes"]}
+        for container in [*spec.get("initContainers", []), *spec["containers"]]:
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+            named = set(re.findall(r"\$\((\w+)\)", " ".join(container.get("args", []))))
+            assert named <= {variable["name"] for variable in container.get("env", [])}
+        # A policy and a service find the pods by the labels that kustomize left them.
+        labels = the(overlay, "Deployment", name)["spec"]["template"]["metadata"]["labels"]
+        policy = the(overlay, "NetworkPolicy", name)["spec"]["podSelector"]["matchLabels"]
+        assert policy.items() <= labels.items()
+
+
+def test_one_triton_has_one_gpu_and_a_rollout_needs_no_spare(build: Callable[[Path], list[Object]]) -> None:
+    cpu, gpu = (build(KUBERNETES / "overlays" / kind) for kind in ("cpu", "gpu"))
+    (container,) = pod(gpu, "triton")["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert [taint["key"] for taint in pod(gpu, "triton")["tolerations"]] == ["nvidia.com/gpu"]
+    rolling = the(gpu, "Deployment", "triton")["spec"]["strategy"]["rollingUpdate"]
+    assert rolling == {"maxSurge": 0, "maxUnavailable": 1}
+    assert "nvidia.com/gpu" not in yaml.safe_dump(pod(cpu, "triton"))
+    # Where it runs is all that differs: the same flags, the same models.
+    (plain,) = pod(cpu, "triton")["containers"]
+    assert {**container, "resources": None} == {**plain, "resources": None}
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_the_page_tells_what_is_asked_for(kind: str, build: Callable[[Path], list[Object]]) -> None:
+    built = build(KUBERNETES / "overlays" / kind)
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line[:1] == "|"
+    ]
+    for name, title in (("gateway", "gateway"), ("triton", f"triton, {kind}")):
+        (row,) = (row for row in rows if row[0] == title)
+        resources = pod(built, name)["containers"][0]["resources"]
+        asked = [resources[side][what] for what in ("cpu", "memory") for side in ("requests", "limits")]
+        assert row[1:5] == asked
+
+
+def test_the_overlay_of_the_page_can_be_built(build: Callable[[Path], list[Object]], tmp_path: Path) -> None:
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+    shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
+    mine = tmp_path / "kubernetes" / "overlays" / "mine"
+    mine.mkdir()
+    (mine / "kustomization.yaml").write_text("".join(blocks))
+    built = build(mine)
+    for found in built:
+        kubernetes_validate.validate(found, VERSIONS[0], strict=True)
+    images = {
+        c["image"] for c in (*pod(built, "triton")["initContainers"], *pod(built, "gateway")["containers"])
+    }
+    assert all(image.startswith("registry.example.com/") for image in images)
+    (version,) = (
+        v["value"]
+        for v in pod(built, "gateway")["containers"][0]["env"]
+        if v["name"] == "EXPRESSNET_MODEL_VERSION"
+    )
+    assert version == "1"
+    assert "--grpc-use-ssl-mutual=true" in pod(built, "triton")["containers"][0]["args"]
+
+
+def test_tls_is_asked_for_on_both_sides(overlay: list[Object], request: pytest.FixtureRequest) -> None:
+    encrypted = "tls" in request.node.callspec.params["overlay"]
+    arguments = pod(overlay, "triton")["containers"][0]["args"]
+    variables = {v["name"]: v.get("value") for v in pod(overlay, "gateway")["containers"][0]["env"]}
+    assert ("--grpc-use-ssl-mutual=true" in arguments) is encrypted
+    assert (variables.get("EXPRESSNET_TRITON_TLS") == "true") is encrypted
+    if encrypted:
+        for name in ("gateway", "triton"):
+            secrets = [v["secret"]["secretName"] for v in pod(overlay, name)["volumes"] if "secret" in v]
+            assert secrets == [f"{name}-certificate"]
+            assert f"{name}-certificate" in PAGE
+
+
+def promtool(*arguments: str | Path) -> None:
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("promtool is not installed")
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_adapter_s_queries_give_the_mean_wait_of_each_pod(tmp_path: Path) -> None:
+    values = yaml.safe_load((KUBERNETES / "prometheus" / "adapter-values.yaml").read_text(encoding="utf-8"))
+    rules = {rule["name"]["as"]: rule for rule in values["rules"]["custom"]}
+
+    def query(name: str) -> str:
+        rule = rules[name]
+        filled = {
+            "<<.Series>>": rule["seriesQuery"].partition("{")[0],
+            "<<.LabelMatchers>>": 'namespace="expressnet",pod=~"a|b"',
+            "<<.GroupBy>>": "pod",
+        }
+        text: str = rule["metricsQuery"]
+        for place, value in filled.items():
+            text = text.replace(place, value)
+        assert "<<" not in text
+        return text
+
+    def series(name: str, step: float, **labels: str) -> dict[str, str]:
+        inside = ",".join(f'{key}="{value}"' for key, value in {"namespace": "expressnet", **labels}.items())
+        return {"series": f"{name}{{{inside}}}", "values": f"0+{step:g}x40"}
+
+    # 100 requests each 15 s: at pod a the detector's wait 80 ms and the classifier's 5 ms; pod b is idle.
+    waits = [("a", "mtcnn", 100, 0.08), ("a", "moe", 100, 0.005), ("b", "mtcnn", 0, 0), ("b", "moe", 0, 0)]
+    triton = [
+        found
+        for at, model, count, wait_s in waits
+        for found in (
+            series("nv_inference_queue_duration_us", count * wait_s * 1e6, pod=at, model=model),
+            series("nv_inference_request_success", count, pod=at, model=model),
+        )
+    ]
+    stage = "expressnet_stage_duration_seconds"
+    gateway = [
+        found
+        for at, which, count, wait_s in (
+            ("a", "queue", 30, 0.2),
+            ("a", "detect", 30, 9),
+            ("b", "queue", 0, 0),
+        )
+        for found in (
+            series(f"{stage}_sum", count * wait_s, pod=at, stage=which),
+            series(f"{stage}_count", count, pod=at, stage=which),
+        )
+    ]
+    groups = [
+        {
+            "interval": "15s",
+            "input_series": given,
+            "promql_expr_test": [
+                {
+                    "expr": query(name),
+                    "eval_time": "8m",
+                    "exp_samples": [
+                        {"labels": '{pod="a"}', "value": value},
+                        {"labels": '{pod="b"}', "value": 0},
+                    ],
+                }
+            ],
+        }
+        for name, given, value in (
+            ("triton_queue_seconds", triton, 0.08),
+            ("expressnet_queue_seconds", gateway, 0.2),
+        )
+    ]
+    path = tmp_path / "test.yml"
+    path.write_text(yaml.safe_dump({"tests": groups}))
+    promtool("test", "rules", path)
+
+
+def test_prometheus_can_read_what_it_is_to_scrape(tmp_path: Path) -> None:
+    config = yaml.safe_load((KUBERNETES / "prometheus" / "scrape.yml").read_text(encoding="utf-8"))
+    for job in config["scrape_configs"]:
+        # Debian builds Prometheus without the part that asks Kubernetes.
+        (discovery,) = job.pop("kubernetes_sd_configs")
+        assert discovery == {"role": "pod", "namespaces": {"names": ["expressnet"]}}
+    path = tmp_path / "prometheus.yml"
+    path.write_text(yaml.safe_dump(config))
+    promtool("check", "config", path)

@@ -1,0 +1,392 @@
+"""The Kubernetes manifests agree with the code, with the images and with each other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from service import __version__
+from service.metrics import Metrics
+from service.pipeline import STAGES
+from service.settings import PREFIX, Settings
+from tests.conftest import serving
+from tests.fake_engine import fake_engines
+
+ROOT = Path(__file__).parents[2]
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+TEXTS = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in sorted(KUBERNETES.rglob("*.y*ml"))
+}
+
+Object = dict[str, Any]
+
+# gRPC's client asks for addresses this often at most, and a cluster's DNS keeps an answer so long by default.
+RESOLVES_EVERY_S, DNS_CACHE_S = 30, 30
+
+
+def objects(folder: str = "base") -> list[Object]:
+    paths = [path for path in (KUBERNETES / folder).glob("*.yaml") if path.name != "kustomization.yaml"]
+    return [found for path in sorted(paths) for found in yaml.safe_load_all(path.read_text(encoding="utf-8"))]
+
+
+def the(kind: str, name: str) -> Object:
+    (found,) = (o for o in objects() if o["kind"] == kind and o["metadata"]["name"] == name)
+    return found
+
+
+def pod(name: str) -> Object:
+    spec: Object = the("Deployment", name)["spec"]["template"]["spec"]
+    return spec
+
+
+def container(name: str) -> Object:
+    (found,) = pod(name)["containers"]
+    assert found["name"] == name
+    return dict(found)
+
+
+def environment(name: str) -> Object:
+    return {variable["name"]: variable.get("value") for variable in container(name)["env"]}
+
+
+def ports(name: str) -> dict[str, int]:
+    return {port["name"]: port["containerPort"] for port in container(name)["ports"]}
+
+
+def flags(arguments: list[str]) -> dict[str, str]:
+    return dict(argument.split("=", 1) if "=" in argument else (argument, "") for argument in arguments)
+
+
+def pause_s(name: str) -> int:
+    seconds: int = container(name)["lifecycle"]["preStop"]["sleep"]["seconds"]
+    return seconds
+
+
+def tags() -> dict[str, str]:
+    images = yaml.safe_load(TEXTS["deploy/kubernetes/base/kustomization.yaml"])["images"]
+    return {image["name"]: image["newTag"] for image in images}
+
+
+@pytest.mark.parametrize("text", [*TEXTS.values(), PAGE], ids=[*TEXTS, "page"])
+def test_every_variable_is_a_setting(text: str) -> None:
+    named = set(re.findall(rf"\b{PREFIX}[A-Z]\w+", text))
+    assert named <= {PREFIX + name.upper() for name in Settings.model_fields}
+
+
+def test_the_settings_of_the_gateway_can_be_used() -> None:
+    given = environment("gateway")
+    settings = Settings(
+        **{name.removeprefix(PREFIX).lower(): value for name, value in given.items() if value is not None}
+    )
+    assert settings.engine == "triton"
+    versions = ROOT / "model_repository" / settings.classifier
+    assert (versions / given[f"{PREFIX}MODEL_VERSION"] / "model.pt").is_file()
+    # The default counts the node's CPUs.
+    (threads,) = (v for v in container("gateway")["env"] if v["name"] == f"{PREFIX}WORKER_THREADS")
+    assert threads["valueFrom"] == {"resourceFieldRef": {"resource": "limits.cpu"}}
+
+
+def test_the_gateway_s_worst_case_fits_its_memory() -> None:
+    settings = Settings()
+    limits = container("gateway")["resources"]["limits"]
+    gigabytes = re.fullmatch(r"(\d+)Gi", limits["memory"])
+    assert gigabytes
+    in_flight = int(environment("gateway")[f"{PREFIX}MAX_IN_FLIGHT_REQUESTS"])
+    bodies = in_flight * settings.batch_body_limit_bytes
+    pixels = 2 * 3 * settings.pixel_limit * int(limits["cpu"])
+    assert bodies + pixels < int(gigabytes[1]) * 2**30
+
+
+def test_the_port_is_that_of_the_gateway() -> None:
+    assert ports("gateway") == {"http": Settings.model_fields["port"].default}
+    (port,) = the("Service", "gateway")["spec"]["ports"]
+    assert port["targetPort"] == "http"
+    assert the("Service", "gateway")["spec"]["selector"].items() <= labels("gateway").items()
+
+
+def labels(name: str) -> dict[str, str]:
+    found: dict[str, str] = the("Deployment", name)["spec"]["template"]["metadata"]["labels"]
+    return found
+
+
+def test_the_gateway_s_probes_follow_what_they_are_for() -> None:
+    probed = {
+        kind: container("gateway")[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")
+    }
+    assert {probe["port"] for probe in probed.values()} == {"http"}
+    settings = Settings(port=0, model_repository=ROOT / "model_repository")
+    with serving(settings, fake_engines()) as gateway:
+
+        def asked() -> dict[str, int]:
+            return {
+                kind: httpx.get(gateway.url + probe["path"]).status_code for kind, probe in probed.items()
+            }
+
+        assert asked() == {"startup": 200, "liveness": 200, "readiness": 200}
+        gateway.drain()
+        # A gateway that drains gets no requests and is not killed for it.
+        assert asked() == {"startup": 200, "liveness": 200, "readiness": 503}
+
+
+def test_the_gateway_is_given_the_time_that_it_takes_to_stop() -> None:
+    grace_s = float(environment("gateway")[f"{PREFIX}GRACE_S"])
+    assert grace_s >= Settings().timeout_s
+    assert pod("gateway")["terminationGracePeriodSeconds"] > pause_s("gateway") + grace_s
+    # Two probes have failed by then, had it not been taken off the list already.
+    readiness = container("gateway")["readinessProbe"]
+    assert pause_s("gateway") >= readiness["periodSeconds"] * readiness["failureThreshold"]
+
+
+def test_triton_is_left_by_all_gateways_before_it_stops() -> None:
+    given = flags(container("triton")["args"])
+    age_s = int(given["--grpc-max-connection-age"]) / 1000
+    assert pause_s("triton") >= age_s + RESOLVES_EVERY_S + DNS_CACHE_S
+    assert pod("triton")["terminationGracePeriodSeconds"] > pause_s("triton") + int(
+        given["--exit-timeout-secs"]
+    )
+    # The longest call must be able to end on the connection that it began on.
+    assert int(given["--grpc-max-connection-age-grace"]) / 1000 > Settings().timeout_s
+
+
+def test_the_gateway_finds_every_triton() -> None:
+    host, _, port = environment("gateway")[f"{PREFIX}TRITON_URL"].partition(":")
+    service = the("Service", host)["spec"]
+    assert service["clusterIP"] == "None"
+    assert service["selector"].items() <= labels("triton").items()
+    assert int(port) == ports("triton")["grpc"] == service["ports"][0]["port"]
+    assert [served["targetPort"] for served in service["ports"]] == ["grpc"]
+
+
+def test_triton_serves_what_the_first_container_brings() -> None:
+    (brings,) = pod("triton")["initContainers"]
+    program, *_, source, target = brings["command"]
+    assert (program, source, target) == ("cp", "/opt/model_repository/.", "/models")
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    stage = re.search(r"^FROM \S+ AS models\n((?:(?!FROM).*\n)*)", dockerfile, flags=re.MULTILINE)
+    assert stage
+    assert "COPY model_repository /opt/model_repository" in stage[1]
+    assert flags(container("triton")["args"])["--model-repository"] == target
+    mounts = [{m["name"]: m for m in c["volumeMounts"]}["models"] for c in (brings, container("triton"))]
+    assert mounts == [
+        {"name": "models", "mountPath": target},
+        {"name": "models", "mountPath": target, "readOnly": True},
+    ]
+
+
+def test_nobody_changes_models_or_maps_memory_over_the_network() -> None:
+    given = flags(container("triton")["args"])
+    assert given["--model-control-mode"] == "none"
+    assert given["--allow-client-shm"] == "false"
+    # What stays open is what the gateway asks for, and over HTTP what the kubelet does.
+    everything = {"health", "inference", "model-config", "metadata", "shared-memory"}
+    everything |= {"model-repository", "statistics", "trace", "logging"}
+    for option, left in (
+        ("--grpc-restricted-protocol", {"health", "inference", "model-config"}),
+        ("--http-restricted-api", {"health"}),
+    ):
+        calls, _, key = given[option].partition(":")
+        assert set(calls.split(",")) == everything - left
+        assert key == "nobody=$(POD_UID)"
+    (uid,) = (v for v in container("triton")["env"] if v["name"] == "POD_UID")
+    assert uid["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.uid"}}
+
+
+def test_triton_is_started_as_compose_starts_it() -> None:
+    files = [ROOT / "docker-compose.yml", *(ROOT / "deploy").glob("*.y*ml")]
+    services = [
+        service
+        for path in files
+        for service in yaml.safe_load(path.read_text(encoding="utf-8"))["services"].values()
+        if "tritonserver" in service.get("image", "")
+    ]
+    assert services
+    # Compose has one server and no kubelet: nobody finds or leaves others, or asks for health from outside.
+    own = {
+        "--http-address",
+        "--metrics-address",
+        "--grpc-max-connection-age",
+        "--grpc-max-connection-age-grace",
+    }
+
+    def same(arguments: list[str]) -> dict[str, str]:
+        without_key = [re.sub(r":nobody=\S+", "", argument) for argument in arguments]
+        return {name: value for name, value in flags(without_key).items() if name not in own}
+
+    for service in services:
+        assert service["image"] == f"nvcr.io/nvidia/tritonserver:{tags()['nvcr.io/nvidia/tritonserver']}"
+        command = service["command"]
+        text = command if isinstance(command, str) else " ".join(command)
+        assert same(re.findall(r"--\S+", text.replace('"', ""))) == same(container("triton")["args"])
+
+
+def test_triton_s_probes_ask_what_stays_open() -> None:
+    for kind, path in (("startup", "ready"), ("readiness", "ready"), ("liveness", "live")):
+        assert container("triton")[f"{kind}Probe"]["httpGet"] == {
+            "path": f"/v2/health/{path}",
+            "port": "http",
+        }
+    assert ports("triton") == {"http": 8000, "grpc": 8001, "metrics": 8002}
+
+
+def test_images_have_the_version_of_the_code() -> None:
+    named = {c["image"] for name in ("gateway", "triton") for c in all_containers(name)}
+    assert named == set(tags())
+    assert tags()["expressnet-service"] == tags()["expressnet-models"] == __version__
+
+
+def all_containers(name: str) -> list[Object]:
+    return [*pod(name).get("initContainers", []), *pod(name)["containers"]]
+
+
+def test_triton_is_no_release_with_known_holes() -> None:
+    year, month = map(int, re.findall(r"\d+", tags()["nvcr.io/nvidia/tritonserver"])[:2])
+    assert (year, month) >= (26, 6)
+
+
+@pytest.mark.parametrize("name", ["gateway", "triton"])
+def test_every_right_is_taken_away_that_nothing_needs(name: str) -> None:
+    spec = pod(name)
+    assert spec["automountServiceAccountToken"] is False
+    # A service named expressnet would set EXPRESSNET_PORT, and the gateway refuses what it does not know.
+    assert spec["enableServiceLinks"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["runAsUser"] > 0
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not spec.keys() & {"hostNetwork", "hostPID", "hostIPC", "serviceAccountName"}
+    for found in all_containers(name):
+        assert found["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+    assert {next(iter(set(volume) - {"name"})) for volume in spec["volumes"]} == {"emptyDir"}
+    assert all(volume["emptyDir"]["sizeLimit"] for volume in spec["volumes"])
+
+
+def test_the_gateway_runs_as_the_user_of_its_image() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    context = pod("gateway")["securityContext"]
+    assert f"\nUSER {context['runAsUser']}:{context['runAsGroup']}\n" in dockerfile
+
+
+@pytest.mark.parametrize("name", ["gateway", "triton"])
+def test_the_autoscaler_owns_the_number_of_pods(name: str) -> None:
+    deployment, scaler = the("Deployment", name), the("HorizontalPodAutoscaler", name)
+    # Where the manifest names a number, every apply would undo what the autoscaler did.
+    assert "replicas" not in deployment["spec"]
+    assert scaler["spec"]["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
+    assert 2 <= scaler["spec"]["minReplicas"] < scaler["spec"]["maxReplicas"]
+    budget = the("PodDisruptionBudget", name)["spec"]
+    assert budget["maxUnavailable"] == 1
+    assert budget["selector"] == deployment["spec"]["selector"]
+    assert deployment["spec"]["selector"]["matchLabels"].items() <= labels(name).items()
+
+
+def test_the_adapter_offers_what_the_autoscalers_ask_for() -> None:
+    asked = {
+        metric["pods"]["metric"]["name"]
+        for name in ("gateway", "triton")
+        for metric in the("HorizontalPodAutoscaler", name)["spec"]["metrics"]
+        if metric["type"] == "Pods"
+    }
+    offered = {rule["name"]["as"]: rule for rule in adapter_rules()}
+    assert set(offered) == asked == {"triton_queue_seconds", "expressnet_queue_seconds"}
+    for rule in offered.values():
+        assert rule["resources"]["overrides"] == {
+            "namespace": {"resource": "namespace"},
+            "pod": {"resource": "pod"},
+        }
+
+
+def adapter_rules() -> list[Object]:
+    values = yaml.safe_load(TEXTS["deploy/kubernetes/prometheus/adapter-values.yaml"])
+    found: list[Object] = values["rules"]["custom"]
+    return found
+
+
+def test_the_adapter_asks_for_metrics_that_the_gateway_has() -> None:
+    metrics = Metrics()
+    metrics.stages(dict.fromkeys(STAGES, 1.0))
+    samples = {sample.name for metric in metrics.registry.collect() for sample in metric.samples}
+    text = TEXTS["deploy/kubernetes/prometheus/adapter-values.yaml"]
+    named = set(re.findall(r"\bexpressnet_\w+", text)) - {"expressnet_queue_seconds"}
+    assert named
+    assert named <= samples
+    assert set(re.findall(r'stage="(\w+)"', text)) == {"queue"} <= set(STAGES)
+
+
+def test_nothing_is_reached_that_no_policy_names() -> None:
+    policies = {o["metadata"]["name"]: o["spec"] for o in objects() if o["kind"] == "NetworkPolicy"}
+    assert set(policies) == {"default-deny", "gateway", "triton"}
+    assert policies["default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+    def opened(name: str, way: str) -> list[tuple[object, list[int]]]:
+        side = {"ingress": "from", "egress": "to"}[way]
+        return [(rule[side], [p["port"] for p in rule["ports"]]) for rule in policies[name].get(way, [])]
+
+    for name in ("gateway", "triton"):
+        assert policies[name]["podSelector"]["matchLabels"].items() <= labels(name).items()
+    gateway, triton = ([{"podSelector": policies[name]["podSelector"]}] for name in ("gateway", "triton"))
+    monitoring = {"namespaceSelector": {"matchLabels": {"expressnet/monitoring": "true"}}}
+    clients = {"namespaceSelector": {"matchLabels": {"expressnet/client": "true"}}}
+    assert opened("gateway", "ingress") == [([clients, monitoring], [ports("gateway")["http"]])]
+    assert opened("triton", "ingress") == [
+        (gateway, [ports("triton")["grpc"]]),
+        ([monitoring], [ports("triton")["metrics"]]),
+    ]
+    to_triton, to_dns = opened("gateway", "egress")
+    assert to_triton == (triton, [ports("triton")["grpc"]])
+    assert to_dns[1] == [53, 53]
+    assert opened("triton", "egress") == []
+
+
+def test_the_page_names_the_labels_that_open_the_gateway() -> None:
+    for label in set(re.findall(r"\bexpressnet/\w+", TEXTS["deploy/kubernetes/base/network-policy.yaml"])):
+        assert f"{label}=true" in PAGE
+
+
+def test_what_is_scraped_are_ports_of_the_pods() -> None:
+    jobs = yaml.safe_load(TEXTS["deploy/kubernetes/prometheus/scrape.yml"])["scrape_configs"]
+    keep = {job["relabel_configs"][0]["regex"] for job in jobs}
+    assert keep == {"gateway;gateway;http|triton;triton;metrics"}
+    assert {job["job_name"] for job in jobs} == {"gateway", "triton"}
+    for name, port in (("gateway", "http"), ("triton", "metrics")):
+        assert labels(name)["app.kubernetes.io/name"] == name
+        assert port in ports(name)
+    for job in jobs:
+        assert {relabel.get("target_label") for relabel in job["relabel_configs"]} == {
+            None,
+            "namespace",
+            "pod",
+        }
+
+
+def test_the_page_tells_what_to_do_about_every_alert() -> None:
+    rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "rules.yml").read_text(encoding="utf-8"))
+    alerts = [rule["alert"] for group in rules["groups"] for rule in group["rules"] if "alert" in rule]
+    _, _, told = PAGE.partition("\n## Alerts\n")
+    sections = re.split(r"^### ", told, flags=re.MULTILINE)[1:]
+    assert sorted(section.partition("\n")[0] for section in sections) == sorted(alerts)
+    for section in sections:
+        assert re.search(r"^- Look: ", section, flags=re.MULTILINE)
+        assert re.search(r"^- Do: ", section, flags=re.MULTILINE)
+
+
+def test_the_page_asks_for_metrics_that_exist() -> None:
+    metrics = Metrics()
+    exist = {sample.name for metric in metrics.registry.collect() for sample in metric.samples}
+    exist |= {metric.name for metric in metrics.registry.collect()}
+    exist |= {f"{metric.name}_total" for metric in metrics.registry.collect() if metric.type == "counter"}
+    exist |= {rule["name"]["as"] for rule in adapter_rules()}
+    rules = (ROOT / "deploy" / "prometheus" / "rules.yml").read_text(encoding="utf-8")
+    exist |= set(re.findall(r"record: (\S+)", rules))
+    named = set(re.findall(r"(?<![\w/:-])(?:[\w:]+:)?expressnet_\w+(?::\w+)*", PAGE))
+    assert named
+    assert named - exist - {"expressnet_moe"} == set()
