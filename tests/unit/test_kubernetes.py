@@ -238,7 +238,7 @@ def test_triton_s_probes_ask_what_stays_open() -> None:
 def test_images_have_the_version_of_the_code() -> None:
     named = {c["image"] for name in ("gateway", "triton") for c in all_containers(name)}
     assert named == set(tags())
-    assert tags()["expressnet-service"] == tags()["expressnet-models"] == __version__
+    assert tags()["expressnet-gateway"] == tags()["expressnet-models"] == __version__
 
 
 def all_containers(name: str) -> list[Object]:
