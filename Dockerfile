@@ -1,6 +1,9 @@
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
-FROM ${BASE_IMAGE} AS build
+# Images: `embedded`, the default, runs the models itself; `--target gateway` has neither torch nor models and asks
+# Triton; `--target models` only carries the models to where Triton runs.
+
+FROM ${BASE_IMAGE} AS packages
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
@@ -12,37 +15,53 @@ WORKDIR /src
 # that the embedded engine does not use; PyTorch's index of CPU wheels has one without.
 ARG PIP_EXTRA_INDEX_URL
 
-# The code changes daily, its dependencies seldom: installed for empty packages, they stay a layer of their own.
+# Installed for empty packages: the code changes daily, what it depends on seldom.
 COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
-RUN mkdir service training \
-    && pip install -c constraints.txt '.[embedded]'
+RUN mkdir service training
 
+
+FROM packages AS gateway-packages
+RUN pip install -c constraints.txt '.[triton]' \
+    && pip uninstall --yes expressnet-service setuptools pip
+
+
+# With the client of Triton, so that each model can run here or there.
+FROM packages AS embedded-packages
+RUN pip install -c constraints.txt '.[embedded,triton]' \
+    && pip uninstall --yes expressnet-service setuptools pip
+
+
+FROM packages AS code
 COPY service service
 COPY training training
-RUN pip install -c constraints.txt --no-deps --force-reinstall . \
-    && pip uninstall --yes pip
+RUN pip install -c constraints.txt --no-deps --target /opt/expressnet .
+
 
 # A checkout under a strict umask must not become an image that its user cannot read.
+FROM ${BASE_IMAGE} AS models
 COPY model_repository /opt/model_repository
 RUN chmod -R a+rX /opt/model_repository
 
 
-FROM ${BASE_IMAGE}
+FROM models AS manifests
+RUN find /opt/model_repository -type f ! -name manifest.json -delete \
+    && find /opt/model_repository -type d -empty -delete
+
+
+FROM ${BASE_IMAGE} AS runtime
 
 LABEL org.opencontainers.image.title="ExpressNet Service" \
       org.opencontainers.image.description="One photo in, the emotions of every face out." \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.licenses="Apache-2.0"
 
-# All files belong to root: the user below reads them and writes nowhere but in /tmp.
-COPY --from=build /opt/venv /opt/venv
-COPY --from=build /opt/model_repository /opt/model_repository
-
-ENV PATH=/opt/venv/bin:$PATH \
+ENV PATH=/opt/expressnet/bin:/opt/venv/bin:$PATH \
+    PYTHONPATH=/opt/expressnet \
     PYTHONUNBUFFERED=1 \
     EXPRESSNET_HOST=0.0.0.0 \
     EXPRESSNET_MODEL_REPOSITORY=/opt/model_repository
 
+# All files belong to root: this user reads them and writes nowhere but in /tmp.
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
@@ -52,3 +71,16 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('EXPRESSNET_PORT', '8000')), timeout=4); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
 
 CMD ["expressnet", "serve"]
+
+
+FROM runtime AS gateway
+ENV EXPRESSNET_ENGINE=triton
+COPY --from=gateway-packages /opt/venv /opt/venv
+COPY --from=manifests /opt/model_repository /opt/model_repository
+COPY --from=code /opt/expressnet /opt/expressnet
+
+
+FROM runtime AS embedded
+COPY --from=embedded-packages /opt/venv /opt/venv
+COPY --from=models /opt/model_repository /opt/model_repository
+COPY --from=code /opt/expressnet /opt/expressnet

@@ -1,4 +1,4 @@
-"""The container files agree with the code: settings, routes, the time to stop, and what the build needs."""
+"""The container files agree with the code: settings, routes, the time to stop, and what the builds need."""
 
 from __future__ import annotations
 
@@ -22,32 +22,52 @@ from tests.fake_engine import fake_engines
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 COMPOSE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+OVERLAY = (ROOT / "deploy" / "compose.gpu.yaml").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs" / "docker.md").read_text(encoding="utf-8")
 
 DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}
 
+Instruction = tuple[str, str]
 
-def instructions(dockerfile: str) -> list[tuple[str, str]]:
+
+def instructions(dockerfile: str) -> list[Instruction]:
     """Every instruction and its argument, continued lines joined, comments gone."""
     code = re.sub(r"^\s*#.*\n", "", dockerfile, flags=re.MULTILINE).replace("\\\n", " ")
     lines = [line.split(maxsplit=1) for line in code.splitlines() if line.strip()]
     return [(name.upper(), argument) for name, argument in lines]
 
 
-def final_stage(dockerfile: str) -> list[tuple[str, str]]:
-    found = instructions(dockerfile)
-    return found[max(index for index, (name, _) in enumerate(found) if name == "FROM") :]
+def stages(dockerfile: str) -> dict[str, list[Instruction]]:
+    """The instructions of each stage, by its name and in their order, FROM first."""
+    found: dict[str, list[Instruction]] = {}
+    name = ""
+    for instruction, argument in instructions(dockerfile):
+        if instruction == "FROM":
+            name = argument.split(" AS ")[1]
+        if name:
+            found.setdefault(name, []).append((instruction, argument))
+    return found
 
 
-def arguments(name: str, found: list[tuple[str, str]]) -> list[str]:
+STAGES = stages(DOCKERFILE)
+IMAGES = ("gateway", "embedded")
+
+
+def image(name: str) -> list[Instruction]:
+    """All instructions that make an image, those of the stages below it first."""
+    base = STAGES[name][0][1].split()[0]
+    return [*(image(base) if base in STAGES else []), *STAGES[name][1:]]
+
+
+def arguments(name: str, found: list[Instruction]) -> list[str]:
     return [argument for instruction, argument in found if instruction == name]
 
 
-def pairs(name: str) -> dict[str, str]:
-    """What ENV or LABEL of the final stage sets."""
+def pairs(name: str, found: list[Instruction]) -> dict[str, str]:
+    """What ENV or LABEL sets."""
     return {
         key: ast.literal_eval(value) if value.startswith('"') else value
-        for argument in arguments(name, final_stage(DOCKERFILE))
+        for argument in arguments(name, found)
         for key, value in re.findall(r'(\S+?)=("[^"]*"|\S+)', argument)
     }
 
@@ -57,43 +77,78 @@ def defaulted(value: str) -> str:
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
 
 
-@pytest.fixture(scope="module")
-def gateway() -> dict[str, Any]:
-    service: dict[str, Any] = yaml.safe_load(COMPOSE)["services"]["gateway"]
-    return service
+BASE: dict[str, Any] = yaml.safe_load(COMPOSE)
+GPU: dict[str, Any] = yaml.safe_load(OVERLAY)
+GATEWAY = BASE["services"]["gateway"]
+TRITON = GPU["services"]["triton"]
+SERVICES = {**BASE["services"], "triton": TRITON}
+
+
+def installs() -> list[str]:
+    commands = (c for a in arguments("RUN", instructions(DOCKERFILE)) for c in a.split("&&"))
+    return [command for command in commands if "pip install" in command]
 
 
 def test_every_install_is_constrained_and_none_is_editable() -> None:
-    installs = [
-        command
-        for argument in arguments("RUN", instructions(DOCKERFILE))
-        for command in argument.split("&&")
-        if "pip install" in command
-    ]
-    assert any("'.[embedded]'" in command for command in installs)
-    for command in installs:
+    assert installs()
+    for command in installs():
         assert " -c constraints.txt " in command
         assert not re.search(r" (-e|--editable)\b", command)
 
 
-def test_the_image_runs_as_a_number_that_is_not_root() -> None:
-    (user,) = arguments("USER", final_stage(DOCKERFILE))
+def test_only_one_image_takes_torch_and_each_engine_finds_its_packages() -> None:
+    extras = {
+        name: set(re.findall(r"'\.\[([\w,]+)\]'", " ".join(arguments("RUN", STAGES[f"{name}-packages"]))))
+        for name in IMAGES
+    }
+    assert extras == {"gateway": {"triton"}, "embedded": {"embedded,triton"}}
+    for name in IMAGES:
+        assert f"--from={name}-packages /opt/venv /opt/venv" in arguments("COPY", image(name))
+    assert pairs("ENV", image("gateway"))[f"{PREFIX}ENGINE"] == "triton"
+    assert f"{PREFIX}ENGINE" not in pairs("ENV", image("embedded"))
+
+
+def test_what_installs_is_not_left_behind() -> None:
+    for name in IMAGES:
+        (command,) = arguments("RUN", STAGES[f"{name}-packages"])
+        assert re.search(r"&& pip uninstall --yes expressnet-service setuptools pip$", command)
+
+
+def test_the_embedded_image_is_what_a_build_without_target_gives() -> None:
+    assert list(STAGES)[-1] == "embedded"
+    assert GATEWAY["build"]["target"] == "embedded"
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_image_runs_as_a_number_that_is_not_root(name: str) -> None:
+    (user,) = arguments("USER", image(name))
     # A name could not be told from root by an orchestrator that forbids root.
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
 
 
-def test_the_final_stage_runs_no_command_and_takes_only_what_was_built() -> None:
-    stage = final_stage(DOCKERFILE)
-    assert arguments("RUN", stage) == []
-    taken = [argument.split() for argument in arguments("COPY", stage)]
-    assert [source for source, *_ in taken] == ["--from=build"] * 2
-    assert pairs("ENV")[f"{PREFIX}MODEL_REPOSITORY"] in [target for *_, target in taken]
+@pytest.mark.parametrize("name", IMAGES)
+def test_an_image_runs_no_command_and_takes_only_what_was_built(name: str) -> None:
+    found = image(name)
+    assert arguments("RUN", found) == arguments("ADD", found) == []
+    taken = [argument.split() for argument in arguments("COPY", found)]
+    assert all(source.startswith("--from=") for source, *_ in taken)
+    targets = [target for *_, target in taken]
+    assert pairs("ENV", found)[f"{PREFIX}MODEL_REPOSITORY"] in targets
+    assert pairs("ENV", found)["PYTHONPATH"] in targets
 
 
-def test_both_stages_stand_on_the_same_base() -> None:
-    bases = {argument.split()[0] for argument in arguments("FROM", instructions(DOCKERFILE))}
+def test_the_gateway_without_torch_holds_manifests_and_no_model() -> None:
+    assert "--from=manifests /opt/model_repository /opt/model_repository" in arguments(
+        "COPY", image("gateway")
+    )
+    (command,) = arguments("RUN", STAGES["manifests"])
+    assert "-type f ! -name manifest.json -delete" in command
+
+
+def test_all_stages_stand_on_the_same_base() -> None:
+    bases = {arguments("FROM", found)[0].split()[0] for found in STAGES.values()}
     # The virtual environment links to the interpreter of the stage that made it.
-    assert bases == {"${BASE_IMAGE}"}
+    assert bases - set(STAGES) == {"${BASE_IMAGE}"}
 
 
 def test_what_is_copied_exists_and_enters_the_context() -> None:
@@ -106,19 +161,21 @@ def test_what_is_copied_exists_and_enters_the_context() -> None:
     assert [source for source in copied if not (ROOT / source).exists()] == []
 
 
-def test_the_version_is_the_code_s() -> None:
-    assert pairs("LABEL")["org.opencontainers.image.version"] == __version__
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_version_is_the_code_s(name: str) -> None:
+    assert pairs("LABEL", image(name))["org.opencontainers.image.version"] == __version__
 
 
-def test_the_signal_to_stop_is_one_that_the_server_drains_at() -> None:
-    stage = final_stage(DOCKERFILE)
-    assert arguments("STOPSIGNAL", stage) == ["SIGTERM"]
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_signal_to_stop_is_one_that_the_server_drains_at(name: str) -> None:
+    assert arguments("STOPSIGNAL", image(name)) == ["SIGTERM"]
     # The exec form: a shell in between would keep the signal to itself.
-    assert [json.loads(command) for command in arguments("CMD", stage)] == [["expressnet", "serve"]]
+    assert [json.loads(command) for command in arguments("CMD", image(name))] == [["expressnet", "serve"]]
 
 
-def test_the_health_check_follows_readiness() -> None:
-    (argument,) = arguments("HEALTHCHECK", final_stage(DOCKERFILE))
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_health_check_follows_readiness(name: str) -> None:
+    (argument,) = arguments("HEALTHCHECK", image(name))
     program, *rest = json.loads(argument.partition(" CMD ")[2])
     assert program == "python"
     settings = Settings(port=0, model_repository=ROOT / "model_repository")
@@ -135,37 +192,100 @@ def test_the_health_check_follows_readiness() -> None:
     assert check() == 1
 
 
-def test_the_default_port_is_exposed_published_and_checked(gateway: dict[str, Any]) -> None:
+def test_the_default_port_is_exposed_published_and_checked() -> None:
     port = str(DEFAULTS["port"])
-    assert arguments("EXPOSE", final_stage(DOCKERFILE)) == [port]
+    for name in IMAGES:
+        assert arguments("EXPOSE", image(name)) == [port]
+        assert pairs("ENV", image(name))[f"{PREFIX}HOST"] == "0.0.0.0"
     assert f"'{PREFIX}PORT', '{port}'" in DOCKERFILE
-    assert [defaulted(published) for published in gateway["ports"]] == [f"127.0.0.1:{port}:{port}"]
-    assert defaulted(gateway["environment"][f"{PREFIX}PORT"]) == port
-    assert pairs("ENV")[f"{PREFIX}HOST"] == "0.0.0.0"
+    assert [defaulted(published) for published in GATEWAY["ports"]] == [f"127.0.0.1:{port}:{port}"]
+    # Whatever .env chooses for the machine, in the container it stays the published one.
+    assert str(GATEWAY["environment"][f"{PREFIX}PORT"]) == port
+    assert [published.rpartition(":")[2] for published in GATEWAY["ports"]] == [port]
 
 
-def test_compose_waits_longer_than_the_server_takes_to_stop(gateway: dict[str, Any]) -> None:
-    seconds = re.fullmatch(r"(\d+)s", gateway["stop_grace_period"])
-    assert seconds
-    assert int(seconds[1]) > DEFAULTS["grace_s"]
+def test_compose_waits_longer_than_the_servers_take_to_stop() -> None:
+    def seconds(text: str) -> int:
+        found = re.fullmatch(r"(\d+)s", text)
+        assert found
+        return int(found[1])
+
+    assert seconds(GATEWAY["stop_grace_period"]) > DEFAULTS["grace_s"]
     # A first process gets no signal that it does not handle, and the server handles none while it loads.
-    assert gateway["init"] is True
+    assert GATEWAY["init"] is True
+    triton_s = re.search(r"--exit-timeout-secs=(\d+)", TRITON["command"][-1])
+    assert triton_s
+    assert seconds(TRITON["stop_grace_period"]) > int(triton_s[1]) >= DEFAULTS["grace_s"]
 
 
-def test_compose_takes_every_right_away_that_the_gateway_does_not_need(gateway: dict[str, Any]) -> None:
-    assert gateway["read_only"] is True
-    assert [mount.split(":")[0] for mount in gateway["tmpfs"]] == ["/tmp"]
-    assert gateway["cap_drop"] == ["ALL"]
-    assert gateway["security_opt"] == ["no-new-privileges:true"]
-    assert not gateway.keys() & {"privileged", "cap_add", "user", "volumes", "network_mode"}
+def test_without_a_profile_there_is_the_gateway_alone() -> None:
+    assert [name for name, service in BASE["services"].items() if "profiles" not in service] == ["gateway"]
+    assert all(BASE["services"][name]["profiles"] == ["monitoring"] for name in ("prometheus", "grafana"))
 
 
-def test_build_arguments_of_compose_are_known_to_the_dockerfile(gateway: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", SERVICES)
+def test_compose_takes_every_right_away_that_a_service_does_not_need(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not service.keys() & {"privileged", "cap_add", "network_mode", "pid", "ipc", "userns_mode"}
+    assert all(":size=" in mount for mount in service.get("tmpfs", []))
+    for volume in service.get("volumes", []):
+        # The figures of Prometheus are the only thing that is kept.
+        assert volume.endswith(":ro") or volume == "prometheus:/prometheus"
+    if "build" not in service:
+        assert re.fullmatch(r"[1-9]\d*:\d+", service["user"])
+
+
+@pytest.mark.parametrize("name", SERVICES.keys() - {"gateway"})
+def test_foreign_images_are_pinned_and_checked(name: str) -> None:
+    assert re.search(r":v?\d+\.\d+(\.\d+)?(-py3)?$", SERVICES[name]["image"])
+    assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
+
+
+def test_triton_is_of_a_release_without_the_known_critical_faults() -> None:
+    release = re.search(r"tritonserver:(\d+)\.(\d+)-py3$", TRITON["image"])
+    assert release
+    assert (int(release[1]), int(release[2])) >= (26, 6)
+
+
+def test_what_asks_for_no_key_is_published_on_this_machine_only() -> None:
+    for name in ("prometheus", "grafana"):
+        assert all(port.startswith("127.0.0.1:") for port in SERVICES[name]["ports"])
+
+
+def test_grafana_has_no_password_to_guess() -> None:
+    environment = SERVICES["grafana"]["environment"]
+    assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert not any("PASSWORD" in name for name in environment)
+
+
+def test_triton_is_reached_by_the_gateway_and_prometheus_only() -> None:
+    assert "ports" not in TRITON
+    assert TRITON["networks"] == ["inference"]
+    assert GPU["networks"] == {"inference": {"internal": True}}
+    reached = {name for name, service in GPU["services"].items() if "inference" in service["networks"]}
+    assert reached == {"gateway", "prometheus", "triton"}
+
+
+def test_the_overlay_puts_a_gateway_without_torch_before_triton() -> None:
+    gateway = GPU["services"]["gateway"]
+    assert gateway["build"] == {"target": "gateway"}
+    assert gateway["environment"] == {f"{PREFIX}ENGINE": "triton", f"{PREFIX}TRITON_URL": "triton:8001"}
+    # Merged with the first file's, so an image of its own: else one name would stand for two images.
+    assert gateway["image"] != GATEWAY["image"]
+
+
+def test_build_arguments_of_compose_are_known_to_the_dockerfile() -> None:
     known = {argument.partition("=")[0] for argument in arguments("ARG", instructions(DOCKERFILE))}
-    assert set(gateway["build"]["args"]) <= known
+    assert set(GATEWAY["build"]["args"]) <= known
 
 
-@pytest.mark.parametrize("text", [DOCKERFILE, COMPOSE, PAGE], ids=["Dockerfile", "compose", "page"])
+@pytest.mark.parametrize(
+    "text", [DOCKERFILE, COMPOSE, OVERLAY, PAGE], ids=["Dockerfile", "compose", "overlay", "page"]
+)
 def test_every_variable_is_a_setting(text: str) -> None:
     named = set(re.findall(rf"\b{PREFIX}\w+", text))
     assert named
