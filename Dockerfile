@@ -25,7 +25,8 @@ RUN pip install -c constraints.txt '.[triton]' \
     && pip uninstall --yes expressnet-service setuptools pip
 
 
-# With the client of Triton, so that each model can run here or there.
+# With the client of Triton, so that each model can run here or there. torch names setuptools among what it needs,
+# but only to build extensions.
 FROM packages AS embedded-packages
 RUN pip install -c constraints.txt '.[embedded,triton]' \
     && pip uninstall --yes expressnet-service setuptools pip
