@@ -59,10 +59,10 @@ def train(
 ) -> None:
     """Train, writing into `run` after every epoch; each file whole or not at all.
 
-    `best.ckpt` holds the averaged weights of the epoch with the highest accuracy on validation rows, which
-    are carved out of the training split; `last.ckpt` holds all that `resume` needs to end with the same
-    weights as a run that was never stopped. Beside them: `config.yaml`, `versions.json`, `metrics.jsonl`,
-    `curves.png` and TensorBoard's files. No test split is touched.
+    `best.ckpt` holds the averaged weights of the epoch with the highest accuracy, mean of the heads', on
+    validation rows, which are carved out of the training split; `last.ckpt` holds all that `resume` needs to
+    end with the same weights as a run that was never stopped. Beside them: `config.yaml`, `versions.json`,
+    `metrics.jsonl`, `curves.png` and TensorBoard's files. No test split is touched.
 
     devices: processes on CPUs, or GPUs; under `torchrun` its own number of processes. `config.batch` images a
     step are shared between them.
@@ -161,8 +161,8 @@ def train(
         if dataset.auxiliary:
             figures["validation_auxiliary"] = accuracy(predicted.auxiliary, held_out.labels).value
         state["epoch"] = epoch + 1
-        if figures["validation"] > state["best"]:
-            state["best"] = figures["validation"]
+        if (score := sum(figures.values()) / len(figures)) > state["best"]:
+            state["best"] = score
             described = describe(config, dataset.served, dataset.auxiliary, epoch + 1)
             save_atomically(fabric, run / "best.ckpt", {"average": average, **described})
         save_atomically(fabric, run / "last.ckpt", state)
