@@ -22,7 +22,7 @@ def test_models(gateway: Gateway) -> None:
     assert card["limits"]
     assert card["training"]["licences"]
     assert 0 < card["verdict"]["threshold"] < 1
-    assert card["metrics"]["ferplus_publictest"]["accuracy"]["samples"] > 3000
+    assert card["metrics"]["PublicTest"]["accuracy"]["samples"] > 3000
 
 
 def test_health(gateway: Gateway) -> None:
