@@ -31,6 +31,7 @@ class TritonServer:
         self._options = options
         self._folder = folder
         self._http, self.grpc_port, self.metrics_port = free_port(), free_port(), free_port()
+        self._regions = f"expressnet_test_{self.grpc_port}_"  # of shared memory
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -61,7 +62,7 @@ class TritonServer:
                 binary,
                 f"--model-repository={self.repository}",
                 f"--backend-directory={backends}",
-                "--backend-config=python,shm-region-prefix-name=expressnet_test",
+                f"--backend-config=python,shm-region-prefix-name={self._regions}",
                 "--model-control-mode=none",
                 "--allow-gpu-metrics=false",
                 "--exit-timeout-secs=5",
@@ -106,7 +107,9 @@ class TritonServer:
         """As the kernel does when memory is short: the server is gone, and its stubs are orphans."""
         if self._process is None:
             return
-        children = psutil.Process(self._process.pid).children(recursive=True)
+        children = []
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may have been told to stop before
+            children = psutil.Process(self._process.pid).children(recursive=True)
         self._process.kill()
         self._process.wait()
         self._process = None
@@ -115,7 +118,7 @@ class TritonServer:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
         psutil.wait_procs(children, timeout=10)
-        for region in Path("/dev/shm").glob("expressnet_test*"):
+        for region in Path("/dev/shm").glob(f"{self._regions}*"):
             region.unlink(missing_ok=True)
 
 
