@@ -17,7 +17,7 @@ from service import errors, schemas
 from service.errors import ServiceError
 from service.http.models import ModelList
 from service.http.problems import to_problem
-from service.manifest import EMOTIONS, Manifest
+from service.manifest import EMOTIONS, Manifest, read_manifest
 from service.metrics import Metrics
 from service.schemas import (
     BatchAnswer,
@@ -30,6 +30,7 @@ from service.schemas import (
     Problem,
 )
 from service.settings import PREFIX, Settings
+from training.evaluation.report import shown
 
 ROOT = Path(__file__).parents[2]
 API = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
@@ -299,3 +300,12 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
         assert target.exists(), link
         if fragment and target.suffix == ".md":
             assert fragment in anchors(target), link
+
+
+@pytest.mark.parametrize("name", ["accuracy", "mean_class_accuracy", "ece", "selective_accuracy"])
+def test_figures_in_the_readme_and_the_card_are_the_manifests(name: str) -> None:
+    metric = read_manifest(Settings().model_repository, "expressnet_moe").metrics["PublicTest"][name]
+    card = (ROOT / "docs" / "model-card.md").read_text()
+    assert shown(metric) in card
+    readme = (ROOT / "README.md").read_text()
+    assert (f"{metric.value:.3f}" if name == "ece" else f"{100 * metric.value:.1f} %") in readme
