@@ -78,15 +78,15 @@ class Load:
 
 
 def test_killing_the_server_under_load_costs_no_answer(server: TritonServer, astronaut_jpeg: bytes) -> None:
-    with serving(gateway_to(server, timeout_s=3)) as gateway:
+    with serving(gateway_to(server)) as gateway:
         with Load(gateway, astronaut_jpeg) as load:
-            eventually(lambda: load.codes["ok"] > CALLERS)
+            eventually(lambda: load.codes["ok"] > 5, 60)
             server.kill()
             eventually(lambda: not gateway.ready, 2)
             server.start()
             eventually(lambda: gateway.ready, 5)
             before = load.codes["ok"]
-            eventually(lambda: load.codes["ok"] > before + CALLERS)
+            eventually(lambda: load.codes["ok"] > before + 5, 60)
         assert set(load.codes) <= {"ok", "overloaded", "engine_unavailable", "deadline_exceeded"}
         assert load.codes["engine_unavailable"] > 0
         assert load.codes.total() == load.sent == len(load.request_ids)

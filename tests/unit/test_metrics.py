@@ -24,6 +24,7 @@ PUBLISHED = {
     "expressnet_predictions": {"emotion", "verdict"},
     "expressnet_confidence": set(),
     "expressnet_engine_up": {"engine"},
+    "expressnet_circuit_state": {"engine", "state"},
     "expressnet_model_info": {"name", "version", "sha256"},
 }
 PROTECTING = {
@@ -65,6 +66,7 @@ def test_what_is_published_is_what_is_declared() -> None:
     metrics.count_rejection(errors.Overloaded(""))
     metrics.faces([face(10, 10)])
     metrics.engine_up.labels("tiny").set(1)
+    metrics.circuit("tiny")
     metrics.model_info.labels("tiny", "1", "0").set(1)
     found = {
         family.name: {label for sample in family.samples for label in sample.labels} - {"le"}
