@@ -208,8 +208,8 @@ async def test_several_servers_are_asked_in_turn_and_one_may_stop(triton_server:
             while other.running:
                 await engines.classifier.ping()
                 outcomes.append(await outcome(engines.classifier.classify(faces(1), Deadline.after(10))))
-            # It refuses what comes, which is asked again, until it is gone with what it was just given.
-            assert outcomes.count("answered") >= len(outcomes) - 2
+            # What it refuses meanwhile is told as such; that the other answers keeps the engine up.
+            assert set(outcomes) <= {"answered", "_Unreachable"}
             for _ in range(10):
                 await engines.classifier.ping()
                 await engines.classifier.classify(faces(1), Deadline.after(10))
