@@ -43,10 +43,11 @@ PING_TIMEOUT_S = 0.8
 # A server that works answers a ping of one of the two models every half second.
 SILENT_S = 2.5
 
-# Triton answers UNAVAILABLE to all of these; only the words tell them apart.
+# Triton answers UNAVAILABLE to nearly all of these; only the words tell them apart.
 QUEUE_FULL = ("exceeds maximum queue size",)
 QUEUE_LATE = ("request timeout expired",)
-STOPPING = ("server not ready",)
+# A server that stops unloads its models first; one that starts loads them last.
+NOT_LOADED = ("server not ready", "not at ready state", "has no available versions")
 NOT_CONNECTED = (
     "failed to connect",
     "connection refused",
@@ -247,8 +248,8 @@ class _TritonModel:
             return Overloaded("the inference server's queue is full")
         if status in ("StatusCode.INVALID_ARGUMENT", "StatusCode.RESOURCE_EXHAUSTED"):
             return EngineContractError(f"the inference server refused the request: {words}")
-        if any(known in words for known in STOPPING):
-            return _NotTaken("the inference server is stopping")
+        if any(known in words for known in NOT_LOADED):
+            return _NotTaken("the inference server has not loaded the model")
         # Down, restarting, without the model, or broken: whatever answers next may be another model.
         self._verified = False
         if any(known in words for known in NOT_CONNECTED):

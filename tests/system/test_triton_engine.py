@@ -208,8 +208,8 @@ async def test_several_servers_are_asked_in_turn_and_one_may_stop(triton_server:
             while other.running:
                 await engines.classifier.ping()
                 outcomes.append(await outcome(engines.classifier.classify(faces(1), Deadline.after(10))))
-            # What it refuses meanwhile is told as such; that the other answers keeps the engine up.
-            assert set(outcomes) <= {"answered", "_Unreachable"}
+            # Its refusals go to the other; what it held when it ended is lost to it.
+            assert outcomes.count("answered") >= len(outcomes) - 1
             for _ in range(10):
                 await engines.classifier.ping()
                 await engines.classifier.classify(faces(1), Deadline.after(10))
