@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import re
 import warnings
 import zipfile
@@ -44,9 +45,11 @@ def write_model(
     `ValueError` when another version has other inputs or outputs: Triton has one configuration for all.
     """
     others = _others(repository, manifest)
-    # In processes of their own: the names of classes in the file depend on what was scripted before.
+    # In processes of their own: the names of classes in the file depend on what was scripted before. Pickled
+    # here, because a pool would move the caller's weights to shared memory.
+    pickled = pickle.dumps(module)
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as process:
-        archive, again = process.map(archived, (module, module))
+        archive, again = process.map(archived, (pickled, pickled))
     if again != archive:
         raise RuntimeError(f"{manifest.name} cannot be reproduced: two exports of it differ")
     folder = repository / manifest.name
@@ -100,10 +103,10 @@ def _write_manifest(path: Path, manifest: Manifest) -> None:
     replace(path, manifest.model_dump_json(indent=2, exclude_none=True).encode() + b"\n")
 
 
-def archived(module: nn.Module) -> bytes:
-    """The TorchScript file of a module."""
+def archived(pickled: bytes) -> bytes:
+    """The TorchScript file of a pickled module."""
     buffer = io.BytesIO()
-    scripted = script(module)
+    scripted = script(pickle.loads(pickled))
     with without_jit_warnings():
         torch.jit.save(scripted, buffer)
     return reproducible(buffer.getvalue())

@@ -32,6 +32,7 @@ from training.evaluation.predict import predict
 from training.initialise import initialise
 from training.losses import Batch, Objective
 from training.models import Network, build
+from training.models.folding import folded
 from training.optimise import at_sharpest, learning_rate, make_optimiser, update_average
 from training.progress import Progress
 
@@ -224,7 +225,7 @@ def load_teacher(path: Path, student: Network, dataset: Dataset) -> Network:
     ):
         if teacher != own:
             raise ValueError(f"the teacher's {what} are {teacher}, the student's {own}")
-    return taught.network.requires_grad_(False)
+    return folded(taught.network).requires_grad_(False)
 
 
 def epoch_order(emotion: Tensor, config: RunConfig, epoch: int) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.models.blocks import ConvNormAct
+from training.models.blocks import ConvNormAct, Residual
 from training.models.efficientnet_lite import DEPTHS, EfficientNetLite
 from training.models.mixture import MixtureOfExperts
 from training.models.outputs import Network, Outputs, head
@@ -52,11 +53,24 @@ class SmallKernelExtractor(nn.Sequential):
         )
 
 
+class ResidualExtractor(nn.Sequential):
+    """Local detail by more layers: per width a 3x3 kernel, then two around which the input is carried.
+
+    [N,1,48,48] -> [N,widths[-1]]. The first width stays at full size and has one kernel: there it costs most.
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        layers: list[nn.Module] = [ConvNormAct(1, widths[0], 3)]
+        for narrow, wide in itertools.pairwise(widths):
+            layers += [ConvNormAct(narrow, wide, 3, stride=2), Residual(wide, wide)]
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
 class ExpressNetMoES(Network):
     """The compact network. images: float [N,1,48,48], grey, in [0, 1] -> `Outputs`.
 
-    As in the paper, one mixture sees the global features and one sees the local features fused with those of
-    a pretrained backbone, and the head sees both answers.
+    As in the paper, one mixture sees the global features and one sees the local features, fused with those of
+    a backbone where there is one, and the head sees both answers.
     """
 
     size = 48
@@ -67,11 +81,12 @@ class ExpressNetMoES(Network):
         *,
         classes: int = 8,
         auxiliary_classes: int = 7,
-        backbone_size: int = 80,
+        residual_widths: Sequence[int] | None = (32, 64, 96, 128),
+        backbone_size: int | None = None,
         backbone_width: float = 1.0,
         backbone_depths: Sequence[int] = DEPTHS,
-        extractor_width: int = 16,
-        features: int = 256,
+        extractor_width: int = 8,
+        features: int = 192,
         experts: int = 4,
         top_k: int = 2,
         renormalise: bool = True,
@@ -79,13 +94,18 @@ class ExpressNetMoES(Network):
     ) -> None:
         super().__init__()
         self.large = LargeKernelExtractor(extractor_width)
-        self.small = SmallKernelExtractor(extractor_width)
-        self.backbone = EfficientNetLite(1, width=backbone_width, depths=backbone_depths)
-        self.backbone_size = backbone_size
+        self.small: nn.Sequential
+        if residual_widths is None:
+            self.small, local = SmallKernelExtractor(extractor_width), extractor_width * 8
+        else:
+            self.small, local = ResidualExtractor(residual_widths), residual_widths[-1]
+        self.backbone: EfficientNetLite | None = None
+        self.backbone_size = backbone_size or 0
+        if backbone_size:
+            self.backbone = EfficientNetLite(1, width=backbone_width, depths=backbone_depths)
+            local += self.backbone.features
         self.project_large = nn.Sequential(nn.Linear(extractor_width * 8, features), nn.ReLU())
-        self.fuse = nn.Sequential(
-            nn.Linear(extractor_width * 8 + self.backbone.features, features), nn.ReLU()
-        )
+        self.fuse = nn.Sequential(nn.Linear(local, features), nn.ReLU())
         self.dropout = nn.Dropout(dropout)
         self.mixture_global = MixtureOfExperts(
             features, features, experts=experts, top_k=top_k, renormalise=renormalise
@@ -98,7 +118,9 @@ class ExpressNetMoES(Network):
 
     def forward(self, images: Tensor) -> Outputs:
         images = standardise(images)
-        local = torch.cat([self.small(images), self.backbone(self.enlarged(images))], dim=1)
+        local = self.small(images)
+        if self.backbone is not None:
+            local = torch.cat([local, self.backbone(self.enlarged(images))], dim=1)
         mixed_global, weights_global, scores_global = self.mixture_global(
             self.dropout(self.project_large(self.large(images)))
         )
@@ -117,4 +139,6 @@ class ExpressNetMoES(Network):
         return functional.interpolate(images / 2, size=size, mode="bilinear", align_corners=False)
 
     def shown_layer(self) -> nn.Module:
-        return self.backbone[self.backbone.fine]
+        if self.backbone is not None:
+            return self.backbone[self.backbone.fine]
+        return self.small[-3]  # before the pooling

@@ -99,6 +99,7 @@ def tiny_config(**changes: object) -> RunConfig:
     """Two epochs of a network that trains in a second."""
     network = {
         "name": "expressnet_moe_s",
+        "residual_widths": None,
         "backbone_size": 48,
         "backbone_width": 0.25,
         "backbone_depths": [1] * 7,

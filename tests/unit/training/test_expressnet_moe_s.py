@@ -28,18 +28,19 @@ def shipped() -> ExpressNetMoES:
     return network
 
 
-@pytest.fixture
-def tiny() -> ExpressNetMoES:
+TINY = {"name": "expressnet_moe_s", "extractor_width": 2, "features": 8}
+BACKBONE = {
+    "residual_widths": None,
+    "backbone_size": 48,
+    "backbone_width": 0.25,
+    "backbone_depths": (1,) * 7,
+}
+
+
+@pytest.fixture(params=[{"residual_widths": (4, 8, 8)}, BACKBONE], ids=["residual", "backbone"])
+def tiny(request: pytest.FixtureRequest) -> ExpressNetMoES:
     torch.manual_seed(0)
-    config = MoESConfig(
-        name="expressnet_moe_s",
-        backbone_size=48,
-        backbone_width=0.25,
-        backbone_depths=(1,) * 7,
-        extractor_width=2,
-        features=8,
-    )
-    network = build(config, served=8, auxiliary=7).eval()
+    network = build(MoESConfig(**TINY, **request.param), served=8, auxiliary=7).eval()
     assert isinstance(network, ExpressNetMoES)
     return network
 
@@ -76,6 +77,15 @@ def test_outputs(shipped: ExpressNetMoES, side: int) -> None:
 def test_exposure_and_contrast_do_not_matter(tiny: ExpressNetMoES) -> None:
     images = torch.rand(3, 1, 48, 48)
     torch.testing.assert_close(tiny(images).logits, tiny(images * 0.5 + 0.3).logits, atol=1e-3, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_the_shown_layer_can_tell_a_mouth_from_a_nose(tiny: ExpressNetMoES) -> None:
+    seen: list[torch.Size] = []
+    tiny.shown_layer().register_forward_hook(lambda _module, _given, maps: seen.append(maps.shape))
+    tiny(torch.rand(1, 1, 48, 48))
+    assert len(seen) == 1
+    assert min(seen[0][2:]) >= 3
 
 
 def test_standardise_leaves_flat_images_flat() -> None:
