@@ -56,7 +56,7 @@ def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
     metrics = Metrics()
     engines = engines or make_engines(settings, classifier, detector, metrics)
     for manifest in (classifier, detector):
-        metrics.model_info.labels(manifest.name, manifest.version, manifest.sha256).set(1)
+        metrics.serving(manifest)
     readiness = Readiness()
     batcher = Batcher(
         engines.classifier,

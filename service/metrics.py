@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -10,14 +11,18 @@ from prometheus_client.process_collector import ProcessCollector
 from service.errors import (
     BodyTooLarge,
     DeadlineExceeded,
+    Draining,
+    EngineUnavailable,
     ImageTooLarge,
     Overloaded,
     ServiceError,
-    Unavailable,
 )
 from service.inference.breaker import STATES, State
-from service.schemas import Face
+from service.manifest import Manifest
+from service.schemas import VERDICTS, Face
 
+# What protects the service or its caller's deadline; other errors are the caller's own.
+REJECTIONS = (Overloaded, EngineUnavailable, Draining, DeadlineExceeded, BodyTooLarge, ImageTooLarge)
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -26,7 +31,10 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
-    """One application's metrics on a registry of their own, so that several can live in one process."""
+    """One application's metrics on a registry of their own, so that several can live in one process.
+
+    Series whose labels are known begin at 0: Prometheus cannot see a rise from nothing to 1.
+    """
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
@@ -69,6 +77,8 @@ class Metrics:
             ("reason",),
             registry=registry,
         )
+        for error in REJECTIONS:
+            self.rejected.labels(error.code)
         self.faces_per_image = Histogram(
             "expressnet_faces_per_image",
             "Faces answered per image.",
@@ -109,6 +119,11 @@ class Metrics:
             registry=registry,
         )
 
+    def serving(self, model: Manifest) -> None:
+        self.model_info.labels(model.name, model.version, model.sha256).set(1)
+        for emotion, verdict in itertools.product(model.labels, VERDICTS):
+            self.predictions.labels(emotion, verdict)
+
     def circuit(self, engine: str) -> Callable[[State], None]:
         """What an engine's breaker calls with every new state."""
 
@@ -120,8 +135,8 @@ class Metrics:
         return changed
 
     def count_rejection(self, error: ServiceError) -> None:
-        """Count an error that protects the service or its caller's deadline; others are the caller's own."""
-        if isinstance(error, Overloaded | Unavailable | DeadlineExceeded | BodyTooLarge | ImageTooLarge):
+        """Count the error if it is one of `REJECTIONS`."""
+        if isinstance(error, REJECTIONS):
             self.rejected.labels(error.code).inc()
 
     def stages(self, timings: Mapping[str, float]) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Verdict = Literal["certain", "uncertain"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
 class Include(StrEnum):
@@ -114,7 +117,7 @@ class Face(BaseModel):
     detection_confidence: float | None = Field(None, description="Absent with `detect=false`.")
     emotion: str
     confidence: float = Field(description="Calibrated probability of `emotion`.")
-    verdict: Literal["certain", "uncertain"]
+    verdict: Verdict
     probabilities: dict[str, float]
     landmarks: Landmarks | None = None
     quality: Quality | None = None

@@ -42,7 +42,7 @@ def test_what_the_gateway_does_not_need_is_refused(hardened_triton: TritonServer
 
 
 def test_http_tells_the_health_check_and_nobody_else(hardened_triton: TritonServer) -> None:
-    url = f"http://127.0.0.1:{hardened_triton._http}"
+    url = f"http://127.0.0.1:{hardened_triton.http_port}"
     assert httpx.get(f"{url}/v2/health/ready").status_code == 200
     for path in (
         "/v2",

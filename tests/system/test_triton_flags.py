@@ -87,7 +87,7 @@ def test_what_the_gateway_does_not_need_is_refused(server: TritonServer, call: s
 def test_over_http_there_is_health_and_nothing_else(
     server: TritonServer, method: str, path: str, status: int
 ) -> None:
-    assert httpx.request(method, f"http://127.0.0.1:{server._http}/v2/{path}").status_code == status
+    assert httpx.request(method, f"http://127.0.0.1:{server.http_port}/v2/{path}").status_code == status
 
 
 def test_the_metrics_of_the_autoscaler_exist(server: TritonServer) -> None:

@@ -30,7 +30,7 @@ class TritonServer:
         self.repository = repository
         self._options = options
         self._folder = folder
-        self._http, self.grpc_port, self.metrics_port = free_port(), free_port(), free_port()
+        self.http_port, self.grpc_port, self.metrics_port = free_port(), free_port(), free_port()
         self._regions = f"expressnet_test_{self.grpc_port}_"  # of shared memory
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -67,7 +67,7 @@ class TritonServer:
                 "--allow-gpu-metrics=false",
                 "--exit-timeout-secs=5",
                 *(f"--{kind}-address=127.0.0.1" for kind in ("http", "grpc", "metrics")),
-                f"--http-port={self._http}",
+                f"--http-port={self.http_port}",
                 f"--grpc-port={self.grpc_port}",
                 f"--metrics-port={self.metrics_port}",
                 *self._options,
@@ -91,7 +91,9 @@ class TritonServer:
     @property
     def ready(self) -> bool:
         try:
-            return httpx.get(f"http://127.0.0.1:{self._http}/v2/health/ready", timeout=1).status_code == 200
+            return (
+                httpx.get(f"http://127.0.0.1:{self.http_port}/v2/health/ready", timeout=1).status_code == 200
+            )
         except httpx.TransportError:
             return False
 

@@ -8,8 +8,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service import errors
 from service.errors import ServiceError
+from service.manifest import read_manifest
 from service.metrics import Metrics
 from service.schemas import Box, Face
+from service.settings import Settings
 
 PUBLISHED = {
     "expressnet_http_requests": {"route", "method", "status"},
@@ -67,13 +69,27 @@ def test_what_is_published_is_what_is_declared() -> None:
     metrics.faces([face(10, 10)])
     metrics.engine_up.labels("tiny").set(1)
     metrics.circuit("tiny")
-    metrics.model_info.labels("tiny", "1", "0").set(1)
+    metrics.serving(read_manifest(Settings().model_repository, "expressnet_moe"))
     found = {
         family.name: {label for sample in family.samples for label in sample.labels} - {"le"}
         for family in text_string_to_metric_families(generate_latest(metrics.registry).decode())
         if family.name.startswith("expressnet_") and not family.name.endswith("_created")
     }
     assert found == PUBLISHED
+
+
+def test_what_can_be_counted_is_known_before_it_is() -> None:
+    metrics = Metrics()
+    model = read_manifest(Settings().model_repository, "expressnet_moe")
+    metrics.serving(model)
+    zeros = {
+        tuple(sample.labels.values())
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name in ("expressnet_rejected_total", "expressnet_predictions_total") and sample.value == 0
+    }
+    verdicts = {(emotion, verdict) for emotion in model.labels for verdict in ("certain", "uncertain")}
+    assert zeros == {(code,) for code in PROTECTING} | verdicts
 
 
 def test_each_application_counts_for_itself() -> None:
