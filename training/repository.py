@@ -48,8 +48,10 @@ def write_model(
     # In processes of their own: the names of classes in the file depend on what was scripted before. Pickled
     # here, because a pool would move the caller's weights to shared memory.
     pickled = pickle.dumps(module)
-    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as process:
-        archive, again = process.map(archived, (pickled, pickled))
+    fresh = get_context("forkserver")
+    fresh.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(2, fresh, max_tasks_per_child=1) as processes:
+        archive, again = processes.map(archived, (pickled, pickled))
     if again != archive:
         raise RuntimeError(f"{manifest.name} cannot be reproduced: two exports of it differ")
     folder = repository / manifest.name

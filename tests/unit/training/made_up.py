@@ -95,17 +95,18 @@ def write_affectnet_lists(folder: Path, lists: Mapping[str, Iterable[int]]) -> P
     return folder
 
 
+TINY_BACKBONE = {
+    "residual_widths": None,
+    "backbone_size": 48,
+    "backbone_width": 0.25,
+    "backbone_depths": [1] * 7,
+}
+"""Options of the compact network for a backbone that is as tiny as it gets."""
+
+
 def tiny_config(**changes: object) -> RunConfig:
     """Two epochs of a network that trains in a second."""
-    network = {
-        "name": "expressnet_moe_s",
-        "residual_widths": None,
-        "backbone_size": 48,
-        "backbone_width": 0.25,
-        "backbone_depths": [1] * 7,
-        "extractor_width": 1,
-        "features": 8,
-    }
+    network = {"name": "expressnet_moe_s", "residual_widths": [4, 8], "extractor_width": 1, "features": 8}
     return RunConfig.model_validate(
         {
             "network": network,

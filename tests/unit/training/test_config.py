@@ -30,7 +30,12 @@ def images(config: RunConfig) -> torch.Tensor:
 
 
 def test_something_is_shipped() -> None:
-    assert [path.stem for path in SHIPPED] == ["expressnet", "expressnet_moe", "expressnet_moe_s"]
+    assert [path.stem for path in SHIPPED] == [
+        "expressnet",
+        "expressnet_moe",
+        "expressnet_moe_s",
+        "expressnet_moe_s_teacher",
+    ]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)

@@ -90,7 +90,7 @@ def test_a_run_becomes_a_served_model(dataset: Dataset, faces: NDArray[np.uint8]
     assert manifest.metrics["test"]["accuracy"].samples == TEST
     assert manifest.metrics["test"]["original_labels_auxiliary_head"].samples == TEST
     assert manifest.metrics["test_realigned"]["accuracy"].samples > 0
-    assert manifest.training.config["network"]["backbone_width"] == 0.25
+    assert manifest.training.config["network"]["residual_widths"] == [4, 8]
     assert manifest.training.config["versions"][0]["from_epoch"] == 1
     module = torch.jit.load(str(verified_model_path(repository, manifest)))
     probabilities, gates = module(torch.from_numpy(np.repeat(faces[:5, None], 3, axis=1)))

@@ -10,6 +10,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 import training
+from tests.unit.training.made_up import TINY_BACKBONE
 from training.config import MoESConfig, read_config
 from training.models import build
 from training.models.expressnet_moe_s import ExpressNetMoES, standardise
@@ -29,15 +30,9 @@ def shipped() -> ExpressNetMoES:
 
 
 TINY = {"name": "expressnet_moe_s", "extractor_width": 2, "features": 8}
-BACKBONE = {
-    "residual_widths": None,
-    "backbone_size": 48,
-    "backbone_width": 0.25,
-    "backbone_depths": (1,) * 7,
-}
 
 
-@pytest.fixture(params=[{"residual_widths": (4, 8, 8)}, BACKBONE], ids=["residual", "backbone"])
+@pytest.fixture(params=[{"residual_widths": (4, 8, 8)}, TINY_BACKBONE], ids=["residual", "backbone"])
 def tiny(request: pytest.FixtureRequest) -> ExpressNetMoES:
     torch.manual_seed(0)
     network = build(MoESConfig(**TINY, **request.param), served=8, auxiliary=7).eval()

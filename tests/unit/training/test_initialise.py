@@ -6,14 +6,16 @@ from typing import Any
 import pytest
 import torch
 
-from tests.unit.training.made_up import tiny_config
+from tests.unit.training.made_up import TINY_BACKBONE
+from training.config import MoESConfig
 from training.initialise import initialise
 from training.models import Network, build
 
 
 def tiny(served: int = 8, auxiliary: int = 7, seed: int = 0) -> Network:
     torch.manual_seed(seed)
-    return build(tiny_config().network, served=served, auxiliary=auxiliary)
+    network = MoESConfig(name="expressnet_moe_s", extractor_width=1, features=8, **TINY_BACKBONE)
+    return build(network, served=served, auxiliary=auxiliary)
 
 
 def saved(content: Any, path: Path) -> Path:
