@@ -59,8 +59,9 @@ def test_everything_is_written_and_the_page_shows_every_picture(data: Path, tmp_
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", page)
     assert set(pictures) == {path.name for path in out.glob("*.png")}
     for picture in pictures:
-        colours = np.asarray(Image.open(out / picture).convert("RGB")).reshape(-1, 3)
-        assert len(np.unique(colours, axis=0)) > 20, picture  # drawn, not blank
+        colours = Image.open(out / picture).convert("RGB").getcolors(1 << 24)
+        assert colours is not None
+        assert len(colours) > 20, picture  # drawn, not blank
     for heading in ("## By emotion", "## Experts: fused", "## Robustness"):
         assert heading in page
 
