@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from training.models.blocks import HalvingMax
 from training.models.boxes import regressed, square, suppress
 from training.models.summed_area import cells, crops, normalised, summed_area_table
 
@@ -23,15 +24,6 @@ class _SwapFlatten(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.permute(0, 3, 2, 1).flatten(1)
-
-
-class _HalvingMax(nn.Module):
-    """2x2 max pool, [N,C,H,W] -> [N,C,ceil(H/2),ceil(W/2)]; beats `MaxPool2d` on P-net's ten channels."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = nn.functional.pad(x, [0, x.shape[3] % 2, 0, x.shape[2] % 2], value=float("-inf"))
-        x = torch.maximum(x[:, :, ::2], x[:, :, 1::2])
-        return torch.maximum(x[:, :, :, ::2], x[:, :, :, 1::2])
 
 
 class _Net(nn.Module):
@@ -79,7 +71,7 @@ def _p_net() -> _Net:
     trunk: OrderedDict[str, nn.Module] = OrderedDict(
         conv1=nn.Conv2d(3, 10, 3),
         prelu1=nn.PReLU(10),
-        pool1=_HalvingMax(),
+        pool1=HalvingMax(),
         conv2=nn.Conv2d(10, 16, 3),
         prelu2=nn.PReLU(16),
         conv3=nn.Conv2d(16, 32, 3),

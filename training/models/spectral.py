@@ -11,6 +11,8 @@ from torch.nn import functional
 
 # From this kernel on the spectrum is the faster way on a CPU.
 SMALLEST_SPECTRAL_KERNEL = 9
+# From so many input channels on a product per frequency is faster than one per channel.
+MANY_CHANNELS = 32
 
 
 class SameConv2d(nn.Conv2d):
@@ -43,13 +45,11 @@ class SpectralConv2d(nn.Module):
         assert conv.bias is not None
         self.after = conv.after
         self.side = transform_side(size, conv.kernel_size[0])
-        kernel = torch.view_as_real(spectrum(conv.weight.detach(), self.side)).contiguous()
-        # Real numbers: a cast of the module, as to half precision, would drop a complex one's phase.
-        self.kernel = nn.Parameter(kernel, requires_grad=False)
+        self.kernel = nn.Parameter(spectrum(conv.weight.detach(), self.side), requires_grad=False)
         self.bias = nn.Parameter(conv.bias.detach().clone(), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return spectral(x, torch.view_as_complex(self.kernel), self.bias, self.after, self.side)
+        return spectral(x, self.kernel, self.bias, self.after, self.side)
 
 
 def for_inference(conv: SameConv2d, size: int) -> nn.Module:
@@ -65,7 +65,7 @@ def for_inference(conv: SameConv2d, size: int) -> nn.Module:
 def transform_side(size: int, kernel: int) -> int:
     """The least side of a transform whose wrapped-around border "same" output does not see.
 
-    Rounded up to an even number without large prime factors, which transforms are slow at.
+    Rounded up to an even number without other prime factors than 2 and 3: transforms are fast at those.
     """
     side = size + kernel // 2
     while not _smooth(side):
@@ -76,32 +76,43 @@ def transform_side(size: int, kernel: int) -> int:
 def _smooth(number: int) -> bool:
     if number % 2:
         return False
-    for prime in (2, 3, 5, 7):
+    for prime in (2, 3):
         while number % prime == 0:
             number //= prime
     return number == 1
 
 
 def spectrum(weight: Tensor, side: int) -> Tensor:
-    """[C',C,K,K] -> complex [C,C',F] with F = side * (side // 2 + 1) frequencies, for correlation."""
+    """A kernel [C',C,K,K] at F = side * (side // 2 + 1) frequencies, for correlation, as real numbers.
+
+    Real and imaginary parts lie beside each other, [C,C',F,2], or one after the other where there are many
+    channels: [F,C,2*C'].
+    """
     # "Convolution" in networks is correlation: the flipped kernel's convolution.
-    transformed: Tensor = torch.fft.rfft2(weight.flip(2, 3).float(), s=(side, side))
-    return transformed.flatten(2).transpose(0, 1).contiguous()
+    transformed = torch.fft.rfft2(weight.flip(2, 3).float(), s=(side, side)).flatten(2)
+    # Real: a cast of the module, as to half precision, would drop a complex number's phase.
+    if weight.shape[1] < MANY_CHANNELS:
+        return torch.view_as_real(transformed.transpose(0, 1).contiguous())
+    return torch.cat([transformed.real, transformed.imag]).permute(2, 1, 0).contiguous()
 
 
 def spectral(x: Tensor, kernel: Tensor, bias: Tensor, after: int, side: int) -> Tensor:
     """x: [N,C,H,W]; kernel: as `spectrum` gives it; after: how far "same" pads right and below."""
     count, channels, height, width = x.shape
     frequencies = torch.fft.rfft2(x.float(), s=(side, side)).flatten(2)
-    if channels <= 16 or count < 8:
-        # Each spectrum is read once and nothing is copied: the fastest way for few images or channels.
-        product = frequencies[:, 0].unsqueeze(1) * kernel[0]
+    if kernel.dim() == 4:
+        # Each channel's spectrum is read once, and nothing is copied.
+        weights = torch.view_as_complex(kernel)
+        product = frequencies[:, 0].unsqueeze(1) * weights[0]
         for channel in range(1, channels):
-            product.addcmul_(frequencies[:, channel].unsqueeze(1), kernel[channel])
+            product.addcmul_(frequencies[:, channel].unsqueeze(1), weights[channel])
     else:
-        product = torch.bmm(frequencies.permute(2, 0, 1), kernel.permute(2, 0, 1)).permute(1, 2, 0)
-    full: Tensor = torch.fft.irfft2(
-        product.reshape(count, bias.shape[0], side, side // 2 + 1), s=(side, side)
-    )
+        # Per frequency one product of real matrices gives all four of (real, imaginary) x (real, imaginary).
+        parts = torch.view_as_real(frequencies).permute(2, 3, 0, 1).reshape(-1, 2 * count, channels)
+        four = torch.bmm(parts, kernel).view(-1, 2, count, 2, bias.shape[0])
+        real, imaginary = four[:, 0, :, 0] - four[:, 1, :, 1], four[:, 0, :, 1] + four[:, 1, :, 0]
+        product = torch.complex(real, imaginary).permute(1, 2, 0)
     # Output (0, 0) of "same" is what the flipped kernel's convolution has at (after, after).
-    return full[:, :, after : after + height, after : after + width] + bias[:, None, None]
+    columns = torch.fft.ifft(product.reshape(count, bias.shape[0], side, side // 2 + 1), dim=2)
+    rows: Tensor = torch.fft.irfft(columns[:, :, after : after + height], n=side, dim=3)
+    return rows[:, :, :, after : after + width] + bias[:, None, None]
