@@ -53,14 +53,18 @@ class _Net(nn.Module):
     def load_published(self, state: dict[str, Tensor], heads: tuple[str, ...]) -> None:
         """Take facenet-pytorch's state; `heads` names its two-class softmax first, then what is regressed.
 
-        A softmax over two classes is a sigmoid of their difference, so the head keeps one score row.
+        A softmax over two classes is a sigmoid of their difference, so the head keeps one score row. Channels
+        that the published trunk does not have stay zero.
         """
         with torch.no_grad():
             for kind, target in (("weight", self.head.weight), ("bias", self.head.bias)):
                 classes, *regressed = (state.pop(f"{head}.{kind}") for head in heads)
                 assert target is not None
                 target.copy_(torch.cat([classes[1:] - classes[:1], *regressed]))
-        self.trunk.load_state_dict(state)
+            for name, value in self.trunk.state_dict().items():
+                published = state.pop(name)
+                value.zero_()[tuple(slice(side) for side in published.shape)] = published
+        assert not state, state.keys()
 
 
 def _pool(kernel: int) -> nn.MaxPool2d:
@@ -68,11 +72,12 @@ def _pool(kernel: int) -> nn.MaxPool2d:
 
 
 def _p_net() -> _Net:
+    # Published with ten channels in front; a CPU is four times as fast on the sixteen of its vectors.
     trunk: OrderedDict[str, nn.Module] = OrderedDict(
-        conv1=nn.Conv2d(3, 10, 3),
-        prelu1=nn.PReLU(10),
+        conv1=nn.Conv2d(3, 16, 3),
+        prelu1=nn.PReLU(16),
         pool1=HalvingMax(),
-        conv2=nn.Conv2d(10, 16, 3),
+        conv2=nn.Conv2d(16, 16, 3),
         prelu2=nn.PReLU(16),
         conv3=nn.Conv2d(16, 32, 3),
         prelu3=nn.PReLU(32),
@@ -172,6 +177,7 @@ class Mtcnn(nn.Module):
         cascade.p_net.load_published(published_weights("pnet"), ("conv4_1", "conv4_2"))
         cascade.r_net.load_published(published_weights("rnet"), ("dense5_1", "dense5_2"))
         cascade.o_net.load_published(published_weights("onet"), ("dense6_1", "dense6_2", "dense6_3"))
+        cascade.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return cascade.eval().requires_grad_(False)
 
     def forward(self, image: Tensor, min_face_px: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
