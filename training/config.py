@@ -25,7 +25,7 @@ class MoESConfig(_Part):
     """The compact network."""
 
     name: Literal["expressnet_moe_s"]
-    residual_widths: tuple[Count, ...] | None = (32, 64, 96, 128)
+    residual_widths: tuple[Count, ...] | None = None
     """Channels of the residual network of small kernels, the first at full size and each next at half the one
     before; none: the plain small kernels."""
     backbone_size: Annotated[int, Field(ge=32)] | None = None
@@ -33,8 +33,8 @@ class MoESConfig(_Part):
     backbone_width: Positive = 1.0
     backbone_depths: tuple[Count, Count, Count, Count, Count, Count, Count] = (1, 2, 2, 3, 3, 4, 1)
     """Multiplier of EfficientNet-Lite0's channels, and blocks per stage: its own fit pretrained weights."""
-    extractor_width: Count = 8
-    features: Count = 192
+    extractor_width: Count = 16
+    features: Count = 256
     experts: Count = 4
     top_k: Count = 2
     renormalise: bool = True

@@ -96,7 +96,6 @@ def write_affectnet_lists(folder: Path, lists: Mapping[str, Iterable[int]]) -> P
 
 
 TINY_BACKBONE = {
-    "residual_widths": None,
     "backbone_size": 48,
     "backbone_width": 0.25,
     "backbone_depths": [1] * 7,

@@ -10,12 +10,17 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 import training
+from service.manifest import read_manifest, verified_model_path
+from service.settings import Settings
 from tests.unit.training.made_up import TINY_BACKBONE
+from training.checkpoint import load_trained
+from training.cli import SHIPPED_CHECKPOINT
 from training.config import MoESConfig, read_config
 from training.models import build
 from training.models.expressnet_moe_s import ExpressNetMoES, standardise
 from training.models.served import ServedClassifier, grey
 
+REPOSITORY = Settings().model_repository
 SHIPPED = Path(training.__file__).parent / "configs" / "expressnet_moe_s.yaml"
 PARAMETER_LIMIT = 5_000_000
 MAC_LIMIT = 0.3e9
@@ -47,6 +52,17 @@ def faces(count: int, side: int = 48) -> torch.Tensor:
 
 def test_it_is_small(shipped: ExpressNetMoES) -> None:
     assert sum(parameter.numel() for parameter in shipped.parameters()) <= PARAMETER_LIMIT
+
+
+@torch.no_grad()
+def test_the_checkpoint_that_is_shipped_is_what_is_served() -> None:
+    manifest = read_manifest(REPOSITORY, "expressnet_moe")
+    assert manifest.calibration is not None
+    served = torch.jit.load(str(verified_model_path(REPOSITORY, manifest)))
+    own = ServedClassifier(load_trained(SHIPPED_CHECKPOINT).network, manifest.calibration.temperature)
+    batch = faces(8)
+    for found, wanted in zip(own(batch), served(batch), strict=True):
+        torch.testing.assert_close(found, wanted, atol=0.02, rtol=0)  # its weights have 16 bits
 
 
 @torch.no_grad()
