@@ -33,9 +33,10 @@ $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
 	$(INSTALL) -e '.[embedded]'
 	touch $@
 
-# These two come alone. facenet-pytorch pins an old torch; its wheel carries MTCNN's weights. nvidia-pytriton
-# pins an old numpy; its wheel carries the tritonserver of the tests, for Linux on x86-64.
+# These come alone. yuface's wheel carries YuNet's weights, and is made for few platforms. facenet-pytorch pins an
+# old torch; its wheel carries MTCNN's weights. nvidia-pytriton pins an old numpy; its wheel carries the
+# tritonserver of the tests, for Linux on x86-64.
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(INSTALL) -e '.[embedded,triton,training,dev]'
-	$(INSTALL) --no-deps facenet-pytorch nvidia-pytriton
+	$(INSTALL) --no-deps yuface facenet-pytorch nvidia-pytriton
 	touch $@ $(VENV)/.run

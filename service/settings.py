@@ -51,7 +51,7 @@ class Settings(BaseSettings):
         pattern=r"^[1-9][0-9]*$",
         description="The classifier's version, if not the one that its `manifest.json` names.",
     )
-    detector: str = Field("mtcnn", description="The face detector's name in the repository.")
+    detector: str = Field("yunet", description="The face detector's name in the repository.")
     engine: Literal["embedded", "triton"] = Field(
         "embedded", description="Where models run: in this process, or on an NVIDIA Triton server."
     )

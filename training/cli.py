@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -144,13 +144,18 @@ def explain_command(
 
 @export.command("detector")
 def export_detector_command(
-    repository: Repository = Path("model_repository"), instances: Instances = None
+    network: Annotated[
+        Literal["yunet", "mtcnn"],
+        typer.Argument(help="Which one; `EXPRESSNET_DETECTOR` chooses the served one."),
+    ] = "yunet",
+    repository: Repository = Path("model_repository"),
+    instances: Instances = None,
 ) -> None:
-    """Write the face detector (MTCNN). Needs: pip install --no-deps facenet-pytorch==2.6.0"""
+    """Write a published face detector, with the weights of yuface or facenet-pytorch."""
     with _explained():
         from training.export_detector import export_detector
 
-        typer.echo(f"{export_detector(repository, instances=instances)} written")
+        typer.echo(f"{export_detector(repository, network, instances=instances)} written")
 
 
 @export.command("classifier")

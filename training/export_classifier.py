@@ -20,6 +20,7 @@ from service.manifest import (
     read_manifest,
     verified_model_path,
 )
+from service.settings import Settings
 from training.calibrate import choose_threshold, fit_temperature
 from training.checkpoint import Trained, load_trained
 from training.datasets import DatasetKind, load
@@ -107,7 +108,7 @@ def export_classifier(
     threshold = choose_threshold(calibrated.probabilities, held_out.majority, SELECTIVE_ACCURACY)
 
     auxiliary = len(trained.auxiliary) if dataset.auxiliary else 0
-    detector = FaceDetector(verified_model_path(repository, read_manifest(repository, "mtcnn")))
+    detector = FaceDetector(verified_model_path(repository, read_manifest(repository, Settings().detector)))
     crop = measure_crop(rows.pictures, detector, size=network.size)
     metrics = {"validation": figures(calibrated, held_out, auxiliary, threshold)}
     for split, test in dataset.tests.items():

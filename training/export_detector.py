@@ -1,20 +1,24 @@
-"""Writes the MTCNN cascade as the served face detector."""
+"""Writes a published face detector as the served one."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from service.manifest import Manifest, Metric, Training
 from training.models.mtcnn import Mtcnn
+from training.models.yunet import YuNet
 from training.repository import script, write_model
 
-# DISABLE_OPTIMIZED_EXECUTION: the cascade's shapes change with every image, so profiling its first two calls
-# makes them three times as long and gains nothing after.
+DetectorName = Literal["yunet", "mtcnn"]
+
+# DISABLE_OPTIMIZED_EXECUTION: shapes change with every image, so profiling the first two calls makes them
+# three times as long and gains nothing after.
 DETECTOR_CONFIG = """\
-name: "mtcnn"
+name: "%s"
 platform: "pytorch_libtorch"
 max_batch_size: 0
 input [
@@ -51,47 +55,75 @@ model_warmup [
 """
 
 
-def export_detector(repository: Path, *, instances: int | None = None) -> Path:
-    """Write the MTCNN cascade as model `mtcnn`, once its script answers as the eager module does.
+def export_detector(repository: Path, name: DetectorName = "yunet", *, instances: int | None = None) -> Path:
+    """Write a published detector as the model of that name, once its script answers as the eager module does.
 
-    Returns the model's folder. Raises `FileNotFoundError` when facenet-pytorch's weights are not installed,
+    Returns the model's folder. Raises `FileNotFoundError` when the package with its weights is not installed,
     `RuntimeError` when the answers differ or the file cannot be reproduced.
     """
-    cascade = Mtcnn.published()
-    difference = largest_difference(cascade, script(cascade))
+    detector, training, limits = _yunet() if name == "yunet" else _mtcnn()
+    difference = largest_difference(detector, script(detector))
     if difference > 1e-3:
         raise RuntimeError(f"the scripted detector differs from the eager one by {difference} px")
     manifest = Manifest(
-        name="mtcnn",
+        name=name,
         version="1",
         kind="detector",
         sha256="0" * 64,
         metrics={
             "synthetic_images": {"script_against_eager_px": Metric(value=difference, samples=len(SYNTHETIC))}
         },
-        training=Training(
-            data=(
-                "weights of facenet-pytorch 2.6.0, ported from David Sandberg's facenet, which has them from "
-                "MTCNN (Zhang et al., 2016, arXiv 1604.02878), trained on WIDER FACE and CelebA",
-            ),
-            licences=("facenet-pytorch and facenet: MIT",),
-            config={
-                "thresholds": [cascade.P_THRESHOLD, cascade.R_THRESHOLD, cascade.O_THRESHOLD],
-                "factor": cascade.FACTOR,
-                "smallest_face_px": cascade.CELL,
-            },
-        ),
+        training=training,
         intended_use="Finds faces and five landmarks in photographs, to crop them for a classifier. "
         "It identifies nobody.",
-        limits=(
-            "Faces under 12 px are never found.",
-            "Profiles and tilted, covered, cut or very dark faces are often missed.",
-            "Drawings, statues, masks and face-like patterns may be answered as faces.",
-            "Above about 400 faces in one image the weakest may be missed.",
-            "Its misses were not measured by age, skin tone or any other group of people.",
-        ),
+        limits=(*limits, "Its misses were not measured by age, skin tone or any other group of people."),
     )
-    return write_model(repository, manifest, cascade, DETECTOR_CONFIG, instances=instances)
+    return write_model(repository, manifest, detector, DETECTOR_CONFIG % name, instances=instances)
+
+
+def _yunet() -> tuple[nn.Module, Training, tuple[str, ...]]:
+    training = Training(
+        data=(
+            "weights of libfacedetection (Shiqi Yu et al.) as yuface 2023.5.1 carries them; YuNet (Wu et "
+            "al., 2023, doi 10.1007/s11633-023-1423-y), trained on WIDER FACE",
+        ),
+        licences=("libfacedetection and yuface: BSD-3-Clause",),
+        config={
+            "smallest_face_px": YuNet.LEAST_FACE,
+            "smallest_face_searched_px": YuNet.FACE,
+            "searched_pixels": YuNet.PIXELS,
+            "least_score": round(YuNet.SCORE**YuNet.CERTAINTY, 3),
+            "overlap": YuNet.OVERLAP,
+        },
+    )
+    limits = (
+        "Faces under 12 px are never found.",
+        "Masks, statues, drawings and face-like patterns may be answered as faces.",
+        "Landmarks of a profile are guesses where the face hides them.",
+    )
+    return YuNet.published(), training, limits
+
+
+def _mtcnn() -> tuple[nn.Module, Training, tuple[str, ...]]:
+    training = Training(
+        data=(
+            "weights of facenet-pytorch 2.6.0, ported from David Sandberg's facenet, which has them from "
+            "MTCNN (Zhang et al., 2016, arXiv 1604.02878), trained on WIDER FACE and CelebA",
+        ),
+        licences=("facenet-pytorch and facenet: MIT",),
+        config={
+            "thresholds": [Mtcnn.P_THRESHOLD, Mtcnn.R_THRESHOLD, Mtcnn.O_THRESHOLD],
+            "factor": Mtcnn.FACTOR,
+            "smallest_face_px": Mtcnn.CELL,
+        },
+    )
+    limits = (
+        "Faces under 12 px are never found.",
+        "Profiles and tilted, covered, cut or very dark faces are often missed.",
+        "Drawings, statues, masks and face-like patterns may be answered as faces.",
+        "Above about 400 faces in one image the weakest may be missed.",
+    )
+    return Mtcnn.published(), training, limits
 
 
 # Height and width of the images that the script is compared on.

@@ -14,7 +14,7 @@ def test_models(gateway: Gateway) -> None:
     cards = gateway.client.get("/v1/models").json()["models"]
     assert {card["name"]: card["kind"] for card in cards} == {
         "expressnet_moe": "classifier",
-        "mtcnn": "detector",
+        "yunet": "detector",
     }
     card = gateway.client.get("/v1/models/expressnet_moe").json()
     assert tuple(card["labels"]) == EMOTIONS
@@ -32,7 +32,7 @@ def test_health(gateway: Gateway) -> None:
         "status": "ready",
         "warmed_up": True,
         "draining": False,
-        "engines": {"expressnet_moe": "up", "mtcnn": "up"},
+        "engines": {"expressnet_moe": "up", "yunet": "up"},
     }
 
 

@@ -147,6 +147,6 @@ def test_the_image_holds_no_torch_no_model_no_build_tool_and_nothing_to_write_to
     assert json.loads(buildah(*inside(container, "python", "-c", CONTENTS))) == {
         "packages": [],
         "programs": [],
-        "models": [f"/opt/model_repository/{name}/manifest.json" for name in ("expressnet_moe", "mtcnn")],
+        "models": [f"/opt/model_repository/{name}/manifest.json" for name in ("expressnet_moe", "yunet")],
         "writable": [],
     }

@@ -214,7 +214,7 @@ def test_the_adapter_s_queries_give_the_mean_wait_of_each_pod(tmp_path: Path) ->
         return {"series": f"{name}{{{inside}}}", "values": f"0+{step:g}x40"}
 
     # 100 requests each 15 s: at pod a the detector's wait 80 ms and the classifier's 5 ms; pod b is idle.
-    waits = [("a", "mtcnn", 100, 0.08), ("a", "moe", 100, 0.005), ("b", "mtcnn", 0, 0), ("b", "moe", 0, 0)]
+    waits = [("a", "yunet", 100, 0.08), ("a", "moe", 100, 0.005), ("b", "yunet", 0, 0), ("b", "moe", 0, 0)]
     triton = [
         found
         for at, model, count, wait_s in waits

@@ -15,9 +15,9 @@ from tests.triton.server import TritonServer
 
 RESTRICTED = {
     "server metadata": lambda client: client.get_server_metadata(),
-    "model metadata": lambda client: client.get_model_metadata("mtcnn"),
-    "load": lambda client: client.load_model("mtcnn"),
-    "unload": lambda client: client.unload_model("mtcnn"),
+    "model metadata": lambda client: client.get_model_metadata("yunet"),
+    "load": lambda client: client.load_model("yunet"),
+    "unload": lambda client: client.unload_model("yunet"),
     "list": lambda client: client.get_model_repository_index(),
     "shared memory": lambda client: client.register_system_shared_memory("region", "/region", 8),
     "shared memory of a GPU": lambda client: client.get_cuda_shared_memory_status(),
@@ -36,7 +36,7 @@ def test_the_gateway_gets_all_it_needs(gateway: Gateway, astronaut_jpeg: bytes) 
 def test_what_the_gateway_does_not_need_is_refused(hardened_triton: TritonServer, call: object) -> None:
     assert callable(call)
     with InferenceServerClient(hardened_triton.url) as client:
-        assert client.is_model_ready("mtcnn")
+        assert client.is_model_ready("yunet")
         with pytest.raises(InferenceServerException, match="restricted"):
             call(client)
 
@@ -46,14 +46,14 @@ def test_http_tells_the_health_check_and_nobody_else(hardened_triton: TritonServ
     assert httpx.get(f"{url}/v2/health/ready").status_code == 200
     for path in (
         "/v2",
-        "/v2/models/mtcnn",
-        "/v2/models/mtcnn/config",
-        "/v2/models/mtcnn/stats",
+        "/v2/models/yunet",
+        "/v2/models/yunet/config",
+        "/v2/models/yunet/stats",
         "/v2/logging",
     ):
         assert httpx.get(f"{url}{path}").status_code == 403
-    assert httpx.post(f"{url}/v2/models/mtcnn/infer", content=b"{}").status_code == 403
-    assert httpx.post(f"{url}/v2/repository/models/mtcnn/unload").status_code == 403
+    assert httpx.post(f"{url}/v2/models/yunet/infer", content=b"{}").status_code == 403
+    assert httpx.post(f"{url}/v2/repository/models/yunet/unload").status_code == 403
     assert httpx.post(f"{url}/v2/systemsharedmemory/region/a/register", content=b"{}").status_code == 403
 
 

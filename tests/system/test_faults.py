@@ -107,13 +107,13 @@ def test_a_broken_classifier(
 def test_an_engine_that_does_not_answer_its_probe_makes_the_service_unready(astronaut_jpeg: bytes) -> None:
     detector = FakeDetector()
     with serving(Settings(port=0), Engines(FakeClassifier(), detector)) as gateway:
-        assert gateway.metric('expressnet_engine_up{engine="mtcnn"}') == 1
+        assert gateway.metric('expressnet_engine_up{engine="yunet"}') == 1
         detector.error = EngineUnavailable("the engine is away")
         eventually(lambda: gateway.client.get("/readyz").status_code == 503, timeout_s=5)
-        assert gateway.client.get("/readyz").json()["engines"] == {"expressnet_moe": "up", "mtcnn": "down"}
+        assert gateway.client.get("/readyz").json()["engines"] == {"expressnet_moe": "up", "yunet": "down"}
         assert gateway.client.get("/livez").status_code == 200
         assert gateway.post(astronaut_jpeg).json()["code"] == "engine_unavailable"
-        assert gateway.metric('expressnet_engine_up{engine="mtcnn"}') == 0
+        assert gateway.metric('expressnet_engine_up{engine="yunet"}') == 0
         detector.error = None
         eventually(lambda: gateway.client.get("/readyz").status_code == 200, timeout_s=5)
 

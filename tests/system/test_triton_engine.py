@@ -29,7 +29,7 @@ MODELS = Settings().model_repository
 # A server loads torch twice before it is ready.
 pytestmark = pytest.mark.timeout(300)
 
-CLASSIFIER, DETECTOR = "expressnet_moe", "mtcnn"
+CLASSIFIER, DETECTOR = "expressnet_moe", "yunet"
 
 
 def settings_for(server: TritonServer, **changes: object) -> Settings:

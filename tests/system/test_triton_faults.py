@@ -38,7 +38,7 @@ def gateway_to(server: TritonServer, **settings: object) -> Settings:
 
 def circuits(gateway: Gateway) -> dict[str, str]:
     found = {}
-    for engine in ("mtcnn", "expressnet_moe"):
+    for engine in ("yunet", "expressnet_moe"):
         for state in ("closed", "open", "half-open"):
             if gateway.metric(f'expressnet_circuit_state{{engine="{engine}",state="{state}"}}'):
                 found[engine] = state
@@ -113,15 +113,15 @@ def test_a_server_that_stands_still_is_late_and_then_left_alone(
                         codes[answer.json().get("code", "ok")] += 1
             assert set(codes) == {"deadline_exceeded", "engine_unavailable"}
             assert not gateway.ready
-            assert circuits(gateway)["mtcnn"] in ("open", "half-open")
-            assert "mtcnn" in gateway.client.get("/readyz").json()["engines"]
+            assert circuits(gateway)["yunet"] in ("open", "half-open")
+            assert "yunet" in gateway.client.get("/readyz").json()["engines"]
             assert psutil.Process().memory_info().rss - memory < 50e6
         finally:
             server.signal(signal.SIGCONT)
         # Nobody asks an unready gateway, so it has to find out by itself.
         eventually(lambda: gateway.ready, 5)
         assert gateway.post(astronaut_jpeg).status_code == 200
-        assert circuits(gateway)["mtcnn"] == "closed"
+        assert circuits(gateway)["yunet"] == "closed"
 
 
 def test_a_server_that_comes_back_with_another_model_is_not_believed(
@@ -135,7 +135,7 @@ def test_a_server_that_comes_back_with_another_model_is_not_believed(
         server.kill()
         config.write_text(own.replace(sha256, "0" * 64))
         server.start()
-        engines = {"expressnet_moe": "down", "mtcnn": "up"}
+        engines = {"expressnet_moe": "down", "yunet": "up"}
         try:
             eventually(lambda: gateway.client.get("/readyz").json()["engines"] == engines)
             answer = gateway.post(astronaut_jpeg)
@@ -164,7 +164,7 @@ def test_a_gateway_may_start_before_its_server(server: TritonServer, astronaut_j
 
 def test_each_model_is_placed_by_itself(server: TritonServer, astronaut_jpeg: bytes) -> None:
     def asked() -> list[float]:
-        return [server.metric("nv_inference_count", model=name) for name in ("expressnet_moe", "mtcnn")]
+        return [server.metric("nv_inference_count", model=name) for name in ("expressnet_moe", "yunet")]
 
     for place, changes in (("classifier_engine", [1, 0]), ("detector_engine", [0, 1])):
         before = asked()
@@ -202,5 +202,5 @@ def test_an_address_where_nobody_listens_keeps_the_gateway_alive_and_unready() -
     settings = Settings(port=0, engine="triton", triton_url=f"127.0.0.1:{free_port()}")
     with serving(settings, until_ready=False) as gateway:
         assert gateway.client.get("/livez").status_code == 200
-        eventually(lambda: gateway.client.get("/readyz").json()["engines"].get("mtcnn") == "down")
+        eventually(lambda: gateway.client.get("/readyz").json()["engines"].get("yunet") == "down")
         assert not gateway.ready

@@ -72,12 +72,12 @@ def test_what_the_gateway_does_not_need_is_refused(server: TritonServer, call: s
     [
         ("GET", "health/live", 200),
         ("GET", "health/ready", 200),
-        ("GET", "models/mtcnn", 403),
-        ("GET", "models/mtcnn/config", 403),
-        ("GET", "models/mtcnn/stats", 403),
-        ("POST", "models/mtcnn/infer", 403),
+        ("GET", "models/yunet", 403),
+        ("GET", "models/yunet/config", 403),
+        ("GET", "models/yunet/stats", 403),
+        ("POST", "models/yunet/infer", 403),
         ("POST", "repository/index", 403),
-        ("POST", "repository/models/mtcnn/load", 403),
+        ("POST", "repository/models/yunet/load", 403),
         ("GET", "systemsharedmemory/status", 403),
         ("GET", "cudasharedmemory/status", 403),
         ("GET", "logging", 403),
@@ -93,4 +93,4 @@ def test_over_http_there_is_health_and_nothing_else(
 def test_the_metrics_of_the_autoscaler_exist(server: TritonServer) -> None:
     text = httpx.get(f"http://127.0.0.1:{server.metrics_port}/metrics").text
     for name in ("nv_inference_queue_duration_us", "nv_inference_request_success"):
-        assert f'{name}{{model="mtcnn",version="1"}}' in text
+        assert f'{name}{{model="yunet",version="1"}}' in text

@@ -19,7 +19,7 @@ from tests.fake_engine import fake_engines
 @pytest.mark.parametrize(
     ("swapped", "says"),
     [
-        ({"classifier": "mtcnn"}, "mtcnn is a detector, not a classifier"),
+        ({"classifier": "yunet"}, "yunet is a detector, not a classifier"),
         ({"detector": "expressnet_moe"}, "expressnet_moe is a classifier, not a detector"),
         ({"classifier": "resnet"}, "resnet"),
     ],

@@ -91,7 +91,7 @@ def test_pictures_without_faces_are_not_exported(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.export_classifier.SELECTIVE_ACCURACY", 0.0)
-    shutil.copytree(REPOSITORY / "mtcnn", tmp_path / "mtcnn")
+    shutil.copytree(REPOSITORY / "yunet", tmp_path / "yunet")
     code, _, complained = expressnet(
         *("export", "classifier", "--data", folder / "data", "--run", folder / "run"),
         *("--repository", tmp_path),
@@ -104,9 +104,9 @@ def test_pictures_without_faces_are_not_exported(
 def test_the_detector_is_exported(tmp_path: Path) -> None:
     code, said, _ = expressnet("export", "detector", "--repository", tmp_path)
     assert code == 0
-    assert said.strip() == f"{tmp_path}/mtcnn written"
-    same = (tmp_path / "mtcnn/1/model.pt").read_bytes() == (REPOSITORY / "mtcnn/1/model.pt").read_bytes()
-    assert same, "model_repository/mtcnn is not what the code exports"
+    assert said.strip() == f"{tmp_path}/yunet written"
+    same = (tmp_path / "yunet/1/model.pt").read_bytes() == (REPOSITORY / "yunet/1/model.pt").read_bytes()
+    assert same, "model_repository/yunet is not what the code exports"
 
 
 @pytest.mark.parametrize(
@@ -148,11 +148,11 @@ def test_models_are_listed_and_verified(tmp_path: Path) -> None:
     runner = CliRunner()
     listed = runner.invoke(service_app, ["models", "--repository", str(REPOSITORY)])
     assert listed.exit_code == 0
-    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["expressnet_moe", "mtcnn"]
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["expressnet_moe", "yunet"]
     assert listed.stdout.count("verified") == 2
 
-    shutil.copytree(REPOSITORY / "mtcnn", tmp_path / "mtcnn")
-    with (tmp_path / "mtcnn/1/model.pt").open("ab") as file:
+    shutil.copytree(REPOSITORY / "yunet", tmp_path / "yunet")
+    with (tmp_path / "yunet/1/model.pt").open("ab") as file:
         file.write(b"!")
     broken = runner.invoke(service_app, ["models", "--repository", str(tmp_path)])
     assert broken.exit_code == 1

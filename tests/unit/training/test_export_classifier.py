@@ -22,7 +22,7 @@ from training.framing import FaceDetector, detect_landmarks, measure_crop, reali
 from training.repository import script
 from training.train import train
 
-DETECTOR = Settings().model_repository / "mtcnn" / "1" / "model.pt"
+DETECTOR = Settings().model_repository / "yunet" / "1" / "model.pt"
 TRAINING, TEST = 40, 6
 
 
@@ -78,7 +78,7 @@ def dataset(faces: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> Datase
 
 def test_a_run_becomes_a_served_model(dataset: Dataset, faces: NDArray[np.uint8], tmp_path: Path) -> None:
     repository = tmp_path / "models"
-    shutil.copytree(DETECTOR.parents[1], repository / "mtcnn")
+    shutil.copytree(DETECTOR.parents[1], repository / "yunet")
     train(tiny_config(), dataset, tmp_path / "run", threads=1)
 
     exporting.export_classifier(tmp_path / "run", tmp_path, repository)
@@ -113,7 +113,7 @@ def test_a_file_that_cannot_be_reproduced_is_refused(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository = tmp_path / "models"
-    shutil.copytree(DETECTOR.parents[1], repository / "mtcnn")
+    shutil.copytree(DETECTOR.parents[1], repository / "yunet")
     train(tiny_config(epochs=1), dataset, tmp_path / "run", threads=1)
     monkeypatch.setattr("training.repository.archived", never_the_same)
     with pytest.raises(RuntimeError, match="two exports of it differ"):

@@ -17,8 +17,8 @@ from training import export_detector
 from training.cli import app
 
 pytestmark = pytest.mark.skipif(
-    find_spec("facenet_pytorch") is None,
-    reason="the weights are not installed: pip install --no-deps facenet-pytorch==2.6.0",
+    find_spec("yuface") is None,
+    reason="the weights are not installed: pip install --no-deps yuface==2023.5.1",
 )
 
 
@@ -31,49 +31,49 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_manifest_is_read_back(repository: Path) -> None:
-    manifest = read_manifest(repository, "mtcnn")
-    assert (manifest.name, manifest.version, manifest.kind) == ("mtcnn", "1", "detector")
+    manifest = read_manifest(repository, "yunet")
+    assert (manifest.name, manifest.version, manifest.kind) == ("yunet", "1", "detector")
     assert manifest.metrics["synthetic_images"]["script_against_eager_px"].value < 0.001
-    assert "MIT" in manifest.training.licences[0]
+    assert "BSD-3-Clause" in manifest.training.licences[0]
     assert manifest.limits
 
 
 def test_the_file_loads_and_finds_the_face(repository: Path) -> None:
-    path = verified_model_path(repository, read_manifest(repository, "mtcnn"))
+    path = verified_model_path(repository, read_manifest(repository, "yunet"))
     detector = torch.jit.load(path, map_location="cpu")
     image = torch.from_numpy(skimage.data.astronaut().copy())
     with torch.inference_mode():
         boxes, scores, landmarks = detector(image, torch.tensor([40.0]), torch.tensor([0.9]))
     assert boxes.shape == (1, 4)
-    assert scores.item() > 0.99
+    assert scores.item() > 0.95
     assert landmarks.shape == (1, 5, 2)
     assert not any(weights.requires_grad for weights in detector.parameters())
 
 
 def test_two_exports_are_one_file(repository: Path, tmp_path: Path) -> None:
     export_detector.export_detector(tmp_path)
-    assert digest(tmp_path / "mtcnn/1/model.pt") == digest(repository / "mtcnn/1/model.pt")
+    assert digest(tmp_path / "yunet/1/model.pt") == digest(repository / "yunet/1/model.pt")
 
 
 def test_the_file_names_no_path_of_the_machine(repository: Path) -> None:
-    content = (repository / "mtcnn/1/model.pt").read_bytes()
+    content = (repository / "yunet/1/model.pt").read_bytes()
     assert b"def forward" in content  # stored, not compressed, so that the next line means something
     assert str(Path(export_detector.__file__).parents[1]).encode() not in content
 
 
 def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     export_detector.export_detector(tmp_path)
-    path = tmp_path / "mtcnn/1/model.pt"
+    path = tmp_path / "yunet/1/model.pt"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    manifest = read_manifest(tmp_path, "mtcnn")
+    manifest = read_manifest(tmp_path, "yunet")
     with pytest.raises(ModelFileError, match=f"{digest(path)}.*{manifest.sha256}"):
         verified_model_path(tmp_path, manifest)
 
 
 def test_the_configuration_names_every_tensor(repository: Path) -> None:
-    config = (repository / "mtcnn/config.pbtxt").read_text()
+    config = (repository / "yunet/config.pbtxt").read_text()
     named = re.findall(r'\{ name: "(\w+__\d)"', config)
     assert named == ["image__0", "min_face_px__1", "threshold__2", "boxes__0", "scores__1", "landmarks__2"]
     assert 'platform: "pytorch_libtorch"' in config
@@ -83,7 +83,7 @@ def test_the_configuration_names_every_tensor(repository: Path) -> None:
 
 def test_nothing_partial_is_left(repository: Path) -> None:
     files = {str(path.relative_to(repository)) for path in repository.rglob("*") if path.is_file()}
-    assert files == {"mtcnn/1/model.pt", "mtcnn/config.pbtxt", "mtcnn/manifest.json"}
+    assert files == {"yunet/1/model.pt", "yunet/config.pbtxt", "yunet/manifest.json"}
 
 
 def test_a_script_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,8 +94,8 @@ def test_a_script_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytes
 
 
 def test_absent_weights_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.models.mtcnn.find_spec", lambda name: None)
+    monkeypatch.setattr("training.models.yunet.find_spec", lambda name: None)
     answer = CliRunner().invoke(app, ["export", "detector", "--repository", str(tmp_path)])
     assert answer.exit_code == 1
-    assert "pip install --no-deps facenet-pytorch==2.6.0" in answer.output
+    assert "pip install --no-deps yuface==2023.5.1" in answer.output
     assert "Traceback" not in answer.output

@@ -1,27 +1,20 @@
-"""The scripted cascade against facenet-pytorch's MTCNN, and on images that no cascade likes."""
+"""The scripted cascade against facenet-pytorch's MTCNN."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
-import skimage.data
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 
-from service.arrays import Detections
 from tests.reference_mtcnn import Reference
+from tests.unit.training.scenes import IMAGES, Detect, montage, noise, overlap, scripted
 from training.models import mtcnn
 from training.models.boxes import suppress
 from training.models.summed_area import crops, summed_area_table
 from training.repository import script
-
-Pixels = NDArray[np.uint8]
-Detect = Callable[[Pixels, float, float], Detections]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,72 +34,7 @@ def reference():
 def detect() -> Detect:
     if find_spec("facenet_pytorch") is None:
         pytest.skip("the weights are not installed: pip install --no-deps facenet-pytorch==2.6.0")
-    scripted = script(mtcnn.Mtcnn.published())
-
-    def run(image: Pixels, min_face_px: float, threshold: float) -> Detections:
-        with torch.inference_mode(), torch.jit.optimized_execution(False):
-            found = scripted(
-                torch.from_numpy(np.array(image)),  # a copy: PIL's memory is read-only
-                torch.tensor([min_face_px], dtype=torch.float32),
-                torch.tensor([threshold], dtype=torch.float32),
-            )
-        return Detections(*(values.numpy() for values in found))
-
-    return run
-
-
-def astronaut(side: int = 512) -> Image.Image:
-    return Image.fromarray(skimage.data.astronaut()).resize((side, side), Image.Resampling.LANCZOS)
-
-
-def montage() -> Pixels:
-    """uint8 [420,640,3]: 24 heads of 40 to 95 px, some mirrored, tilted by up to 12 degrees or darkened."""
-    head = astronaut().crop((140, 20, 310, 210))
-    canvas = Image.new("RGB", (640, 420), (90, 110, 100))
-    for place in range(24):
-        tile = head.rotate((-12, 0, 7, 12)[place % 4], Image.Resampling.BICUBIC)
-        tile = tile.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if place % 3 == 0 else tile
-        tile = tile.point([int(value * (1, 0.8, 1.15)[place % 3]) for value in range(256)] * 3)
-        height = 60 + 45 * (place % 5) // 4
-        tile = tile.resize((height * 170 // 190, height), Image.Resampling.LANCZOS)
-        canvas.paste(tile, (place % 6 * 105, place // 6 * 105))
-    return np.asarray(canvas)
-
-
-def noise(height: int, width: int) -> Pixels:
-    return np.random.default_rng(7).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def brighter(image: Image.Image, factor: float) -> Pixels:
-    return (np.asarray(image) * factor).clip(0, 255).astype(np.uint8)
-
-
-def overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Intersection over union of boxes [N,4] and [M,4]: [N,M]."""
-    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    shared = sides.clip(0).prod(axis=2)
-    area_a, area_b = (np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (a, b))
-    iou: NDArray[np.float32] = shared / (area_a[:, None] + area_b[None, :] - shared)
-    return iou
-
-
-IMAGES: dict[str, tuple[Callable[[], Pixels], float, int]] = {
-    # name: (image, min_face_px, faces that must be found at least)
-    "astronaut": (lambda: np.asarray(astronaut()), 20, 1),
-    "small": (lambda: np.asarray(astronaut(200)), 20, 1),
-    "smallest": (lambda: np.asarray(astronaut(96)), 12, 1),
-    "large": (lambda: np.asarray(astronaut(901)), 40, 1),
-    "fractional minimum": (lambda: np.asarray(astronaut(300)), 33.3, 1),
-    "montage": (montage, 20, 20),
-    "tilted": (lambda: np.asarray(astronaut().rotate(8, Image.Resampling.BICUBIC)), 40, 1),
-    "dark": (lambda: brighter(astronaut(), 0.35), 40, 1),
-    "bright": (lambda: brighter(astronaut(), 1.6), 40, 1),
-    "wide": (lambda: np.asarray(astronaut())[30:261], 40, 1),
-    "tall": (lambda: np.asarray(astronaut())[:, 131:312], 40, 1),
-    "at the edge": (lambda: np.asarray(astronaut())[80:, 200:], 30, 0),
-    "grey": (lambda: np.asarray(astronaut().convert("L").convert("RGB")), 40, 1),
-    "noise": (lambda: noise(310, 260), 20, 0),
-}
+    return scripted(mtcnn.Mtcnn.published())
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -133,50 +61,6 @@ def test_low_scores_are_found_too(detect: Detect, reference) -> None:
     expected, found = reference.detect(montage(), 20, 0.0), detect(montage(), 20, 0.0)
     assert len(found.scores) == len(expected.scores)
     np.testing.assert_allclose(found.scores, np.sort(expected.scores)[::-1], atol=0.001)
-
-
-def test_finds_the_face_where_it_is(detect: Detect) -> None:
-    found = detect(np.asarray(astronaut()), 32, 0.9)
-    drawn_by_hand = np.array([[181, 61, 268, 172]], dtype=np.float32)
-    assert found.boxes.shape == (1, 4)
-    assert overlap(found.boxes, drawn_by_hand)[0, 0] > 0.8
-    left_eye, right_eye, nose, left_mouth, right_mouth = found.landmarks[0]
-    assert left_eye[0] < nose[0] < right_eye[0]
-    assert left_mouth[0] < right_mouth[0]
-    assert max(left_eye[1], right_eye[1]) < nose[1] < min(left_mouth[1], right_mouth[1])
-
-
-@pytest.mark.parametrize(
-    "shape", [(0, 0), (0, 20), (1, 1), (1, 300), (300, 1), (5, 5), (11, 300), (12, 12), (13, 12), (40, 13)]
-)
-@pytest.mark.parametrize("min_face_px", [12.0, 32.0])
-def test_tiny_images_have_no_faces(shape: tuple[int, int], min_face_px: float, detect: Detect) -> None:
-    found = detect(noise(*shape), min_face_px, 0.0)
-    assert [values.shape[1:] for values in (found.boxes, found.scores, found.landmarks)] == [(4,), (), (5, 2)]
-    assert {values.dtype for values in (found.boxes, found.scores, found.landmarks)} == {np.dtype("float32")}
-    assert {len(found.boxes), len(found.scores), len(found.landmarks)} == {0}
-
-
-def test_the_threshold_cuts_and_the_best_comes_first(detect: Detect) -> None:
-    everything, certain = detect(montage(), 20, 0.0), detect(montage(), 20, 0.9995)
-    assert (np.diff(everything.scores) <= 0).all()
-    assert 0 < len(certain.scores) < len(everything.scores)
-    np.testing.assert_array_equal(certain.scores, everything.scores[everything.scores >= 0.9995])
-    np.testing.assert_array_equal(certain.landmarks, everything.landmarks[: len(certain.scores)])
-
-
-@pytest.mark.parametrize("value", [float("nan"), -5.0, 0.0, 3.0, -float("inf")])
-def test_a_senseless_minimum_means_the_least_there_is(value: float, detect: Detect) -> None:
-    image = np.asarray(astronaut(96))
-    np.testing.assert_array_equal(detect(image, value, 0.9).boxes, detect(image, 12, 0.9).boxes)
-    assert len(detect(image, 12, 0.9).scores) == 1
-
-
-def test_a_minimum_above_the_image_finds_nothing(detect: Detect) -> None:
-    image = np.asarray(astronaut(200))
-    for least in (201, 1e30, float("inf")):
-        assert len(detect(image, least, 0.0).scores) == 0
-    assert len(detect(image, 40, float("nan")).scores) == 0
 
 
 @pytest.mark.parametrize("of_smaller", [False, True])
