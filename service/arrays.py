@@ -12,6 +12,19 @@ Faces = NDArray[np.uint8]  # N,3,S,S RGB
 
 
 @dataclass(frozen=True, slots=True)
+class Photo:
+    """pixels: uint8 [H,W,3] RGB, each of them `scale` px of the image wide; width, height: px of the image.
+
+    `scale` is a whole number; the last column and row may cover less.
+    """
+
+    pixels: Image
+    width: int
+    height: int
+    scale: int
+
+
+@dataclass(frozen=True, slots=True)
 class Detections:
     """boxes: float32 [N,4] xyxy in px; scores: float32 [N]; landmarks: float32 [N,5,2] px (x, y).
 
@@ -22,6 +35,13 @@ class Detections:
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     landmarks: NDArray[np.float32]
+
+    def scaled(self, factor: float) -> Detections:
+        """The same in other pixels: coordinates times `factor`."""
+        if factor == 1:
+            return self
+        times = np.float32(factor)
+        return Detections(self.boxes * times, self.scores, self.landmarks * times)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from service.arrays import Classification, Detections, FaceQuality, Faces, Image
+from service.arrays import Classification, Detections, FaceQuality, Faces, Photo
 from service.deadline import Deadline
 from service.errors import EngineContractError
 from service.inference.batcher import Batcher
@@ -24,7 +24,7 @@ from service.schemas import EmotionQuery, ImageAnswer, ImageSize, Include
 from service.shaping import shape_faces
 from service.vision.align import align_faces, whole_image
 from service.vision.decode import decode
-from service.vision.detect import search, select
+from service.vision.detect import search, select, sharp_enough, shrinkage
 from service.vision.quality import measure
 
 T = TypeVar("T")
@@ -105,13 +105,14 @@ class Pipeline:
     async def _run(
         self, data: bytes, query: EmotionQuery, deadline: Deadline, timings: Timings
     ) -> ImageAnswer:
-        with timings.stage("queue"):
-            async with deadline.within("queue"):
-                await self._images.acquire()
-        try:
-            framed = await self._frame(data, query, deadline, timings)
-        finally:
-            self._images.release()
+        with self._batcher.coming():
+            with timings.stage("queue"):
+                async with deadline.within("queue"):
+                    await self._images.acquire()
+            try:
+                framed = await self._frame(data, query, deadline, timings)
+            finally:
+                self._images.release()
         classification = await self._classify(framed.faces, deadline, timings)
         faces = shape_faces(
             framed.boxes, framed.detections, classification, framed.quality, self._manifest, query
@@ -119,26 +120,51 @@ class Pipeline:
         return ImageAnswer(image=framed.size, faces=faces)
 
     async def _frame(self, data: bytes, query: EmotionQuery, deadline: Deadline, timings: Timings) -> _Framed:
+        if not query.detect:
+            photo = await self._decode(data, deadline, timings)
+            return await self._align(photo, None, query, deadline, timings)
+        photo = await self._decode(
+            data, deadline, timings, lambda width, height: shrinkage(width, height, query.min_face_px)
+        )
+        with timings.stage("detect"):
+            async with deadline.within("detect"):
+                found = await self._detect(photo, query, deadline)
+        if not sharp_enough(found, photo.scale):
+            photo = await self._decode(data, deadline, timings)
+        return await self._align(photo, found, query, deadline, timings)
+
+    async def _decode(
+        self,
+        data: bytes,
+        deadline: Deadline,
+        timings: Timings,
+        shrinkage: Callable[[int, int], int] | None = None,
+    ) -> Photo:
         with timings.stage("decode"):
             async with deadline.within("decode"):
-                image = await self._in_thread(lambda: decode(data, pixel_limit=self._pixel_limit))
-        detections: Detections | None = None
-        if query.detect:
-            with timings.stage("detect"):
-                async with deadline.within("detect"):
-                    detections = await self._detect(image, query, deadline)
-        with timings.stage("align"):
-            async with deadline.within("align"):
-                return await self._in_thread(lambda: _align(image, detections, self._manifest.input, query))
+                return await self._in_thread(
+                    lambda: decode(data, pixel_limit=self._pixel_limit, shrinkage=shrinkage)
+                )
 
-    async def _detect(self, image: Image, query: EmotionQuery, deadline: Deadline) -> Detections:
-        plan = await self._in_thread(lambda: search(image, query.min_face_px))
+    async def _detect(self, photo: Photo, query: EmotionQuery, deadline: Deadline) -> Detections:
+        plan = await self._in_thread(lambda: search(photo, query.min_face_px))
         found = await self._detector.detect(plan.image, plan.min_face_px, query.min_confidence, deadline)
         count = len(found.boxes)
         if found.boxes.shape != (count, 4) or found.landmarks.shape != (count, 5, 2):
             raise EngineContractError(f"boxes {found.boxes.shape}, landmarks {found.landmarks.shape}")
-        height, width = image.shape[:2]
-        return select(plan.to_image(found), width, height, query.max_faces)
+        return select(found.scaled(plan.scale), photo.width, photo.height, query.max_faces)
+
+    async def _align(
+        self,
+        photo: Photo,
+        found: Detections | None,
+        query: EmotionQuery,
+        deadline: Deadline,
+        timings: Timings,
+    ) -> _Framed:
+        with timings.stage("align"):
+            async with deadline.within("align"):
+                return await self._in_thread(lambda: _align(photo, found, self._manifest.input, query))
 
     async def _classify(self, faces: Faces, deadline: Deadline, timings: Timings) -> Classification:
         if not len(faces):
@@ -169,14 +195,16 @@ class _Framed:
     quality: list[FaceQuality] | None
 
 
-def _align(image: Image, detections: Detections | None, frame: Input, query: EmotionQuery) -> _Framed:
-    height, width = image.shape[:2]
-    if detections is None:
-        boxes = np.array([[0, 0, width, height]], np.float32)
-        landmarks = None
-        faces = whole_image(image, frame.size)
-    else:
-        boxes, landmarks = detections.boxes, detections.landmarks
-        faces = align_faces(image, landmarks, frame.crop, frame.size)
-    quality = measure(image, boxes, landmarks) if query.includes(Include.quality) else None
-    return _Framed(ImageSize(width=width, height=height), detections, boxes, faces, quality)
+def _align(photo: Photo, found: Detections | None, frame: Input, query: EmotionQuery) -> _Framed:
+    size = ImageSize(width=photo.width, height=photo.height)
+    if found is None:
+        boxes = np.array([[0, 0, photo.width, photo.height]], np.float32)
+        faces = whole_image(photo.pixels, frame.size)
+        quality = measure(photo.pixels, boxes, None) if query.includes(Include.quality) else None
+        return _Framed(size, None, boxes, faces, quality)
+    seen = found.scaled(1 / photo.scale)
+    faces = align_faces(photo.pixels, seen.landmarks, frame.crop, frame.size)
+    quality = None
+    if query.includes(Include.quality):
+        quality = measure(photo.pixels, seen.boxes, seen.landmarks, photo.scale)
+    return _Framed(size, found, found.boxes, faces, quality)

@@ -95,7 +95,7 @@ class Settings(BaseSettings):
         32, description="Most faces in one call of the classifier."
     )
     max_delay_s: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.002, description="Longest time that a face waits for others to share its batch."
+        0.002, description="Longest time that a face waits for those of other images to share its batch."
     )
     timeout_s: Seconds = Field(10.0, description="Deadline of a request; `X-Timeout-Ms` can only shorten it.")
     grace_s: Seconds = Field(30.0, description="Time after SIGTERM to answer what was admitted.")

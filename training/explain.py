@@ -56,7 +56,7 @@ def explain_photo(run: Path, photo: Path, out: Path, repository: Path) -> Path:
     trained, settings = load_trained(run), Settings()
     classifier = read_manifest(repository, settings.classifier)
     detector = FaceDetector(verified_model_path(repository, read_manifest(repository, settings.detector)))
-    image = decode(photo.read_bytes(), pixel_limit=PIXEL_LIMIT)
+    image = decode(photo.read_bytes(), pixel_limit=PIXEL_LIMIT).pixels
     found = detector.landmarks(image, MIN_FACE_PX, CONFIDENCE)
     if not len(found) or classifier.input is None:
         raise ValueError(f"{photo} shows no face")

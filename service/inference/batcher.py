@@ -1,7 +1,8 @@
 """Batching across concurrent requests.
 
-One task takes an engine slot, waits for the first face, then until the batch is full or the oldest face
-has waited `max_delay_s`, and runs the batch as a task of its own while the next one forms.
+One task takes an engine slot, waits for the first face, then until the batch is full, nobody else's faces are
+coming or the oldest face has waited `max_delay_s`, and runs the batch as a task of its own while the next one
+forms.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -77,6 +79,7 @@ class Batcher:
         self._events = events
         self._queue: deque[_Ticket] = deque()
         self._depth_faces = 0
+        self._coming = 0
         self._arrived = asyncio.Event()
         self._slots = asyncio.Semaphore(limits.calls_in_flight)
         self._calls: set[asyncio.Task[None]] = set()
@@ -90,6 +93,16 @@ class Batcher:
 
     def start(self) -> None:
         self._runner = asyncio.create_task(self._run(), name="batcher")
+
+    @contextmanager
+    def coming(self) -> Iterator[None]:
+        """Announce faces that are being looked for: only for such does a batch wait, up to `max_delay_s`."""
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
+            self._arrived.set()
 
     async def classify(self, faces: Faces, deadline: Deadline) -> tuple[Classification, float]:
         """faces: uint8 [N,3,S,S], N >= 1 -> (their classification, seconds that the last of them waited).
@@ -169,7 +182,8 @@ class Batcher:
             wait_s: float | None = None
             if self._queue:
                 wait_s = self._queue[0].arrived_at + self._limits.max_delay_s - time.monotonic()
-                if wait_s <= 0 or self._closing or self._depth_faces >= self._limits.max_batch_faces:
+                full = self._depth_faces >= self._limits.max_batch_faces
+                if wait_s <= 0 or full or not self._coming or self._closing:
                     return self._take()
             elif self._closing:
                 return []

@@ -13,6 +13,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 from pillow_heif import HeifImageFile
 
+from service.arrays import Photo
 from service.errors import ImageTooLarge, InvalidImage, ServiceError, UnsupportedMediaType
 
 CONTENT_TYPES = frozenset(
@@ -63,16 +65,28 @@ _SPOKEN = "JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC"
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 
-# EXIF orientation -> how to turn a strip of the stored image; whether it then makes columns of the upright
-# image, not rows; whether the first strip comes last.
+
+class _Turn(NamedTuple):
+    """How to turn a strip of the stored image upright.
+
+    to_columns: whether rows become columns; backwards: whether the first strip comes last.
+    """
+
+    how: Image.Transpose | None
+    to_columns: bool
+    backwards: bool
+
+
+_UPRIGHT = _Turn(None, False, False)
+# By EXIF orientation.
 _TURNS = {
-    2: (Image.Transpose.FLIP_LEFT_RIGHT, False, False),
-    3: (Image.Transpose.ROTATE_180, False, True),
-    4: (Image.Transpose.FLIP_TOP_BOTTOM, False, True),
-    5: (Image.Transpose.TRANSPOSE, True, False),
-    6: (Image.Transpose.ROTATE_270, True, True),
-    7: (Image.Transpose.TRANSVERSE, True, True),
-    8: (Image.Transpose.ROTATE_90, True, False),
+    2: _Turn(Image.Transpose.FLIP_LEFT_RIGHT, False, False),
+    3: _Turn(Image.Transpose.ROTATE_180, False, True),
+    4: _Turn(Image.Transpose.FLIP_TOP_BOTTOM, False, True),
+    5: _Turn(Image.Transpose.TRANSPOSE, True, False),
+    6: _Turn(Image.Transpose.ROTATE_270, True, True),
+    7: _Turn(Image.Transpose.TRANSVERSE, True, True),
+    8: _Turn(Image.Transpose.ROTATE_90, True, False),
 }
 
 # A progressive JPEG's scan costs a pass over all pixels but as little as 75 bytes; real files hold about ten.
@@ -89,8 +103,11 @@ _PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"(PIL|pillow_heif)\."), 0
 _filter_lock = threading.Lock()
 
 
-def decode(data: bytes, *, pixel_limit: int) -> NDArray[np.uint8]:
-    """Decode one image to uint8 [H,W,3] RGB, C-contiguous, upright, transparency over white.
+def decode(data: bytes, *, pixel_limit: int, shrinkage: Callable[[int, int], int] | None = None) -> Photo:
+    """Decode one image to RGB pixels, C-contiguous, upright, transparency over white.
+
+    shrinkage: of width and height in px, how many times smaller the pixels may be. Only a JPEG becomes
+    smaller, by 2, 4 or 8: its blocks can be decoded to their means, in a fraction of the time.
 
     JPEG, PNG, WebP, BMP, GIF (first frame), TIFF (first page), AVIF and HEIC. Orientation comes from EXIF.
     Grey of 16 or more bits is scaled to 8. Colour profiles are not applied. Safe to call from several
@@ -103,8 +120,16 @@ def decode(data: bytes, *, pixel_limit: int) -> NDArray[np.uint8]:
     kind = _identify(data)
     try:
         image = _open(data, kind, pixel_limit)
+        width, height = image.size
+        turn = _TURNS.get(_orientation(image), _UPRIGHT)
+        scale = 1
+        if kind == "JPEG" and shrinkage:
+            scale = _draft_scale(width, height, shrinkage(width, height), turn)
+            image.draft(None, (width // scale, height // scale))
         image.load()
-        return _upright_rgb(image)
+        if turn.to_columns:
+            width, height = height, width
+        return Photo(_upright_rgb(image, turn), width, height, scale)
     except ServiceError:
         raise
     except Image.DecompressionBombError as error:
@@ -170,6 +195,16 @@ def _open(data: bytes, kind: str, pixel_limit: int) -> ImageFile.ImageFile:
     return image
 
 
+def _draft_scale(width: int, height: int, factor: int, turn: _Turn) -> int:
+    """What libjpeg can shrink by that is no more than `factor`.
+
+    Pixels that cover less come last in the stored image. In a turned one they could come first and move all
+    others, so there must be none.
+    """
+    whole = [scale for scale in (8, 4, 2) if turn is _UPRIGHT or width % scale == height % scale == 0]
+    return next((scale for scale in whole if scale <= factor), 1)
+
+
 def _too_large(pixel_limit: int, width: int = 0, height: int = 0) -> ImageTooLarge:
     found = f"{width} x {height} pixels" if width else "too many pixels"
     return ImageTooLarge(f"the image has {found}; at most {pixel_limit / 1e6:g} megapixels are accepted")
@@ -196,17 +231,16 @@ def _orientation(image: Image.Image) -> int:
         return 1  # broken EXIF must not cost an otherwise fine image
 
 
-def _upright_rgb(image: Image.Image) -> NDArray[np.uint8]:
+def _upright_rgb(image: Image.Image, turn: _Turn) -> NDArray[np.uint8]:
     """Convert strip by strip into the final array, so that no second full-size image ever exists."""
-    turn, columns, backwards = _TURNS.get(_orientation(image), (None, False, False))
     width, height = image.size
-    upright = np.empty((width, height, 3) if columns else (height, width, 3), np.uint8)
+    upright = np.empty((width, height, 3) if turn.to_columns else (height, width, 3), np.uint8)
     convert = _converter(image)
     for top, bottom, strip in _strips(image):
-        if turn is not None:
-            strip = strip.transpose(turn)
-        place = slice(height - bottom, height - top) if backwards else slice(top, bottom)
-        upright[(slice(None), place) if columns else place] = convert(strip)
+        if turn.how is not None:
+            strip = strip.transpose(turn.how)
+        place = slice(height - bottom, height - top) if turn.backwards else slice(top, bottom)
+        upright[(slice(None), place) if turn.to_columns else place] = convert(strip)
     return upright
 
 
@@ -214,6 +248,9 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, int, Image.Image]]:
     """Full-width strips as (top, bottom, strip)."""
     width, height = image.size
     rows = max(1, _STRIP_PIXELS // width)
+    if rows >= height:
+        yield 0, height, image
+        return
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
         yield top, bottom, image.crop((0, top, width, bottom))

@@ -8,46 +8,56 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image as Pictures
 
-from service.arrays import Detections, Image
+from service.arrays import Detections, Image, Photo
 
-# The pyramid's first level has area * (12 / min_face)^2 pixels and costs half of the search. A smallest face
-# of 1.7 % of the area's square root keeps it at (12 / 0.017)^2 = 0.5 megapixels, however large the image is.
+# The detector shrinks an image until its smallest face has 16 px. A smallest face of 1.7 % of the area's
+# square root keeps what it then searches at (16 / 0.017)^2 = 0.9 megapixels, however large the image is.
 SMALLEST_FACE_SHARE = 0.017
-# The smallest faces are shrunk to no less than this before the detector resamples them to its own 12 px:
-# twice that, so that the two resamplings do not add up to a visible blur.
+# The smallest faces are shrunk to no less than this before the detector resamples them to its own 16 px, so
+# that the two resamplings do not add up to a visible blur.
 SHRUNK_FACE_PX = 24
+# A face of less is cut from pixels that are finer, if the image has them. The classifier takes 48 px, and its
+# crop is about as wide as the box is high.
+SHARP_FACE_PX = 64
 
 
 @dataclass(frozen=True, slots=True)
 class SearchPlan:
-    """image: uint8 [H/scale,W/scale,3]; min_face_px in its pixels, each `scale` px of the full image wide."""
+    """image: uint8 [H/scale,W/scale,3]; min_face_px in its pixels, each `scale` px of the image wide."""
 
     image: Image
     min_face_px: float
     scale: int
 
-    def to_image(self, found: Detections) -> Detections:
-        """The detector's answer in pixels of the full image."""
-        if self.scale == 1:
-            return found
-        scale = np.float32(self.scale)
-        return Detections(found.boxes * scale, found.scores, found.landmarks * scale)
+
+def smallest_face_px(width: int, height: int, min_face_px: float) -> float:
+    """In large images it grows, so that the time does not grow with what a camera happens to deliver."""
+    return max(min_face_px, SMALLEST_FACE_SHARE * math.sqrt(height * width))
 
 
-def search(image: Image, min_face_px: float) -> SearchPlan:
-    """Plan the search of an image uint8 [H,W,3] for faces at least `min_face_px` high.
-
-    In large images the smallest face searched for grows, and the image is shrunk by a whole factor with a box
-    filter, so that neither time nor memory grows with what a camera happens to deliver.
-    """
-    height, width = image.shape[:2]
-    smallest = max(min_face_px, SMALLEST_FACE_SHARE * math.sqrt(height * width))
+def shrinkage(width: int, height: int, min_face_px: float) -> int:
+    """By which whole factor an image may be shrunk before it is searched for faces of `min_face_px`."""
+    factor = math.floor(smallest_face_px(width, height, min_face_px) / SHRUNK_FACE_PX)
     # A side shorter than the factor would not keep one pixel; such an image holds no face either way.
-    scale = max(1, min(math.floor(smallest / SHRUNK_FACE_PX), height, width))
-    if scale == 1:
-        return SearchPlan(image, smallest, 1)
+    return max(1, min(factor, height, width))
+
+
+def search(photo: Photo, min_face_px: float) -> SearchPlan:
+    """Plan the search of a photo for faces at least `min_face_px` of the image high.
+
+    It is shrunk by a whole factor with a box filter, as far as decoding has not done so already.
+    """
+    factor = max(1, shrinkage(photo.width, photo.height, min_face_px) // photo.scale)
+    scale = factor * photo.scale
     # np.array and not np.asarray: torch takes no read-only memory.
-    return SearchPlan(np.array(Pictures.fromarray(image).reduce(scale)), smallest / scale, scale)
+    shrunk = photo.pixels if factor == 1 else np.array(Pictures.fromarray(photo.pixels).reduce(factor))
+    return SearchPlan(shrunk, smallest_face_px(photo.width, photo.height, min_face_px) / scale, scale)
+
+
+def sharp_enough(found: Detections, scale: int) -> bool:
+    """Whether pixels that are `scale` px wide show all faces as finely as a classifier can see."""
+    sides = (found.boxes[:, 2:] - found.boxes[:, :2]).max(axis=1, initial=0)
+    return scale == 1 or bool((sides >= SHARP_FACE_PX * scale).all())
 
 
 def select(found: Detections, width: int, height: int, max_faces: int) -> Detections:

@@ -16,25 +16,29 @@ _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
 def measure(
-    image: NDArray[np.uint8], boxes: NDArray[np.float32], landmarks: NDArray[np.float32] | None
+    image: NDArray[np.uint8],
+    boxes: NDArray[np.float32],
+    landmarks: NDArray[np.float32] | None,
+    scale: int = 1,
 ) -> list[FaceQuality]:
     """Measure every face, in order. A box that holds no pixel of the image measures 0 throughout.
 
-    image: uint8 [H,W,3]; boxes: float32 [N,4] xyxy px; landmarks: float32 [N,5,2] px, None if not detected.
+    image: uint8 [H,W,3]; boxes: float32 [N,4] xyxy in its px; landmarks: float32 [N,5,2] px, None if not
+    detected; scale: px of the photo that one of the image is wide, for `size_px`.
     """
     points = [None] * len(boxes) if landmarks is None else landmarks
-    return [_measure(image, box, face) for box, face in zip(boxes, points, strict=True)]
+    return [_measure(image, box, face, scale) for box, face in zip(boxes, points, strict=True)]
 
 
 def _measure(
-    image: NDArray[np.uint8], box: NDArray[np.float32], points: NDArray[np.float32] | None
+    image: NDArray[np.uint8], box: NDArray[np.float32], points: NDArray[np.float32] | None, scale: int
 ) -> FaceQuality:
     left, top, right, bottom = (float(value) for value in box)
     luma = _luma(image, left, top, right, bottom)
     laplacian = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * luma[1:-1, 1:-1]
     roll_degrees, yaw = (None, None) if points is None else _pose(points.astype(np.float64))
     return FaceQuality(
-        size_px=max(0.0, min(right - left, bottom - top)),
+        size_px=max(0.0, min(right - left, bottom - top)) * scale,
         sharpness=float(laplacian.var()),
         brightness=float(luma.mean()) / 255,
         contrast=float(luma.std()) / 255,

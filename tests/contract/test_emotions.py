@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import re
 from concurrent.futures import ThreadPoolExecutor
 
@@ -89,6 +90,28 @@ def test_montage_of_nine_gives_nine_faces_largest_first(
     assert areas == sorted(areas, reverse=True)
     cells = {(int(face["box"]["x"] // 512), int(face["box"]["y"] // 512)) for face in faces}
     assert len(cells) == 9
+
+
+def test_a_jpeg_decoded_smaller_is_answered_as_a_whole_one(
+    gateway: Gateway, astronaut: NDArray[np.uint8]
+) -> None:
+    least = 48  # px; half of the image's suffice to find such faces, and to cut out one of 220
+    jpeg = encoded(Image.fromarray(astronaut).resize((1024, 1024)), quality=95)
+    png = encoded(Image.open(io.BytesIO(jpeg)), "PNG")
+    smaller = gateway.post(jpeg, min_face_px=least, include="landmarks,quality").json()
+    whole = gateway.post(png, media_type="image/png", min_face_px=least, include="landmarks,quality").json()
+    assert smaller["image"] == whole["image"] == {"width": 1024, "height": 1024}
+    (one,), (other,) = smaller["faces"], whole["faces"]
+    box = other["box"]
+    corners = (box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"])
+    assert overlap(one["box"], corners) > 0.9
+    for name, point in one["landmarks"].items():
+        assert abs(point["x"] - other["landmarks"][name]["x"]) < 8
+        assert abs(point["y"] - other["landmarks"][name]["y"]) < 8
+    for name, probability in one["probabilities"].items():
+        assert probability == pytest.approx(other["probabilities"][name], abs=0.1)
+    assert one["quality"]["size_px"] == pytest.approx(other["quality"]["size_px"], rel=0.05)
+    assert one["quality"]["sharpness"] == pytest.approx(other["quality"]["sharpness"], rel=0.3)
 
 
 def test_max_faces_limits_the_answer(gateway: Gateway, astronaut: NDArray[np.uint8]) -> None:

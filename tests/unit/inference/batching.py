@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,9 +46,18 @@ class Rig:
 
 @asynccontextmanager
 async def batching(
-    classifier: FakeClassifier, *, batch: int = 8, queue: int = 64, delay_s: float = 0.0, calls: int = 1
+    classifier: FakeClassifier,
+    *,
+    batch: int = 8,
+    queue: int = 64,
+    delay_s: float = 0.0,
+    calls: int = 1,
+    coming: bool = True,
 ) -> AsyncIterator[Rig]:
-    """Closes the batcher at the end, and checks that it left nothing behind."""
+    """Closes the batcher at the end, and checks that it left nothing behind.
+
+    coming: whether others' faces seem to be on their way all the time, so that batches wait for them.
+    """
     unseen: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: unseen.append(context))
     sizes: list[int] = []
@@ -57,8 +66,9 @@ async def batching(
     rig = Rig(Batcher(classifier, limits, BatcherEvents(sizes.append, depths.append)), sizes, depths)
     rig.batcher.start()
     async with asyncio.timeout(PATIENCE_S):
-        yield rig
-        await rig.batcher.close()
+        with rig.batcher.coming() if coming else nullcontext():
+            yield rig
+            await rig.batcher.close()
     await settle()
     gc.collect(1)
     assert depths[-1:] in ([], [0])

@@ -124,6 +124,17 @@ async def test_a_lone_face_waits_for_company_but_not_longer_than_allowed() -> No
     assert 0.045 <= waited_s < 5
 
 
+async def test_a_face_that_nobody_follows_does_not_wait() -> None:
+    async with batching(FakeClassifier(), delay_s=LONG_S, coming=False) as rig:
+        await rig.submit(1)
+        with rig.batcher.coming():
+            waiting = rig.submit(2)
+            await settle()
+            assert not waiting.done()
+        await waiting
+    assert rig.sizes == [1, 1]
+
+
 async def test_newcomers_do_not_prolong_the_wait_of_the_oldest_face() -> None:
     async with batching(FakeClassifier(), batch=256, queue=256, delay_s=0.06) as rig:
         oldest = rig.submit(1)

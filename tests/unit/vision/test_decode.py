@@ -19,7 +19,8 @@ from PIL import ExifTags, Image, ImageCms
 from skimage import data as photographs
 
 from service.errors import ImageTooLarge, InvalidImage, ServiceError, UnsupportedMediaType
-from service.vision.decode import CONTENT_TYPES, decode
+from service.vision.decode import CONTENT_TYPES
+from service.vision.decode import decode as decode_photo
 from tests.conftest import as_stored
 
 # Only to write HEIC files; decoding does not depend on it.
@@ -29,6 +30,10 @@ LIMIT = 50_000_000
 PHOTO = Image.fromarray(photographs.astronaut()).crop((150, 0, 310, 240)).resize((80, 120))
 RGB = np.asarray(PHOTO)
 GREY = np.asarray(PHOTO.convert("L"))
+
+
+def decode(data: bytes, *, pixel_limit: int) -> np.ndarray:
+    return decode_photo(data, pixel_limit=pixel_limit).pixels
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -532,3 +537,40 @@ def test_threads_decode_at_once_without_touching_each_other_or_the_warnings() ->
     assert all(np.array_equal(pixels, expected[file]) for file, pixels in zip(files, found, strict=True))
     with pytest.raises(UserWarning, match="ours"):
         warnings.warn("ours", UserWarning, stacklevel=1)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 7])
+@pytest.mark.parametrize(("factor", "scale"), [(1, 1), (2, 2), (3, 2), (4, 4), (7, 4), (8, 8), (30, 8)])
+def test_a_jpeg_is_decoded_smaller(factor: int, scale: int, orientation: int) -> None:
+    # Only upright images may have sides that do not divide.
+    width, height = (802, 603) if orientation == 1 else (800, 600)
+    smooth = PHOTO.resize((width, height))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    file = encode(as_stored(smooth, orientation), "JPEG", quality=95, exif=exif)
+    asked: list[tuple[int, int]] = []
+
+    def shrinkage(width: int, height: int) -> int:
+        asked.append((width, height))
+        return factor
+
+    photo = decode_photo(file, pixel_limit=LIMIT, shrinkage=shrinkage)
+    assert sorted(asked[0]) == [height, width]
+    assert (photo.width, photo.height, photo.scale) == (width, height, scale)
+    assert photo.pixels.shape == (-(-height // scale), -(-width // scale), 3)
+    assert photo.pixels.flags.writeable
+    assert difference(photo.pixels, np.asarray(smooth.reduce(scale))) < 3
+
+
+def test_a_turned_jpeg_of_odd_sides_stays_whole() -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    file = encode(as_stored(PHOTO.resize((801, 600)), 3), "JPEG", exif=exif)
+    photo = decode_photo(file, pixel_limit=LIMIT, shrinkage=lambda width, height: 8)
+    assert (photo.scale, photo.pixels.shape) == (1, (600, 801, 3))
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "tiff"])
+def test_other_formats_stay_whole(kind: str) -> None:
+    photo = decode_photo(FILES[kind], pixel_limit=LIMIT, shrinkage=lambda width, height: 4)
+    assert (photo.scale, photo.pixels.shape) == (1, (photo.height, photo.width, 3))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.arrays import Detections
-from service.vision.detect import SHRUNK_FACE_PX, search, select
+from service.arrays import Detections, Image, Photo
+from service.vision.detect import SHARP_FACE_PX, SHRUNK_FACE_PX, search, select, sharp_enough
 
 
 def blank(height: int, width: int) -> np.ndarray:
@@ -24,17 +24,21 @@ def detections(*boxes: tuple[float, float, float, float]) -> Detections:
     return Detections(corners, scores, np.repeat(corners[:, None, :2], 5, axis=1))
 
 
+def whole(image: Image) -> Photo:
+    return Photo(image, image.shape[1], image.shape[0], 1)
+
+
 def test_an_ordinary_image_is_shown_as_it_is() -> None:
     image = blank(1000, 1000)
-    plan = search(image, 32)
+    plan = search(whole(image), 32)
     assert plan.image is image
     assert (plan.min_face_px, plan.scale) == (32, 1)
     found = detections((1, 2, 3, 4))
-    assert plan.to_image(found) is found
+    assert found.scaled(plan.scale) is found
 
 
 def test_a_large_image_is_shrunk_and_its_smallest_face_grows() -> None:
-    plan = search(blank(4000, 6000), 32)
+    plan = search(whole(blank(4000, 6000)), 32)
     assert plan.scale == 3
     assert plan.image.shape == (1334, 2000, 3)
     assert plan.image.flags.writeable  # torch warns of memory that is not
@@ -42,32 +46,49 @@ def test_a_large_image_is_shrunk_and_its_smallest_face_grows() -> None:
 
 
 def test_asking_for_large_faces_only_shrinks_more() -> None:
-    plan = search(blank(1000, 1000), 240)
+    plan = search(whole(blank(1000, 1000)), 240)
     assert (plan.scale, plan.min_face_px, plan.image.shape) == (10, 24, (100, 100, 3))
+
+
+@pytest.mark.parametrize(("decoded", "left"), [(1, 4), (2, 2), (4, 1), (8, 1)])
+def test_what_decoding_has_shrunk_is_shrunk_no_further_than_needed(decoded: int, left: int) -> None:
+    photo = Photo(blank(3000 // decoded, 3000 // decoded), 3000, 3000, decoded)
+    plan = search(photo, 100)
+    assert plan.scale == decoded * left
+    assert plan.image.shape == (3000 // plan.scale, 3000 // plan.scale, 3)
+    assert plan.min_face_px == pytest.approx(100 / plan.scale)
+
+
+def test_faces_need_pixels_enough() -> None:
+    least = SHARP_FACE_PX
+    faces = detections((0, 0, 10, 4 * least), (0, 0, 2 * least, 1))
+    assert [sharp_enough(faces, scale) for scale in (1, 2, 4)] == [True, True, False]
+    assert sharp_enough(detections((0, 0, 5, 5)), 1)
+    assert sharp_enough(detections(), 8)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 1500), st.integers(1, 1500), st.floats(12, 3000))
 def test_the_search_is_bounded(height: int, width: int, min_face_px: float) -> None:
-    plan = search(blank(height, width), min_face_px)
+    plan = search(whole(blank(height, width)), min_face_px)
     assert plan.image.shape == (math.ceil(height / plan.scale), math.ceil(width / plan.scale), 3)
     assert plan.min_face_px * plan.scale >= min_face_px * 0.999
     assert plan.scale == 1 or plan.min_face_px >= SHRUNK_FACE_PX
-    first_level = plan.image.shape[0] * plan.image.shape[1] * (12 / plan.min_face_px) ** 2
+    searched = plan.image.shape[0] * plan.image.shape[1] * (16 / plan.min_face_px) ** 2
     # The last row and column may stand for less than a whole cell.
-    assert first_level <= 500_000 * (1 + plan.scale / height) * (1 + plan.scale / width)
+    assert searched <= 890_000 * (1 + plan.scale / height) * (1 + plan.scale / width)
 
 
 def test_shrinking_averages_and_boxes_come_back_to_the_right_place() -> None:
     image = blank(3000, 3000)
     image[600:900, 1200:1800] = 200
     image[0, 0] = 255
-    plan = search(image, 100)
+    plan = search(whole(image), 100)
     assert plan.scale == 4
     assert plan.image[0, 0, 0] == 16  # one white pixel of 4 x 4
     rows, columns = np.nonzero(plan.image[:, :, 0] == 200)
     box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-    found = plan.to_image(detections(box))
+    found = detections(box).scaled(plan.scale)
     np.testing.assert_array_equal(found.boxes, [[1200, 600, 1800, 900]])
     np.testing.assert_array_equal(found.landmarks[0, 0], [1200, 600])
     assert {found.boxes.dtype, found.landmarks.dtype} == {np.dtype("float32")}
