@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -51,6 +52,14 @@ def timed(
     return spread(name, "ms", times, note)
 
 
+def converted(
+    figure: Figure, name: str, unit: str, convert: Callable[[float], float], note: str = ""
+) -> Figure:
+    """The same measurement in another unit; least and most change places where less means more."""
+    least, most = sorted((convert(figure.least), convert(figure.most)))
+    return Figure(name, unit, convert(figure.median), least, most, note)
+
+
 def ratio(name: str, slow: Figure, quick: Figure, note: str = "") -> Figure:
     """Of figures that were measured one after the other: its spread is the widest that they allow."""
     return Figure(
@@ -60,4 +69,5 @@ def ratio(name: str, slow: Figure, quick: Figure, note: str = "") -> Figure:
 
 def ratios(name: str, over: Sequence[float], under: Sequence[float], note: str = "") -> Figure:
     """Of interleaved rounds: each is divided by its neighbour, so that a slow minute slows both."""
-    return spread(name, "x", [one / other for one, other in zip(over, under, strict=True)], note)
+    shares = [one / other if other else math.inf for one, other in zip(over, under, strict=True)]
+    return spread(name, "x", shares, note)
