@@ -9,6 +9,8 @@ import argparse
 import json
 import os
 import platform
+import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -50,6 +52,8 @@ def main() -> None:
     if unknown := set(arguments.parts) - set(parts):
         parser.error(f"{', '.join(sorted(unknown))}: the parts are {', '.join(parts)}")
 
+    # Stopped halfway, it must not leave its servers running: they end where their blocks end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     print(
         f"torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} cores; median, least and most "
         f"of {ROUNDS} rounds, and of {SERVED_ROUNDS} where a server was asked\n"

@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Callable, Iterator
 from itertools import repeat
 
+import numpy as np
+
 from service.pipeline import STAGES
 from service.schemas import Include
 from tests.bench.figures import SERVED_ROUNDS, Figure, ratios, spread
@@ -51,8 +53,8 @@ def latency() -> Iterator[Figure]:
         yield from _include_costs(gateway, jpegs[SMALL])
 
 
-def _lone(gateway: Process, jpeg: bytes, requests: int, query: str = "") -> Outcome:
-    return callers(1, repeat(post(f"{gateway.url}/v1/emotions{query}", jpeg), requests))
+def _lone(gateway: Process, jpeg: bytes, requests: int) -> Outcome:
+    return callers(1, repeat(post(f"{gateway.url}/v1/emotions", jpeg), requests))
 
 
 def _requests(warm_up: Outcome) -> int:
@@ -98,12 +100,15 @@ def _median(load: Outcome, value: Callable[[Answer], float]) -> float:
 
 
 def _include_costs(gateway: Process, jpeg: bytes) -> Iterator[Figure]:
-    """Each part of an answer that has to be asked for, against an answer without, in turn."""
-    queries = {"none": ""} | {part.value: f"?include={part.value}" for part in Include}
-    rounds = [
-        {name: _lone(gateway, jpeg, INCLUDING, query).latency_ms(0.5) for name, query in queries.items()}
-        for _ in range(SERVED_ROUNDS + 2)
-    ]
-    for part in Include:
-        costs = [times[part.value] - times["none"] for times in rounds]
-        yield spread(f"include={part.value}", "ms", costs, "over none")
+    """Each part of an answer that has to be asked for, over the neighbouring request without any."""
+    queries = ["", *(f"?include={part.value}" for part in Include)]
+    requests = [post(f"{gateway.url}/v1/emotions{query}", jpeg) for query in queries]
+    costs: dict[str, list[float]] = {part.value: [] for part in Include}
+    for _ in range(SERVED_ROUNDS):
+        load = callers(1, requests * INCLUDING)
+        assert not load.errors, load.errors
+        times = np.array([answer.latency_s * 1e3 for answer in load.answers]).reshape(INCLUDING, -1)
+        for part, cost in zip(costs, np.median(times[:, 1:] - times[:, :1], axis=0), strict=True):
+            costs[part].append(float(cost))
+    for part, of_part in costs.items():
+        yield spread(f"include={part}", "ms", of_part, "over none")

@@ -55,7 +55,7 @@ def _beside_peers(ax: Axes, figures: dict[str, Figure]) -> None:
         color=[OURS if figure.name in ours else THEIRS for figure in shown],
         error_kw={"ecolor": "#444444", "capsize": 3},
     )
-    ax.bar_label(bars, [f" {median:.0f}" for median in medians], padding=6)
+    ax.bar_label(bars, [f"{median:.3g}" for median in medians], padding=6)
     ax.invert_yaxis()
     ax.margins(x=0.15)
     ax.set(xlabel="images/s", title=f"640x480, one face, {CALLERS} callers")

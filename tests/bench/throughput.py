@@ -6,6 +6,7 @@ import os
 import statistics
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import repeat
 
 from tests.bench.figures import SERVED_ROUNDS, Figure, Unmeasured, ratios, spread
@@ -13,69 +14,88 @@ from tests.bench.load import Outcome, Request, arrivals, callers, post
 from tests.bench.photos import photo
 from tests.bench.process import cpu_time, started_on
 from tests.conftest import encoded
-from tests.system.conftest import running
+from tests.system.conftest import Process, running
 
 SECONDS = 4.0  # of closed loop in each round
 OPEN_SECONDS = 6.0
 SHARES = (0.3, 0.5, 0.7, 0.9)  # of saturation, at which requests arrive
 FEW, MANY = 8, 64
+IMAGES = "expressnet_faces_per_image_count"
 
 
 def open_name(share: float, what: str) -> str:
     return f"open loop at {share:.0%} of saturation, {what}"
 
 
+@dataclass(frozen=True)
+class Round:
+    """Neighbours in time, so that one can be divided by the other."""
+
+    few: Outcome
+    many: Outcome
+    arriving: dict[float, Outcome]  # by their share of what the few got just before
+    loop_share: float  # of the gateway's CPU time
+    cpu_ms: float  # of the gateway, per image
+
+
 def throughput() -> Iterator[Figure | Unmeasured]:
     """640x480, one face."""
     jpeg = encoded(photo(640, 480))
     with running(max_in_flight_requests=256) as gateway:
-        pid, request = gateway.process.pid, post(f"{gateway.url}/v1/emotions", jpeg)
+        request = post(f"{gateway.url}/v1/emotions", jpeg)
         callers(FEW, repeat(request, 10 * FEW))
-        few, many, loop_shares, cpu_ms, asking = [], [], [], [], []
-        for _ in range(SERVED_ROUNDS):
-            before, images = cpu_time(pid), gateway.metric("expressnet_faces_per_image_count")
-            few.append(callers(FEW, repeat(request), SECONDS))
-            after = cpu_time(pid)
-            images = gateway.metric("expressnet_faces_per_image_count") - images
-            loop_shares.append(100 * (after.loop_s - before.loop_s) / (after.all_s - before.all_s))
-            cpu_ms.append(1e3 * (after.all_s - before.all_s) / images)
-            asking.append(few[-1].asking_cpu_s / few[-1].seconds)
-            many.append(callers(MANY, repeat(request), SECONDS))
-        note = f"{_errors(few)}; asking took {statistics.median(asking):.1%} of a core"
-        yield spread(f"closed loop, {FEW} callers", "images/s", [load.per_s for load in few], note)
-        yield spread(f"closed loop, {MANY} callers", "images/s", [load.per_s for load in many], _errors(many))
-        yield ratios(
-            f"{MANY} callers over {FEW}", [load.per_s for load in many], [load.per_s for load in few]
-        )
-        yield spread("gateway's CPU time per image", "ms", cpu_ms, f"all threads, {FEW} callers")
-        yield spread(
-            "machinery's share of the gateway's CPU time",
-            "%",
-            loop_shares,
-            f"threads of event loops over all threads, {FEW} callers",
-        )
-        yield from _open(request, statistics.median(load.per_s for load in few))
+        rounds = [_round(gateway, request) for _ in range(SERVED_ROUNDS)]
+    few, many = [each.few for each in rounds], [each.many for each in rounds]
+    rates = [load.per_s for load in few]
+    asking = statistics.median(load.asking_cpu_s / load.seconds for load in few)
+    yield spread(
+        f"closed loop, {FEW} callers",
+        "images/s",
+        rates,
+        f"{_errors(few)}; asking took {asking:.1%} of a core",
+    )
+    yield spread(f"closed loop, {MANY} callers", "images/s", [load.per_s for load in many], _errors(many))
+    yield ratios(f"{MANY} callers over {FEW}", [load.per_s for load in many], rates)
+    yield spread(
+        "gateway's CPU time per image",
+        "ms",
+        [each.cpu_ms for each in rounds],
+        f"all threads, {FEW} callers",
+    )
+    yield spread(
+        "machinery's share of the gateway's CPU time",
+        "%",
+        [100 * each.loop_share for each in rounds],
+        f"threads of event loops over all threads, {FEW} callers",
+    )
+    for share in SHARES:
+        yield from _arriving(share, [each.arriving[share] for each in rounds])
     yield from _cores(jpeg)
 
 
-def _open(request: Request, saturation_per_s: float) -> Iterator[Figure]:
-    rounds = [
-        {share: arrivals(repeat(request), share * saturation_per_s, OPEN_SECONDS) for share in SHARES}
-        for _ in range(SERVED_ROUNDS)
-    ]
-    for share in SHARES:
-        loads = [each[share] for each in rounds]
-        medians = [load.latency_ms(0.5) for load in loads]
-        tails = [load.latency_ms(0.99) for load in loads]
-        rate = f"{share * saturation_per_s:.1f} images/s"
-        yield spread(open_name(share, "p50"), "ms", medians, f"{rate}; {_errors(loads)}")
-        yield spread(
-            open_name(share, "p99"),
-            "ms",
-            tails,
-            f"of {round(share * saturation_per_s * OPEN_SECONDS)} a round",
-        )
-        yield ratios(open_name(share, "p99 over p50"), tails, medians)
+def _round(gateway: Process, request: Request) -> Round:
+    pid = gateway.process.pid
+    before, images = cpu_time(pid), gateway.metric(IMAGES)
+    few = callers(FEW, repeat(request), SECONDS)
+    after, images = cpu_time(pid), gateway.metric(IMAGES) - images
+    return Round(
+        few,
+        callers(MANY, repeat(request), SECONDS),
+        {share: arrivals(repeat(request), share * few.per_s, OPEN_SECONDS) for share in SHARES},
+        (after.loop_s - before.loop_s) / (after.all_s - before.all_s),
+        1e3 * (after.all_s - before.all_s) / images,
+    )
+
+
+def _arriving(share: float, loads: list[Outcome]) -> Iterator[Figure]:
+    medians = [load.latency_ms(0.5) for load in loads]
+    tails = [load.latency_ms(0.99) for load in loads]
+    answers = statistics.median(len(load.answers) for load in loads)
+    yield spread(
+        open_name(share, "p50"), "ms", medians, f"{answers / OPEN_SECONDS:.1f} images/s; {_errors(loads)}"
+    )
+    yield spread(open_name(share, "p99"), "ms", tails, f"of {answers:.0f} a round")
+    yield ratios(open_name(share, "p99 over p50"), tails, medians)
 
 
 def _cores(jpeg: bytes) -> Iterator[Figure | Unmeasured]:
