@@ -11,8 +11,11 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -24,15 +27,10 @@ from tests.bench.peers import peers
 from tests.bench.plot import draw
 from tests.bench.process import memory, start_up
 from tests.bench.stages import stages
-from tests.bench.throughput import throughput
+from tests.bench.throughput import scaling, throughput
 from tests.bench.triton import gateway_overhead
 
-
-def service(soak_requests: int) -> Iterator[Figure | Unmeasured]:
-    yield from latency()
-    yield from throughput()
-    yield from start_up()
-    yield from memory(soak_requests)
+Figures = Callable[[], Iterator[Figure | Unmeasured]]
 
 
 def main() -> None:
@@ -42,12 +40,12 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="also draw `service` and `peers` to this PNG")
     parser.add_argument("--soak", type=int, default=2_000, help="requests while memory is watched")
     arguments = parser.parse_args()
-    parts = {
-        "stages": stages,
-        "networks": networks,
-        "service": lambda: service(arguments.soak),
-        "peers": peers,
-        "triton": gateway_overhead,
+    parts: dict[str, tuple[Figures, ...]] = {
+        "stages": (stages,),
+        "networks": (networks,),
+        "service": (latency, throughput, scaling, start_up, partial(memory, arguments.soak)),
+        "peers": (peers,),
+        "triton": (gateway_overhead,),
     }
     if unknown := set(arguments.parts) - set(parts):
         parser.error(f"{', '.join(sorted(unknown))}: the parts are {', '.join(parts)}")
@@ -61,7 +59,7 @@ def main() -> None:
     print("| what | median | least | most | |\n| --- | --- | --- | --- | --- |")
     figures: list[Figure | Unmeasured] = []
     for part in arguments.parts or parts:
-        for figure in parts[part]():
+        for figure in chain.from_iterable(measured(part, figures_of) for figures_of in parts[part]):
             figures.append(figure)
             print(row(figure), flush=True)
             # Written each time: a long run that breaks off has told what it found.
@@ -69,6 +67,15 @@ def main() -> None:
                 arguments.json.write_text(json.dumps([asdict(each) for each in figures], indent=1) + "\n")
     if arguments.plot:
         draw([figure for figure in figures if isinstance(figure, Figure)], arguments.plot)
+
+
+def measured(part: str, figures_of: Figures) -> Iterator[Figure | Unmeasured]:
+    """What breaks off one measurement must not cost the others, nor be hidden by them."""
+    try:
+        yield from figures_of()
+    except Exception as error:
+        traceback.print_exc()
+        yield Unmeasured(f"{part}: the rest", f"{type(error).__name__}: {error}")
 
 
 def row(figure: Figure | Unmeasured) -> str:

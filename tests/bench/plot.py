@@ -62,22 +62,28 @@ def _beside_peers(ax: Axes, figures: dict[str, Figure]) -> None:
 
 
 def _over_rate(ax: Axes, figures: dict[str, Figure]) -> None:
-    for what, colour in (("p99", TAIL), ("p50", OURS)):
+    for what, colour, offset in (("p99", TAIL, 7), ("p50", OURS, -7)):
         shown = [figures[open_name(share, what)] for share in SHARES]
         rates = [100 * share for share in SHARES]
         ax.errorbar(
             rates, [figure.median for figure in shown], _whiskers(shown), color=colour, marker="o", capsize=3
         )
         ax.annotate(
-            what, (rates[-1], shown[-1].median), (8, 0), textcoords="offset points", color=colour, va="center"
+            what,
+            (rates[-1], shown[-1].median),
+            (8, offset),
+            textcoords="offset points",
+            color=colour,
+            va="center",
         )
-    ax.set_ylim(bottom=0)
     ax.margins(x=0.12)
     ax.set(
+        yscale="log",  # one bad round must not flatten all others
         xlabel="arrivals, % of what 8 callers saturate it with",
         ylabel="ms from the scheduled arrival",
         title="640x480, one face, constant arrivals",
     )
+    ax.yaxis.set_major_formatter("{x:g}")
 
 
 def _whiskers(figures: Sequence[Figure]) -> tuple[list[float], list[float]]:

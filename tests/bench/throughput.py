@@ -38,7 +38,7 @@ class Round:
     cpu_ms: float  # of the gateway, per image
 
 
-def throughput() -> Iterator[Figure | Unmeasured]:
+def throughput() -> Iterator[Figure]:
     """640x480, one face."""
     jpeg = encoded(photo(640, 480))
     with running(max_in_flight_requests=256) as gateway:
@@ -70,7 +70,6 @@ def throughput() -> Iterator[Figure | Unmeasured]:
     )
     for share in SHARES:
         yield from _arriving(share, [each.arriving[share] for each in rounds])
-    yield from _cores(jpeg)
 
 
 def _round(gateway: Process, request: Request) -> Round:
@@ -98,9 +97,10 @@ def _arriving(share: float, loads: list[Outcome]) -> Iterator[Figure]:
     yield ratios(open_name(share, "p99 over p50"), tails, medians)
 
 
-def _cores(jpeg: bytes) -> Iterator[Figure | Unmeasured]:
+def scaling() -> Iterator[Figure | Unmeasured]:
     """The load comes from the cores that the gateway leaves, if there are any."""
     cores = sorted(os.sched_getaffinity(0))
+    jpeg = encoded(photo(640, 480))
     name = "images/s of 2 cores over 1"
     if len(cores) < 2:
         yield Unmeasured(name, "there is only one core")
