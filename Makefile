@@ -1,5 +1,6 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
+PEERS ?= .venv-peers
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -20,11 +21,12 @@ check: $(VENV)/.dev
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
 
-bench: $(VENV)/.dev
-	$(BIN)/python -m tests.bench
+# `make bench BENCH="service peers --plot bench.png"` for less or more of it: docs/performance.md.
+bench: $(VENV)/.dev $(PEERS)/.installed
+	PEERS=$(PEERS) $(BIN)/python -m tests.bench $(BENCH)
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(PEERS)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -40,3 +42,13 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(INSTALL) -e '.[embedded,triton,training,dev]'
 	$(INSTALL) --no-deps yuface facenet-pytorch nvidia-pytriton
 	touch $@ $(VENV)/.run
+
+# What this service is compared with pins packages of its own. A peer that cannot be installed is no reason not to
+# measure: the table says why it is missing, and the next `make bench` tries again.
+$(PEERS)/.installed: tests/bench/peers.txt
+	rm -rf $(PEERS)
+	$(PYTHON) -m venv $(PEERS)
+	if { $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $< \
+		&& $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+			facenet-pytorch==2.6.0 fer==25.10.3; } 2> $(PEERS)/failed.log; \
+	then rm $(PEERS)/failed.log && touch $@; else tail -n 3 $(PEERS)/failed.log; fi

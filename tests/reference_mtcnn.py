@@ -8,41 +8,17 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
-from typing import Any
 from unittest import mock
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from service.arrays import Detections
+from tests.stand_ins import STAND_INS
 
-_STAND_INS = (
-    "requests",
-    "requests.adapters",
-    "tqdm",
-    "torchvision",
-    "torchvision.transforms",
-    "torchvision.ops",
-    "torchvision.ops.boxes",
-)
-
-
-def greedy_nms(boxes: torch.Tensor, scores: torch.Tensor, _: torch.Tensor, limit: float) -> torch.Tensor:
-    """torchvision's `batched_nms` for a batch of one image."""
-    corners = boxes.numpy()
-    areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
-    order = np.argsort(-scores.numpy(), kind="stable")
-    kept: list[int] = []
-    while order.size:
-        best, order = order[0], order[1:]
-        kept.append(best)
-        left, top = np.maximum(corners[best, :2], corners[order, :2]).T
-        right, bottom = np.minimum(corners[best, 2:], corners[order, 2:]).T
-        shared = np.maximum(0, right - left) * np.maximum(0, bottom - top)
-        order = order[shared / (areas[best] + areas[order] - shared) <= limit]
-    return torch.tensor(kept, dtype=torch.int64)
+# Other than torchvision, these exist, but are not what the detector needs either.
+_NOT_NEEDED = ("requests", "requests.adapters", "tqdm")
 
 
 class Reference:
@@ -51,9 +27,7 @@ class Reference:
     def __init__(self) -> None:
         if find_spec("facenet_pytorch") is None:
             pytest.skip("the reference is not installed: pip install --no-deps facenet-pytorch==2.6.0")
-        stand_ins: dict[str, Any] = {name: mock.MagicMock() for name in _STAND_INS}
-        stand_ins["torchvision.ops.boxes"].batched_nms = greedy_nms
-        with mock.patch.dict(sys.modules, stand_ins):
+        with mock.patch.dict(sys.modules, STAND_INS | {name: mock.MagicMock() for name in _NOT_NEEDED}):
             from facenet_pytorch import MTCNN
         self._cascade = MTCNN(keep_all=True, post_process=False)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-ROUNDS = 7
+ROUNDS = 7  # of a call in this process
+SERVED_ROUNDS = 5  # of seconds of load each
 WARM_UP = 2  # torch's executor specialises a script in its first runs
 
 
@@ -23,6 +25,18 @@ class Figure:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Unmeasured:
+    """What should have been measured, and why it was not."""
+
+    name: str
+    reason: str
+
+
+def spread(name: str, unit: str, rounds: Sequence[float], note: str = "") -> Figure:
+    return Figure(name, unit, statistics.median(rounds), min(rounds), max(rounds), note)
+
+
 def timed(
     name: str, call: Callable[[], object], note: str = "", *, calls: int = 3, rounds: int = ROUNDS
 ) -> Figure:
@@ -35,8 +49,25 @@ def timed(
         for _ in range(calls):
             call()
         times.append((time.perf_counter() - started) / calls * 1e3)
-    return Figure(name, "ms", statistics.median(times), min(times), max(times), note)
+    return spread(name, "ms", times, note)
 
 
-def ratio(name: str, slow: Figure, quick: Figure) -> Figure:
-    return Figure(name, "x", slow.median / quick.median, slow.least / quick.most, slow.most / quick.least)
+def converted(
+    figure: Figure, name: str, unit: str, convert: Callable[[float], float], note: str = ""
+) -> Figure:
+    """The same measurement in another unit; least and most change places where less means more."""
+    least, most = sorted((convert(figure.least), convert(figure.most)))
+    return Figure(name, unit, convert(figure.median), least, most, note)
+
+
+def ratio(name: str, slow: Figure, quick: Figure, note: str = "") -> Figure:
+    """Of figures that were measured one after the other: its spread is the widest that they allow."""
+    return Figure(
+        name, "x", slow.median / quick.median, slow.least / quick.most, slow.most / quick.least, note
+    )
+
+
+def ratios(name: str, over: Sequence[float], under: Sequence[float], note: str = "") -> Figure:
+    """Of interleaved rounds: each is divided by its neighbour, so that a slow minute slows both."""
+    shares = [one / other if other else math.inf for one, other in zip(over, under, strict=True)]
+    return spread(name, "x", shares, note)

@@ -1,0 +1,84 @@
+"""What exact FFT convolutions give, and the compact network beside the paper's. Weights do not matter."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tests.bench.figures import SERVED_ROUNDS, Figure, ratio, timed
+from training.cli import CONFIGS
+from training.config import read_config
+from training.models import build
+from training.models.folding import folded
+from training.models.served import ServedClassifier
+from training.models.spectral import SameConv2d
+from training.repository import script
+
+
+class Direct(nn.Module):
+    """A "same" convolution as torch computes it when nothing is known about large kernels."""
+
+    def __init__(self, conv: SameConv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        padded = functional.pad(x, (self.conv.before, self.conv.after, self.conv.before, self.conv.after))
+        return functional.conv2d(padded, self.conv.weight, self.conv.bias)
+
+
+@torch.inference_mode()
+def networks() -> Iterator[Figure]:
+    torch.set_num_threads(1)
+    published = build(read_config(CONFIGS / "expressnet_moe.yaml").network, served=8, auxiliary=0).eval()
+    spectral = folded(published)
+    direct = copy.deepcopy(published.large)
+    for index, module in enumerate(direct):
+        if isinstance(module, SameConv2d):
+            direct[index] = Direct(module)
+    image = torch.rand(1, 3, 224, 224)
+    worst = (direct(image) - spectral.large(image)).abs().max() / direct(image).abs().max()
+    slow = timed(
+        "FE1, direct convolutions",
+        lambda: direct(image),
+        "1 thread, 1 face",
+        calls=1,
+        rounds=SERVED_ROUNDS,
+    )
+    quick = timed("FE1, FFT convolutions", lambda: spectral.large(image), f"relative error {worst:.0e}")
+    yield slow
+    yield quick
+    yield ratio("FE1 speed-up", slow, quick)
+
+    plain = copy.deepcopy(published)
+    plain.large = direct
+    whole = timed(
+        "the paper's network in plain torch, 1 face",
+        lambda: plain(image),
+        "1 thread, direct convolutions",
+        calls=1,
+        rounds=SERVED_ROUNDS,
+    )
+    yield whole
+
+    compact = build(read_config(CONFIGS / "expressnet_moe_s.yaml").network, served=8, auxiliary=7).eval()
+    scripts = {
+        "expressnet_moe": script(ServedClassifier(spectral, 1.0)),
+        "expressnet_moe_s": script(ServedClassifier(folded(compact), 1.0)),
+    }
+    for count in (1, 32):
+        figures = []
+        for network, name in ((published, "expressnet_moe"), (compact, "expressnet_moe_s")):
+            faces = torch.randint(0, 256, (count, 3, network.size, network.size), dtype=torch.uint8)
+            served = scripts[name]
+            figures.append(
+                timed(f"{name}, {count} faces", lambda f=faces, s=served: s(f), "1 thread", calls=1)
+            )
+        yield from figures
+        yield ratio(f"compact network's speed-up, {count} faces", *figures)
+        if count == 1:
+            yield ratio("compact network's speed-up over the paper's in plain torch", whole, figures[1])

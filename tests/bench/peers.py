@@ -1,0 +1,177 @@
+"""The `fer` package, as a library and behind FastAPI, beside this service in interleaved rounds.
+
+It pins old packages, so it lives in an environment of its own, which `make bench` builds. Both are asked for
+the same smallest face: 20 px where MTCNN finds faces for it, 50 px where OpenCV's Haar cascade does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+
+from tests.bench.figures import SERVED_ROUNDS, Figure, Unmeasured, ratios, spread
+from tests.bench.load import Outcome, Request, callers, post, upload
+from tests.bench.photos import photo
+from tests.conftest import encoded, eventually, free_port
+from tests.system.conftest import running
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = Path(os.environ.get("PEERS", ".venv-peers"))
+CALLERS, SECONDS = 8, 4.0
+START_LIMIT_S = 120
+
+Faces = list[dict[str, object]]  # of one answer
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way to use `fer`, and the smallest face that it looks for, in pixels."""
+
+    name: str
+    label: str
+    min_face_px: int
+
+    @property
+    def ours(self) -> str:
+        return f"this service, min face {self.min_face_px}"
+
+    @property
+    def theirs(self) -> str:
+        return f"fer behind FastAPI, {self.label}"
+
+
+MODES = (Mode("mtcnn", "MTCNN", 20), Mode("haar", "Haar", 50))
+
+
+class PeerError(Exception):
+    """A peer that is not installed or does not run; the text says why."""
+
+
+def peers() -> Iterator[Figure | Unmeasured]:
+    jpeg = encoded(photo(640, 480))
+    for mode in MODES:
+        try:
+            yield spread(
+                f"fer as a library, {mode.label}", "ms", _library(mode, jpeg), "640x480, not decoding"
+            )
+        except PeerError as reason:
+            yield Unmeasured(f"fer as a library, {mode.label}", str(reason))
+    with running(max_in_flight_requests=256) as gateway:
+        for mode in MODES:
+            ours = post(f"{gateway.url}/v1/emotions?min_face_px={mode.min_face_px}", jpeg)
+            try:
+                with _served(mode) as url:
+                    yield from _beside(mode, ours, upload(f"{url}/emotions", jpeg))
+            except PeerError as reason:
+                yield Unmeasured(mode.theirs, str(reason))
+
+
+def _beside(mode: Mode, ours: Request, theirs: Request) -> Iterator[Figure]:
+    expected = {request.port: _alone(request) for request in (ours, theirs)}
+    loads: dict[int, list[Outcome]] = {request.port: [] for request in (ours, theirs)}
+    for _ in range(SERVED_ROUNDS):
+        for request in (ours, theirs):
+            loads[request.port].append(callers(CALLERS, repeat(request), SECONDS))
+    rates = {port: [load.per_s for load in of_port] for port, of_port in loads.items()}
+    for name, request in ((mode.ours, ours), (mode.theirs, theirs)):
+        note = _judged(loads[request.port], expected[request.port])
+        yield spread(f"{name}, {CALLERS} callers", "images/s", rates[request.port], note)
+    yield ratios(f"this service over fer, {mode.label}", rates[ours.port], rates[theirs.port])
+
+
+def _alone(request: Request) -> Faces:
+    """The answer to a caller that is alone, once the server has warmed up."""
+    load = callers(1, repeat(request, 5))
+    if not load.answers:
+        raise PeerError(f"answers {', '.join(load.errors)} to a caller that is alone")
+    return _faces(load.answers[-1].body)
+
+
+def _faces(body: bytes) -> Faces:
+    """This service's faces come in an object, with what differs from request to request."""
+    answer = json.loads(body)
+    faces: Faces = answer["faces"] if isinstance(answer, dict) else answer
+    return faces
+
+
+def _judged(loads: list[Outcome], expected: Faces) -> str:
+    """Faces found, errors by kind, and answers that differ from what a caller gets that is alone."""
+    found = [_faces(answer.body) for load in loads for answer in load.answers]
+    errors = sum((load.errors for load in loads), start=type(loads[0].errors)())
+    asked = len(found) + errors.total()
+    told = ", ".join(f"{count} x {kind}" for kind, count in errors.most_common()) or "no errors"
+    differing = sum(faces != expected for faces in found)
+    return f"{len(expected)} found; of {asked}: {told}, {differing} answered otherwise than alone"
+
+
+def _python() -> Path:
+    """Raises `PeerError` with the last line of what went wrong when the environment was built."""
+    python = ROOT / ENVIRONMENT / "bin" / "python"
+    log = ROOT / ENVIRONMENT / "failed.log"
+    if log.exists():
+        raise PeerError(f"not installed: {(log.read_text().strip().splitlines() or ['?'])[-1]}")
+    if not python.exists():
+        raise PeerError(f"not installed: there is no {ENVIRONMENT}, which `make bench` builds")
+    return python
+
+
+def _command(mode: Mode, *arguments: str) -> list[str]:
+    return [str(_python()), "-m", "tests.bench.fer_service", mode.name, *arguments]
+
+
+def _library(mode: Mode, jpeg: bytes) -> list[float]:
+    """Milliseconds of each call."""
+    with tempfile.NamedTemporaryFile(suffix=".jpg") as file:
+        file.write(jpeg)
+        file.flush()
+        done = subprocess.run(
+            _command(mode, "--time", file.name),
+            cwd=ROOT,
+            env=_environment(),
+            capture_output=True,
+            text=True,
+            timeout=START_LIMIT_S,
+        )
+    if done.returncode:
+        raise PeerError(f"does not run: {_last_line(done.stderr)}")
+    times: list[float] = json.loads(done.stdout.splitlines()[-1])
+    return times
+
+
+@contextmanager
+def _served(mode: Mode) -> Iterator[str]:
+    """Its address, until the block ends."""
+    port = free_port()
+    with ExitStack() as stack:
+        log = stack.enter_context(tempfile.TemporaryFile("w+"))
+        process = subprocess.Popen(
+            _command(mode, "--port", str(port)), cwd=ROOT, env=_environment(), stdout=log, stderr=log
+        )
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        eventually(lambda: process.poll() is not None or _listens(port), START_LIMIT_S)
+        if process.poll() is not None:
+            log.seek(0)
+            raise PeerError(f"does not run: {_last_line(log.read())}")
+        yield f"http://127.0.0.1:{port}"
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["it says nothing"])[-1]

@@ -1,0 +1,130 @@
+"""The service under load: how much it answers, how long that takes, and what its cores do meanwhile."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import repeat
+
+from tests.bench.figures import SERVED_ROUNDS, Figure, Unmeasured, ratios, spread
+from tests.bench.load import Outcome, Request, arrivals, callers, post
+from tests.bench.photos import photo
+from tests.bench.process import cpu_time, started_on
+from tests.conftest import encoded
+from tests.system.conftest import Process, running
+
+SECONDS = 4.0  # of closed loop in each round
+OPEN_SECONDS = 6.0
+SHARES = (0.3, 0.5, 0.7, 0.9)  # of saturation, at which requests arrive
+FEW, MANY = 8, 64
+IMAGES = "expressnet_faces_per_image_count"
+
+
+def open_name(share: float, what: str) -> str:
+    return f"open loop at {share:.0%} of saturation, {what}"
+
+
+@dataclass(frozen=True)
+class Round:
+    """Neighbours in time, so that one can be divided by the other."""
+
+    few: Outcome
+    many: Outcome
+    arriving: dict[float, Outcome]  # by their share of what the few got just before
+    loop_share: float  # of the gateway's CPU time
+    cpu_ms: float  # of the gateway, per image
+
+
+def throughput() -> Iterator[Figure]:
+    """640x480, one face."""
+    jpeg = encoded(photo(640, 480))
+    with running(max_in_flight_requests=256) as gateway:
+        request = post(f"{gateway.url}/v1/emotions", jpeg)
+        callers(FEW, repeat(request, 10 * FEW))
+        rounds = [_round(gateway, request) for _ in range(SERVED_ROUNDS)]
+    few, many = [each.few for each in rounds], [each.many for each in rounds]
+    rates = [load.per_s for load in few]
+    asking = statistics.median(load.asking_cpu_s / load.seconds for load in few)
+    yield spread(
+        f"closed loop, {FEW} callers",
+        "images/s",
+        rates,
+        f"{_errors(few)}; asking took {asking:.1%} of a core",
+    )
+    yield spread(f"closed loop, {MANY} callers", "images/s", [load.per_s for load in many], _errors(many))
+    yield ratios(f"{MANY} callers over {FEW}", [load.per_s for load in many], rates)
+    yield spread(
+        "gateway's CPU time per image",
+        "ms",
+        [each.cpu_ms for each in rounds],
+        f"all threads, {FEW} callers",
+    )
+    yield spread(
+        "machinery's share of the gateway's CPU time",
+        "%",
+        [100 * each.loop_share for each in rounds],
+        f"threads of event loops over all threads, {FEW} callers",
+    )
+    for share in SHARES:
+        yield from _arriving(share, [each.arriving[share] for each in rounds])
+
+
+def _round(gateway: Process, request: Request) -> Round:
+    pid = gateway.process.pid
+    before, images = cpu_time(pid), gateway.metric(IMAGES)
+    few = callers(FEW, repeat(request), SECONDS)
+    after, images = cpu_time(pid), gateway.metric(IMAGES) - images
+    return Round(
+        few,
+        callers(MANY, repeat(request), SECONDS),
+        {share: arrivals(repeat(request), share * few.per_s, OPEN_SECONDS) for share in SHARES},
+        (after.loop_s - before.loop_s) / (after.all_s - before.all_s),
+        1e3 * (after.all_s - before.all_s) / images,
+    )
+
+
+def _arriving(share: float, loads: list[Outcome]) -> Iterator[Figure]:
+    medians = [load.latency_ms(0.5) for load in loads]
+    tails = [load.latency_ms(0.99) for load in loads]
+    answers = statistics.median(len(load.answers) for load in loads)
+    yield spread(
+        open_name(share, "p50"), "ms", medians, f"{answers / OPEN_SECONDS:.1f} images/s; {_errors(loads)}"
+    )
+    yield spread(open_name(share, "p99"), "ms", tails, f"of {answers:.0f} a round")
+    yield ratios(open_name(share, "p99 over p50"), tails, medians)
+
+
+def scaling() -> Iterator[Figure | Unmeasured]:
+    """The load comes from the cores that the gateway leaves, if there are any."""
+    cores = sorted(os.sched_getaffinity(0))
+    jpeg = encoded(photo(640, 480))
+    name = "images/s of 2 cores over 1"
+    if len(cores) < 2:
+        yield Unmeasured(name, "there is only one core")
+        return
+    with ExitStack() as stack:
+        served = {}
+        for count in (1, 2):
+            with started_on(set(cores[:count])):
+                gateway = stack.enter_context(running(worker_threads=count, max_in_flight_requests=256))
+            served[count] = post(f"{gateway.url}/v1/emotions", jpeg)
+            callers(FEW, repeat(served[count], 5 * FEW))
+        loads: dict[int, list[Outcome]] = {count: [] for count in served}
+        for _ in range(SERVED_ROUNDS):
+            for count, request in served.items():
+                with started_on(set(cores[count:]) or set(cores)):
+                    loads[count].append(callers(FEW, repeat(request), SECONDS))
+    rates = {count: [load.per_s for load in of_count] for count, of_count in loads.items()}
+    for count in served:
+        asking = "asked from another core" if len(cores) > count else "asking shares the cores"
+        yield spread(f"gateway on {count} core{'s' * (count > 1)}", "images/s", rates[count], asking)
+    yield ratios(name, rates[2], rates[1], f"{FEW} callers")
+
+
+def _errors(loads: list[Outcome]) -> str:
+    """The errors of all rounds by kind, such as "3 x 429"."""
+    kinds = sum((load.errors for load in loads), start=type(loads[0].errors)())
+    return ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common()) or "no errors"
