@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from service.app import create_app
 from service.http.health import Readiness
 from service.logs import configure_logs, log
+from service.memory import bound_heap
 from service.settings import Settings, SettingsError
 
 
@@ -84,5 +85,6 @@ def serve(settings: Settings) -> None:
     Raises `SettingsError` or `ModelFileError` when the address or a model cannot be used.
     """
     configure_logs(settings)
+    bound_heap()
     with bind(settings) as listener:
         make_server(create_app(settings), settings).run(sockets=[listener])

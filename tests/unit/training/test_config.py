@@ -34,7 +34,7 @@ def test_something_is_shipped() -> None:
         "expressnet",
         "expressnet_moe",
         "expressnet_moe_s",
-        "expressnet_moe_s_student",
+        "expressnet_moe_s_teacher",
     ]
 
 

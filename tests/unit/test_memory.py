@@ -1,0 +1,42 @@
+"""What the process keeps of what it frees; asked of a process of its own, since nobody can undo it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource
+from pathlib import Path
+import numpy as np
+from service.memory import bound_heap
+
+bound_heap()
+
+def resident_mb():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+def faults_of(megabytes, times=50):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(times):
+        np.ones(megabytes << 17)  # of 8 bytes
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / times
+
+faults_of(2)
+held = resident_mb()
+large = np.ones(64 << 17)
+grown = resident_mb()
+del large
+print(faults_of(2), grown - held, resident_mb() - held)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator is Linux's")
+def test_small_blocks_are_kept_and_large_ones_returned() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    faults, grown, kept = map(float, done.stdout.split())
+    assert faults < 50  # of 512 pages
+    assert grown > 60
+    assert kept < 8
