@@ -121,12 +121,15 @@ def decode(data: bytes, *, pixel_limit: int, shrinkage: Callable[[int, int], int
     try:
         image = _open(data, kind, pixel_limit)
         width, height = image.size
-        turn = _TURNS.get(_orientation(image), _UPRIGHT)
         scale = 1
         if kind == "JPEG" and shrinkage:
-            scale = _draft_scale(width, height, shrinkage(width, height), turn)
+            scale = _draft_scale(width, height, shrinkage(width, height), _turn(image))
             image.draft(None, (width // scale, height // scale))
         image.load()
+        # Asked for again: Pillow turns a TIFF itself as it loads.
+        turn = _turn(image)
+        if scale == 1:
+            width, height = image.size
         if turn.to_columns:
             width, height = height, width
         return Photo(_upright_rgb(image, turn), width, height, scale)
@@ -224,11 +227,11 @@ def _jpeg_scans(data: bytes) -> int:
     return scans
 
 
-def _orientation(image: Image.Image) -> int:
+def _turn(image: Image.Image) -> _Turn:
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return _TURNS.get(int(image.getexif().get(ExifTags.Base.Orientation, 1)), _UPRIGHT)
     except Exception:
-        return 1  # broken EXIF must not cost an otherwise fine image
+        return _UPRIGHT  # broken EXIF must not cost an otherwise fine image
 
 
 def _upright_rgb(image: Image.Image, turn: _Turn) -> NDArray[np.uint8]:

@@ -93,14 +93,16 @@ def test_two_hundred_at_once_against_a_queue_of_64(astronaut_jpeg: bytes) -> Non
 
 
 def test_sigterm_with_fifty_in_flight_answers_them_all(astronaut: NDArray[np.uint8]) -> None:
-    montage = encoded(np.tile(astronaut, (2, 2, 1)))
-    with running(max_in_flight_requests=64, timeout_s=60, grace_s=60) as gateway:
+    # Work enough that none of it is done before all of it has arrived.
+    montage = encoded(np.tile(astronaut, (5, 5, 1)))
+    with running(max_in_flight_requests=64, timeout_s=90, grace_s=90) as gateway:
+        limits = httpx.Limits(max_connections=50)
+        client = httpx.Client(base_url=gateway.url, timeout=120, limits=limits)
 
         def ask(_: int) -> httpx.Response:
-            with httpx.Client(base_url=gateway.url, timeout=90) as client:
-                return client.post("/v1/emotions", content=montage, headers={"Content-Type": "image/jpeg"})
+            return client.post("/v1/emotions", content=montage, headers={"Content-Type": "image/jpeg"})
 
-        with ThreadPoolExecutor(50) as pool:
+        with client, ThreadPoolExecutor(50) as pool:
             answers = pool.map(ask, range(50))
             eventually(lambda: gateway.metric("expressnet_requests_in_flight") == 50)
             exit_code = gateway.stop()

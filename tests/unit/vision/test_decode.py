@@ -217,9 +217,10 @@ def test_orientation_is_applied(kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     file = encode(as_stored(PHOTO, orientation), kind, exif=exif.tobytes(), quality=95)
-    pixels = decode(file, pixel_limit=LIMIT)
-    assert pixels.flags.c_contiguous
-    assert difference(pixels, RGB) < 5
+    photo = decode_photo(file, pixel_limit=LIMIT)
+    assert photo.pixels.flags.c_contiguous
+    assert (photo.width, photo.height, photo.scale) == (*PHOTO.size, 1)
+    assert difference(photo.pixels, RGB) < 5
 
 
 def test_heic_is_turned_by_its_container_and_not_again_by_its_exif() -> None:
