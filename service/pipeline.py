@@ -25,7 +25,7 @@ from service.shaping import shape_faces
 from service.vision.align import align_faces, whole_image
 from service.vision.decode import decode
 from service.vision.detect import search, select, sharp_enough, shrinkage
-from service.vision.quality import measure
+from service.vision.quality import SIDE_PX, measure
 
 T = TypeVar("T")
 
@@ -129,7 +129,9 @@ class Pipeline:
         with timings.stage("detect"):
             async with deadline.within("detect"):
                 found = await self._detect(photo, query, deadline)
-        if not sharp_enough(found, photo.scale):
+        # The crop is about as wide as the box is high; fewer pixels than it has would blur it.
+        needed_px = SIDE_PX if query.includes(Include.quality) else self._manifest.input.size
+        if not sharp_enough(found, photo.scale, needed_px):
             photo = await self._decode(data, deadline, timings)
         return await self._align(photo, found, query, deadline, timings)
 

@@ -16,9 +16,6 @@ SMALLEST_FACE_SHARE = 0.017
 # The smallest faces are shrunk to no less than this before the detector resamples them to its own 16 px, so
 # that the two resamplings do not add up to a visible blur.
 SHRUNK_FACE_PX = 24
-# A face of less is cut from pixels that are finer, if the image has them. The classifier takes 48 px, and its
-# crop is about as wide as the box is high.
-SHARP_FACE_PX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +51,10 @@ def search(photo: Photo, min_face_px: float) -> SearchPlan:
     return SearchPlan(shrunk, smallest_face_px(photo.width, photo.height, min_face_px) / scale, scale)
 
 
-def sharp_enough(found: Detections, scale: int) -> bool:
-    """Whether pixels that are `scale` px wide show all faces as finely as a classifier can see."""
+def sharp_enough(found: Detections, scale: int, least_px: int) -> bool:
+    """Whether every face's box is `least_px` high or wide in pixels that are `scale` px of the image."""
     sides = (found.boxes[:, 2:] - found.boxes[:, :2]).max(axis=1, initial=0)
-    return scale == 1 or bool((sides >= SHARP_FACE_PX * scale).all())
+    return scale == 1 or bool((sides >= least_px * scale).all())
 
 
 def select(found: Detections, width: int, height: int, max_faces: int) -> Detections:

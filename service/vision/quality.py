@@ -11,7 +11,7 @@ from PIL import Image
 from service.arrays import FaceQuality
 
 # One scale for all faces, so that those of different sizes compare.
-_SIDE_PX = 64
+SIDE_PX = 64
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
@@ -55,9 +55,9 @@ def _luma(
     x0, x1 = max(math.floor(left), 0), min(math.ceil(right), width)
     y0, y1 = max(math.floor(top), 0), min(math.ceil(bottom), height)
     if x0 >= x1 or y0 >= y1:
-        return np.zeros((_SIDE_PX, _SIDE_PX))
+        return np.zeros((SIDE_PX, SIDE_PX))
     region = Image.fromarray(np.ascontiguousarray(image[y0:y1, x0:x1]))
-    pixels = np.asarray(region.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BILINEAR, reducing_gap=2.0))
+    pixels = np.asarray(region.resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR, reducing_gap=2.0))
     luma: NDArray[np.float64] = pixels @ _LUMA
     return luma
 

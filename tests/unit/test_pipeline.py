@@ -100,13 +100,12 @@ async def test_small_faces_are_cut_from_all_pixels(jpeg: bytes, scales: list[int
     assert classifier.faces[0].std() > 40
 
 
-async def test_large_faces_are_cut_from_fewer_pixels(
-    jpeg: bytes, scales: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("service.vision.detect.SHARP_FACE_PX", 25)
-    _, classifier = await run(jpeg, EmotionQuery(min_face_px=96))
-    assert scales == [4]
-    assert classifier.faces[0].std() < 10
+async def test_large_faces_are_cut_from_fewer_pixels(jpeg: bytes, scales: list[int]) -> None:
+    """Half of the pixels show 50 of the face's 100: enough for the classifier, not for `quality`."""
+    await run(jpeg, EmotionQuery(min_face_px=48))
+    assert scales == [2]
+    await run(jpeg, EmotionQuery(min_face_px=48, include="quality"))
+    assert scales == [2, 2, 1]
 
 
 async def test_ordinary_images_are_decoded_once(jpeg: bytes, scales: list[int]) -> None:

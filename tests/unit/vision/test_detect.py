@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.arrays import Detections, Image, Photo
-from service.vision.detect import SHARP_FACE_PX, SHRUNK_FACE_PX, search, select, sharp_enough
+from service.vision.detect import SHRUNK_FACE_PX, search, select, sharp_enough
 
 
 def blank(height: int, width: int) -> np.ndarray:
@@ -60,11 +60,11 @@ def test_what_decoding_has_shrunk_is_shrunk_no_further_than_needed(decoded: int,
 
 
 def test_faces_need_pixels_enough() -> None:
-    least = SHARP_FACE_PX
-    faces = detections((0, 0, 10, 4 * least), (0, 0, 2 * least, 1))
-    assert [sharp_enough(faces, scale) for scale in (1, 2, 4)] == [True, True, False]
-    assert sharp_enough(detections((0, 0, 5, 5)), 1)
-    assert sharp_enough(detections(), 8)
+    faces = detections((0, 0, 10, 200), (0, 0, 100, 1))
+    assert [sharp_enough(faces, scale, 50) for scale in (1, 2, 4)] == [True, True, False]
+    assert not sharp_enough(faces, 2, 51)
+    assert sharp_enough(detections((0, 0, 5, 5)), 1, 50)
+    assert sharp_enough(detections(), 8, 50)
 
 
 @settings(max_examples=60, deadline=None)
