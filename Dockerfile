@@ -1,3 +1,4 @@
+# A tag moves. Where builds must be the same byte by byte, give the digest of the day: BASE_IMAGE=python@sha256:...
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 # Images: `embedded`, the default, runs the models itself; `--target gateway` has neither torch nor models and asks
@@ -15,27 +16,30 @@ WORKDIR /src
 # that the embedded engine does not use; PyTorch's index of CPU wheels has one without.
 ARG PIP_EXTRA_INDEX_URL
 
-# Installed for empty packages: the code changes daily, what it depends on seldom.
-COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
-RUN mkdir service training
+# Without the code: it changes daily, what it depends on seldom.
+COPY constraints.txt ./
+COPY locks locks
 
 
 FROM packages AS gateway-packages
-RUN pip install -c constraints.txt '.[triton]' \
-    && pip uninstall --yes expressnet-service setuptools pip
+RUN pip install --require-hashes -r locks/gateway.txt \
+    && pip uninstall --yes setuptools pip
 
 
-# With the client of Triton, so that each model can run here or there. torch names setuptools among what it needs,
-# but only to build extensions.
+# With the client of Triton, so that each model can run here or there. torch is held to its version only: its file is
+# another one on each index. It names setuptools among what it needs, but only to build extensions.
 FROM packages AS embedded-packages
-RUN pip install -c constraints.txt '.[embedded,triton]' \
-    && pip uninstall --yes expressnet-service setuptools pip
+RUN pip install --require-hashes -r locks/embedded.txt \
+    && pip install -c constraints.txt torch \
+    && pip uninstall --yes setuptools pip
 
 
 FROM packages AS code
+RUN pip install --require-hashes -r locks/build.txt
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY service service
 COPY training training
-RUN pip install -c constraints.txt --no-deps --target /opt/expressnet .
+RUN pip install --no-deps --no-build-isolation --target /opt/expressnet .
 
 
 # A checkout under a strict umask must not become an image that its user cannot read.
@@ -56,6 +60,7 @@ LABEL org.opencontainers.image.title="ExpressNet Service" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.licenses="Apache-2.0"
 
+# On an address that others reach it starts with EXPRESSNET_KEYS_FILE, or EXPRESSNET_ALLOW_ANONYMOUS=true, and not else.
 ENV PATH=/opt/expressnet/bin:/opt/venv/bin:$PATH \
     PYTHONPATH=/opt/expressnet \
     PYTHONUNBUFFERED=1 \
@@ -69,7 +74,7 @@ STOPSIGNAL SIGTERM
 
 # http.client, because urllib would ask a proxy that the environment names.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('EXPRESSNET_PORT', '8000')), timeout=4); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
+    CMD ["python", "-c", "import http.client as h, os, ssl, sys; at = ('127.0.0.1', int(os.environ.get('EXPRESSNET_PORT', '8000'))); c = h.HTTPSConnection(*at, timeout=4, context=ssl._create_unverified_context()) if os.environ.get('EXPRESSNET_TLS_CERTIFICATE') else h.HTTPConnection(*at, timeout=4); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
 
 CMD ["expressnet", "serve"]
 

@@ -2,9 +2,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 PEERS ?= .venv-peers
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+INSTALL := $(PIP) -c constraints.txt
+LOCK := $(BIN)/uv pip compile --quiet --no-annotate --generate-hashes --python-version 3.11 -c constraints.txt \
+	--custom-compile-command "make lock"
 
-.PHONY: install run check test bench clean
+.PHONY: install run check test docs openapi hostile bench overload soak lock sbom clean
 
 # Everything that a developer needs. `make run` installs less.
 install: $(VENV)/.dev
@@ -17,13 +20,46 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.supply.audit
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
 
+# The documentation as a site, in site/.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+# docs/openapi.json, after the API changed.
+openapi: $(VENV)/.dev
+	$(BIN)/python -m tests.docs.openapi
+
+# Thousands of damaged images to a real gateway; makes the table of docs/reliability.md.
+hostile: $(VENV)/.dev
+	$(BIN)/python -m tests.hostile $(HOSTILE)
+
 # `make bench BENCH="service peers --plot bench.png"` for less or more of it: docs/performance.md.
 bench: $(VENV)/.dev $(PEERS)/.installed
 	PEERS=$(PEERS) $(BIN)/python -m tests.bench $(BENCH)
+
+# Three times as many photos as can be answered: docs/reliability.md.
+overload: $(VENV)/.dev
+	$(BIN)/python -m tests.bench overload $(OVERLOAD)
+
+# `make soak SOAK="--minutes 30 --json soak.json"`: docs/reliability.md.
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.soak $(SOAK)
+
+# After constraints.txt or pyproject.toml changed. torch stands in no lock: its file, and on Linux the CUDA packages
+# that it brings, differ between PyPI and PyTorch's own indexes. For macOS it brings nothing but what all others need.
+lock: $(VENV)/.dev
+	echo 'setuptools>=77' | $(LOCK) - -o locks/build.txt
+	$(LOCK) --extra triton --python-platform linux pyproject.toml -o locks/gateway.txt
+	MACOSX_DEPLOYMENT_TARGET=14.0 $(LOCK) --extra embedded --extra triton --python-platform macos \
+		--no-emit-package torch pyproject.toml -o locks/embedded.txt
+
+# What `make run` and the image `embedded` install, and the models, as CycloneDX.
+sbom: $(VENV)/.dev
+	$(BIN)/python -m tests.supply.sbom sbom.json
 
 clean:
 	rm -rf $(VENV) $(PEERS)
@@ -31,15 +67,17 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
-	$(INSTALL) -e '.[embedded]'
+$(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt locks/embedded.txt
+	$(PIP) --require-hashes -r locks/embedded.txt
+	$(INSTALL) torch
+	$(PIP) --no-deps --no-build-isolation -e .
 	touch $@
 
 # These come alone. yuface's wheel carries YuNet's weights, and is made for few platforms. facenet-pytorch pins an
 # old torch; its wheel carries MTCNN's weights. nvidia-pytriton pins an old numpy; its wheel carries the
 # tritonserver of the tests, for Linux on x86-64.
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
-	$(INSTALL) -e '.[embedded,triton,training,dev]'
+	$(INSTALL) -e '.[embedded,triton,training,docs,dev]'
 	$(INSTALL) --no-deps yuface facenet-pytorch nvidia-pytriton
 	touch $@ $(VENV)/.run
 

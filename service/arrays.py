@@ -54,17 +54,18 @@ class Classification:
 
 @dataclass(frozen=True, slots=True)
 class FaceQuality:
-    """Quality of one face, measured with its box brought to 64 x 64 px.
+    """Quality of one face; light and sharpness as the classifier sees it, levelled and in its size.
 
-    size_px: the shorter side of the box.
-    sharpness: variance of the Laplacian of luma 0..255; a blurred face is below about 50, a sharp one in the
-        hundreds.
+    size_px: the shorter side of the box in px of the photo.
+    sharpness: variance of the Laplacian of luma over the variance of luma; light and contrast cancel out.
     brightness, contrast: mean and standard deviation of luma 0..1.
     roll_degrees: slope of the line between the eyes; positive is clockwise as seen in the image.
     yaw: an estimate from the nose alone: its offset from the middle of the eyes along the line between them,
         in halves of their distance, clipped to -1..1. 0 looks ahead, positive turns to the image's right.
+    pitch: the same along the line from the eyes to the mouth, from where the nose of most faces lies.
+        Positive looks down.
 
-    roll_degrees and yaw are None where no landmarks tell: none were detected, or the eyes coincide.
+    roll_degrees, yaw and pitch are None where no landmarks tell: none were detected, or they coincide.
     """
 
     size_px: float
@@ -73,3 +74,16 @@ class FaceQuality:
     contrast: float
     roll_degrees: float | None
     yaw: float | None
+    pitch: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A heatmap: `png` with transparency as base64, to be drawn over `box`, float32 [4] xyxy px of the image.
+
+    largest_fall: the most that covering a patch took from the answer's probability.
+    """
+
+    png: str
+    box: NDArray[np.float32]
+    largest_fall: float

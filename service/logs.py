@@ -6,13 +6,46 @@ Never an image byte, never a probability of a person.
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from collections.abc import Callable
+from typing import TextIO
 
 import structlog
 
+from service.lines import Lines
 from service.settings import Settings
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("service")
+
+
+class Writer(logging.Handler):
+    """Writes from a thread of its own; lines that find it far behind, or a full disk, are dropped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._lines = Lines(_writing(stream), "log")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.put(self.format(record))
+
+    def flush(self) -> None:
+        self._lines.flush()
+
+
+def _writing(stream: TextIO) -> Callable[[str], object]:
+    """Around the stream's own buffer: a thread that stands still in it would hold its lock at the end."""
+    try:
+        descriptor = stream.fileno()
+    except OSError:
+        return stream.write  # not a file, as in a test
+
+    def write(line: str) -> None:
+        data = line.encode(errors="backslashreplace")
+        while data:
+            data = data[os.write(descriptor, data) :]
+
+    return write
 
 
 def configure_logs(settings: Settings) -> None:
@@ -34,12 +67,17 @@ def configure_logs(settings: Settings) -> None:
         ]
     )
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        # First, so that what is not logged costs next to nothing.
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = Writer(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.errors import ModelFileError
 
@@ -47,13 +47,66 @@ class Calibration(_Part):
     data: str
 
 
+QualityCode = Literal[
+    "too_small",
+    "blurred",
+    "too_dark",
+    "too_bright",
+    "low_contrast",
+    "turned_away",
+    "tilted",
+]
+QualityMeasure = Literal["size_px", "sharpness", "brightness", "contrast", "yaw", "pitch", "roll_degrees"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Band(_Part):
+    """Faces whose measured value lies from `low` on and below `high`, and what the model gave for them."""
+
+    low: float
+    high: float
+    samples: Annotated[int, Field(ge=0)]
+    accuracy: Share
+    confidence: Share
+    certain: Share
+    certain_accuracy: Share
+
+
+class QualityLimit(_Part):
+    """What a face must at least or may at most measure to be `certain`; neither where no value is justified.
+
+    Of yaw, pitch and roll the amount counts, whatever the direction.
+    """
+
+    code: QualityCode
+    measure: QualityMeasure
+    least: float | None = None
+    most: float | None = None
+    bands: tuple[Band, ...]
+
+    @model_validator(mode="after")
+    def _one_side(self) -> QualityLimit:
+        if self.least is not None and self.most is not None:
+            raise ValueError("a limit is `least` or `most`, not both")
+        return self
+
+
+class QualityLimits(_Part):
+    """From where on a face is too poor for a `certain` answer, chosen by `rule` on `data`."""
+
+    limits: tuple[QualityLimit, ...]
+    rule: str
+    data: str
+
+
 class Verdict(_Part):
-    """Below `threshold` an answer is `uncertain`; at it, what was measured."""
+    """Below `threshold` or beyond a limit of `quality` an answer is `uncertain`; at it, what was measured."""
 
     threshold: Annotated[float, Field(ge=0, le=1)]
     coverage: float
     accuracy: float
     data: str
+    quality: QualityLimits | None = None
 
 
 class Metric(_Part):
@@ -62,6 +115,18 @@ class Metric(_Part):
     value: float
     samples: Annotated[int, Field(ge=0)]
     interval: tuple[float, float] | None = None
+
+
+class Subgroups(_Part):
+    """How unequal the model was on one test split, and of whom nothing is known.
+
+    accuracy: of faces that have something in common; recall: by emotion, the share found of those with it.
+    """
+
+    data: str
+    accuracy: dict[str, Metric]
+    recall: dict[str, Metric]
+    not_measured: tuple[str, ...]
 
 
 class Training(_Part):
@@ -86,6 +151,7 @@ class Manifest(_Part):
     calibration: Calibration | None = None
     verdict: Verdict | None = None
     metrics: dict[str, dict[str, Metric]] = {}
+    subgroups: Subgroups | None = None
     training: Training
     intended_use: str
     limits: tuple[str, ...]
@@ -145,7 +211,7 @@ def _read(path: Path, name: str) -> Manifest:
         manifest = kind.model_validate(raw)
     except FileNotFoundError as error:
         raise ModelFileError(f"{path} is missing; the model repository is incomplete") from error
-    except (OSError, ValueError, AttributeError, ValidationError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError, ValidationError) as error:
         raise ModelFileError(f"{path} is not a valid manifest: {error}") from error
     if manifest.name != name:
         raise ModelFileError(f"{path} is the manifest of another model, {manifest.name}")
@@ -177,6 +243,19 @@ def other_versions(repository: Path, name: str) -> list[str]:
     return sorted((path.parent.name for path in beside), key=int)
 
 
+def read_verified(path: Path, sha256: str) -> bytes:
+    """A file's bytes, the very ones whose digest was looked at: what lies at its path may change meanwhile.
+
+    Raises `ModelFileError` when it cannot be read or its SHA-256 differs.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror}") from error
+    _compare(path, hashlib.sha256(data).hexdigest(), sha256)
+    return data
+
+
 def verified_model_path(repository: Path, manifest: Manifest) -> Path:
     """The model file of a manifest, refused with both digests if it is not the file the manifest speaks of.
 
@@ -187,6 +266,10 @@ def verified_model_path(repository: Path, manifest: Manifest) -> Path:
         found = digest(path)
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror}") from error
-    if found != manifest.sha256:
-        raise ModelFileError(f"{path} has sha256 {found}, but its manifest says {manifest.sha256}")
+    _compare(path, found, manifest.sha256)
     return path
+
+
+def _compare(path: Path, found: str, expected: str) -> None:
+    if found != expected:
+        raise ModelFileError(f"{path} has sha256 {found}, but its manifest says {expected}")

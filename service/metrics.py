@@ -13,16 +13,32 @@ from service.errors import (
     DeadlineExceeded,
     Draining,
     EngineUnavailable,
+    Forbidden,
     ImageTooLarge,
     Overloaded,
+    RateLimited,
     ServiceError,
+    Unauthorized,
 )
 from service.inference.breaker import STATES, State
 from service.manifest import Manifest
-from service.schemas import VERDICTS, Face
+from service.schemas import VERDICTS, Face, Group
 
 # What protects the service or its caller's deadline; other errors are the caller's own.
-REJECTIONS = (Overloaded, EngineUnavailable, Draining, DeadlineExceeded, BodyTooLarge, ImageTooLarge)
+REJECTIONS = (
+    Overloaded,
+    EngineUnavailable,
+    Draining,
+    DeadlineExceeded,
+    BodyTooLarge,
+    ImageTooLarge,
+    Unauthorized,
+    Forbidden,
+    RateLimited,
+)
+# Of connections: not HTTP, a head too large, a client that sends too late, an answer not taken, crowded out.
+CUTS = ("malformed", "large_head", "late", "unread", "crowded")
+FRAME_OUTCOMES = ("answered", "failed", "dropped")
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -79,6 +95,29 @@ class Metrics:
         )
         for error in REJECTIONS:
             self.rejected.labels(error.code)
+        self.abandoned_images = Counter(
+            "expressnet_abandoned_images_total",
+            "Images given up because they kept a worker thread beyond its budget.",
+            registry=registry,
+        )
+        self.connections = Gauge("expressnet_connections", "Open connections of clients.", registry=registry)
+        self.cut_connections = Counter(
+            "expressnet_cut_connections_total",
+            "Connections that the service closed because of what their client did.",
+            ("reason",),
+            registry=registry,
+        )
+        for reason in CUTS:
+            self.cut_connections.labels(reason)
+        self.streams = Gauge("expressnet_streams", "Open streams.", registry=registry)
+        self.stream_frames = Counter(
+            "expressnet_stream_frames_total",
+            "Frames of streams: answered, answered by a problem, or replaced by a newer one.",
+            ("outcome",),
+            registry=registry,
+        )
+        for outcome in FRAME_OUTCOMES:
+            self.stream_frames.labels(outcome)
         self.faces_per_image = Histogram(
             "expressnet_faces_per_image",
             "Faces answered per image.",
@@ -110,6 +149,23 @@ class Metrics:
             "expressnet_circuit_state",
             "1 for the state that an engine's circuit breaker is in; no series for engines without one.",
             ("engine", "state"),
+            registry=registry,
+        )
+        self.keys_file_valid = Gauge(
+            "expressnet_keys_file_valid",
+            "0 while the keys file is broken or gone, and the last good keys stay.",
+            registry=registry,
+        )
+        self.keys_file_valid.set(1)
+        self.rate_store_up = Gauge(
+            "expressnet_rate_store_up",
+            "0 while Redis is away, and each gateway counts for itself.",
+            registry=registry,
+        )
+        self.rate_store_up.set(1)
+        self.audit_lines_lost = Counter(
+            "expressnet_audit_lines_lost_total",
+            "Lines that did not reach the audit file.",
             registry=registry,
         )
         self.model_info = Gauge(
@@ -148,6 +204,13 @@ class Metrics:
     def faces(self, faces: Sequence[Face]) -> None:
         self.faces_per_image.observe(len(faces))
         for face in faces:
-            self.face_size.observe(min(face.box.width, face.box.height))
-            self.predictions.labels(face.emotion, face.verdict).inc()
-            self.confidence.observe(face.confidence)
+            self.face(face)
+
+    def face(self, face: Face) -> None:
+        self.face_size.observe(min(face.box.width, face.box.height))
+        self.predictions.labels(face.emotion, face.verdict).inc()
+        self.confidence.observe(face.confidence)
+
+    def group(self, group: Group) -> None:
+        """Nothing of a face that the answer keeps to itself."""
+        self.faces_per_image.observe(group.faces or 0)

@@ -7,8 +7,12 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from service.manifest import QualityCode
+
 Verdict = Literal["certain", "uncertain"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+MAX_FACES = 128
+Reason = Literal["low_confidence", QualityCode]
 
 
 class Include(StrEnum):
@@ -18,6 +22,10 @@ class Include(StrEnum):
     quality = "quality"
     experts = "experts"
     engagement = "engagement"
+    heatmap = "heatmap"
+
+
+_PARTS = "|".join(Include)
 
 
 class EmotionQuery(BaseModel):
@@ -25,7 +33,7 @@ class EmotionQuery(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_faces: Annotated[int, Field(ge=1, le=128)] = Field(
+    max_faces: Annotated[int, Field(ge=1, le=MAX_FACES)] = Field(
         32, description="Most faces answered, largest first."
     )
     min_face_px: Annotated[float, Field(ge=16, le=4096)] = Field(
@@ -33,7 +41,12 @@ class EmotionQuery(BaseModel):
     )
     min_confidence: Annotated[float, Field(ge=0, le=1)] = Field(0.9, description="Least detection score.")
     detect: bool = Field(True, description="False: the whole image is one face crop.")
-    include: str = Field("", description=f"Comma-separated list of {', '.join(Include)}.")
+    include: str = Field(
+        "",
+        description=f"Comma-separated list of {', '.join(Include)}.",
+        # Only for the document: the validator below says which name is unknown.
+        json_schema_extra={"pattern": f"^(({_PARTS})(,({_PARTS}))*)?$"},
+    )
 
     @field_validator("include")
     @classmethod
@@ -48,12 +61,29 @@ class EmotionQuery(BaseModel):
         return part in self.include.split(",")
 
 
+class GroupQuery(BaseModel):
+    """The query where only groups are answered: whoever could choose the faces could single one out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# As the body is checked: padded, without line breaks.
+_BASE64 = "^(data:[^,]*,)?([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+
+
 class ImageUpload(BaseModel):
     """The JSON form of a request."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    image: str = Field(description="The image file as base64; a data URL is accepted.")
+    image: str = Field(
+        description="The image file as base64; a data URL is accepted.",
+        json_schema_extra={"pattern": _BASE64},
+    )
+
+
+# What an answer holds must not be in the message of a failure, and so in the log.
+UNTOLD = ConfigDict(hide_input_in_errors=True)
 
 
 class Box(BaseModel):
@@ -90,16 +120,32 @@ class Experts(BaseModel):
 
 
 class Engagement(BaseModel):
-    """Emotion part of the concentration index of Sharma et al. (arXiv 1909.12913)."""
+    """Emotion part of the concentration index of Sharma et al. (arXiv 1909.12913).
 
-    index: float = Field(description="Probability of the emotion times its weight.")
+    Weights by its implementations; that of disgust was never confirmed from the paper. It says nothing about
+    attention: see docs/engagement.md before it is used for anything.
+    """
+
+    index: float = Field(description="Probability of the emotion times its weight, 0 to 0.9.")
+
+
+class Heatmap(BaseModel):
+    """Which parts of a face its answer rests on: how far its log-odds fall where they are covered."""
+
+    png: str = Field(description="Base64 of a PNG with transparency, to be drawn over `box`.")
+    box: Box = Field(description="Where it lies in the image; not clipped to it.")
+    largest_fall: float = Field(
+        description="Most that covering one patch takes from the probability of the emotion."
+    )
 
 
 class Quality(BaseModel):
-    """How well the photo shows the face."""
+    """How well the photo shows the face; light and sharpness as the classifier gets it."""
 
     size_px: float = Field(description="Shorter side of the box.")
-    sharpness: float = Field(description="Variance of the Laplacian of the face at 64 px; low is blurred.")
+    sharpness: float = Field(
+        description="Variance of the Laplacian of luma over the variance of luma; low is blurred."
+    )
     brightness: float = Field(description="Mean luma, 0 to 1.")
     contrast: float = Field(description="Standard deviation of luma, 0 to 0.5.")
     roll_degrees: float | None = Field(
@@ -107,6 +153,9 @@ class Quality(BaseModel):
     )
     yaw: float | None = Field(
         None, description="Estimate from the nose, -1 left to 1 right; absent with `detect=false`."
+    )
+    pitch: float | None = Field(
+        None, description="Estimate from the nose, -1 up to 1 down; absent with `detect=false`."
     )
 
 
@@ -118,11 +167,15 @@ class Face(BaseModel):
     emotion: str
     confidence: float = Field(description="Calibrated probability of `emotion`.")
     verdict: Verdict
+    reasons: list[Reason] | None = Field(
+        None, description="Why the verdict is `uncertain`; absent where it is `certain`."
+    )
     probabilities: dict[str, float]
     landmarks: Landmarks | None = None
     quality: Quality | None = None
     experts: Experts | None = None
     engagement: Engagement | None = Field(None, description="Absent for contempt, which has no weight.")
+    heatmap: Heatmap | None = Field(None, description="Of the largest faces only.")
 
 
 class ModelName(BaseModel):
@@ -144,8 +197,27 @@ class ImageAnswer(BaseModel):
     faces: list[Face]
 
 
+class Group(BaseModel):
+    """All faces of one image together; of fewer than `least_faces` nothing else is said."""
+
+    least_faces: int
+    faces: int | None = Field(None, description="How many; absent if fewer than `least_faces`.")
+    emotions: dict[str, float] | None = Field(
+        None, description="Mean probability of each emotion, rounded; absent if fewer than `least_faces`."
+    )
+
+
+class GroupImage(BaseModel):
+    """One image where only groups are answered."""
+
+    image: ImageSize
+    group: Group
+
+
 class EmotionsAnswer(BaseModel):
     """An `ImageAnswer`, with the request that it answers and the model that answered."""
+
+    model_config = UNTOLD
 
     request_id: str
     model: ModelName
@@ -175,6 +247,37 @@ class BatchItem(BaseModel):
 class BatchAnswer(BaseModel):
     """One item per image, in the order of the request."""
 
+    model_config = UNTOLD
+
     request_id: str
     model: ModelName
     results: list[BatchItem]
+
+
+class GroupAnswer(BaseModel):
+    """A `GroupImage`, with the request that it answers and the model that answered."""
+
+    model_config = UNTOLD
+
+    request_id: str
+    model: ModelName
+    image: ImageSize
+    group: Group
+
+
+class GroupBatchItem(BaseModel):
+    """One image of a batch: `result` or `problem`."""
+
+    index: int
+    result: GroupImage | None = None
+    problem: Problem | None = None
+
+
+class GroupBatchAnswer(BaseModel):
+    """One item per image, in the order of the request; images are never put together."""
+
+    model_config = UNTOLD
+
+    request_id: str
+    model: ModelName
+    results: list[GroupBatchItem]

@@ -2,38 +2,65 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import logging
 import math
+import os
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from service.app import create_app
+from service.deployment import announce
+from service.http.connections import Connection, ConnectionLimits, cut_late
+from service.http.frames import TIME_BYTES
 from service.http.health import Readiness
+from service.http.sockets import Socket
 from service.logs import configure_logs, log
 from service.memory import bound_heap
 from service.settings import Settings, SettingsError
 
+# After the grace, to close batcher and engines.
+CLOSING_S = 5.0
+
 
 class Server(uvicorn.Server):
-    """Turns readiness off at the first signal; unlike uvicorn's it does not die of it once all is done."""
+    """Turns readiness off at the first signal; unlike uvicorn's it does not die of it once all is done.
 
-    def __init__(self, config: uvicorn.Config, readiness: Readiness) -> None:
+    A thread that hangs inside a model cannot be stopped, and would keep the process for ever: it is ended
+    from outside once grace and closing are over.
+    """
+
+    def __init__(self, config: uvicorn.Config, readiness: Readiness, grace_s: float) -> None:
         super().__init__(config)
         self.readiness = readiness
+        self._last_moment = threading.Timer(math.ceil(grace_s) + CLOSING_S, _end)
+        self._last_moment.daemon = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listener in sockets or ():
             host, port = listener.getsockname()[:2]
-            log.info("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
+            scheme = "https" if self.config.is_ssl else "http"
+            log.info("listening", url=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 5 == 0:  # uvicorn ticks ten times a second
+            cut_late(self.server_state.connections, asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if not self.readiness.draining:
+            self._last_moment.start()
         self.readiness.drain()
         super().handle_exit(sig, frame)
 
@@ -50,16 +77,58 @@ class Server(uvicorn.Server):
                 signal.signal(sig, handler)
 
 
+def _end() -> None:
+    log.error("did not stop in time; something hangs")
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+    os._exit(1)
+
+
 def make_server(app: FastAPI, settings: Settings) -> Server:
-    """A server for an application of `create_app`; run it with `server.run(sockets=[...])`."""
+    """A server for an application of `create_app`; run it with `server.run(sockets=[...])`.
+
+    Raises `SettingsError` when the certificate or its key cannot be used.
+    """
+    check_certificate(settings)
+    limits = ConnectionLimits(settings.max_connections, settings.client_timeout_s)
     config = uvicorn.Config(
         app,
+        # uvicorn asks for a class and only calls it.
+        http=cast(
+            type[asyncio.Protocol], functools.partial(Connection, limits=limits, metrics=app.state.metrics)
+        ),
         log_config=None,
         access_log=False,
         server_header=False,
+        ws=cast(
+            type[asyncio.Protocol],
+            functools.partial(Socket, client_timeout_s=settings.client_timeout_s, metrics=app.state.metrics),
+        ),
+        ws_max_size=settings.body_limit_bytes + TIME_BYTES,
+        # JPEG does not get smaller, and what inflates can be made to fill the memory.
+        ws_per_message_deflate=False,
+        # uvicorn's own default believes this machine, and an environment variable of its own.
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_private_key,
         timeout_graceful_shutdown=math.ceil(settings.grace_s),
     )
-    return Server(config, app.state.readiness)
+    return Server(config, app.state.readiness, settings.grace_s)
+
+
+def check_certificate(settings: Settings) -> None:
+    """Raises `SettingsError` when the certificate or its key cannot be used."""
+    if settings.tls_certificate is None:
+        return
+    try:
+        # An encrypted key would have the start wait for somebody to type.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            settings.tls_certificate, settings.tls_private_key, password=""
+        )
+    except (ssl.SSLError, OSError) as error:
+        reason = getattr(error, "reason", None) or error.strerror or str(error)
+        raise SettingsError(f"the TLS certificate and its key cannot be used: {reason.lower()}.") from error
 
 
 def bind(settings: Settings) -> socket.socket:
@@ -67,24 +136,39 @@ def bind(settings: Settings) -> socket.socket:
 
     Raises `SettingsError` when the address cannot be had.
     """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    return _bound(settings.host, settings.port)
+
+
+def bind_admin(settings: Settings) -> socket.socket | None:
+    """The same for the admin port, if there is one."""
+    return None if settings.admin_port is None else _bound(settings.admin_host, settings.admin_port)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((settings.host, settings.port))
+        listener.bind((host, port))
     except OSError as error:
         listener.close()
         reason = (error.strerror or str(error)).lower()
-        raise SettingsError(f"cannot listen on {settings.host} port {settings.port}: {reason}.") from error
+        raise SettingsError(f"cannot listen on {host} port {port}: {reason}.") from error
     return listener
 
 
 def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT.
 
-    Raises `SettingsError` or `ModelFileError` when the address or a model cannot be used.
+    Raises `SettingsError`, `KeysFileError` or `ModelFileError` when something that it needs cannot be used.
     """
     configure_logs(settings)
     bound_heap()
-    with bind(settings) as listener:
-        make_server(create_app(settings), settings).run(sockets=[listener])
+    with ExitStack() as closing:
+        sockets = [
+            closing.enter_context(listener) for listener in (bind(settings), bind_admin(settings)) if listener
+        ]
+        server = make_server(create_app(settings), settings)
+        # Not before: a start that is refused says why in one sentence, and nothing else.
+        announce(settings)
+        server.run(sockets=sockets)

@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 import os
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, FilePath, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.jurisdictions import places
+from service.law import PROHIBITED, PROHIBITION, Exemption, Purpose, prohibited
+from service.rates import PATTERN
+from service.schemas import MAX_FACES
 
 PREFIX = "EXPRESSNET_"
 
+
+def _line(text: str) -> str:
+    if not text.strip() or not text.isprintable() or len(text) > 200:
+        raise ValueError("not one printable line of up to 200 characters")
+    return text
+
+
+# A mean of fewer is as good as naming them: who knows their own face knows much of the rest.
+LEAST_GROUP_FACES = 5
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
+Line = Annotated[str, AfterValidator(_line)]
 
 
 def _addresses(text: str) -> str:
@@ -31,6 +55,48 @@ def _addresses(text: str) -> str:
     return ",".join(parts)
 
 
+def _listed(value: object) -> object:
+    """The parts of a text with commas between."""
+    return (
+        tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
+    )
+
+
+def _networks(parts: tuple[str, ...]) -> tuple[str, ...]:
+    for part in parts:
+        try:
+            ip_network(part)
+        except ValueError:
+            raise ValueError(f"{part!r} is no address and no network") from None
+    return parts
+
+
+def _origins(parts: tuple[str, ...]) -> tuple[str, ...]:
+    for part in parts:
+        url = urlsplit(part)
+        known = url.scheme in ("http", "https") and bool(url.hostname)
+        if part != "*" and not (known and part == f"{url.scheme}://{url.netloc}"):
+            raise ValueError(f"{part!r} is not like https://example.com")
+    return parts
+
+
+def _file_to_be(path: Path) -> Path:
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError("not a file in a folder that there is")
+    return path
+
+
+def _redis(url: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(url.get_secret_value())
+        sound = parts.scheme in ("redis", "rediss") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ValueError("not like redis://:PASSWORD@HOST:PORT/0")
+    return url
+
+
 class SettingsError(Exception):
     """A setting has a value that cannot be used; one sentence that names it."""
 
@@ -42,6 +108,58 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    admin_host: str = Field("127.0.0.1", min_length=1, description="Address on which `ADMIN_PORT` is.")
+    admin_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        None,
+        description="Port of metrics and documentation, which are then nowhere else. It asks for no key.",
+    )
+    tls_certificate: FilePath | None = Field(
+        None, description="PEM file of this service's certificate and its chain: both ports speak HTTPS then."
+    )
+    tls_private_key: FilePath | None = Field(None, description="PEM file of that certificate's key.")
+    trusted_proxies: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_networks)
+    ] = Field((), description="Addresses and networks whose `X-Forwarded-For` and `-Proto` are believed.")
+    keys_file: FilePath | None = Field(
+        None, description="TOML file of API keys, followed while it changes; made by `expressnet keys new`."
+    )
+    allow_anonymous: bool = Field(
+        False,
+        description="Whether callers without a key are served where the address or a keys file forbids it.",
+    )
+    rate_limit: Annotated[str, Field(pattern=PATTERN)] | None = Field(
+        None,
+        description="Images that each key without a rate of its own, and each address without a key, may "
+        "send, like `600/minute`; per second, minute, hour or day.",
+    )
+    redis_url: Annotated[SecretStr, AfterValidator(_redis)] | None = Field(
+        None, description="`redis://` or `rediss://` address at which several gateways count rates together."
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_origins)] = (
+        Field((), description="Origins, or `*`, whose pages may call from a browser.")
+    )
+    purpose: Purpose | None = Field(
+        None, description=f"What the gateway is run for: {', '.join(Purpose)}. Needs `JURISDICTION`."
+    )
+    jurisdiction: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(places)] = (
+        Field(
+            (),
+            description="Where the people are who are analysed, and where the answers are used: `eu`, `eea`, "
+            "`other`, countries like `de` (ISO 3166-1). Needs `PURPOSE`.",
+        )
+    )
+    exemption: Exemption | None = Field(
+        None, description="Why emotions may be inferred at work or in education: medical, safety."
+    )
+    deployer: Line | None = Field(None, description="Who runs the gateway, for the notice on its card.")
+    contact: Line | None = Field(None, description="Where questions and objections go, for the same.")
+    aggregate_only: Annotated[int, Field(ge=LEAST_GROUP_FACES, le=MAX_FACES)] | None = Field(
+        None,
+        description="Least faces of an image whose mean is answered; then no face is answered by itself.",
+    )
+    audit_file: Annotated[Path, AfterValidator(_file_to_be)] | None = Field(
+        None, description="File to which a line about each request for images is added, without any image."
+    )
     model_repository: Path = Field(
         Path("model_repository"), description="Folder with the models, in Triton's layout."
     )
@@ -85,8 +203,18 @@ class Settings(BaseSettings):
         100_000_000, description="Largest request body of `/v1/emotions/batch`, all images together."
     )
     pixel_limit: Count = Field(50_000_000, description="Most pixels (width x height) of an image.")
+    decode_budget_s: Seconds = Field(
+        5.0,
+        description="Longest time that an image may keep a worker thread; then it is `image_too_large`, "
+        "and another thread takes over.",
+    )
     max_in_flight_requests: Count = Field(
         64, description="Requests that are worked on or wait; one more is answered `overloaded`."
+    )
+    max_wait_s: Seconds = Field(
+        0.25,
+        description="While more images arrive than can be answered, requests that would wait longer than "
+        "this are answered `overloaded`.",
     )
     queue_limit_faces: Count = Field(
         256, description="Faces that wait for the classifier; a request that would go beyond is `overloaded`."
@@ -97,10 +225,59 @@ class Settings(BaseSettings):
     max_delay_s: Annotated[float, Field(ge=0, le=1)] = Field(
         0.002, description="Longest time that a face waits for those of other images to share its batch."
     )
+    max_connections: Annotated[int, Field(ge=2)] = Field(
+        512,
+        description="Open connections; one more takes the place of the one "
+        "that has waited longest for its client.",
+    )
+    max_streams: Count = Field(16, description="Open streams; one more is answered `overloaded`.")
+    stream_idle_s: Seconds = Field(
+        30.0, description="Longest time that a stream may send nothing; then it is ended."
+    )
+    client_timeout_s: Seconds = Field(
+        10.0,
+        description="Longest time that a client may take to send the head of a request or to take an answer.",
+    )
     timeout_s: Seconds = Field(10.0, description="Deadline of a request; `X-Timeout-Ms` can only shorten it.")
     grace_s: Seconds = Field(30.0, description="Time after SIGTERM to answer what was admitted.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     log_format: Literal["json", "text"] = Field("json", description="Log lines for machines or for people.")
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine reaches the port."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @model_validator(mode="after")
+    def _closed(self) -> Settings:
+        if not self.loopback and self.keys_file is None and not self.allow_anonymous:
+            raise ValueError(
+                f"others reach host {self.host}, so set keys_file, or allow_anonymous=true to serve everyone"
+            )
+        if (self.tls_certificate is None) != (self.tls_private_key is None):
+            raise ValueError("tls_certificate and tls_private_key need each other")
+        if self.admin_port is not None and self.admin_port == self.port:
+            raise ValueError("admin_port must not be port")
+        if self.redis_url is not None and self.rate_limit is None and self.keys_file is None:
+            raise ValueError("redis_url counts nothing without rate_limit or keys_file")
+        return self
+
+    @model_validator(mode="after")
+    def _permitted(self) -> Settings:
+        if (self.purpose is None) != (not self.jurisdiction):
+            raise ValueError("purpose and jurisdiction need each other")
+        if self.purpose is None or self.purpose not in PROHIBITED:
+            if self.exemption is not None:
+                raise ValueError("exemption is for purpose workplace or education alone")
+        elif prohibited(self.purpose, self.jurisdiction, self.exemption):
+            raise ValueError(
+                f"purpose {self.purpose} is prohibited in {','.join(self.jurisdiction)} by {PROHIBITION}, "
+                "but for medical or safety reasons (exemption); see docs/responsible-use.md"
+            )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
@@ -111,25 +288,45 @@ class Settings(BaseSettings):
             raise ValueError("certificates for Triton need triton_tls")
         if (self.triton_certificate is None) != (self.triton_private_key is None):
             raise ValueError("triton_certificate and triton_private_key need each other")
+        if self.max_streams >= self.max_connections:
+            raise ValueError("max_streams must be less than max_connections")
         if self.batch_body_limit_bytes < self.body_limit_bytes:
             raise ValueError("batch_body_limit_bytes must not be less than body_limit_bytes")
         return self
 
 
-def read_settings() -> Settings:
-    """The settings of this process. Raises `SettingsError` naming the first bad or unknown variable."""
+def read_settings(**given: object) -> Settings:
+    """The settings of this process; those `given` stand above its environment.
+
+    Raises `SettingsError` naming the first bad or unknown variable.
+    """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for name in os.environ:
         # A misspelt limit that is silently ignored is worse than a start that is refused.
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             raise SettingsError(f"{name} is not a setting; docs/settings.md lists all of them.")
     try:
-        return Settings()
+        return Settings.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         if not first["loc"]:
-            raise SettingsError(f"{PREFIX}*: {first['msg'].removeprefix('Value error, ')}.") from error
+            raise SettingsError(
+                f"{PREFIX}*: {_shown(first['msg'].removeprefix('Value error, '))}."
+            ) from error
         variable = PREFIX + str(first["loc"][0]).upper()
+        if first["loc"][0] == "redis_url":
+            raise SettingsError(
+                f"{variable} cannot be used: {first['msg'].lower()}."
+            ) from None  # it has a password
         raise SettingsError(
-            f"{variable}={first['input']!s} cannot be used: {first['msg'].lower()}."
+            f"{variable}={_shown(str(first['input']))} cannot be used: {_shown(first['msg'].lower())}."
         ) from error
+    except OSError as error:
+        # Looking for a file may fail in more ways than that there is none.
+        raise SettingsError(f"{PREFIX}*: {_shown(str(error.filename))} cannot be used as a path.") from error
+
+
+def _shown(text: str) -> str:
+    """On one line, and no longer than a person reads."""
+    short = text if len(text) <= 200 else f"{text[:200]}..."
+    return short if short.isprintable() else ascii(short)

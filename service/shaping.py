@@ -8,13 +8,25 @@ from dataclasses import asdict
 import numpy as np
 from numpy.typing import NDArray
 
-from service.arrays import Classification, Detections, FaceQuality
+from service.arrays import Classification, Detections, Drawing, FaceQuality
 from service.manifest import ClassifierManifest
-from service.schemas import Box, EmotionQuery, Engagement, Experts, Face, Include, Landmarks, Point, Quality
+from service.schemas import (
+    Box,
+    EmotionQuery,
+    Engagement,
+    Experts,
+    Face,
+    Group,
+    Heatmap,
+    Include,
+    Landmarks,
+    Point,
+    Quality,
+)
+from service.verdict import reasons
 
 # Emotion weights of Sharma et al., "Student Engagement Detection Using Emotion Analysis, Eye Tracking and
-# Head Movement with Machine Learning" (arXiv 1909.12913), as its implementations have them; they confirm
-# all but that of disgust, and none has one for contempt.
+# Head Movement with Machine Learning" (arXiv 1909.12913), as implementations have them: docs/engagement.md.
 ENGAGEMENT_WEIGHTS = {
     "neutral": 0.9,
     "happiness": 0.6,
@@ -25,40 +37,61 @@ ENGAGEMENT_WEIGHTS = {
     "disgust": 0.2,
 }
 
+GROUP_STEP = 0.05
+
 
 def shape_faces(
     boxes: NDArray[np.float32],
     detections: Detections | None,
     classification: Classification,
-    quality: Sequence[FaceQuality] | None,
+    quality: Sequence[FaceQuality],
+    drawings: Sequence[Drawing],
     manifest: ClassifierManifest,
     query: EmotionQuery,
 ) -> list[Face]:
-    """boxes: float32 [N,4] xyxy px; detections: None where the caller brought a face crop; N faces out."""
+    """boxes: float32 [N,4] xyxy px; detections: None where the caller brought a face crop; N faces out.
+
+    drawings: heatmaps of the first faces, if any.
+    """
     faces = []
     for index, box in enumerate(boxes):
         row: list[float] = classification.probabilities[index].tolist()
         confidence = max(row)
         emotion = manifest.labels[row.index(confidence)]
+        doubts = reasons(confidence, quality[index], manifest.verdict)
         face = Face(
             box=_box(box),
             emotion=emotion,
             confidence=round(confidence, 6),
-            verdict="certain" if confidence >= manifest.verdict.threshold else "uncertain",
+            verdict="uncertain" if doubts else "certain",
+            reasons=doubts or None,
             probabilities={label: round(p, 6) for label, p in zip(manifest.labels, row, strict=True)},
         )
         if detections is not None:
             face.detection_confidence = round(float(detections.scores[index]), 4)
             if query.includes(Include.landmarks):
                 face.landmarks = _landmarks(detections.landmarks[index])
-        if quality is not None:
+        if query.includes(Include.quality):
             face.quality = _quality(quality[index])
         if query.includes(Include.experts):
             face.experts = _experts(classification.gates[index])
         if query.includes(Include.engagement):
             face.engagement = _engagement(emotion, confidence)
+        if index < len(drawings):
+            face.heatmap = _heatmap(drawings[index])
         faces.append(face)
     return faces
+
+
+def shape_group(probabilities: NDArray[np.float32], labels: Sequence[str], least_faces: int) -> Group:
+    """The mean over an image's N faces, or nothing of them if they are few. probabilities: float32 [N,C]."""
+    faces = len(probabilities)
+    if faces < least_faces:
+        return Group(least_faces=least_faces)
+    # Finer would be false precision, and would tell more of the one face by which two images differ.
+    steps = np.rint(probabilities.mean(axis=0, dtype=np.float64) / GROUP_STEP)
+    shares = [round(float(step) * GROUP_STEP, 6) for step in steps]
+    return Group(least_faces=least_faces, faces=faces, emotions=dict(zip(labels, shares, strict=True)))
 
 
 def _box(xyxy: NDArray[np.float32]) -> Box:
@@ -84,6 +117,10 @@ def _quality(measured: FaceQuality) -> Quality:
 def _experts(gates: NDArray[np.float32]) -> Experts:
     large_kernel, fused = ([round(weight, 6) for weight in row] for row in gates.tolist())
     return Experts(large_kernel=large_kernel, fused=fused)
+
+
+def _heatmap(drawing: Drawing) -> Heatmap:
+    return Heatmap(png=drawing.png, box=_box(drawing.box), largest_fall=round(drawing.largest_fall, 6))
 
 
 def _engagement(emotion: str, confidence: float) -> Engagement | None:

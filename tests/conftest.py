@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -18,8 +19,9 @@ import skimage.data
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.app import Engines, create_app
-from service.server import Server, bind, make_server
+from service.app import create_app
+from service.assembly import Engines
+from service.server import Server, bind, bind_admin, make_server
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -79,10 +81,10 @@ def faceless_jpeg() -> bytes:
 class Gateway:
     """A served application: its address, a client, and its metrics by difference."""
 
-    def __init__(self, url: str, server: Server | None = None) -> None:
+    def __init__(self, url: str, server: Server | None = None, verify: ssl.SSLContext | bool = True) -> None:
         self.url = url
         self._server = server
-        self.client = httpx.Client(base_url=url, timeout=30)
+        self.client = httpx.Client(base_url=url, timeout=30, verify=verify)
 
     def post(self, image: bytes, *, media_type: str = "image/jpeg", **query: object) -> httpx.Response:
         return self.client.post(
@@ -109,14 +111,19 @@ class Gateway:
 
 @contextmanager
 def serving(
-    settings: Settings, engines: Engines | None = None, *, until_ready: bool = True
+    settings: Settings,
+    engines: Engines | None = None,
+    *,
+    until_ready: bool = True,
+    verify: ssl.SSLContext | bool = True,
 ) -> Iterator[Gateway]:
     """A real uvicorn server with its own event loop, until the block ends; settings should have port 0."""
     server = make_server(create_app(settings, engines), settings)
-    listener = bind(settings)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    listeners = [listener for listener in (bind(settings), bind_admin(settings)) if listener]
+    thread = threading.Thread(target=server.run, kwargs={"sockets": listeners}, daemon=True)
     thread.start()
-    gateway = Gateway(f"http://127.0.0.1:{listener.getsockname()[1]}", server)
+    scheme = "http" if settings.tls_certificate is None else "https"
+    gateway = Gateway(f"{scheme}://127.0.0.1:{listeners[0].getsockname()[1]}", server, verify)
     try:
         eventually(lambda: server.started or not thread.is_alive())
         assert server.started, "the server did not start"
@@ -127,7 +134,8 @@ def serving(
         gateway.client.close()
         server.should_exit = True
         thread.join(30)
-        listener.close()
+        for listener in listeners:
+            listener.close()
         assert not thread.is_alive(), "the server did not stop"
 
 

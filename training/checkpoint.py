@@ -27,9 +27,14 @@ class Trained:
     epoch: int
 
 
+def checkpoint_file(path: Path) -> Path:
+    """The checkpoint that a run's folder stands for; any other path stands for itself."""
+    return path / "best.ckpt" if path.is_dir() else path
+
+
 def load_trained(path: Path) -> Trained:
     """`best.ckpt` of a run, or the run's folder. Raises `ValueError` for any other file."""
-    file = path / "best.ckpt" if path.is_dir() else path
+    file = checkpoint_file(path)
     try:
         content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         config = RunConfig.model_validate(content["config"])

@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from service.errors import ModelFileError
+
 app = typer.Typer()
 export = typer.Typer(no_args_is_help=True, help="Write models into the repository that is served.")
 app.add_typer(export, name="export")
@@ -49,7 +51,10 @@ def train_command(
         Path | None,
         typer.Option(help="State dict or checkpoint to begin with: the whole network or a backbone."),
     ] = None,
-    teacher: Annotated[Path | None, typer.Option(help="Checkpoint to distil from.")] = None,
+    teacher: Annotated[
+        list[Path] | None,
+        typer.Option(help="Checkpoint to distil from; several are averaged, one option for each."),
+    ] = None,
     devices: Annotated[int, typer.Option(min=1, help="CPU processes, or GPUs.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; torch's choice if absent.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the configuration's.")] = None,
@@ -68,7 +73,7 @@ def train_command(
             settled,
             load(settled.dataset, data, skip_bad=skip_bad),
             run,
-            start=Start(init_from, teacher),
+            start=Start(init_from, tuple(teacher or ())),
             resume=resume,
             threads=threads,
             devices=devices,
@@ -192,6 +197,54 @@ def export_classifier_command(
         typer.echo(f"{folder} written")
 
 
+@export.command("subgroups")
+def export_subgroups_command(
+    data: Data,
+    dataset: Kind = None,
+    split: Annotated[str | None, typer.Option(help="A test split by its name; the first if absent.")] = None,
+    name: Annotated[str, typer.Option(help="The model's name in the repository.")] = "expressnet_moe",
+    model_version: Annotated[int | None, typer.Option(min=1, help="The default version if absent.")] = None,
+    repository: Repository = Path("model_repository"),
+    skip_bad: SkipBad = False,
+) -> None:
+    """Measure a served classifier's subgroups anew, and write them into its manifest."""
+    with _explained():
+        from training.export_subgroups import export_subgroups
+
+        path = export_subgroups(
+            data,
+            repository,
+            name,
+            version=None if model_version is None else str(model_version),
+            kind=dataset,
+            split=split,
+            skip_bad=skip_bad,
+        )
+        typer.echo(f"{path} written")
+
+
+@export.command("quality")
+def export_quality_command(
+    data: Data,
+    dataset: Kind = None,
+    name: Annotated[str, typer.Option(help="The model's name in the repository.")] = "expressnet_moe",
+    model_version: Annotated[
+        str | None, typer.Option(help="The model's version; the one served by default if absent.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Picture of the bands to write.")] = None,
+    repository: Repository = Path("model_repository"),
+    skip_bad: SkipBad = False,
+) -> None:
+    """Measure what poor pictures cost a served classifier, and write its verdict's limits anew."""
+    with _explained():
+        from training.export_quality import export_quality
+
+        for line in export_quality(
+            data, repository, name=name, version=model_version, kind=dataset, plot=plot, skip_bad=skip_bad
+        ):
+            typer.echo(line)
+
+
 @export.command("checkpoint")
 def export_checkpoint_command(
     run: Checkpoint,
@@ -218,7 +271,7 @@ def _explained() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("expressnet: stopped; `train --resume` goes on after the last whole epoch", err=True)
         raise SystemExit(130) from None
-    except (OSError, ValueError, FloatingPointError) as error:
+    except (OSError, ValueError, FloatingPointError, ModelFileError) as error:
         typer.echo(f"expressnet: {error}", err=True)
     else:
         return

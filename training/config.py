@@ -94,6 +94,9 @@ class LossConfig(_Part):
     distillation: Chance = 0.0
     """Share of the loss that follows a teacher's answers (Hinton et al., 2015) instead of labels."""
     distillation_temperature: Positive = 2.0
+    distillation_views: Literal["changed", "whole"] = "changed"
+    """Whether teachers answer for every image as augmentation changed it, or once, before the first epoch,
+    for the whole image and its mirror: that costs an epoch nothing."""
 
 
 class AugmentConfig(_Part):
@@ -136,6 +139,8 @@ class RunConfig(_Part):
     def _fits_together(self) -> Self:
         if self.augment.mixup + self.augment.cutmix > 1:
             raise ValueError("augment.mixup and augment.cutmix are shares of batches: together at most 1")
+        if self.loss.distillation_views == "whole" and self.augment.mixup + self.augment.cutmix > 0:
+            raise ValueError("loss.distillation_views: whole images' answers do not fit mixed ones")
         if self.optimiser.sam_radius and self.precision == "16-mixed":
             raise ValueError("optimiser.sam_radius needs a precision whose gradients are not scaled")
         if self.optimiser.warmup_epochs >= self.epochs:

@@ -28,6 +28,8 @@ from training.datasets.faces import Dataset
 from training.datasets.splits import without_copies_of
 from training.evaluation.metrics import calibration_error, figures
 from training.evaluation.predict import predict
+from training.evaluation.subgroups import for_manifest
+from training.export_quality import with_quality
 from training.framing import FaceDetector, measure_crop, realign
 from training.models.folding import folded
 from training.models.served import ServedClassifier
@@ -111,9 +113,11 @@ def export_classifier(
     detector = FaceDetector(verified_model_path(repository, read_manifest(repository, Settings().detector)))
     crop = measure_crop(rows.pictures, detector, size=network.size)
     metrics = {"validation": figures(calibrated, held_out, auxiliary, threshold)}
+    subgroups = None
     for split, test in dataset.tests.items():
         predicted = predict(network, test, temperature=temperature)
         metrics[split] = figures(predicted, test, auxiliary, threshold)
+        subgroups = subgroups or for_manifest(split, predicted.probabilities, test)
         # Copies in the training split were left out of the training rows, so this should hardly differ.
         alone = without_copies_of(test, dataset.training)
         predicted = predict(network, alone, temperature=temperature)
@@ -126,7 +130,8 @@ def export_classifier(
             metrics[f"{split}_{how}"] = figures(predicted, same, auxiliary, threshold)
 
     served = ServedClassifier(folded(network), temperature)
-    check_parity(ServedClassifier(network, temperature), script(served), network.size)
+    scripted = script(served)
+    check_parity(ServedClassifier(network, temperature), scripted, network.size)
     test_split = next(iter(dataset.tests), "validation")
     manifest = ClassifierManifest(
         name=name,
@@ -148,11 +153,13 @@ def export_classifier(
             f"measured on {test_split}",
         ),
         metrics=metrics,
+        subgroups=subgroups,
         training=_training(run, trained, dataset, len(rows), len(held_out)),
         intended_use="Names the expression that people would see in a photographed face, as statistics over "
         "many faces or as a hint to a person. It does not tell what somebody feels.",
         limits=LIMITS,
     )
+    manifest, _ = with_quality(manifest, scripted, detector, dataset, held_out)
     batches = batch_sizes(max_batch_faces)
     config_pbtxt = CONFIG.format(
         name=name,

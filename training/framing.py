@@ -31,14 +31,20 @@ class FaceDetector:
         self, image: NDArray[np.uint8], min_face_px: float, confidence: float
     ) -> NDArray[np.float32]:
         """uint8 [H,W,3] RGB -> float32 [N,5,2] in pixels, the surest face first."""
+        return self.faces(image, min_face_px, confidence)[1]
+
+    def faces(
+        self, image: NDArray[np.uint8], min_face_px: float = MIN_FACE_PX, confidence: float = CONFIDENCE
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """uint8 [H,W,3] RGB -> boxes float32 [N,4] xyxy and landmarks [N,5,2] in pixels, the surest first."""
         with torch.inference_mode():
-            _, scores, landmarks = self._module(
+            boxes, scores, landmarks = self._module(
                 torch.from_numpy(np.ascontiguousarray(image)),
                 torch.tensor([min_face_px]),
                 torch.tensor([confidence]),
             )
-        found: NDArray[np.float32] = landmarks[scores.argsort(descending=True)].numpy()
-        return found
+        order = scores.argsort(descending=True)
+        return boxes[order].numpy(), landmarks[order].numpy()
 
 
 def measure_crop(
@@ -79,17 +85,26 @@ def realign(
 
 def detect_landmarks(images: NDArray[np.uint8], detector: FaceDetector) -> NDArray[np.float32]:
     """Five landmarks in px per image, NaN without exactly one sure face: [N,S,S,3] RGB -> float32 [N,5,2]."""
-    upscale = max(1, DETECTION_PX // images.shape[1])
-    side = images.shape[1] * upscale
-    margin = round(MARGIN * side)
+    upscale = _upscale(images.shape[1])
+    margin = round(MARGIN * images.shape[1] * upscale)
     answer = np.full((len(images), 5, 2), np.nan, np.float32)
     for points, image in zip(answer, images, strict=True):
-        enlarged = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
-        scene = np.pad(enlarged, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
-        found = detector.landmarks(scene, MIN_FACE_PX, CONFIDENCE)
+        found = detector.landmarks(scene(image), MIN_FACE_PX, CONFIDENCE)
         if len(found) == 1:
             points[:] = (found[0] - margin) / upscale
     return answer
+
+
+def scene(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture [S,S,3] as the detector is shown it: enlarged, with a margin that repeats its edge."""
+    side = image.shape[0] * _upscale(image.shape[0])
+    margin = round(MARGIN * side)
+    enlarged = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+    return np.pad(enlarged, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
+
+
+def _upscale(side: int) -> int:
+    return max(1, DETECTION_PX // side)
 
 
 def _rgb(pictures: Pictures, rows: NDArray[np.int64], size: int) -> NDArray[np.uint8]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -13,34 +13,38 @@ from training.models import Outputs
 from training.models.mixture import load_balancing_loss
 
 
+class Taught(NamedTuple):
+    """Logits of a teacher's two heads: served float [N,C], auxiliary float [N,A]."""
+
+    served: Tensor
+    auxiliary: Tensor
+
+
 @dataclass(frozen=True)
 class Batch:
     """On the device. images: float [N,channels,size,size] in [0, 1].
 
     served: float [N,C] and auxiliary: float [N,A], what each head is to answer, as distributions; rows of
-    zeros where there is nothing to learn.
+    zeros where there is nothing to learn. taught: what teachers answer for the images, if there are any.
     """
 
     images: Tensor
     served: Tensor
     auxiliary: Tensor
+    taught: Taught | None = None
 
 
 class Objective(nn.Module):
     """(outputs, batch) -> loss, a scalar.
 
-    counts: [C] how much of each emotion the training rows hold; for the rebalancing losses. teacher: a
-    network with the same heads and input, in eval mode; needed if and only if `config.distillation` is not 0.
+    counts: [C] how much of each emotion the training rows hold; for the rebalancing losses.
     """
 
     counts: Tensor
 
-    def __init__(self, config: LossConfig, counts: Tensor, teacher: nn.Module | None = None) -> None:
+    def __init__(self, config: LossConfig, counts: Tensor) -> None:
         super().__init__()
-        if (teacher is not None) != (config.distillation > 0):
-            raise ValueError("a teacher and loss.distillation above 0 need each other")
         self.config = config
-        self.teacher = teacher
         self.register_buffer("counts", counts.float())
 
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
@@ -55,12 +59,11 @@ class Objective(nn.Module):
         loss = loss + config.auxiliary * soft_cross_entropy(
             outputs.auxiliary, smoothed(batch.auxiliary, config.auxiliary_label_smoothing)
         )
-        if self.teacher is not None:
-            with torch.no_grad():
-                taught: Outputs = self.teacher(batch.images)
-            followed = soft_divergence(outputs.logits, taught.logits, config.distillation_temperature)
+        if batch.taught is not None:
+            temperature = config.distillation_temperature
+            followed = soft_divergence(outputs.logits, batch.taught.served, temperature)
             followed = followed + config.auxiliary * soft_divergence(
-                outputs.auxiliary, taught.auxiliary, config.distillation_temperature
+                outputs.auxiliary, batch.taught.auxiliary, temperature
             )
             loss = (1 - config.distillation) * loss + config.distillation * followed
         if config.load_balancing:

@@ -60,13 +60,13 @@ def write_model(
     replace(path, archive)
     complete = manifest.model_copy(update={"sha256": digest(path)})
     for other in others:
-        _write_manifest(manifest_path(repository, other.name, other.version), other)
+        write_manifest(manifest_path(repository, other.name, other.version), other)
     versions = sorted([*others, complete], key=lambda version: int(version.version))
     config_pbtxt += versions_pbtxt(versions)
     if instances is not None:
         config_pbtxt += f"instance_group [ {{ count: {instances} kind: KIND_AUTO }} ]\n"
     replace(folder / "config.pbtxt", config_pbtxt.encode())
-    _write_manifest(manifest_path(repository, manifest.name), complete)
+    write_manifest(manifest_path(repository, manifest.name), complete)
     manifest_path(repository, manifest.name, manifest.version).unlink(missing_ok=True)
     return folder
 
@@ -101,7 +101,8 @@ def _input_size(manifest: Manifest) -> int | None:
     return None if manifest.input is None else manifest.input.size
 
 
-def _write_manifest(path: Path, manifest: Manifest) -> None:
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """As every manifest is written."""
     replace(path, manifest.model_dump_json(indent=2, exclude_none=True).encode() + b"\n")
 
 

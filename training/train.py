@@ -22,7 +22,7 @@ from torch import Tensor
 
 from service.manifest import EMOTIONS, digest
 from training.augment import Augmentation, Mixing
-from training.checkpoint import describe, load_trained, save_atomically
+from training.checkpoint import checkpoint_file, describe, save_atomically
 from training.config import RunConfig
 from training.datasets import summary
 from training.datasets.faces import Dataset, LabelledFaces, one_hot
@@ -30,22 +30,22 @@ from training.datasets.splits import carve_validation, without_copies_of
 from training.evaluation.metrics import accuracy
 from training.evaluation.predict import predict
 from training.initialise import initialise
-from training.losses import Batch, Objective
+from training.losses import Batch, Objective, Taught
 from training.models import Network, build
-from training.models.folding import folded
 from training.optimise import at_sharpest, learning_rate, make_optimiser, update_average
 from training.progress import Progress
+from training.teachers import Teachers
 
 
 @dataclass(frozen=True)
 class Start:
     """What a run begins with beside its configuration; each may be absent.
 
-    weights: a state dict or checkpoint that initialises the network. teacher: a checkpoint to distil from.
+    weights: a state dict or checkpoint that initialises the network. teachers: checkpoints to distil from.
     """
 
     weights: Path | None = None
-    teacher: Path | None = None
+    teachers: tuple[Path, ...] = ()
 
 
 def train(
@@ -90,9 +90,11 @@ def train(
     if config.emotions is not None:
         dataset = widened(dataset, config.emotions)
     network = build(config.network, served=len(dataset.served), auxiliary=len(dataset.auxiliary))
-    teacher = None if start.teacher is None else load_teacher(start.teacher, network, dataset)
+    if bool(start.teachers) != (config.loss.distillation > 0):
+        raise ValueError("a teacher and loss.distillation above 0 need each other")
+    teachers = Teachers.load(start.teachers, network, dataset) if start.teachers else None
     targets = Targets.of(rows, dataset)
-    objective = Objective(config.loss, targets.served.sum(dim=0), teacher)
+    objective = Objective(config.loss, targets.served.sum(dim=0))
     progress = Progress(run, enabled=fabric.is_global_zero)
     progress.say(summary(dataset))
     if start.weights is not None:
@@ -103,6 +105,11 @@ def train(
     model, optimiser = fabric.setup(network, make_optimiser(network, config.optimiser))
     objective, augmentation = objective.to(fabric.device), Augmentation(config.augment).to(fabric.device)
     mixing = Mixing(config.augment)
+    taught: Taught | None = None
+    if teachers is not None:
+        teachers = teachers.to(fabric.device)
+        if config.loss.distillation_views == "whole":
+            taught = teachers.teach_once(rows, fabric.device)
     state: dict[str, Any] = {
         "model": model,
         "average": average,
@@ -126,12 +133,17 @@ def train(
         torch.manual_seed(1000 * (config.seed + epoch + 1) + fabric.global_rank)
         model.train()
         mine = order[: steps * config.batch].reshape(steps, fabric.world_size, share)[:, fabric.global_rank]
-        read = progress.track(
-            read_ahead(rows, targets, mine, network), steps, f"epoch {epoch + 1}/{config.epochs}"
-        )
-        for step, parts in enumerate(read):
-            images, served, auxiliary = (part.to(fabric.device, non_blocking=True) for part in parts)
-            batch = Batch(*mixing(augmentation(images.float() / 255), served, auxiliary))
+        read = progress.track(read_ahead(rows, mine, network), steps, f"epoch {epoch + 1}/{config.epochs}")
+        for step, (chosen, pixels) in enumerate(read):
+            images = augmentation(pixels.to(fabric.device, non_blocking=True).float() / 255)
+            parts = (targets.served[chosen], targets.auxiliary[chosen])
+            batch = Batch(*mixing(images, *(part.to(fabric.device) for part in parts)))
+            if taught is not None:
+                batch = replace(
+                    batch, taught=Taught(*(logits[chosen].to(fabric.device) for logits in taught))
+                )
+            elif teachers is not None:
+                batch = replace(batch, taught=teachers.teach(batch.images))
             rate = learning_rate(epoch + step / steps, config)
             for group in optimiser.param_groups:
                 group["lr"] = rate
@@ -194,11 +206,20 @@ class Targets:
 
 def training_rows(dataset: Dataset, config: RunConfig) -> tuple[LabelledFaces, LabelledFaces]:
     """(training, validation) rows of the training split, free of the tests' and of each other's images."""
+    rows, held_out = _carved(dataset, config)
+    return without_copies_of(rows, held_out), held_out
+
+
+def validation_rows(dataset: Dataset, config: RunConfig) -> LabelledFaces:
+    """The validation rows of `training_rows`, in half of the time."""
+    return _carved(dataset, config)[1]
+
+
+def _carved(dataset: Dataset, config: RunConfig) -> tuple[LabelledFaces, LabelledFaces]:
     clean = dataset.training
     for test in dataset.tests.values():
         clean = without_copies_of(clean, test)
-    rows, held_out = carve_validation(clean, config.validation_share, config.seed)
-    return without_copies_of(rows, held_out), held_out
+    return carve_validation(clean, config.validation_share, config.seed)
 
 
 def widened(dataset: Dataset, emotions: int) -> Dataset:
@@ -209,23 +230,6 @@ def widened(dataset: Dataset, emotions: int) -> Dataset:
     if emotions < len(dataset.served):
         raise ValueError(f"{dataset.name} holds {len(dataset.served)} emotions, the network {emotions}")
     return replace(dataset, served=EMOTIONS[:emotions])
-
-
-def load_teacher(path: Path, student: Network, dataset: Dataset) -> Network:
-    """Raises `ValueError` when the teacher's heads or input differ from the student's."""
-    taught = load_trained(path)
-    for what, teacher, own in (
-        ("emotions", taught.served, dataset.served),
-        ("auxiliary emotions", taught.auxiliary, dataset.auxiliary),
-        (
-            "input (channels, px)",
-            (taught.network.channels, taught.network.size),
-            (student.channels, student.size),
-        ),
-    ):
-        if teacher != own:
-            raise ValueError(f"the teacher's {what} are {teacher}, the student's {own}")
-    return folded(taught.network).requires_grad_(False)
 
 
 def epoch_order(emotion: Tensor, config: RunConfig, epoch: int) -> Tensor:
@@ -239,14 +243,12 @@ def epoch_order(emotion: Tensor, config: RunConfig, epoch: int) -> Tensor:
     return torch.multinomial(chance, len(emotion), replacement=True, generator=generator)
 
 
-def read_ahead(
-    rows: LabelledFaces, targets: Targets, order: Tensor, network: Network
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """(images uint8, served, auxiliary) of each step in `order` [steps, n], the next one read meanwhile."""
+def read_ahead(rows: LabelledFaces, order: Tensor, network: Network) -> Iterator[tuple[Tensor, Tensor]]:
+    """(rows, their images uint8) of each step in `order` [steps, n], the next one read meanwhile."""
 
-    def read(chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def read(chosen: Tensor) -> tuple[Tensor, Tensor]:
         images = rows.pictures.read(chosen.numpy(), size=network.size, channels=network.channels)
-        return torch.from_numpy(images), targets.served[chosen], targets.auxiliary[chosen]
+        return chosen, torch.from_numpy(images)
 
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
         following = reader.submit(read, order[0])
@@ -262,7 +264,7 @@ def record_versions(path: Path, entry: dict[str, Any]) -> None:
     path.write_text(json.dumps([*entries, entry], indent=1))
 
 
-def versions(start: Start) -> dict[str, str | None]:
+def versions(start: Start) -> dict[str, str | list[str] | None]:
     """What a run was made with: the commit (None outside of a checkout), versions, digests of its start."""
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return {
@@ -271,5 +273,5 @@ def versions(start: Start) -> dict[str, str | None]:
         "torch": torch.__version__,
         "kornia": version("kornia"),
         "weights_sha256": None if start.weights is None else digest(start.weights),
-        "teacher_sha256": None if start.teacher is None else digest(start.teacher),
+        "teachers_sha256": [digest(checkpoint_file(teacher)) for teacher in start.teachers],
     }

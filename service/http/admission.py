@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.backlog import Backlog
 from service.deadline import Deadline
 from service.errors import BodyTooLarge, Draining, InvalidRequest, Overloaded, ServiceError
 from service.http.health import Readiness
@@ -16,18 +17,33 @@ from service.settings import Settings
 class Admission:
     """Guards the routes that work on images; all others pass. Sets `scope["state"]["deadline"]`."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, readiness: Readiness, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        readiness: Readiness,
+        backlog: Backlog,
+        metrics: Metrics,
+    ) -> None:
         self._app = app
         self._settings = settings
         self._readiness = readiness
+        self._backlog = backlog
         self._metrics = metrics
         self._in_flight = 0
+        self._received_bytes = 0
+        self._memory_limit_bytes = max(
+            settings.max_in_flight_requests * settings.body_limit_bytes, settings.batch_body_limit_bytes
+        )
         self._body_limits_bytes = {
             "/v1/emotions": settings.body_limit_bytes,
             "/v1/emotions/batch": settings.batch_body_limit_bytes,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._admit_stream(scope, receive, send)
+            return
         limit_bytes = self._body_limits_bytes.get(scope["path"]) if scope["type"] == "http" else None
         if limit_bytes is None or scope["method"] != "POST":
             await self._app(scope, receive, send)
@@ -42,17 +58,32 @@ class Admission:
             self._metrics.count_rejection(error)
             await problem_response(error, scope["state"]["request_id"])(scope, receive, send)
             return
-        self._count(1)
+        body = _Body(self, receive, limit_bytes)
         try:
-            await self._app(scope, _limited(receive, limit_bytes), send)
+            await self._app(scope, body.receive, send)
         finally:
-            self._count(-1)
+            body.forget()
+
+    async def _admit_stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A stream holds nothing by itself: its route takes a place for each frame."""
+        if self._readiness.draining:
+            error = Draining("the service is shutting down")
+            self._metrics.count_rejection(error)
+            await problem_response(error, scope["state"]["request_id"])(scope, receive, send)
+            return
+        scope["state"]["hold"] = self.hold
+        await self._app(scope, receive, send)
 
     def _check_admission(self) -> None:
         if self._readiness.draining:
             raise Draining("the service is shutting down")
+        self._check_places()
+
+    def _check_places(self) -> None:
         if self._in_flight >= self._settings.max_in_flight_requests:
             raise Overloaded(f"the limit of {self._in_flight} requests in flight is reached")
+        if self._backlog.full:
+            raise Overloaded("more images arrive than can be answered")
 
     def _deadline(self, timeout_ms: str | None) -> Deadline:
         if timeout_ms is None:
@@ -63,24 +94,44 @@ class Admission:
             raise InvalidRequest("X-Timeout-Ms: must be greater than 0")
         return Deadline.after(min(int(timeout_ms) / 1e3, self._settings.timeout_s))
 
-    def _count(self, change: int) -> None:
-        self._in_flight += change
+    def hold(self, requests: int, received_bytes: int) -> None:
+        """Count what is held in memory and worked on from now on, or no more. Raises `Overloaded`."""
+        self._received_bytes += received_bytes
+        if received_bytes > 0 and self._received_bytes > self._memory_limit_bytes:
+            raise Overloaded(f"the limit of {self._memory_limit_bytes} bytes of bodies in flight is reached")
+        if requests > 0:
+            self._check_places()
+        self._in_flight += requests
         self._metrics.requests_in_flight.set(self._in_flight)
 
 
-def _limited(receive: Receive, limit_bytes: int) -> Receive:
-    """Counts what really arrives: Content-Length may be absent, and the client may be chunking for ever."""
-    received_bytes = 0
+class _Body:
+    """Counts what really arrives: Content-Length may be absent, and the client may be chunking for ever.
 
-    async def limited() -> Message:
-        nonlocal received_bytes
-        message = await receive()
-        received_bytes += len(message.get("body", b""))
-        if received_bytes > limit_bytes:
-            raise _too_large(limit_bytes)
+    A request takes its place when all of its body is there: bodies that trickle in must not keep others out.
+    """
+
+    def __init__(self, admission: Admission, receive: Receive, limit_bytes: int) -> None:
+        self._admission = admission
+        self._receive = receive
+        self._limit_bytes = limit_bytes
+        self._received_bytes = 0
+        self._placed = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        arrived_bytes = len(message.get("body", b""))
+        self._received_bytes += arrived_bytes
+        self._admission.hold(0, arrived_bytes)
+        if self._received_bytes > self._limit_bytes:
+            raise _too_large(self._limit_bytes)
+        if message["type"] == "http.request" and not message.get("more_body") and not self._placed:
+            self._admission.hold(1, 0)
+            self._placed = True
         return message
 
-    return limited
+    def forget(self) -> None:
+        self._admission.hold(-self._placed, -self._received_bytes)
 
 
 def _too_large(limit_bytes: int) -> BodyTooLarge:

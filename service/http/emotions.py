@@ -6,38 +6,50 @@ import asyncio
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
+from pydantic import BaseModel
 
+from service.audit import Answered
 from service.deadline import Deadline
 from service.errors import (
     BodyTooLarge,
     DeadlineExceeded,
     Draining,
     EngineUnavailable,
+    Forbidden,
     ImageTooLarge,
     Internal,
     InvalidImage,
     InvalidRequest,
     Overloaded,
+    RateLimited,
     ServiceError,
+    Unauthorized,
     UnsupportedMediaType,
 )
 from service.http.bodies import JSON, MULTIPART, read_image, read_images
 from service.http.disconnect import ClientDisconnected, race_disconnect
 from service.http.observation import CLIENT_LEFT
 from service.http.problems import documented, to_problem
+from service.http.quotas import spend
 from service.logs import log
 from service.manifest import Manifest
 from service.metrics import Metrics
-from service.pipeline import Pipeline, Timings
+from service.pipeline import HEATMAP_FACES, Pipeline, Timings
 from service.schemas import (
     BatchAnswer,
-    BatchItem,
     EmotionQuery,
     EmotionsAnswer,
+    GroupAnswer,
+    GroupBatchAnswer,
+    GroupImage,
+    GroupQuery,
+    ImageAnswer,
     ImageUpload,
+    Include,
     ModelName,
+    Problem,
 )
 from service.settings import Settings
 from service.vision.decode import CONTENT_TYPES
@@ -47,11 +59,14 @@ MAX_BATCH_IMAGES = 32
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 _PROBLEMS = documented(
     InvalidImage,
+    Unauthorized,
+    Forbidden,
     ImageTooLarge,
     BodyTooLarge,
     UnsupportedMediaType,
     InvalidRequest,
     Overloaded,
+    RateLimited,
     Internal,
     EngineUnavailable,
     Draining,
@@ -60,7 +75,16 @@ _PROBLEMS = documented(
 
 
 def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"schema": {"type": "object", "required": [field], "properties": {field: schema}}}
+    only = {"properties": {field: schema}, "required": [field], "additionalProperties": False}
+    return {"schema": {"type": "object", **only}}
+
+
+async def _query_of_faces(query: Annotated[EmotionQuery, Query()]) -> EmotionQuery:
+    return query
+
+
+async def _query_of_groups(_: Annotated[GroupQuery, Query()]) -> EmotionQuery:
+    return EmotionQuery()
 
 
 def emotions_router(
@@ -68,11 +92,14 @@ def emotions_router(
 ) -> APIRouter:
     router = APIRouter(tags=["emotions"])
     model = ModelName(name=classifier.name, version=classifier.version)
+    alone = settings.aggregate_only is None
+    what = "The emotions of every face" if alone else "The mean emotions of all faces"
+    asked = Depends(_query_of_faces if alone else _query_of_groups)
 
     @router.post(
         "/v1/emotions",
-        summary="The emotions of every face in one image",
-        response_model=EmotionsAnswer,
+        summary=f"{what} in one image",
+        response_model=EmotionsAnswer if alone else GroupAnswer,
         responses=_PROBLEMS,
         openapi_extra={
             "requestBody": {
@@ -85,34 +112,38 @@ def emotions_router(
             }
         },
     )
-    async def emotions(request: Request, query: Annotated[EmotionQuery, Query()]) -> Response:
+    async def emotions(request: Request, query: EmotionQuery = asked) -> Response:
         started = time.perf_counter()
         deadline: Deadline = request.state.deadline
         timings = Timings()
         try:
             async with deadline.within("receive"):
                 data = await read_image(request)
+                await spend(request.scope, _cost_images(query))
             found = await race_disconnect(request.receive, pipeline.run(data, query, deadline, timings))
         except ClientDisconnected:
             return Response(status_code=CLIENT_LEFT)
-        answer = EmotionsAnswer(
-            request_id=request.state.request_id, model=model, image=found.image, faces=found.faces
-        )
+        request.state.answered = Answered.of([found], timings.seconds)
+        # Validated: an answer of the other kind would not pass.
+        kind = EmotionsAnswer if alone else GroupAnswer
+        answer = kind.model_validate({"request_id": request.state.request_id, "model": model, **dict(found)})
         return _json(answer, timings, started)
+
+    images = {"type": "array", "minItems": 1, "maxItems": MAX_BATCH_IMAGES, "items": _BINARY["schema"]}
 
     @router.post(
         "/v1/emotions/batch",
-        summary=f"The emotions of every face in up to {MAX_BATCH_IMAGES} images",
-        response_model=BatchAnswer,
+        summary=f"{what} in up to {MAX_BATCH_IMAGES} images",
+        response_model=BatchAnswer if alone else GroupBatchAnswer,
         responses=_PROBLEMS,
         openapi_extra={
             "requestBody": {
                 "required": True,
-                "content": {MULTIPART: _form("images", {"type": "array", "items": _BINARY["schema"]})},
+                "content": {MULTIPART: _form("images", images)},
             }
         },
     )
-    async def batch(request: Request, query: Annotated[EmotionQuery, Query()]) -> Response:
+    async def batch(request: Request, query: EmotionQuery = asked) -> Response:
         started = time.perf_counter()
         deadline: Deadline = request.state.deadline
         request_id: str = request.state.request_id
@@ -120,39 +151,53 @@ def emotions_router(
         # A batch must not crowd out everybody else: it has as many images at work as there are workers.
         turns = asyncio.Semaphore(settings.worker_threads)
 
-        async def item(index: int, data: bytes) -> BatchItem:
+        async def item(index: int, data: bytes) -> ImageAnswer | GroupImage | Problem:
             try:
                 if len(data) > settings.body_limit_bytes:
                     raise BodyTooLarge(f"an image must not exceed {settings.body_limit_bytes} bytes")
                 async with deadline.within("queue"):
                     await turns.acquire()
                 try:
-                    return BatchItem(index=index, result=await pipeline.run(data, query, deadline, timings))
+                    return await pipeline.run(data, query, deadline, timings)
                 finally:
                     turns.release()
             except ServiceError as error:
                 metrics.count_rejection(error)
-                return BatchItem(index=index, problem=to_problem(error, request_id))
+                return to_problem(error, request_id)
             except Exception as error:
                 # One image must never fail the others, whatever it found.
                 log.exception("image of a batch failed", index=index, error=type(error).__name__)
-                return BatchItem(index=index, problem=to_problem(Internal(""), request_id))
+                return to_problem(Internal(""), request_id)
 
-        async def all_items(images: list[bytes]) -> list[BatchItem]:
+        async def all_items(images: list[bytes]) -> list[ImageAnswer | GroupImage | Problem]:
             return await asyncio.gather(*(item(index, data) for index, data in enumerate(images)))
 
         try:
             async with deadline.within("receive"):
                 images = await read_images(request, MAX_BATCH_IMAGES)
+                await spend(request.scope, len(images) * _cost_images(query))
             results = await race_disconnect(request.receive, all_items(images))
         except ClientDisconnected:
             return Response(status_code=CLIENT_LEFT)
-        return _json(BatchAnswer(request_id=request_id, model=model, results=results), timings, started)
+        found = [None if isinstance(result, Problem) else result for result in results]
+        request.state.answered = Answered.of(found, timings.seconds)
+        items = [
+            {"index": index, "problem" if isinstance(result, Problem) else "result": result}
+            for index, result in enumerate(results)
+        ]
+        kind = BatchAnswer if alone else GroupBatchAnswer
+        answer = kind.model_validate({"request_id": request_id, "model": model, "results": items})
+        return _json(answer, timings, started)
 
     return router
 
 
-def _json(answer: EmotionsAnswer | BatchAnswer, timings: Timings, started: float) -> Response:
+def _cost_images(query: EmotionQuery) -> int:
+    """What one image counts for its caller's rate: a heatmap takes longer than an image without one."""
+    return 1 + HEATMAP_FACES if query.includes(Include.heatmap) else 1
+
+
+def _json(answer: BaseModel, timings: Timings, started: float) -> Response:
     spent = {**timings.seconds, "total": time.perf_counter() - started}
     return Response(
         answer.model_dump_json(exclude_none=True),

@@ -46,7 +46,9 @@ async def probe(
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 await engine.ping()
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
             # Whatever a ping raises, the engine did not answer, and the probe must go on.
             state = DOWN
             if readiness.engines.get(name) != DOWN:

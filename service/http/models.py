@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from service.errors import InvalidRequest, NotFound
+from service.deployment import Deployment, deployment
+from service.errors import Forbidden, InvalidRequest, NotFound, Unauthorized
 from service.http.problems import documented
 from service.manifest import Manifest
+from service.settings import Settings
+
+
+class Card(Manifest):
+    """A manifest, and of the classifier what this gateway is declared to be used for."""
+
+    deployment: Deployment | None = Field(None, description="Null for the detector.")
 
 
 class ModelList(BaseModel):
     """The model cards of all that this service runs."""
 
-    models: list[Manifest]
+    models: list[Card]
 
 
-def models_router(manifests: list[Manifest]) -> APIRouter:
+def models_router(manifests: list[Manifest], settings: Settings) -> APIRouter:
     router = APIRouter(tags=["models"])
-    cards = {manifest.name: manifest for manifest in manifests}
-
-    @router.get("/v1/models", summary="The models that are served")
-    async def models() -> ModelList:
-        return ModelList(models=manifests)
+    declared = deployment(settings)
+    cards = {
+        manifest.name: Card(**dict(manifest), deployment=declared if manifest.kind == "classifier" else None)
+        for manifest in manifests
+    }
 
     @router.get(
-        "/v1/models/{name}", summary="One model's card", responses=documented(NotFound, InvalidRequest)
+        "/v1/models", summary="The models that are served", responses=documented(Unauthorized, Forbidden)
     )
-    async def model(name: str) -> Manifest:
+    async def models() -> ModelList:
+        return ModelList(models=list(cards.values()))
+
+    @router.get(
+        "/v1/models/{name}",
+        summary="One model's card",
+        responses=documented(Unauthorized, Forbidden, NotFound, InvalidRequest),
+    )
+    async def model(name: str) -> Card:
         if name not in cards:
             raise NotFound(f"no model of that name is served; there are {', '.join(cards)}")
         return cards[name]

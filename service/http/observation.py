@@ -1,7 +1,8 @@
-"""The outermost layer: request ids, request metrics, one log line per request, and a net under everything."""
+"""The layer that sees every answer: request ids, metrics, one log line per request, a net under all."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 import uuid
@@ -12,11 +13,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import Internal
 from service.http.problems import problem_response
+from service.http.security_headers import HEADS
 from service.logs import log
 from service.metrics import Metrics
 
 CLIENT_LEFT = 499  # never sent; the status of a request whose client hung up, as nginx counts it
-QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
+TOO_MANY = 429
+SWITCHING_PROTOCOLS = 101
+INTERNAL_ERROR = 1011  # RFC 6455, 7.4.1
+QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics", "/playground/{name}"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -29,7 +34,7 @@ class Observation:
         self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
@@ -41,8 +46,8 @@ class Observation:
 
         async def observed_send(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
+            if message["type"] in HEADS:
+                status = message.get("status", SWITCHING_PROTOCOLS)
                 MutableHeaders(scope=message)["X-Request-ID"] = request_id
             await send(message)
 
@@ -51,18 +56,32 @@ class Observation:
                 await self._app(scope, receive, observed_send)
             except Exception as error:
                 log.exception("request failed", error=type(error).__name__)
-                if not status:
+                if status == SWITCHING_PROTOCOLS:
+                    with contextlib.suppress(OSError):  # the client may have left by then
+                        await send({"type": "websocket.close", "code": INTERNAL_ERROR})
+                elif not status:
                     await problem_response(Internal(""), request_id)(scope, receive, observed_send)
             finally:
                 self._record(scope, status or CLIENT_LEFT, time.perf_counter() - started)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = self._route(scope)
-        self._metrics.http_requests.labels(route, scope["method"], str(status)).inc()
-        self._metrics.http_request_duration.labels(route).observe(seconds)
-        level = "debug" if route in QUIET_ROUTES else "info"
+        method = scope.get("method", "GET")  # a WebSocket is opened by nothing else
+        self._metrics.http_requests.labels(route, method, str(status)).inc()
+        # How long a stream is open says nothing about how quick the service is.
+        if status != SWITCHING_PROTOCOLS:
+            self._metrics.http_request_duration.labels(route).observe(seconds)
+        # A flood must not become a flood of lines; the metrics count every refusal.
+        level = "debug" if route in QUIET_ROUTES or status == TOO_MANY else "info"
+        key = scope["state"].get("key")
         getattr(log, level)(
-            "request", route=route, method=scope["method"], status=status, duration_ms=round(seconds * 1e3, 1)
+            "request",
+            route=route,
+            method=method,
+            status=status,
+            duration_ms=round(seconds * 1e3, 1),
+            **({} if key is None else {"key": key.name}),
+            **scope["state"].get("logged", {}),
         )
 
     def _route(self, scope: Scope) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI, Request, WebSocket
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
@@ -52,7 +52,7 @@ def documented(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
     return {status: {"content": schema, "description": "; ".join(names)} for status, names in codes.items()}
 
 
-def invalid_request(error: RequestValidationError) -> InvalidRequest:
+def invalid_request(error: RequestValidationError | WebSocketRequestValidationError) -> InvalidRequest:
     """The first thing that is wrong with the parameters, by name."""
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"] if part not in ("query", "path"))
@@ -72,6 +72,10 @@ def install_handlers(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(RequestValidationError)
     async def validation_error(request: Request, error: RequestValidationError) -> Response:
         return problem_response(invalid_request(error), request.state.request_id)
+
+    @app.exception_handler(WebSocketRequestValidationError)
+    async def stream_validation_error(socket: WebSocket, error: WebSocketRequestValidationError) -> Response:
+        return problem_response(invalid_request(error), socket.state.request_id)
 
     @app.exception_handler(HTTPException)
     async def http_exception(request: Request, error: HTTPException) -> Response:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import math
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,12 +21,14 @@ from service.arrays import Classification, Detections, Faces, Image
 from service.deadline import NEVER, Deadline
 from service.errors import EngineUnavailable, ModelFileError
 from service.inference.batcher import batch_sizes
-from service.manifest import ClassifierManifest
+from service.manifest import ClassifierManifest, read_verified
 
 T = TypeVar("T")
 
 # The profiling executor re-specialises a script for each of its first shapes; two rounds settle it.
 WARM_UP_ROUNDS = 3
+# More than the largest image takes on a busy core.
+STUCK_S = 60.0
 
 
 def _tensor(array: NDArray[np.uint8]) -> torch.Tensor:
@@ -37,15 +43,20 @@ class _EmbeddedModel:
     profiled = True
     circuit = None
 
-    def __init__(self, path: Path, threads: int, name: str) -> None:
+    def __init__(self, path: Path, sha256: str, threads: int, name: str) -> None:
         self._path = path
+        self._sha256 = sha256
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._threads = threads
         self._module: torch.jit.ScriptModule | None = None
+        self._began_at: dict[int, float] = {}  # by thread, of the calls that run
 
     async def ping(self) -> None:
         if self._module is None:
             raise EngineUnavailable("the model is not loaded")
+        # Its thread is lost, and nobody but a restart brings it back; no caller waits that long.
+        if time.monotonic() - min(list(self._began_at.values()), default=math.inf) > STUCK_S:
+            raise EngineUnavailable(f"a call has not come back for {STUCK_S:g} s")
 
     async def close(self) -> None:
         # Waiting blocks, so it must not happen on the event loop.
@@ -57,14 +68,23 @@ class _EmbeddedModel:
         torch.set_num_threads(1)
         torch.jit.set_fusion_strategy([("DYNAMIC", 2)])
         try:
-            self._module = torch.jit.load(str(self._path), map_location="cpu")  # type: ignore[no-untyped-call]
+            file = io.BytesIO(read_verified(self._path, self._sha256))
+            self._module = torch.jit.load(file, map_location="cpu")  # type: ignore[no-untyped-call]
             self._module.eval()
         except RuntimeError as error:
             raise ModelFileError(f"{self._path} cannot be loaded as TorchScript: {error}") from error
 
     async def _call(self, function: Callable[[], T]) -> T:
+        def timed() -> T:
+            thread = threading.get_ident()
+            self._began_at[thread] = time.monotonic()
+            try:
+                return function()
+            finally:
+                del self._began_at[thread]
+
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, function)
+            return await asyncio.get_running_loop().run_in_executor(self._executor, timed)
         # A `raise` inside a script comes out as torch.jit.Error, which is no RuntimeError.
         except (RuntimeError, torch.jit.Error) as error:
             raise EngineUnavailable("the model could not be run") from error
@@ -83,7 +103,7 @@ class EmbeddedClassifier(_EmbeddedModel):
     cancellable = False
 
     def __init__(self, path: Path, manifest: ClassifierManifest, max_batch_faces: int) -> None:
-        super().__init__(path, 1, "classifier")
+        super().__init__(path, manifest.sha256, 1, "classifier")
         self._size = manifest.input.size
         self._max_batch_faces = max_batch_faces
 
@@ -106,8 +126,8 @@ class EmbeddedDetector(_EmbeddedModel):
 
     profiled = False  # each image size is another shape
 
-    def __init__(self, path: Path, threads: int) -> None:
-        super().__init__(path, threads, "detector")
+    def __init__(self, path: Path, sha256: str, threads: int) -> None:
+        super().__init__(path, sha256, threads, "detector")
 
     async def warm_up(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._executor, self._load)

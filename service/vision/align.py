@@ -29,8 +29,8 @@ def align_faces(
     """
     faces = np.empty((len(landmarks), 3, size, size), np.uint8)
     for face, points in zip(faces, landmarks, strict=True):
-        placement = _placement(points, crop, size)
-        face[:] = whole_image(image, size)[0] if placement is None else _warp(image, *placement, size)
+        placed = placement(points, crop, size)
+        face[:] = whole_image(image, size)[0] if placed is None else _warp(image, *placed, size)
     return faces
 
 
@@ -41,14 +41,28 @@ def whole_image(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     their frame, so neither a stretched nor a padded face would look like anything it was trained on.
     """
     height, width = image.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
+    left, top, side = _central_square(width, height)
     square = Image.fromarray(np.ascontiguousarray(image[top : top + side, left : left + side]))
     return _channels_first(square.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0))[None]
 
 
-def _placement(points: NDArray[np.float32], crop: Crop, size: int) -> tuple[complex, complex] | None:
-    """Least-squares similarity from crop to image px: (a, b) of p = a * q + b over x + iy (Umeyama 1991)."""
+def whole_placement(width: int, height: int, size: int) -> tuple[complex, complex]:
+    """Where `whole_image` takes its pixels from, as `placement` says it."""
+    left, top, side = _central_square(width, height)
+    return complex(side / size), complex(left, top)
+
+
+def _central_square(width: int, height: int) -> tuple[int, int, int]:
+    """(left, top, side) of the largest."""
+    side = min(width, height)
+    return (width - side) // 2, (height - side) // 2, side
+
+
+def placement(points: NDArray[np.float32], crop: Crop, size: int) -> tuple[complex, complex] | None:
+    """Least-squares similarity from crop to image px: (a, b) of p = a * q + b over x + iy (Umeyama 1991).
+
+    None where the landmarks define no framing.
+    """
     # Written so that a NaN fails it too.
     if not (np.abs(points) < _COORDINATE_LIMIT_PX).all():
         return None

@@ -29,6 +29,7 @@ from pillow_heif import HeifImageFile
 
 from service.arrays import Photo
 from service.errors import ImageTooLarge, InvalidImage, ServiceError, UnsupportedMediaType
+from service.vision.parts import count_items, count_png_chunks, count_tiff_strips
 
 CONTENT_TYPES = frozenset(
     {
@@ -95,6 +96,12 @@ _SCANS_AT_PIXEL_LIMIT = 32
 _JPEG_SEGMENT_LIMIT = 4096
 # Any marker but fill bytes, stuffed zeros, and those that carry no length: TEM, RST0..7, SOI.
 _JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
+# Pillow reads each chunk in Python; encoders that split the most write 8 KB in each, of at most 20 MB.
+_PNG_CHUNK_LIMIT = 32_768
+# Pillow makes a Python object of each; tiles of 32 px make 50 megapixels of this many.
+_TIFF_STRIP_LIMIT = 49_152
+# A phone's photo of 48 megapixels with a gain map has about 400 tiles, each in four tables.
+_ITEM_LIMIT = 4096
 _EOI, _SOS = 0xD9, 0xDA
 
 _STRIP_PIXELS = 1 << 20
@@ -182,6 +189,12 @@ def _identify_container(data: bytes) -> str:
 def _open(data: bytes, kind: str, pixel_limit: int) -> ImageFile.ImageFile:
     """Read the header only, and refuse what would cost too much to inflate."""
     scans = _jpeg_scans(data) if kind == "JPEG" else 0
+    if (
+        (kind == "PNG" and count_png_chunks(data, _PNG_CHUNK_LIMIT) >= _PNG_CHUNK_LIMIT)
+        or (kind == "TIFF" and count_tiff_strips(data) > _TIFF_STRIP_LIMIT)
+        or (kind in ("AVIF", "HEIF") and count_items(data) > _ITEM_LIMIT)
+    ):
+        raise InvalidImage(f"the {kind} is made of far more parts than an image needs")
     image = _OPENERS[kind](io.BytesIO(data), "")
     width, height = image.size
     if width * height > pixel_limit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +11,16 @@ from PIL import Image as Pictures
 
 from service.arrays import Detections, Image, Photo
 
-# The detector shrinks an image until its smallest face has 16 px. A smallest face of 1.7 % of the area's
-# square root keeps what it then searches at (16 / 0.017)^2 = 0.9 megapixels, however large the image is.
+# The detector shrinks an image until its smallest face has 16 px.
+SEARCHED_FACE_PX = 16
+# A smallest face of 1.7 % of the area's square root keeps what is then searched at (16 / 0.017)^2 = 0.9
+# megapixels, however large the image is.
 SMALLEST_FACE_SHARE = 0.017
-# The smallest faces are shrunk to no less than this before the detector resamples them to its own 16 px, so
-# that the two resamplings do not add up to a visible blur.
+# An image is shrunk here so that its smallest face has 16 px, which leaves the detector nothing to resample,
+# or no less than this: two resamplings must not add up to a visible blur.
 SHRUNK_FACE_PX = 24
+# How much more than its share a smallest face may grow to become 16 px by a factor that a JPEG decodes at.
+ROUNDED_UP = 1.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +34,18 @@ class SearchPlan:
 
 def smallest_face_px(width: int, height: int, min_face_px: float) -> float:
     """In large images it grows, so that the time does not grow with what a camera happens to deliver."""
-    return max(min_face_px, SMALLEST_FACE_SHARE * math.sqrt(height * width))
+    share_px = SMALLEST_FACE_SHARE * math.sqrt(height * width)
+    if share_px <= min_face_px:
+        return min_face_px
+    rounded_px = SEARCHED_FACE_PX * 2.0 ** math.ceil(math.log2(share_px / SEARCHED_FACE_PX))
+    return rounded_px if rounded_px <= ROUNDED_UP * share_px else share_px
 
 
 def shrinkage(width: int, height: int, min_face_px: float) -> int:
     """By which whole factor an image may be shrunk before it is searched for faces of `min_face_px`."""
-    factor = math.floor(smallest_face_px(width, height, min_face_px) / SHRUNK_FACE_PX)
+    smallest_px = smallest_face_px(width, height, min_face_px)
+    exact, remainder = divmod(smallest_px, SEARCHED_FACE_PX)
+    factor = int(exact) if remainder == 0 else math.floor(smallest_px / SHRUNK_FACE_PX)
     # A side shorter than the factor would not keep one pixel; such an image holds no face either way.
     return max(1, min(factor, height, width))
 
@@ -51,10 +62,13 @@ def search(photo: Photo, min_face_px: float) -> SearchPlan:
     return SearchPlan(shrunk, smallest_face_px(photo.width, photo.height, min_face_px) / scale, scale)
 
 
-def sharp_enough(found: Detections, scale: int, least_px: int) -> bool:
-    """Whether every face's box is `least_px` high or wide in pixels that are `scale` px of the image."""
+def tolerable_shrinkage(found: Detections, least_px: int) -> int:
+    """The largest whole factor that leaves every face's box `least_px` high or wide, 1 if none does.
+
+    Without faces it is as large as you like.
+    """
     sides = (found.boxes[:, 2:] - found.boxes[:, :2]).max(axis=1, initial=0)
-    return scale == 1 or bool((sides >= least_px * scale).all())
+    return max(1, int(sides.min() // least_px)) if len(sides) else sys.maxsize
 
 
 def select(found: Detections, width: int, height: int, max_faces: int) -> Detections:

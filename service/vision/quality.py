@@ -1,72 +1,79 @@
-"""How well a face can be read: size, sharpness, light and pose, for callers to filter by."""
+"""How well a face can be read: size, sharpness, light and pose.
+
+Sharpness and light are measured on the crops that the classifier gets: they are always there, whatever size
+the photo was decoded at, and training's images are such crops too.
+"""
 
 from __future__ import annotations
 
+import cmath
 import math
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from service.arrays import FaceQuality
+from service.arrays import FaceQuality, Faces
 
-# One scale for all faces, so that those of different sizes compare.
-SIDE_PX = 64
-_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+# Where the nose lies on the way from the eyes to the mouth: the detector's median on FER-2013's faces.
+LEVEL_NOSE = 0.556
 
 
 def measure(
-    image: NDArray[np.uint8],
-    boxes: NDArray[np.float32],
-    landmarks: NDArray[np.float32] | None,
-    scale: int = 1,
+    faces: Faces, boxes: NDArray[np.float32], landmarks: NDArray[np.float32] | None
 ) -> list[FaceQuality]:
-    """Measure every face, in order. A box that holds no pixel of the image measures 0 throughout.
+    """Measure every face, in order.
 
-    image: uint8 [H,W,3]; boxes: float32 [N,4] xyxy in its px; landmarks: float32 [N,5,2] px, None if not
-    detected; scale: px of the photo that one of the image is wide, for `size_px`.
+    faces: uint8 [N,3,S,S] RGB, as the classifier gets them; boxes: float32 [N,4] xyxy px of the photo;
+    landmarks: float32 [N,5,2] px, None if not detected.
     """
-    points = [None] * len(boxes) if landmarks is None else landmarks
-    return [_measure(image, box, face, scale) for box, face in zip(boxes, points, strict=True)]
+    sizes = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf).clip(0).tolist()
+    poses = [(None, None, None)] * len(faces) if landmarks is None else map(pose, landmarks)
+    return [
+        FaceQuality(size, *light, *turned)
+        for size, light, turned in zip(sizes, measure_light(faces).tolist(), poses, strict=True)
+    ]
 
 
-def _measure(
-    image: NDArray[np.uint8], box: NDArray[np.float32], points: NDArray[np.float32] | None, scale: int
-) -> FaceQuality:
-    left, top, right, bottom = (float(value) for value in box)
-    luma = _luma(image, left, top, right, bottom)
-    laplacian = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * luma[1:-1, 1:-1]
-    roll_degrees, yaw = (None, None) if points is None else _pose(points.astype(np.float64))
-    return FaceQuality(
-        size_px=max(0.0, min(right - left, bottom - top)) * scale,
-        sharpness=float(laplacian.var()),
-        brightness=float(luma.mean()) / 255,
-        contrast=float(luma.std()) / 255,
-        roll_degrees=roll_degrees,
-        yaw=yaw,
+def measure_light(faces: Faces) -> NDArray[np.float32]:
+    """Sharpness, brightness and contrast as `FaceQuality` has them: uint8 [N,3,S,S] RGB -> float32 [N,3]."""
+    count, _, height, width = faces.shape
+    luma = (_LUMA @ faces.reshape(count, 3, height * width).astype(np.float32)).reshape(count, height, width)
+    edges = luma[:, :-2, 1:-1] + luma[:, 2:, 1:-1]
+    edges += luma[:, 1:-1, :-2]
+    edges += luma[:, 1:-1, 2:]
+    edges -= 4 * luma[:, 1:-1, 1:-1]
+    brightness, spread = _mean_and_variance(luma)
+    # A flat face has no edges to be sharp: below one grey step there is but rounding.
+    sharpness = _mean_and_variance(edges)[1] / np.maximum(spread, 1)
+    return np.stack([sharpness, brightness / 255, np.sqrt(spread) / 255], axis=1)
+
+
+def _mean_and_variance(pictures: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Of each picture; numpy's `var` takes three times as long."""
+    count, height, width = pictures.shape
+    flat = pictures.reshape(count, height * width)
+    mean = flat.mean(axis=1)
+    centred = flat - mean[:, None]
+    return mean, np.einsum("np,np->n", centred, centred) / flat.shape[1]
+
+
+def pose(points: NDArray[np.float32]) -> tuple[float, float, float] | tuple[None, None, None]:
+    """Roll in degrees, yaw and pitch as `FaceQuality` has them; points: float32 [5,2] px."""
+    if not np.isfinite(points).all():
+        return None, None, None
+    # As complex numbers, x + iy: for five points numpy's calls cost more than they do.
+    left_eye, right_eye, nose, left_mouth, right_mouth = (complex(x, y) for x, y in points.tolist())
+    eyes = (left_eye + right_eye) / 2
+    across, down = right_eye - left_eye, (left_mouth + right_mouth) / 2 - eyes
+    if abs(across) < 1e-6 or abs(down) < 1e-6:
+        return None, None, None
+    return (
+        math.degrees(cmath.phase(across)),
+        _clipped(2 * ((nose - eyes) / across).real),
+        _clipped(2 * (((nose - eyes) / down).real - LEVEL_NOSE)),
     )
 
 
-def _luma(
-    image: NDArray[np.uint8], left: float, top: float, right: float, bottom: float
-) -> NDArray[np.float64]:
-    """The part of the image under the box, as float64 [64,64] 0..255."""
-    height, width = image.shape[:2]
-    x0, x1 = max(math.floor(left), 0), min(math.ceil(right), width)
-    y0, y1 = max(math.floor(top), 0), min(math.ceil(bottom), height)
-    if x0 >= x1 or y0 >= y1:
-        return np.zeros((SIDE_PX, SIDE_PX))
-    region = Image.fromarray(np.ascontiguousarray(image[y0:y1, x0:x1]))
-    pixels = np.asarray(region.resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR, reducing_gap=2.0))
-    luma: NDArray[np.float64] = pixels @ _LUMA
-    return luma
-
-
-def _pose(points: NDArray[np.float64]) -> tuple[float, float] | tuple[None, None]:
-    left_eye, right_eye, nose = points[:3]
-    across = right_eye - left_eye
-    length = float(np.hypot(*across))
-    if not np.isfinite(points[:3]).all() or length < 1e-6:
-        return None, None
-    offset = float(np.dot(nose - (left_eye + right_eye) / 2, across)) / length
-    return math.degrees(math.atan2(across[1], across[0])), min(1.0, max(-1.0, 2 * offset / length))
+def _clipped(value: float) -> float:
+    return min(1.0, max(-1.0, value))

@@ -23,10 +23,13 @@ import torch
 from tests.bench.figures import ROUNDS, SERVED_ROUNDS, Figure, Unmeasured
 from tests.bench.latency import latency
 from tests.bench.networks import networks
+from tests.bench.overload import overload
 from tests.bench.peers import peers
 from tests.bench.plot import draw
+from tests.bench.predict import predict
 from tests.bench.process import memory, start_up
 from tests.bench.stages import stages
+from tests.bench.stream import stream
 from tests.bench.throughput import scaling, throughput
 from tests.bench.triton import gateway_overhead
 
@@ -35,7 +38,11 @@ Figures = Callable[[], Iterator[Figure | Unmeasured]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", help="some of stages networks service peers triton; default: all")
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        help="some of stages networks service predict stream overload peers triton; default: all",
+    )
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--plot", type=Path, help="also draw `service` and `peers` to this PNG")
     parser.add_argument("--soak", type=int, default=2_000, help="requests while memory is watched")
@@ -44,6 +51,9 @@ def main() -> None:
         "stages": (stages,),
         "networks": (networks,),
         "service": (latency, throughput, scaling, start_up, partial(memory, arguments.soak)),
+        "predict": (predict,),
+        "stream": (stream,),
+        "overload": (overload,),
         "peers": (peers,),
         "triton": (gateway_overhead,),
     }

@@ -12,7 +12,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -22,6 +22,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 ANSWER_LIMIT_S = 60.0
+KEPT_S = 3.0  # servers close connections that were idle for a while, just when one is used again
 _BOUNDARY = "photo"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 _TIMING = re.compile(rb"\r\nserver-timing: *([^\r]*)\r\n", re.IGNORECASE)
@@ -66,6 +67,7 @@ class Answer:
     error: str = ""
     head: bytes = b""
     body: bytes = b""
+    at_s: float = 0.0  # of the clock that `time.perf_counter` reads, when it was complete
 
     @property
     def stages_ms(self) -> dict[str, float]:
@@ -82,13 +84,15 @@ class Outcome:
     seconds: float = 0.0  # in which the answers counted here came
     asking_cpu_s: float = 0.0
     answers: list[Answer] = field(default_factory=list)
-    errors: Counter[str] = field(default_factory=Counter)
+    failures: list[Answer] = field(default_factory=list)
 
     def add(self, answer: Answer) -> None:
-        if answer.error:
-            self.errors[answer.error] += 1
-        else:
-            self.answers.append(answer)
+        (self.failures if answer.error else self.answers).append(answer)
+
+    @property
+    def errors(self) -> Counter[str]:
+        """How many failures there were of each kind."""
+        return Counter(answer.error for answer in self.failures)
 
     @property
     def per_s(self) -> float:
@@ -97,8 +101,29 @@ class Outcome:
 
     def latency_ms(self, share: float) -> float:
         """The latency that this share of the answers did not exceed; not a number if there was no answer."""
-        latencies = sorted(answer.latency_s for answer in self.answers)
-        return latencies[math.ceil(share * len(latencies)) - 1] * 1e3 if latencies else math.nan
+        return latency_ms(self.answers, share)
+
+
+def latency_ms(answers: Iterable[Answer], share: float) -> float:
+    """The latency that this share of them did not exceed; not a number if there are none."""
+    latencies = sorted(answer.latency_s for answer in answers)
+    return latencies[math.ceil(share * len(latencies)) - 1] * 1e3 if latencies else math.nan
+
+
+async def read_answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """Head and body of the next answer."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = _LENGTH.search(head)
+    if not head.startswith(b"HTTP/1.1 ") or length is None:
+        raise ValueError(f"not an answer of a known length: {head[:80]!r}")
+    return head, await reader.readexactly(int(length[1]))
+
+
+def answered(head: bytes, body: bytes, started: float) -> Answer:
+    """The answer to what was asked at `started`, complete now."""
+    now = time.perf_counter()
+    status = head.split(b" ", 2)[1].decode()
+    return Answer(now - started, "" if status == "200" else status, head, body, now)
 
 
 class Connection:
@@ -106,6 +131,7 @@ class Connection:
 
     def __init__(self) -> None:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._used_at = 0.0
 
     async def ask(self, request: Request) -> Answer:
         """Never raises because of what the server does or fails to do."""
@@ -115,24 +141,22 @@ class Connection:
                 head, body = await self._exchange(request)
         except (OSError, EOFError, TimeoutError, ValueError) as error:
             self.close()
-            return Answer(time.perf_counter() - started, type(error).__name__)
-        latency_s = time.perf_counter() - started
-        status = head.split(b" ", 2)[1].decode()
-        if status != "200":
+            now = time.perf_counter()
+            return Answer(now - started, type(error).__name__, at_s=now)
+        answer = answered(head, body, started)
+        self._used_at = answer.at_s
+        if answer.error not in ("", "429"):
             self.close()  # servers may hang up after an error without saying so; that is not a second error
-        return Answer(latency_s, "" if status == "200" else status, head, body)
+        return answer
 
     async def _exchange(self, request: Request) -> tuple[bytes, bytes]:
-        if self._streams is None or self._streams[0].at_eof():
+        idle_s = time.perf_counter() - self._used_at
+        if self._streams is None or self._streams[0].at_eof() or idle_s > KEPT_S:
             self.close()
             self._streams = await asyncio.open_connection(request.host, request.port)
         reader, writer = self._streams
         writer.write(request.data)
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = _LENGTH.search(head)
-        if not head.startswith(b"HTTP/1.1 ") or length is None:
-            raise ValueError(f"not an answer of a known length: {head[:80]!r}")
-        return head, await reader.readexactly(int(length[1]))
+        return await read_answer(reader)
 
     def close(self) -> None:
         if self._streams is not None:
@@ -188,7 +212,8 @@ async def open_loop(
 
     async def arrival(request: R, due: float) -> None:
         answer = await ask(request)
-        outcome.add(Answer(time.perf_counter() - due, answer.error, answer.head, answer.body))
+        now = time.perf_counter()
+        outcome.add(replace(answer, latency_s=now - due, at_s=now))
 
     async with asyncio.TaskGroup() as arrivals:
         for number, request in zip(range(round(per_s * seconds)), requests, strict=False):

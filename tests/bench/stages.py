@@ -16,8 +16,8 @@ import torch
 from torch.jit._fuser import optimized_execution
 from torch.utils.flop_counter import FlopCounterMode
 
-from service.app import make_engines
 from service.arrays import Photo
+from service.assembly import make_engines
 from service.deadline import NEVER
 from service.manifest import ClassifierManifest, Manifest, read_manifest, verified_model_path
 from service.metrics import Metrics

@@ -17,7 +17,7 @@ from PIL import Image
 from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient
 
-from service.app import CALLS_IN_FLIGHT_ON_TRITON
+from service.assembly import CALLS_IN_FLIGHT_ON_TRITON
 from service.inference.batcher import batch_sizes
 from service.manifest import read_manifest
 from service.settings import Settings
@@ -40,7 +40,9 @@ def gateway_overhead() -> Iterator[Figure]:
     jpeg = encoded(face)
     with (
         triton(settings.model_repository) as server,
-        running(engine="triton", triton_url=server.url, max_in_flight_requests=256) as gateway,
+        running(
+            engine="triton", triton_url=server.url, max_in_flight_requests=256, max_wait_s=600
+        ) as gateway,
     ):
         request = post(f"{gateway.url}/v1/emotions?detect=false", jpeg)
         callers(CONNECTIONS, repeat(request), SECONDS)

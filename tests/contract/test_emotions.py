@@ -17,7 +17,7 @@ from service.manifest import EMOTIONS
 from tests.conftest import ASTRONAUT_FACE, Gateway, as_stored, encoded
 
 
-def overlap(box: dict[str, float], xyxy: tuple[int, int, int, int]) -> float:
+def overlap(box: dict[str, float], xyxy: tuple[float, float, float, float]) -> float:
     """Intersection over union."""
     left, top = max(box["x"], xyxy[0]), max(box["y"], xyxy[1])
     right = min(box["x"] + box["width"], xyxy[2])
@@ -95,7 +95,7 @@ def test_montage_of_nine_gives_nine_faces_largest_first(
 def test_a_jpeg_decoded_smaller_is_answered_as_a_whole_one(
     gateway: Gateway, astronaut: NDArray[np.uint8]
 ) -> None:
-    least = 48  # px; half of the image's suffice to find such faces, and to cut out one of 220
+    least = 56  # px; half of the image's suffice to find such faces, and to cut out one of 220
     jpeg = encoded(Image.fromarray(astronaut).resize((1024, 1024)), quality=95)
     png = encoded(Image.open(io.BytesIO(jpeg)), "PNG")
     smaller = gateway.post(jpeg, min_face_px=least, include="landmarks,quality").json()
@@ -150,7 +150,7 @@ def test_without_detection_the_image_is_one_face(gateway: Gateway, astronaut: ND
 
 
 def test_includes(gateway: Gateway, astronaut_jpeg: bytes) -> None:
-    answer = gateway.post(astronaut_jpeg, include="landmarks, quality,experts,engagement").json()
+    answer = gateway.post(astronaut_jpeg, include="landmarks, quality,experts,engagement,heatmap").json()
     (face,) = answer["faces"]
     landmarks = face["landmarks"]
     assert landmarks["left_eye"]["x"] < landmarks["nose"]["x"] < landmarks["right_eye"]["x"]
@@ -164,7 +164,42 @@ def test_includes(gateway: Gateway, astronaut_jpeg: bytes) -> None:
         weights = face["experts"][mixture]
         assert len(weights) == 4
         assert sum(weight > 0 for weight in weights) == 2
+    assert -0.5 < face["quality"]["pitch"] < 0.5
     assert face["engagement"]["index"] == pytest.approx(0.6 * face["confidence"], abs=1e-4)
+    picture = Image.open(io.BytesIO(base64.b64decode(face["heatmap"]["png"])))
+    assert (picture.format, picture.size) == ("PNG", (112, 112))
+    where = face["heatmap"]["box"]
+    assert where["width"] == pytest.approx(where["height"])
+    assert (
+        overlap(
+            face["box"], (where["x"], where["y"], where["x"] + where["width"], where["y"] + where["height"])
+        )
+        > 0.5
+    )
+    assert 0 <= face["heatmap"]["largest_fall"] <= 1
+
+
+def test_a_poor_face_is_uncertain_and_says_why_whatever_is_included(
+    gateway: Gateway, astronaut: NDArray[np.uint8]
+) -> None:
+    left, top, right, bottom = 168, 60, 280, 172  # as the classifier frames a face
+    face = Image.fromarray(astronaut).crop((left, top, right, bottom))
+    hazy = Image.blend(Image.new("RGB", face.size, (128, 128, 128)), face, 0.03)
+    for picture, expected in ((face, None), (hazy, "low_contrast")):
+        answers = [
+            gateway.post(
+                encoded(picture, "PNG"), media_type="image/png", detect="false", include=include
+            ).json()
+            for include in ("", "quality,heatmap")
+        ]
+        plain, whole = (answer["faces"][0] for answer in answers)
+        assert plain == {key: value for key, value in whole.items() if key in plain}
+        if expected is None:
+            assert plain["verdict"] == "certain"
+            assert "reasons" not in plain
+        else:
+            assert plain["verdict"] == "uncertain"
+            assert expected in plain["reasons"]
 
 
 def test_batch_keeps_order_and_survives_a_bad_image(

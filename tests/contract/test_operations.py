@@ -68,7 +68,7 @@ def test_routes_of_unknown_paths_share_one_label(gateway: Gateway) -> None:
 
 
 def test_documentation(gateway: Gateway) -> None:
-    page = gateway.client.get("/", follow_redirects=True)
+    page = gateway.client.get("/docs")
     assert page.status_code == 200
     assert "https://" not in page.text
     for address in re.findall(r'(?:src|href)="(/[^"]+)"', page.text):

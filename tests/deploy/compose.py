@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 GRAFANA = ROOT / "deploy" / "grafana"
 COMPOSE_FILES = (ROOT / "docker-compose.yml", ROOT / "deploy" / "compose.gpu.yaml")
+COMPOSE_KEYS = ROOT / "deploy" / "compose.keys.yaml"
 
 
 def service(name: str) -> dict[str, Any]:

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.compose import COMPOSE_FILES, GRAFANA, PROMETHEUS, ROOT, service
+from tests.deploy.compose import COMPOSE_FILES, COMPOSE_KEYS, GRAFANA, PROMETHEUS, ROOT, service
 from tests.deploy.programs import need, run
 
 BIN = Path(sys.executable).parent
 
 
-@pytest.mark.parametrize("file", COMPOSE_FILES, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", [*COMPOSE_FILES, COMPOSE_KEYS], ids=lambda file: file.name)
 def test_a_compose_file_is_of_the_specification(file: Path) -> None:
     checked = run(BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", file)
     assert checked.returncode == 0, checked.stdout
@@ -29,9 +29,10 @@ def test_the_dockerfile_has_no_known_mistake() -> None:
     assert checked.returncode == 0, checked.stdout
 
 
-def test_prometheus_takes_its_configuration_and_rules() -> None:
+@pytest.mark.parametrize("file", ["prometheus.yml", "prometheus.keys.yml"])
+def test_prometheus_takes_its_configuration_and_rules(file: str) -> None:
     need("promtool")
-    checked = run("promtool", "check", "config", "--lint-fatal", PROMETHEUS / "prometheus.yml")
+    checked = run("promtool", "check", "config", "--lint-fatal", PROMETHEUS / file)
     assert checked.returncode == 0, checked.stderr
 
 

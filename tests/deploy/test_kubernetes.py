@@ -44,19 +44,19 @@ def build() -> Callable[[Path], list[Object]]:
     return built
 
 
-@pytest.fixture(scope="module", params=["cpu", "gpu", "cpu with tls", "gpu with tls"])
+@pytest.fixture(scope="module", params=["cpu", "gpu", "cpu with tls", "gpu with tls", "cpu with keys"])
 def overlay(
     request: pytest.FixtureRequest,
     build: Callable[[Path], list[Object]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> list[Object]:
-    kind, _, tls = request.param.partition(" with ")
+    kind, _, component = request.param.partition(" with ")
     folder = KUBERNETES / "overlays" / kind
-    if tls:
+    if component:
         own = tmp_path_factory.mktemp("overlay")
         relative = {
             "resources": [os.path.relpath(folder, own.resolve())],
-            "components": [os.path.relpath(KUBERNETES / "components" / tls, own.resolve())],
+            "components": [os.path.relpath(KUBERNETES / "components" / component, own.resolve())],
         }
         (own / "kustomization.yaml").write_text(yaml.safe_dump(relative))
         folder = own
@@ -182,6 +182,24 @@ def test_tls_is_asked_for_on_both_sides(overlay: list[Object], request: pytest.F
             secrets = [v["secret"]["secretName"] for v in pod(overlay, name)["volumes"] if "secret" in v]
             assert secrets == [f"{name}-certificate"]
             assert f"{name}-certificate" in PAGE
+
+
+def test_keys_are_asked_for_where_they_are_mounted(
+    overlay: list[Object], request: pytest.FixtureRequest
+) -> None:
+    closed = "keys" in request.node.callspec.params["overlay"]
+    (container,) = pod(overlay, "gateway")["containers"]
+    variables = {v["name"]: v.get("value") for v in container["env"]}
+    assert variables["EXPRESSNET_ALLOW_ANONYMOUS"] == ("false" if closed else "true")
+    assert ("EXPRESSNET_KEYS_FILE" in variables) is closed
+    if closed:
+        (secret,) = (v for v in pod(overlay, "gateway")["volumes"] if "secret" in v)
+        (mount,) = (m for m in container["volumeMounts"] if m["name"] == secret["name"])
+        page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+        assert f"create secret generic {secret['secret']['secretName']} --from-file=keys.toml" in page
+        assert variables["EXPRESSNET_KEYS_FILE"] == f"{mount['mountPath']}/keys.toml"
+        # The kubelet never renews what is mounted by a path within the volume.
+        assert "subPath" not in mount
 
 
 def promtool(*arguments: str | Path) -> None:

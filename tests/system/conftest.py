@@ -16,11 +16,12 @@ from tests.conftest import Gateway, eventually
 
 
 class Process(Gateway):
-    """`expressnet serve` on a free port; `log` is all that it wrote."""
+    """`expressnet serve` on a free port; `log` holds the lines that it wrote."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+    def __init__(self, process: subprocess.Popen[str], url: str, log: list[str]) -> None:
         super().__init__(url)
         self.process = process
+        self.log = log
 
     def stop(self, sig: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and wait for the exit code."""
@@ -51,7 +52,7 @@ def running(python: str | Path = sys.executable, **settings: object) -> Iterator
         eventually(lambda: process.poll() is not None or _address(lines), timeout_s=90)
         address = _address(lines)
         assert address, f"the gateway did not start: {''.join(lines)}"
-        served = Process(process, address)
+        served = Process(process, address, lines)
         eventually(lambda: served.client.get("/readyz").status_code == 200)
         yield served
         served.client.close()

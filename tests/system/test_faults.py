@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
+import httpx
 import numpy as np
 import pytest
+import structlog
 
-from service.app import Engines
-from service.arrays import Classification
+from service.arrays import Classification, Detections
+from service.assembly import Engines
 from service.errors import EngineUnavailable
 from service.settings import Settings
 from tests.conftest import Gateway, eventually, serving
@@ -102,6 +106,73 @@ def test_a_broken_classifier(
         assert ("Retry-After" in response.headers) == (status == 503)
         classifier.error = classifier.answer = None
         assert gateway.post(astronaut_jpeg).status_code == 200
+
+
+def found(boxes: int = 1, scores: int = 1, landmarks: int = 1, value: float = 50) -> Detections:
+    return Detections(
+        np.tile(np.float32([10, 10, 90, value]), (boxes, 1)),
+        np.full(scores, 0.99, np.float32),
+        np.full((landmarks, 5, 2), value, np.float32),
+    )
+
+
+class Panic(BaseException):
+    """What a native extension raises past every handler of errors."""
+
+
+BROKEN_DETECTORS: tuple[dict[str, object], ...] = (
+    {"error": RuntimeError("secret /path/of/model.pt")},
+    {"error": MemoryError("secret")},
+    {"answer": found(value=float("nan"))},
+    {"answer": found(value=float("inf"))},
+    {"answer": found(boxes=2)},
+    {"answer": found(scores=0)},
+    {"answer": found(landmarks=3)},
+    {"error": Panic("secret")},
+)
+
+
+def test_a_broken_detector(astronaut_jpeg: bytes) -> None:
+    detector = FakeDetector()
+    engines = Engines(FakeClassifier(), detector)
+    # Unconfigured, structlog prints the images in every frame of a traceback, which takes seconds.
+    with structlog.testing.capture_logs(), serving(Settings(port=0), engines) as gateway:
+
+        def ask() -> httpx.Response:
+            return gateway.post(astronaut_jpeg)
+
+        def ask_batch() -> httpx.Response:
+            images = [("images", ("a", astronaut_jpeg))] * 2
+            return gateway.client.post("/v1/emotions/batch", files=images)
+
+        for broken in BROKEN_DETECTORS:
+            for name, value in broken.items():
+                setattr(detector, name, value)
+            alone, batch = ask(), ask_batch()
+            assert (alone.status_code, "secret" in alone.text + batch.text) == (500, False), broken
+            if not isinstance(detector.error, Panic):
+                assert alone.json()["code"] == "internal", broken
+                problems = [item["problem"]["code"] for item in batch.json()["results"]]
+                assert problems == ["internal"] * 2, broken
+            detector.error = detector.answer = None
+            assert (ask().status_code, ask_batch().status_code) == (200, 200), broken
+        eventually(lambda: gateway.metric(IN_FLIGHT) == 0)
+        eventually(lambda: gateway.ready)
+
+
+def test_a_clock_that_jumps_changes_nothing(astronaut_jpeg: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    year_s = 365 * 24 * 3600.0
+    now, jumps = time.time, itertools.cycle((0, year_s, -year_s))
+    monkeypatch.setattr(time, "time", lambda: now() + next(jumps))
+    monkeypatch.setattr(time, "time_ns", lambda: int(1e9 * time.time()))
+    classifier = FakeClassifier()
+    with serving(Settings(port=0), Engines(classifier, FakeDetector())) as gateway:
+        assert [gateway.post(astronaut_jpeg).status_code for _ in range(10)] == [200] * 10
+        assert gateway.ready
+        classifier.delay_s = 1.0
+        headers = {"Content-Type": "image/jpeg", "X-Timeout-Ms": "200"}
+        late = gateway.client.post("/v1/emotions", content=astronaut_jpeg, headers=headers)
+        assert late.json()["code"] == "deadline_exceeded"
 
 
 def test_an_engine_that_does_not_answer_its_probe_makes_the_service_unready(astronaut_jpeg: bytes) -> None:

@@ -28,11 +28,18 @@ def refused(**settings: str) -> str:
     return said.strip()
 
 
-def test_answers_a_photo_and_leaves_in_good_order(astronaut_jpeg: bytes) -> None:
-    with running() as gateway:
-        (face,) = gateway.post(astronaut_jpeg).json()["faces"]
+def test_answers_a_photo_and_leaves_in_good_order(astronaut_jpeg: bytes, tmp_path: Path) -> None:
+    audit = tmp_path / "audit.jsonl"
+    with running(purpose="research", jurisdiction="de", audit_file=audit) as gateway:
+        answer = gateway.post(astronaut_jpeg).json()
+        (face,) = answer["faces"]
         assert face["emotion"] == "happiness"
         assert gateway.stop(signal.SIGINT) == 0
+    told = [json.loads(line) for line in gateway.log]
+    assert told[0]["event"] == "declared"
+    assert any(line["event"] == "duty" and "Article 50(3)" in line["source"] for line in told)
+    (line,) = map(json.loads, audit.read_text().splitlines())
+    assert (line["request_id"], line["purpose"], line["faces"]) == (answer["request_id"], "research", 1)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +49,9 @@ def test_answers_a_photo_and_leaves_in_good_order(astronaut_jpeg: bytes) -> None
         ({"max_batch_faces": "none"}, "EXPRESSNET_MAX_BATCH_FACES=none"),
         ({"body_limit_mb": "5"}, "EXPRESSNET_BODY_LIMIT_MB"),
         ({"queue_limit_faces": "4"}, "queue_limit_faces"),
+        ({"host": "0.0.0.0"}, "keys_file"),
         ({"model_repository": "/nowhere"}, "/nowhere"),
+        ({"purpose": "workplace", "jurisdiction": "de"}, "Article 5(1)(f) of Regulation (EU) 2024/1689"),
     ],
 )
 def test_a_bad_setting_stops_the_start_with_one_sentence(settings: dict[str, str], says: str) -> None:
@@ -69,7 +78,7 @@ def test_a_swapped_model_file_is_refused_with_both_digests(tmp_path: Path) -> No
 
 
 def test_two_hundred_at_once_against_a_queue_of_64(astronaut_jpeg: bytes) -> None:
-    with running(max_in_flight_requests=64, queue_limit_faces=64, timeout_s=60) as gateway:
+    with running(max_in_flight_requests=64, queue_limit_faces=64, max_wait_s=600, timeout_s=60) as gateway:
         limits = httpx.Limits(max_connections=200)
         with httpx.Client(base_url=gateway.url, timeout=90, limits=limits) as client:
 
@@ -95,7 +104,7 @@ def test_two_hundred_at_once_against_a_queue_of_64(astronaut_jpeg: bytes) -> Non
 def test_sigterm_with_fifty_in_flight_answers_them_all(astronaut: NDArray[np.uint8]) -> None:
     # Work enough that none of it is done before all of it has arrived.
     montage = encoded(np.tile(astronaut, (5, 5, 1)))
-    with running(max_in_flight_requests=64, timeout_s=90, grace_s=90) as gateway:
+    with running(max_in_flight_requests=64, max_wait_s=600, timeout_s=90, grace_s=90) as gateway:
         limits = httpx.Limits(max_connections=50)
         client = httpx.Client(base_url=gateway.url, timeout=120, limits=limits)
 

@@ -15,8 +15,8 @@ import pytest
 import trustme
 from numpy.typing import NDArray
 
-from service.app import Engines, make_engines
 from service.arrays import Faces
+from service.assembly import Engines, make_engines
 from service.deadline import NEVER, Deadline
 from service.errors import DeadlineExceeded, EngineContractError, EngineUnavailable, Overloaded, ServiceError
 from service.manifest import ClassifierManifest, read_manifest

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -20,10 +19,8 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of a new environment with what the gateway and its Triton engine ask for."""
     folder = tmp_path_factory.mktemp("without-torch")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needs = [*project["dependencies"], *project["optional-dependencies"]["triton"]]
     pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-compile"]
-    subprocess.run([*pip, "-c", ROOT / "constraints.txt", *needs], check=True)
+    subprocess.run([*pip, "--require-hashes", "-r", ROOT / "locks" / "gateway.txt"], check=True)
     return folder / "bin" / "python"
 
 

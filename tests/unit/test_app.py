@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from typer.testing import CliRunner
 
 from service import __version__
 from service.app import create_app
 from service.cli import app as command_line
 from service.errors import ModelFileError
-from service.settings import Settings
+from service.keys import KeysFileError
+from service.server import make_server
+from service.settings import Settings, SettingsError
 from tests.fake_engine import fake_engines
 
 
@@ -27,6 +31,27 @@ from tests.fake_engine import fake_engines
 def test_models_of_the_wrong_kind_are_refused(swapped: dict[str, Any], says: str) -> None:
     with pytest.raises(ModelFileError, match=says):
         create_app(Settings(**swapped), fake_engines())
+
+
+def test_keys_that_cannot_be_used_stop_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    file.write_text("[one]")
+    with pytest.raises(KeysFileError, match=r"^EXPRESSNET_KEYS_FILE=\S+ cannot be used: one\.sha256: .*\.$"):
+        create_app(Settings(keys_file=file), fake_engines())
+
+
+def test_a_certificate_that_cannot_be_used_stops_the_start(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    one, other = (authority.issue_cert("127.0.0.1") for _ in range(2))
+    certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
+    one.cert_chain_pems[0].write_to_path(certificate)
+    for private in (other.private_key_pem.bytes(), b"no key"):
+        key.write_bytes(private)
+        settings = Settings(tls_certificate=certificate, tls_private_key=key)
+        with pytest.raises(SettingsError, match=r"^the TLS certificate and its key cannot be used: .*\.$"):
+            make_server(create_app(settings, fake_engines()), settings)
+    key.write_bytes(one.private_key_pem.bytes())
+    assert make_server(create_app(settings, fake_engines()), settings).config.is_ssl
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import yaml
 
 from service import __version__
@@ -89,20 +90,23 @@ def installs() -> list[str]:
     return [command for command in commands if "pip install" in command]
 
 
-def test_every_install_is_constrained_and_none_is_editable() -> None:
-    assert installs()
+def test_every_install_is_held_to_hashes_or_brings_nothing_and_none_is_editable() -> None:
     for command in installs():
-        assert " -c constraints.txt " in command
         assert not re.search(r" (-e|--editable)\b", command)
+    without_hashes = [
+        command.strip() for command in installs() if "--require-hashes -r locks/" not in command
+    ]
+    assert without_hashes == [
+        "pip install -c constraints.txt torch",
+        "pip install --no-deps --no-build-isolation --target /opt/expressnet .",
+    ]
 
 
 def test_only_one_image_takes_torch_and_each_engine_finds_its_packages() -> None:
-    extras = {
-        name: set(re.findall(r"'\.\[([\w,]+)\]'", " ".join(arguments("RUN", STAGES[f"{name}-packages"]))))
-        for name in IMAGES
-    }
-    assert extras == {"gateway": {"triton"}, "embedded": {"embedded,triton"}}
     for name in IMAGES:
+        (command,) = arguments("RUN", STAGES[f"{name}-packages"])
+        assert f"-r locks/{name}.txt" in command
+        assert (" torch" in command) == (name == "embedded")
         assert f"--from={name}-packages /opt/venv /opt/venv" in arguments("COPY", image(name))
     assert pairs("ENV", image("gateway"))[f"{PREFIX}ENGINE"] == "triton"
     assert f"{PREFIX}ENGINE" not in pairs("ENV", image("embedded"))
@@ -111,7 +115,7 @@ def test_only_one_image_takes_torch_and_each_engine_finds_its_packages() -> None
 def test_what_installs_is_not_left_behind() -> None:
     for name in IMAGES:
         (command,) = arguments("RUN", STAGES[f"{name}-packages"])
-        assert re.search(r"&& pip uninstall --yes expressnet-service setuptools pip$", command)
+        assert re.search(r"&& pip uninstall --yes setuptools pip$", command)
 
 
 def test_the_embedded_image_is_what_a_build_without_target_gives() -> None:
@@ -190,6 +194,62 @@ def test_the_health_check_follows_readiness(name: str) -> None:
         served.drain()
         assert check() == 1
     assert check() == 1
+
+
+def test_the_health_check_asks_over_tls_where_the_gateway_speaks_it(tmp_path: Path) -> None:
+    program, *rest = json.loads(arguments("HEALTHCHECK", image("gateway"))[0].partition(" CMD ")[2])
+    assert program == "python"
+    authority = trustme.CA()
+    made = authority.issue_cert("gateway.example.com")
+    made.cert_chain_pems[0].write_to_path(tmp_path / "tls.crt")
+    made.private_key_pem.write_to_path(tmp_path / "tls.key")
+    settings = Settings(
+        port=0,
+        model_repository=ROOT / "model_repository",
+        tls_certificate=tmp_path / "tls.crt",
+        tls_private_key=tmp_path / "tls.key",
+    )
+    # Its own certificate is for another name than the one that it is asked by here.
+    with serving(settings, fake_engines(), verify=False) as served:
+        given = {f"{PREFIX}PORT": served.url.rpartition(":")[2]}
+        given[f"{PREFIX}TLS_CERTIFICATE"] = str(settings.tls_certificate)
+        asked = subprocess.run([sys.executable, *rest], env=os.environ | given, timeout=30)
+    assert asked.returncode == 0
+
+
+KEYS: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "compose.keys.yaml").read_text(encoding="utf-8"))
+
+
+def test_who_is_let_in_is_said_where_the_address_is_public(tmp_path: Path) -> None:
+    # The image alone lets nobody in: it does not start before somebody says whom it serves.
+    for name in IMAGES:
+        assert not {f"{PREFIX}ALLOW_ANONYMOUS", f"{PREFIX}KEYS_FILE"} & set(pairs("ENV", image(name)))
+    assert defaulted(GATEWAY["environment"][f"{PREFIX}ALLOW_ANONYMOUS"]) == "true"
+    assert all(port.startswith("127.0.0.1:") for port in map(defaulted, GATEWAY["ports"]))
+    given = KEYS["services"]["gateway"]
+    environment = {name.removeprefix(PREFIX).lower(): str(v) for name, v in given["environment"].items()}
+    assert environment["allow_anonymous"] == "false"
+    ((source, target, mode),) = (volume.split(":") for volume in given["volumes"])
+    assert (source, target, mode) == ("./keys", str(Path(environment["keys_file"]).parent), "ro")
+    (tmp_path / "keys.toml").write_text("# no keys yet")
+    settings = Settings.model_validate(environment | {"host": "0.0.0.0", "keys_file": tmp_path / "keys.toml"})
+    assert [defaulted(port) for port in given["ports"]] == [
+        f"127.0.0.1:{settings.admin_port}:{settings.admin_port}"
+    ]
+
+
+def test_prometheus_reads_the_admin_port_where_there_is_one() -> None:
+    (mount,) = (volume.split(":") for volume in KEYS["services"]["prometheus"]["volumes"])
+    assert mount == ["./deploy/prometheus/prometheus.keys.yml", "/etc/prometheus/prometheus.yml", "ro"]
+    port = KEYS["services"]["gateway"]["environment"][f"{PREFIX}ADMIN_PORT"]
+    plain, other = (
+        yaml.safe_load((ROOT / "deploy" / "prometheus" / f"{name}.yml").read_text(encoding="utf-8"))
+        for name in ("prometheus", "prometheus.keys")
+    )
+    (job,) = (job for job in plain["scrape_configs"] if job["job_name"] == "gateway")
+    assert job["static_configs"] == [{"targets": [f"gateway:{DEFAULTS['port']}"]}]
+    job["static_configs"] = [{"targets": [f"gateway:{port}"]}]
+    assert other == plain
 
 
 def test_the_default_port_is_exposed_published_and_checked() -> None:
@@ -284,7 +344,9 @@ def test_build_arguments_of_compose_are_known_to_the_dockerfile() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [DOCKERFILE, COMPOSE, OVERLAY, PAGE], ids=["Dockerfile", "compose", "overlay", "page"]
+    "text",
+    [DOCKERFILE, COMPOSE, OVERLAY, (ROOT / "deploy" / "compose.keys.yaml").read_text(encoding="utf-8"), PAGE],
+    ids=["Dockerfile", "compose", "overlay", "keys", "page"],
 )
 def test_every_variable_is_a_setting(text: str) -> None:
     named = set(re.findall(rf"\b{PREFIX}\w+", text))

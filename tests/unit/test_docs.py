@@ -6,36 +6,45 @@ import json
 import re
 import types
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from service import errors, schemas
-from service.errors import ServiceError
-from service.http.models import ModelList
+from service.deployment import Deployment, notice
+from service.errors import RateLimited, ServiceError
+from service.http.models import Card, ModelList
 from service.http.problems import to_problem
-from service.manifest import EMOTIONS, Manifest, read_manifest
+from service.law import Duty, Exemption, Purpose, duties
+from service.manifest import EMOTIONS, ClassifierManifest, read_manifest
 from service.metrics import Metrics
 from service.schemas import (
+    MAX_FACES,
     BatchAnswer,
     EmotionQuery,
     EmotionsAnswer,
     Face,
+    GroupAnswer,
+    GroupBatchAnswer,
+    GroupQuery,
     ImageAnswer,
     Include,
     Point,
     Problem,
 )
-from service.settings import PREFIX, Settings
+from service.settings import LEAST_GROUP_FACES, PREFIX, Settings
+from service.shaping import GROUP_STEP
 from training.evaluation.report import shown
+from training.export_quality import tables
 
 ROOT = Path(__file__).parents[2]
 API = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 SETTINGS = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 ERRORS: list[type[ServiceError]] = [
     error
@@ -110,7 +119,8 @@ def described(page: str) -> set[str]:
         (EmotionsAnswer, ("### Answer", "### What include adds")),
         (BatchAnswer, ("## POST /v1/emotions/batch",)),
         (Problem, ("## Errors",)),
-        (Manifest, ("## GET /v1/models",)),
+        (Card, ("## GET /v1/models",)),
+        (GroupAnswer, ("### Answer", "### Groups alone")),
     ],
 )
 def test_every_field_of_an_answer_is_described(model: type[BaseModel], headings: tuple[str, ...]) -> None:
@@ -119,7 +129,7 @@ def test_every_field_of_an_answer_is_described(model: type[BaseModel], headings:
 
 
 def test_no_field_is_described_that_does_not_exist() -> None:
-    known = {path for model in (EmotionsAnswer, BatchAnswer) for path in paths(model)}
+    known = {path for model in (EmotionsAnswer, BatchAnswer, Card) for path in paths(model)}
     known |= {f"faces[].{part}" for part in PARTS}
     assert {name for name in described(API) if "[]" in name} - known == set()
 
@@ -133,8 +143,10 @@ def test_no_answer_model_is_left_out() -> None:
 
     declared = {
         model for model in vars(schemas).values() if isinstance(model, type) and issubclass(model, BaseModel)
-    } - {BaseModel, EmotionQuery, schemas.ImageUpload}
-    assert declared == reached(EmotionsAnswer) | reached(BatchAnswer)
+    } - {BaseModel, EmotionQuery, GroupQuery, schemas.ImageUpload}
+    assert declared == set().union(
+        *map(reached, (EmotionsAnswer, BatchAnswer, GroupAnswer, GroupBatchAnswer))
+    )
 
 
 @pytest.mark.parametrize("name", EmotionQuery.model_fields)
@@ -158,7 +170,10 @@ def test_every_error_is_described_with_its_status(error: type[ServiceError]) -> 
     assert status == str(error.status)
     assert when
     assert what_to_do
-    if error.retry_after_s is not None:
+    if error is RateLimited:
+        # It is told each time how long.
+        assert "`Retry-After`" in what_to_do
+    elif error.retry_after_s is not None:
         assert f"`Retry-After` ({error.retry_after_s} s)" in what_to_do
 
 
@@ -197,7 +212,9 @@ def test_no_metric_is_described_that_does_not_exist() -> None:
 def test_every_setting_has_one_row_with_default_and_description(name: str) -> None:
     field = Settings.model_fields[name]
     default = f"`{json.dumps(field.default)}`" if isinstance(field.default, bool) else f"`{field.default}`"
-    default = {"worker_threads": "number of CPUs"}.get(name, "none" if field.default is None else default)
+    default = {"worker_threads": "number of CPUs"}.get(
+        name, "none" if field.default in (None, ()) else default
+    )
     assert rows_of(SETTINGS, PREFIX + name.upper()) == [
         [f"`{PREFIX}{name.upper()}`", default, field.description]
     ]
@@ -217,7 +234,9 @@ def model_of(example: Any) -> type[BaseModel] | None:
         ("results", BatchAnswer),
         ("faces", EmotionsAnswer),
         ("models", ModelList),
-        ("sha256", Manifest),
+        ("sha256", Card),
+        ("group", GroupAnswer),
+        ("notice", Deployment),
     ):
         if key in example:
             return model
@@ -240,7 +259,7 @@ def check(model: type[BaseModel], example: Any) -> None:
     """Valid, and nothing in it that the schema does not know: reading drops what it does not know."""
     answer = model.model_validate(example)
     # The cards of models show what they do not have; answers leave it out.
-    assert example == answer.model_dump(mode="json", exclude_none=model not in (Manifest, ModelList))
+    assert example == answer.model_dump(mode="json", exclude_none=model not in (Card, ModelList, Deployment))
 
 
 EXAMPLES = [
@@ -270,7 +289,13 @@ def test_json_examples_are_answers_of_this_version(block: str) -> None:
 
 def test_there_is_an_example_of_every_answer_and_include() -> None:
     examples = [json.loads(block) for block in json_blocks(API)]
-    assert {model_of(example) for example in examples} >= {EmotionsAnswer, BatchAnswer, Problem, Manifest}
+    assert {model_of(example) for example in examples} >= {
+        EmotionsAnswer,
+        BatchAnswer,
+        Problem,
+        Card,
+        GroupAnswer,
+    }
     assert any(set(example) == PARTS for example in examples)
 
 
@@ -309,3 +334,70 @@ def test_figures_in_the_readme_and_the_card_are_the_manifests(name: str) -> None
     assert shown(metric) in card
     readme = (ROOT / "README.md").read_text()
     assert (f"{metric.value:.3f}" if name == "ece" else f"{100 * metric.value:.1f} %") in readme
+
+
+USE = (ROOT / "docs" / "responsible-use.md").read_text(encoding="utf-8")
+
+
+def test_every_purpose_is_described() -> None:
+    named = [row[0].strip("`") for row in rows(section(USE, "## Say what it is for"))]
+    assert named[2:] == list(Purpose)
+
+
+DUTIES = {
+    duty.source: duty
+    for purpose in Purpose
+    for exemption in (None, Exemption.medical)
+    for duty in duties(purpose, ("eu", "gb", "nz", "us", "other"), exemption)
+}
+
+
+@pytest.mark.parametrize("duty", DUTIES.values(), ids=DUTIES.keys())
+def test_every_duty_is_in_the_docs(duty: Duty) -> None:
+    """By the articles and numbers that its source names."""
+    asked = section(USE, "## What is asked") + section(USE, "## What is refused")
+    for part in re.findall(r"\d+/\d+|Article \d+\(\d+\)|740 ILCS 14|rule 10|Act 2018", duty.source):
+        assert part in asked, duty.source
+    if duty.applies_from:
+        day = date.fromisoformat(duty.applies_from)
+        assert f"{day.day} {day:%B} {day.year}" in asked or "UK" in duty.source
+
+
+def test_the_notice_and_the_refusal_are_those_of_the_service() -> None:
+    assert f"\n> {notice(Settings())}\n" in USE
+    with pytest.raises(ValidationError) as caught:
+        Settings.model_validate({"purpose": "workplace", "jurisdiction": "de"})
+    assert f"EXPRESSNET_*: {caught.value.errors()[0]['msg'].removeprefix('Value error, ')}." in USE
+
+
+def test_the_smallest_group_and_the_steps_are_those_of_the_service() -> None:
+    assert f"A number below {LEAST_GROUP_FACES} is refused" in USE
+    assert f"steps of {GROUP_STEP}" in USE
+    assert f"in steps of {GROUP_STEP}" in API
+    assert f"{MAX_FACES} largest" in USE
+
+
+def test_every_field_of_an_audit_line_is_described() -> None:
+    (block,) = json_blocks(section(USE, "## Audit"))
+    file_fields = set(json.loads(block))
+    assert file_fields == described(section(USE, "## Audit"))
+
+
+def test_subgroups_in_the_docs_are_the_manifests() -> None:
+    subgroups = read_manifest(Settings().model_repository, "expressnet_moe").subgroups
+    assert subgroups is not None
+    told = section(USE, "## How unequal it is")
+    found = {row[0]: row[1] for row in rows(told)}
+    for name, metric in {**subgroups.accuracy, **subgroups.recall}.items():
+        assert found[name] == shown(metric)
+    assert f"Not known: {', '.join(subgroups.not_measured)}." in told
+
+
+def test_the_limits_and_bands_of_quality_are_the_manifests() -> None:
+    """`expressnet export quality` prints what belongs there."""
+    manifest = read_manifest(Settings().model_repository, "expressnet_moe")
+    assert isinstance(manifest, ClassifierManifest)
+    assert manifest.verdict.quality is not None
+    page = (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
+    for line in tables(manifest.verdict.quality):
+        assert line in page

@@ -86,6 +86,7 @@ def test_the_settings_of_the_gateway_can_be_used() -> None:
         **{name.removeprefix(PREFIX).lower(): value for name, value in given.items() if value is not None}
     )
     assert settings.engine == "triton"
+    assert settings.allow_anonymous
     versions = ROOT / "model_repository" / settings.classifier
     assert (versions / given[f"{PREFIX}MODEL_VERSION"] / "model.pt").is_file()
     # The default counts the node's CPUs.
@@ -105,7 +106,14 @@ def test_the_gateway_s_worst_case_fits_its_memory() -> None:
 
 
 def test_the_port_is_that_of_the_gateway() -> None:
-    assert ports("gateway") == {"http": Settings.model_fields["port"].default}
+    given = environment("gateway")
+    assert ports("gateway") == {
+        "http": Settings.model_fields["port"].default,
+        "admin": int(given[f"{PREFIX}ADMIN_PORT"]),
+    }
+    assert given[f"{PREFIX}ADMIN_HOST"] == "0.0.0.0"
+    annotations = the("Deployment", "gateway")["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/port"] == given[f"{PREFIX}ADMIN_PORT"]
     (port,) = the("Service", "gateway")["spec"]["ports"]
     assert port["targetPort"] == "http"
     assert the("Service", "gateway")["spec"]["selector"].items() <= labels("gateway").items()
@@ -336,7 +344,10 @@ def test_nothing_is_reached_that_no_policy_names() -> None:
     gateway, triton = ([{"podSelector": policies[name]["podSelector"]}] for name in ("gateway", "triton"))
     monitoring = {"namespaceSelector": {"matchLabels": {"expressnet/monitoring": "true"}}}
     clients = {"namespaceSelector": {"matchLabels": {"expressnet/client": "true"}}}
-    assert opened("gateway", "ingress") == [([clients, monitoring], [ports("gateway")["http"]])]
+    assert opened("gateway", "ingress") == [
+        ([clients], [ports("gateway")["http"]]),
+        ([monitoring], [ports("gateway")["admin"]]),
+    ]
     assert opened("triton", "ingress") == [
         (gateway, [ports("triton")["grpc"]]),
         ([monitoring], [ports("triton")["metrics"]]),
@@ -355,9 +366,9 @@ def test_the_page_names_the_labels_that_open_the_gateway() -> None:
 def test_what_is_scraped_are_ports_of_the_pods() -> None:
     jobs = yaml.safe_load(TEXTS["deploy/kubernetes/prometheus/scrape.yml"])["scrape_configs"]
     keep = {job["relabel_configs"][0]["regex"] for job in jobs}
-    assert keep == {"gateway;gateway;http|triton;triton;metrics"}
+    assert keep == {"gateway;gateway;admin|triton;triton;metrics"}
     assert {job["job_name"] for job in jobs} == {"gateway", "triton"}
-    for name, port in (("gateway", "http"), ("triton", "metrics")):
+    for name, port in (("gateway", "admin"), ("triton", "metrics")):
         assert labels(name)["app.kubernetes.io/name"] == name
         assert port in ports(name)
     for job in jobs:

@@ -34,7 +34,13 @@ def _logging_as_before() -> Iterator[None]:
 
 
 def events(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    return [json.loads(line) for line in written(capsys).splitlines()]
+
+
+def written(capsys: pytest.CaptureFixture[str]) -> str:
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+    return capsys.readouterr().err
 
 
 async def request(observed: Observation, request_id: str) -> None:
@@ -106,7 +112,7 @@ async def test_a_failure_is_logged_without_the_image(
 ) -> None:
     configure_logs(Settings.model_validate({"log_format": log_format}))
     await request(Observation(failing, Metrics(), frozenset()), "id-1")
-    logged = capsys.readouterr().err
+    logged = written(capsys)
     assert "request failed" in logged
     assert "id-1" in logged
     assert "KeyError" in logged
@@ -128,7 +134,7 @@ async def test_a_failure_is_one_json_object_too(capsys: pytest.CaptureFixture[st
 def test_text_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs(Settings(log_format="text"))
     log.info("ready", classifier="tiny")
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = written(capsys).splitlines()
     assert "ready" in line
     assert "classifier=tiny" in line
     assert "\x1b" not in line

@@ -44,6 +44,15 @@ def classifier(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def with_limit(**limit: Any) -> dict[str, Any]:
+    """A verdict whose quality has one limit."""
+    band = {"low": 0, "high": 0.1, "samples": 9, "accuracy": 0.5, "confidence": 0.7, "certain": 0.6}
+    bands = [{**band, "certain_accuracy": 0.5}]
+    limits = [{"code": "blurred", "measure": "sharpness", "bands": bands} | limit]
+    quality = {"limits": limits, "rule": "a rule", "data": "validation"}
+    return {"threshold": 0.6, "coverage": 1, "accuracy": 1, "data": "", "quality": quality}
+
+
 def detector(**changes: Any) -> dict[str, Any]:
     whole = classifier(kind="detector", **changes)
     for name in ("labels", "input", "calibration", "verdict"):
@@ -68,6 +77,17 @@ def test_a_classifier_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert manifest.input.crop.mouth == (0.5, 0.8)
     assert manifest.metrics["test"]["accuracy"].interval == (0.7, 0.9)
     path.write_text(manifest.model_dump_json(indent=2))
+    assert read_manifest(tmp_path, "tiny") == manifest
+
+
+def test_the_limits_of_quality_come_back_as_they_were_written(tmp_path: Path) -> None:
+    path = write(tmp_path, classifier(verdict=with_limit(least=0.1)))
+    manifest = read_manifest(tmp_path, "tiny")
+    assert isinstance(manifest, ClassifierManifest)
+    assert manifest.verdict.quality is not None
+    (limit,) = manifest.verdict.quality.limits
+    assert (limit.code, limit.least, limit.most, limit.bands[0].samples) == ("blurred", 0.1, None, 9)
+    path.write_text(manifest.model_dump_json(indent=2, exclude_none=True))
     assert read_manifest(tmp_path, "tiny") == manifest
 
 
@@ -142,6 +162,9 @@ def test_a_classifier_without_what_it_needs_is_refused(tmp_path: Path, missing: 
         {"name": "../tiny"},
         {"kind": "oracle"},
         {"verdict": {"threshold": 1.5, "coverage": 1, "accuracy": 1, "data": ""}},
+        {"verdict": with_limit(least=0.1, most=0.2)},
+        {"verdict": with_limit(code="ugly")},
+        {"verdict": with_limit(measure="beauty")},
         {"unknown": 1},
     ],
 )

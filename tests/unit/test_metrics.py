@@ -21,12 +21,20 @@ PUBLISHED = {
     "expressnet_batch_size_faces": set(),
     "expressnet_queue_depth_faces": set(),
     "expressnet_rejected": {"reason"},
+    "expressnet_abandoned_images": set(),
+    "expressnet_audit_lines_lost": set(),
+    "expressnet_connections": set(),
+    "expressnet_cut_connections": {"reason"},
+    "expressnet_streams": set(),
+    "expressnet_stream_frames": {"outcome"},
     "expressnet_faces_per_image": set(),
     "expressnet_face_size_pixels": set(),
     "expressnet_predictions": {"emotion", "verdict"},
     "expressnet_confidence": set(),
     "expressnet_engine_up": {"engine"},
     "expressnet_circuit_state": {"engine", "state"},
+    "expressnet_keys_file_valid": set(),
+    "expressnet_rate_store_up": set(),
     "expressnet_model_info": {"name", "version", "sha256"},
 }
 PROTECTING = {
@@ -36,6 +44,9 @@ PROTECTING = {
     "deadline_exceeded",
     "body_too_large",
     "image_too_large",
+    "unauthorized",
+    "forbidden",
+    "rate_limited",
 }
 CODES = [
     error

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from service import pipeline as module
 from service.arrays import Classification, Detections, Faces, Photo
 from service.arrays import Image as Pixels
+from service.backlog import Backlog
 from service.deadline import NEVER, Deadline
+from service.errors import DeadlineExceeded, InvalidRequest
 from service.inference.batcher import Batcher, BatcherEvents, BatcherLimits
 from service.manifest import ClassifierManifest, read_manifest
 from service.metrics import Metrics
 from service.pipeline import Pipeline, Timings
-from service.schemas import EmotionQuery
+from service.schemas import EmotionQuery, Face, Group, GroupImage, ImageAnswer
 from service.settings import Settings
 from tests.conftest import encoded
 from tests.fake_engine import FakeClassifier, FakeDetector
@@ -25,6 +30,8 @@ from tests.fake_engine import FakeClassifier, FakeDetector
 SIDE = 1024
 BOX = np.array([[462, 462, 562, 562]], np.float32) / SIDE
 LANDMARKS = np.array([[[490, 495], [534, 495], [512, 515], [495, 535], [529, 535]]], np.float32) / SIDE
+# Six boxes of falling size, wherever; all within an image of 64 px.
+FACES = np.array([[0, 0, 60 - 5 * n, 60 - 5 * n] for n in range(6)], np.float32)
 
 
 @dataclass
@@ -65,19 +72,46 @@ def scales(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return decoded
 
 
-async def run(data: bytes, query: EmotionQuery) -> tuple[OneFace, Seeing]:
+@asynccontextmanager
+async def started(
+    detector: FakeDetector, classifier: FakeClassifier, metrics: Metrics, aggregate_only: int | None = None
+) -> AsyncIterator[Pipeline]:
     settings = Settings()
     manifest = read_manifest(settings.model_repository, settings.classifier)
     assert isinstance(manifest, ClassifierManifest)
-    detector, classifier, metrics = OneFace(), Seeing(), Metrics()
     events = BatcherEvents(metrics.batch_size.observe, metrics.queue_depth.set)
     batcher = Batcher(classifier, BatcherLimits(32, 256, 0.002, calls_in_flight=1), events)
-    pipeline = Pipeline(detector, batcher, manifest, metrics, workers=1, pixel_limit=50_000_000)
+    pipeline = Pipeline(
+        detector,
+        batcher,
+        manifest,
+        metrics,
+        workers=1,
+        decode_budget_s=60,
+        pixel_limit=50_000_000,
+        backlog=Backlog(1, 60),
+        aggregate_only=aggregate_only,
+    )
     await pipeline.start()
     try:
-        answer = await pipeline.run(data, query, NEVER, Timings())
+        yield pipeline
     finally:
         await pipeline.close()
+
+
+async def answered(data: bytes, query: EmotionQuery) -> Face:
+    async with started(OneFace(), FakeClassifier(), Metrics()) as pipeline:
+        answer = await pipeline.run(data, query, NEVER, Timings())
+    assert isinstance(answer, ImageAnswer)
+    (face,) = answer.faces
+    return face
+
+
+async def run(data: bytes, query: EmotionQuery) -> tuple[OneFace, Seeing]:
+    detector, classifier = OneFace(), Seeing()
+    async with started(detector, classifier, Metrics()) as pipeline:
+        answer = await pipeline.run(data, query, NEVER, Timings())
+    assert isinstance(answer, ImageAnswer)
     (face,) = answer.faces
     assert face.box.x == pytest.approx(462, abs=1)
     assert face.box.width == pytest.approx(100, abs=1)
@@ -93,22 +127,85 @@ def jpeg() -> bytes:
     return encoded(Image.fromarray(stripes), quality=95, subsampling=0)
 
 
-async def test_small_faces_are_cut_from_all_pixels(jpeg: bytes, scales: list[int]) -> None:
+async def test_small_faces_are_cut_from_pixels_enough(jpeg: bytes, scales: list[int]) -> None:
+    """Half of the pixels show 50 of the face's 100: enough for the classifier."""
     detector, classifier = await run(jpeg, EmotionQuery(min_face_px=96))
-    assert scales == [4, 1]
+    assert scales == [4, 2]
     assert detector.shown == [(256, 256, 3)]
     assert classifier.faces[0].std() > 40
 
 
-async def test_large_faces_are_cut_from_fewer_pixels(jpeg: bytes, scales: list[int]) -> None:
-    """Half of the pixels show 50 of the face's 100: enough for the classifier, not for `quality`."""
-    await run(jpeg, EmotionQuery(min_face_px=48))
+async def test_the_verdict_does_not_depend_on_what_is_included(jpeg: bytes, scales: list[int]) -> None:
+    plain = await answered(jpeg, EmotionQuery(min_face_px=96))
+    whole = await answered(
+        jpeg, EmotionQuery(min_face_px=96, include="landmarks,quality,experts,engagement,heatmap")
+    )
+    # Asking for more must not decode finer either: the face would then be another one.
+    assert scales == [4, 2, 4, 2]
+    said = {"box", "detection_confidence", "emotion", "confidence", "verdict", "reasons", "probabilities"}
+    assert plain.model_dump(include=said) == whole.model_dump(include=said)
+
+
+async def test_heatmaps_are_made_of_the_largest_faces_only(jpeg: bytes) -> None:
+    detector = FakeDetector(answer=Detections(FACES, np.ones(6, np.float32), np.repeat(LANDMARKS, 6, axis=0)))
+    classifier, timings = Seeing(), Timings()
+    async with started(detector, classifier, Metrics()) as pipeline:
+        answer = await pipeline.run(jpeg, EmotionQuery(include="heatmap"), NEVER, timings)
+    assert [face.heatmap is not None for face in answer.faces] == [True] * 4 + [False] * 2
+    assert sum(len(faces) for faces in classifier.faces) >= 6 + 4 * 64
+    assert timings.seconds["heatmap"] > 0
+
+
+async def test_heatmaps_are_bound_by_the_deadline(jpeg: bytes) -> None:
+    @dataclass
+    class SlowLater(FakeClassifier):
+        async def classify(self, faces: Faces, deadline: Deadline) -> Classification:
+            self.delay_s = 30.0 if self.batches else 0.0
+            return await super().classify(faces, deadline)
+
+    async with started(OneFace(), SlowLater(cancellable=True), Metrics()) as pipeline:
+        with pytest.raises(DeadlineExceeded, match="heatmap"):
+            await pipeline.run(jpeg, EmotionQuery(include="heatmap"), Deadline.after(1.5), Timings())
+
+
+@pytest.mark.parametrize("min_face_px", [32, 48])
+async def test_large_faces_are_cut_from_fewer_pixels(
+    min_face_px: float, jpeg: bytes, scales: list[int]
+) -> None:
+    await run(jpeg, EmotionQuery(min_face_px=min_face_px))
     assert scales == [2]
-    await run(jpeg, EmotionQuery(min_face_px=48, include="quality"))
-    assert scales == [2, 2, 1]
 
 
-async def test_ordinary_images_are_decoded_once(jpeg: bytes, scales: list[int]) -> None:
-    detector, _ = await run(jpeg, EmotionQuery())
+async def test_images_that_are_searched_as_they_are_are_decoded_once(jpeg: bytes, scales: list[int]) -> None:
+    detector, _ = await run(jpeg, EmotionQuery(min_face_px=40))
     assert scales == [1]
     assert detector.shown == [(SIDE, SIDE, 3)]
+
+
+def values(metrics: Metrics, *names: str) -> list[float | None]:
+    return [metrics.registry.get_sample_value(name) for name in names]
+
+
+async def test_groups_alone_whoever_asks(astronaut: NDArray[np.uint8]) -> None:
+    """The pipeline itself keeps faces back: a door that forgets to has none to show."""
+    metrics, classifier = Metrics(), Seeing()
+    async with started(FakeDetector(), classifier, metrics, aggregate_only=5) as pipeline:
+        few = await pipeline.run(encoded(np.tile(astronaut, (2, 2, 1))), EmotionQuery(), NEVER, Timings())
+        many = await pipeline.run(encoded(np.tile(astronaut, (6, 6, 1))), EmotionQuery(), NEVER, Timings())
+        calls = len(classifier.batches)
+        for query in (
+            EmotionQuery(detect=False),
+            EmotionQuery(include="landmarks"),
+            EmotionQuery(max_faces=5),
+            EmotionQuery(min_face_px=33),
+            EmotionQuery(min_confidence=0.5),
+        ):
+            with pytest.raises(InvalidRequest, match="only groups"):
+                await pipeline.run(encoded(astronaut), query, NEVER, Timings())
+    assert len(classifier.batches) == calls
+    assert isinstance(few, GroupImage)
+    assert few.group == Group(least_faces=5)
+    assert isinstance(many, GroupImage)
+    assert many.group.faces == 36, "more than a caller gets by default"
+    assert values(metrics, "expressnet_faces_per_image_count", "expressnet_faces_per_image_sum") == [2, 36]
+    assert values(metrics, "expressnet_confidence_count", "expressnet_face_size_pixels_count") == [0, 0]

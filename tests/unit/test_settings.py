@@ -6,13 +6,31 @@ import os
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
+from service.law import Exemption, Purpose
 from service.settings import PREFIX, Settings, SettingsError, read_settings
 
 GOOD = {
     "host": ("0.0.0.0", "0.0.0.0"),
     "port": ("9000", 9000),
+    "admin_host": ("0.0.0.0", "0.0.0.0"),
+    "admin_port": ("9000", 9000),
+    "tls_certificate": (__file__, Path(__file__)),
+    "tls_private_key": (__file__, Path(__file__)),
+    "trusted_proxies": ("10.0.0.0/8, ::1,", ("10.0.0.0/8", "::1")),
+    "keys_file": (__file__, Path(__file__)),
+    "allow_anonymous": ("true", True),
+    "rate_limit": ("600/minute", "600/minute"),
+    "redis_url": ("rediss://:secret@redis:6380/1", SecretStr("rediss://:secret@redis:6380/1")),
+    "cors_origins": ("https://a.example.com,http://b:8080", ("https://a.example.com", "http://b:8080")),
+    "purpose": ("research", Purpose.research),
+    "jurisdiction": ("DE, uk,us,", ("de", "gb", "us")),
+    "exemption": ("medical", Exemption.medical),
+    "deployer": ("Example GmbH", "Example GmbH"),
+    "contact": ("privacy@example.com", "privacy@example.com"),
+    "aggregate_only": ("5", 5),
+    "audit_file": (f"{__file__}.jsonl", Path(f"{__file__}.jsonl")),
     "model_repository": ("/models", Path("/models")),
     "classifier": ("other_classifier", "other_classifier"),
     "model_version": ("2", "2"),
@@ -29,10 +47,16 @@ GOOD = {
     "body_limit_bytes": ("1000", 1000),
     "batch_body_limit_bytes": ("200000000", 200_000_000),
     "pixel_limit": ("1000000", 1_000_000),
+    "decode_budget_s": ("1.5", 1.5),
     "max_in_flight_requests": ("7", 7),
+    "max_wait_s": ("0.3", 0.3),
     "queue_limit_faces": ("512", 512),
     "max_batch_faces": ("16", 16),
     "max_delay_s": ("0.01", 0.01),
+    "max_connections": ("100", 100),
+    "max_streams": ("3", 3),
+    "stream_idle_s": ("5", 5.0),
+    "client_timeout_s": ("3.5", 3.5),
     "timeout_s": ("2.5", 2.5),
     "grace_s": ("5", 5.0),
     "log_level": ("debug", "debug"),
@@ -41,6 +65,13 @@ GOOD = {
 
 # What a setting cannot be without.
 NEEDS = {
+    "host": {"keys_file": __file__},
+    "purpose": {"jurisdiction": "other"},
+    "jurisdiction": {"purpose": "research"},
+    "exemption": {"purpose": "workplace", "jurisdiction": "eu"},
+    "tls_certificate": {"tls_private_key": __file__},
+    "tls_private_key": {"tls_certificate": __file__},
+    "redis_url": {"rate_limit": "1/day"},
     "triton_root_certificates": {"triton_tls": "true"},
     "triton_certificate": {"triton_tls": "true", "triton_private_key": __file__},
     "triton_private_key": {"triton_tls": "true", "triton_certificate": __file__},
@@ -49,6 +80,22 @@ NEEDS = {
 BAD = {
     "host": [""],
     "port": ["-1", "65536", "http", "80.5"],
+    "admin_host": [""],
+    "admin_port": ["0", "65536", "http"],
+    "tls_certificate": ["/nowhere/tls.crt"],
+    "tls_private_key": ["/nowhere/tls.key"],
+    "trusted_proxies": ["proxy", "*", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.1,me"],
+    "keys_file": ["/nowhere/keys.toml", "/"],
+    "allow_anonymous": ["maybe"],
+    "rate_limit": ["", "10", "0/minute", "10/week"],
+    "cors_origins": ["example.com", "https://example.com/", "ftp://example.com", "https://", "null"],
+    "purpose": ["", "Research", "work"],
+    "jurisdiction": ["europe", "de fr", "zz", "de,,x"],
+    "exemption": ["", "wellbeing"],
+    "deployer": ["", " "],
+    "contact": [""],
+    "aggregate_only": ["0", "1", "4", "129", "all"],
+    "audit_file": ["/", "/nowhere/audit.jsonl", "/dev/null/audit"],
     "model_version": ["0", "-1", "latest", ""],
     "engine": ["tritonn", ""],
     "classifier_engine": ["gpu"],
@@ -71,10 +118,16 @@ BAD = {
     "body_limit_bytes": ["0", "20MB"],
     "batch_body_limit_bytes": ["0", "-1"],
     "pixel_limit": ["0", "1e400"],
+    "decode_budget_s": ["0", "nan", "3601"],
     "max_in_flight_requests": ["0", ""],
+    "max_wait_s": ["0", "long"],
     "queue_limit_faces": ["0"],
     "max_batch_faces": ["0", "257"],
     "max_delay_s": ["-0.001", "1.5", "nan", "inf"],
+    "max_connections": ["1", "many"],
+    "max_streams": ["0", "many"],
+    "stream_idle_s": ["0", "nan"],
+    "client_timeout_s": ["0", "inf"],
     "timeout_s": ["0", "-1", "3601", "nan", "inf", "soon"],
     "grace_s": ["0", "nan"],
     "log_level": ["loud"],
@@ -125,6 +178,7 @@ def test_each_variable_is_read(monkeypatch: pytest.MonkeyPatch, name: str) -> No
 
 def test_no_setting_is_without_a_test() -> None:
     assert set(Settings.model_fields) == set(GOOD)
+    assert set(GOOD) - set(BAD) <= {"model_repository", "classifier", "detector", "redis_url"}
 
 
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in BAD.items() for text in texts])
@@ -133,6 +187,49 @@ def test_a_bad_value_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: s
     monkeypatch.setenv(variable, text)
     sentence = refusal()
     assert sentence.startswith(f"{variable}={text} ")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "redis",
+        "http://:secret@redis",
+        "redis://:secret@",
+        "redis://:secret@redis:70000",
+        "redis://[secret",
+    ],
+)
+def test_an_address_with_a_password_is_refused_without_showing_it(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("EXPRESSNET_REDIS_URL", url)
+    monkeypatch.setenv("EXPRESSNET_RATE_LIMIT", "1/day")
+    sentence = refusal()
+    assert sentence.startswith("EXPRESSNET_REDIS_URL cannot be used: ")
+    assert "secret" not in sentence
+
+
+def test_a_password_is_not_shown_with_the_settings() -> None:
+    settings = Settings.model_validate({"redis_url": "redis://:secret@redis", "rate_limit": "1/day"})
+    assert "secret" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "::", "10.0.0.1", "gateway.example.com", "localhost.example.com"]
+)
+def test_an_address_that_others_reach_needs_keys_or_leave(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("EXPRESSNET_HOST", host)
+    sentence = refusal()
+    assert all(name in sentence for name in (host, "keys_file", "allow_anonymous"))
+    monkeypatch.setenv("EXPRESSNET_ALLOW_ANONYMOUS", "true")
+    assert not read_settings().loopback
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_this_machine_alone_needs_none(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("EXPRESSNET_HOST", host)
+    assert read_settings().loopback
 
 
 @pytest.mark.parametrize("variable", ["EXPRESSNET_PROT", "EXPRESSNET_", "expressnet_max_faces"])
@@ -156,6 +253,10 @@ def test_variables_of_others_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> N
             ("body_limit_bytes", "batch_body_limit_bytes"),
         ),
         ({"triton_root_certificates": __file__}, ("certificates", "triton_tls")),
+        ({"tls_certificate": __file__}, ("tls_certificate", "tls_private_key")),
+        ({"admin_port": "8000"}, ("admin_port", "port")),
+        ({"max_streams": "512"}, ("max_streams", "max_connections")),
+        ({"redis_url": "redis://redis"}, ("redis_url", "rate_limit", "keys_file")),
         (
             {"triton_tls": "1", "triton_certificate": __file__},
             ("triton_certificate", "triton_private_key"),
@@ -169,6 +270,52 @@ def test_values_that_contradict_each_other_are_refused_by_name(
         monkeypatch.setenv(PREFIX + name.upper(), text)
     sentence = refusal()
     assert all(name in sentence.lower() for name in named)
+
+
+@pytest.mark.parametrize("purpose", ["workplace", "education"])
+@pytest.mark.parametrize("jurisdiction", ["eu", "us,FR", "no"])
+def test_what_the_law_prohibits_is_refused_by_its_article(
+    monkeypatch: pytest.MonkeyPatch, purpose: str, jurisdiction: str
+) -> None:
+    monkeypatch.setenv("EXPRESSNET_PURPOSE", purpose)
+    monkeypatch.setenv("EXPRESSNET_JURISDICTION", jurisdiction)
+    sentence = refusal()
+    assert "Article 5(1)(f) of Regulation (EU) 2024/1689" in sentence
+    assert f"purpose {purpose} is prohibited in {jurisdiction.lower()} by" in sentence
+    assert sentence.endswith("see docs/responsible-use.md.")
+    monkeypatch.setenv("EXPRESSNET_EXEMPTION", "safety")
+    assert read_settings().exemption == "safety"
+    monkeypatch.delenv("EXPRESSNET_EXEMPTION")
+    monkeypatch.setenv("EXPRESSNET_JURISDICTION", "us,gb")
+    assert read_settings().purpose == purpose
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"purpose": "workplace"}, "purpose and jurisdiction need each other"),
+        ({"jurisdiction": "us"}, "purpose and jurisdiction need each other"),
+        ({"exemption": "medical"}, "exemption is for purpose workplace or education alone"),
+        (
+            {"purpose": "research", "jurisdiction": "eu", "exemption": "medical"},
+            "exemption is for purpose workplace or education alone",
+        ),
+    ],
+)
+def test_half_a_declaration_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], says: str
+) -> None:
+    for name, text in variables.items():
+        monkeypatch.setenv(PREFIX + name.upper(), text)
+    assert says in refusal()
+
+
+@pytest.mark.parametrize("text", ["a\nb", "\x1b[31m", "a" * 201])
+def test_what_people_read_is_one_short_line(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("EXPRESSNET_DEPLOYER", text)
+    sentence = refusal()
+    assert sentence.startswith("EXPRESSNET_DEPLOYER=")
+    assert sentence.endswith("not one printable line of up to 200 characters.")
 
 
 def test_values_at_the_edge_of_a_contradiction_are_fine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydantic import BaseModel, ValidationError
 
-from service.arrays import Classification, Detections, FaceQuality
-from service.manifest import EMOTIONS, ClassifierManifest, Crop, Input, Training, Verdict
-from service.schemas import EmotionQuery, Face
-from service.shaping import ENGAGEMENT_WEIGHTS, shape_faces
+from service.arrays import Classification, Detections, Drawing, FaceQuality
+from service.manifest import (
+    EMOTIONS,
+    ClassifierManifest,
+    Crop,
+    Input,
+    QualityLimit,
+    QualityLimits,
+    Training,
+    Verdict,
+)
+from service.schemas import (
+    EmotionQuery,
+    Face,
+    GroupAnswer,
+    GroupBatchAnswer,
+    ImageAnswer,
+    ImageSize,
+    ModelName,
+)
+from service.shaping import ENGAGEMENT_WEIGHTS, GROUP_STEP, shape_faces, shape_group
 
 MANIFEST = ClassifierManifest(
     name="tiny",
@@ -16,7 +34,17 @@ MANIFEST = ClassifierManifest(
     sha256="0" * 64,
     labels=EMOTIONS,
     input=Input(size=48, crop=Crop(left_eye=(0.3, 0.4), right_eye=(0.7, 0.4), mouth=(0.5, 0.8))),
-    verdict=Verdict(threshold=0.5, coverage=1, accuracy=1, data="none"),
+    verdict=Verdict(
+        threshold=0.5,
+        coverage=1,
+        accuracy=1,
+        data="none",
+        quality=QualityLimits(
+            limits=(QualityLimit(code="too_small", measure="size_px", least=10, bands=()),),
+            rule="none",
+            data="none",
+        ),
+    ),
     training=Training(data=(), licences=(), config={}),
     intended_use="tests",
     limits=(),
@@ -27,9 +55,10 @@ DETECTIONS = Detections(
     np.arange(20, dtype=np.float32).reshape(2, 5, 2),
 )
 QUALITY = [
-    FaceQuality(20.123456, 100, 0.5, 0.1, roll_degrees=-3.00004, yaw=0.25),
-    FaceQuality(8, 1, 0.2, 0, roll_degrees=None, yaw=None),
+    FaceQuality(20.123456, 100, 0.5, 0.1, roll_degrees=-3.00004, yaw=0.25, pitch=-0.5),
+    FaceQuality(8, 1, 0.2, 0, roll_degrees=None, yaw=None, pitch=None),
 ]
+DRAWING = Drawing("iVBORw0=", np.float32([-5, 10, 15, 30]), 0.25)
 
 
 def sure_of(*emotions: str, confidence: float = 0.93) -> Classification:
@@ -41,11 +70,15 @@ def sure_of(*emotions: str, confidence: float = 0.93) -> Classification:
 
 
 def shaped(
-    classification: Classification, include: str = "", detections: Detections | None = DETECTIONS
+    classification: Classification,
+    include: str = "",
+    detections: Detections | None = DETECTIONS,
+    drawings: tuple[Drawing, ...] = (),
 ) -> list[Face]:
     boxes = DETECTIONS.boxes[: len(classification.probabilities)]
-    quality = QUALITY[: len(boxes)] if "quality" in include else None
-    return shape_faces(boxes, detections, classification, quality, MANIFEST, EmotionQuery(include=include))
+    quality = QUALITY[: len(boxes)]
+    query = EmotionQuery(include=include)
+    return shape_faces(boxes, detections, classification, quality, drawings, MANIFEST, query)
 
 
 def test_faces_keep_their_order_and_their_arrays() -> None:
@@ -70,6 +103,27 @@ def test_probabilities_come_in_manifest_order_and_sum_to_one() -> None:
 def test_verdict_is_certain_from_the_threshold_on(confidence: float, verdict: str) -> None:
     (face,) = shaped(sure_of("neutral", confidence=confidence))
     assert face.verdict == verdict
+    assert face.reasons == (None if verdict == "certain" else ["low_confidence"])
+
+
+@pytest.mark.parametrize("include", ["", "quality"])
+def test_a_poor_face_is_uncertain_whether_or_not_quality_is_asked_for(include: str) -> None:
+    first, second = shaped(sure_of("happiness", "happiness"), include)
+    assert (first.verdict, first.reasons) == ("certain", None)
+    assert (second.verdict, second.reasons) == ("uncertain", ["too_small"])
+    _, doubtful = shaped(sure_of("happiness", "happiness", confidence=0.4), include)
+    assert doubtful.reasons == ["low_confidence", "too_small"]
+
+
+def test_the_largest_faces_have_the_heatmaps() -> None:
+    first, second = shaped(sure_of("happiness", "happiness"), "heatmap", drawings=(DRAWING,))
+    assert first.heatmap is not None
+    assert first.heatmap.model_dump() == {
+        "png": "iVBORw0=",
+        "box": {"x": -5, "y": 10, "width": 20, "height": 20},
+        "largest_fall": 0.25,
+    }
+    assert second.heatmap is None
 
 
 def test_nothing_is_included_that_was_not_asked_for() -> None:
@@ -109,6 +163,7 @@ def test_everything_is_included_that_was_asked_for() -> None:
         "contrast": 0.1,
         "roll_degrees": -3,
         "yaw": 0.25,
+        "pitch": -0.5,
     }
     assert second.quality is not None
     assert second.quality.size_px == 8
@@ -135,3 +190,33 @@ def test_a_face_crop_has_no_detection() -> None:
 
 def test_no_faces_are_no_faces() -> None:
     assert shaped(sure_of()) == []
+
+
+def test_a_group_is_its_mean_in_steps() -> None:
+    rows = np.concatenate([sure_of("fear", confidence=1.0).probabilities] * 3)
+    rows = np.concatenate([rows, sure_of("anger", "anger", confidence=0.93).probabilities])
+    group = shape_group(rows, EMOTIONS, 5)
+    assert (group.least_faces, group.faces) == (5, 5)
+    assert group.emotions is not None
+    assert tuple(group.emotions) == EMOTIONS
+    assert group.emotions["fear"] == 0.6
+    assert group.emotions["anger"] == 0.35  # 0.372
+    assert all(
+        (share / GROUP_STEP) == pytest.approx(round(share / GROUP_STEP)) for share in group.emotions.values()
+    )
+
+
+@pytest.mark.parametrize("faces", range(5))
+def test_of_too_few_faces_nothing_is_said_not_even_how_many(faces: int) -> None:
+    rows = sure_of(*["fear"] * faces).probabilities
+    assert shape_group(rows, EMOTIONS, 5).model_dump(exclude_none=True) == {"least_faces": 5}
+
+
+@pytest.mark.parametrize("answer", [GroupAnswer, GroupBatchAnswer])
+def test_faces_do_not_pass_for_a_group_and_are_not_told_by_the_failure(answer: type[BaseModel]) -> None:
+    faces = ImageAnswer(image=ImageSize(width=9, height=9), faces=shaped(sure_of("fear", confidence=0.87654)))
+    of_one = {"request_id": "a", "model": ModelName(name="tiny", version="1"), **dict(faces)}
+    with pytest.raises(ValidationError) as caught:
+        answer.model_validate(of_one | {"results": [{"index": 0, "result": faces}]})
+    assert "8765" not in str(caught.value)
+    assert "fear" not in str(caught.value)

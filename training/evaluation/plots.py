@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
-from service.manifest import EMOTIONS
+from service.manifest import EMOTIONS, QualityLimits
 from training.datasets.faces import LabelledFaces
 from training.evaluation.predict import Predictions
 from training.models import Network
@@ -178,3 +179,36 @@ def _grid(*several: Axes) -> None:
     for axes in several:
         axes.grid(alpha=0.3)
         axes.set_axisbelow(True)
+
+
+def draw_quality(limits: QualityLimits, path: Path) -> Path:
+    """Accuracy, confidence and the accuracy of the certain answers by band, a panel for each measure."""
+    figure = Figure(figsize=(11, 5.4), layout="constrained")
+    for axes, limit in zip(figure.subplots(2, 4, sharey=True).flat, limits.limits, strict=True):
+        middles = [(band.low + band.high) / 2 for band in limit.bands]
+        for name, colour, marker in (
+            ("accuracy", BLUE, "o"),
+            ("confidence", GREY, "x"),
+            ("certain_accuracy", GREEN, "^"),
+        ):
+            values = [getattr(band, name) for band in limit.bands]
+            label = name.replace("certain_accuracy", "accuracy of the certain")
+            axes.plot(middles, values, color=colour, marker=marker, markersize=4, label=label)
+        edge = limit.least if limit.most is None else limit.most
+        if edge is not None:
+            axes.axvline(edge, color=ORANGE, linewidth=1, label="limit")
+        if limit.measure in ("sharpness", "contrast") or limit.code == "too_dark":
+            axes.set_xscale("log")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_title(limit.code, fontsize=10)
+        axes.set_xlabel(limit.measure, fontsize=8)
+        axes.set_ylim(0, 1.02)
+        _grid(axes)
+    handles = {
+        label: handle
+        for axes in figure.axes
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8)
+    figure.savefig(path, dpi=DPI)
+    return path

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
@@ -16,25 +13,17 @@ from service.manifest import Metric
 from training.calibrate import choose_threshold, fit_temperature
 from training.checkpoint import Trained, load_trained
 from training.datasets import DatasetKind, load
-from training.datasets.faces import Dataset, LabelledFaces
+from training.datasets.faces import Dataset
 from training.datasets.splits import without_copies_of
 from training.evaluation import metrics, plots, robustness
 from training.evaluation.metrics import Bin, ClassFigures, ExpertFigures
 from training.evaluation.predict import Predictions, predict
 from training.evaluation.robustness import Endured
+from training.evaluation.subgroups import Subgroup, subgroups
 from training.models.folding import folded
 from training.train import training_rows
 
 SELECTIVE_ACCURACY = 0.9
-AGREEMENT = (0.0, 0.6, 0.8, 1.01)
-
-
-@dataclass(frozen=True)
-class Subgroup:
-    """Test rows that have something measurable in common."""
-
-    name: str
-    accuracy: Metric
 
 
 @dataclass(frozen=True)
@@ -148,49 +137,6 @@ def make_report(
         if robust
         else [],
     )
-
-
-def subgroups(answers: NDArray[np.float32], rows: LabelledFaces) -> list[Subgroup]:
-    """What can be measured from the images and the votes themselves; few data sets say who is shown.
-
-    Thirds by light, contrast and sharpness, and how far the annotators agreed.
-    """
-    pixels = rows.pictures.read(np.arange(len(rows)), size=48, channels=1)[:, 0].astype(np.float32)
-    laplacian = (
-        4 * pixels[:, 1:-1, 1:-1]
-        - pixels[:, :-2, 1:-1]
-        - pixels[:, 2:, 1:-1]
-        - pixels[:, 1:-1, :-2]
-        - pixels[:, 1:-1, 2:]
-    )
-    measured = {
-        "light": pixels.mean(axis=(1, 2)),
-        "contrast": pixels.std(axis=(1, 2)),
-        "sharpness": laplacian.var(axis=(1, 2)),
-    }
-    found = []
-    for name, values in measured.items():
-        third, two_thirds = np.quantile(values, [1 / 3, 2 / 3])
-        parts = {
-            "least": values < third,
-            "middle": (values >= third) & (values < two_thirds),
-            "most": values >= two_thirds,
-        }
-        found += [
-            Subgroup(f"{name}: {part}", metrics.accuracy(answers[inside], rows.majority[inside]))
-            for part, inside in parts.items()
-        ]
-    agreement = rows.distributions.max(axis=1)
-    for low, high in pairwise(AGREEMENT):
-        inside = (agreement >= low) & (agreement < high) & (rows.majority >= 0)
-        if inside.any() and not inside[rows.majority >= 0].all():
-            found.append(
-                Subgroup(
-                    f"annotators' agreement: {low:.0%} to {min(high, 1):.0%}",
-                    metrics.accuracy(answers[inside], rows.majority[inside]),
-                )
-            )
-    return found
 
 
 def markdown(report: Report, pictures: list[Path]) -> str:

@@ -20,9 +20,9 @@ from training.models.boxes import suppress
 _HEADS = (("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10))
 # Place in the network, channels before, between and after.
 _STAGES = (
-    ("low.1", 16, 16, 32),
-    ("low.2", 32, 32, 64),
-    ("low.4", 64, 64, 64),
+    ("fine.1", 16, 16, 32),
+    ("fine.2", 32, 32, 64),
+    ("low", 64, 64, 64),
     ("middle.1", 64, 64, 64),
     ("high.1", 64, 64, 64),
 )
@@ -57,6 +57,8 @@ class YuNet(nn.Module):
     FACE = 16  # px of the smallest face in the shrunk image; below, libfacedetection's weights miss most
     LEAST_FACE = 12  # px of an image's smallest face, then enlarged to 16
     PIXELS = 1 << 20  # of the shrunk image at most: bounds time and memory, whatever comes in
+    PIECE = 1 << 18  # pixels of it for which the large maps are computed at a time
+    MARGIN = 24  # px around a piece that its maps depend on: 19, and whole cells of the finest stride
     SCORE = 0.3  # least score of a candidate, libfacedetection's
     CANDIDATES = 5000  # best of them that enter suppression, OpenCV's limit
     OVERLAP = 0.3  # intersection over union above which the surer face suppresses the other
@@ -67,6 +69,8 @@ class YuNet(nn.Module):
         "FACE",
         "LEAST_FACE",
         "PIXELS",
+        "PIECE",
+        "MARGIN",
         "SCORE",
         "CANDIDATES",
         "OVERLAP",
@@ -78,9 +82,8 @@ class YuNet(nn.Module):
         self.stem = nn.Conv2d(3, 16, 3, stride=2, padding=1)
         self.stem_block = _rectified(16, 16)
         # To an eighth of the image's side; then one map each for strides 8, 16 and 32.
-        self.low = nn.Sequential(
-            nn.MaxPool2d(2), _block(16, 16, 32), _block(32, 32, 64), nn.MaxPool2d(2), _block(64, 64, 64)
-        )
+        self.fine = nn.Sequential(nn.MaxPool2d(2), _block(16, 16, 32), _block(32, 32, 64), nn.MaxPool2d(2))
+        self.low = _block(64, 64, 64)
         self.middle = nn.Sequential(nn.MaxPool2d(2), _block(64, 64, 64))
         self.high = nn.Sequential(nn.MaxPool2d(2), _block(64, 64, 64))
         self.lateral = nn.ModuleList(_rectified(64, 64) for _ in self.STRIDES)
@@ -123,17 +126,17 @@ class YuNet(nn.Module):
         return boxes[kept], scores[kept], landmarks[kept]
 
     def shrink(self, image: Tensor, least: float) -> Tensor:
-        """The image with its smallest face at 16 px: float32 [1,3,h,w], at most a megapixel."""
+        """The image with its smallest face at 16 px: [1,3,h,w], at most a megapixel; on a GPU of floats."""
         height, width = image.shape[0], image.shape[1]
         scale = min(self.FACE / least, (self.PIXELS / max(height * width, 1)) ** 0.5)
         pixels = image.permute(2, 0, 1)[None]
         if height * width == 0:
-            return pixels.float()
+            return pixels
         # On a CPU torch resizes bytes five times as fast as floats; on a GPU it cannot resize them at all.
         if image.is_cuda:
             pixels = pixels.float()
         size = [max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))]
-        return functional.interpolate(pixels, size=size, mode="bilinear", antialias=True).float()
+        return functional.interpolate(pixels, size=size, mode="bilinear", antialias=True)
 
     def candidates(self, image: Tensor) -> Tensor:
         """Cells that may show a face: float32 [N,15] of score, box and landmarks, in pixels of `image`."""
@@ -149,12 +152,26 @@ class YuNet(nn.Module):
 
     def maps(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[1,3,32h,32w] -> the answers of each stride's cells: [1,16,4h,4w], [1,16,2h,2w], [1,16,h,w]."""
-        low = self.low(self.stem_block(self.stem(image).relu_()))
+        low = self.low(self.eighth(image))
         middle = self.middle(low)
         high = self.lateral[2](self.high(middle))
         middle = self.lateral[1](middle + functional.interpolate(high, scale_factor=2.0))
         low = self.lateral[0](low + functional.interpolate(middle, scale_factor=2.0))
         return self.heads[0](low), self.heads[1](middle), self.heads[2](high)
+
+    def eighth(self, image: Tensor) -> Tensor:
+        """[1,3,8h,8w] -> [1,64,h,w], piece by piece: all of a large image's maps at once fit no cache."""
+        height, width = image.shape[2], image.shape[3]
+        pieces = (height * width + self.PIECE - 1) // self.PIECE
+        rows = (height // 8 + pieces - 1) // pieces * 8
+        found: list[Tensor] = []
+        for top in range(0, height, rows):
+            first = max(top - self.MARGIN, 0)
+            bottom = min(top + rows, height)
+            piece = image[:, :, first : min(bottom + self.MARGIN, height)].float()
+            answers = self.fine(self.stem_block(self.stem(piece).relu_()))
+            found.append(answers[:, :, (top - first) // 8 : (bottom - first) // 8])
+        return torch.cat(found, dim=2)
 
     def decoded(self, answers: Tensor, stride: int) -> Tensor:
         """answers: [16,h,w] of one stride -> as `candidates` tells them."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from service.backlog import STANDING_S, Backlog
 from service.deadline import Deadline
-from service.errors import BodyTooLarge
+from service.errors import BodyTooLarge, Overloaded
 from service.http.admission import Admission
 from service.http.health import Readiness
 from service.metrics import Metrics
@@ -51,8 +53,10 @@ class Door:
     def __init__(self) -> None:
         self.inner = Inner()
         self.readiness = Readiness(warmed_up=True)
+        self.now_s = 0.0
+        self.backlog = Backlog(workers=1, max_wait_s=0.4, now=lambda: self.now_s)
         self.metrics = Metrics()
-        self.app = Admission(self.inner, SETTINGS, self.readiness, self.metrics)
+        self.app = Admission(self.inner, SETTINGS, self.readiness, self.backlog, self.metrics)
 
     async def post(
         self,
@@ -151,6 +155,21 @@ async def test_one_request_too_many_is_overloaded_at_once(door: Door) -> None:
     assert (await door.post())[0] == 200
 
 
+async def test_a_queue_that_stands_takes_no_more(door: Door) -> None:
+    with ExitStack() as images:
+        for _ in range(3):
+            images.enter_context(door.backlog.image())
+        assert (await door.post())[0] == 200, "a burst is let in"
+        door.now_s += STANDING_S + 0.1
+        with door.backlog.image():
+            status, headers, problem = await door.post()
+        assert (status, problem["code"]) == (429, "overloaded")
+        assert int(headers["retry-after"]) > 0
+        assert door.inner.bodies == [5], "its body was not read"
+        assert door.metric("rejected_total", reason="overloaded") == 1
+    assert (await door.post())[0] == 200
+
+
 async def test_places_are_given_back_by_whatever_ends_a_request(door: Door) -> None:
     door.inner.error = KeyError("inner")
     for _ in range(5):
@@ -204,7 +223,7 @@ async def test_what_is_not_http_passes(door: Door) -> None:
     async def inner(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append(scope["type"])
 
-    app = Admission(inner, SETTINGS, Readiness(draining=True), door.metrics)
+    app = Admission(inner, SETTINGS, Readiness(draining=True), door.backlog, door.metrics)
 
     async def receive() -> Message:
         return {"type": "lifespan.startup"}
@@ -214,3 +233,71 @@ async def test_what_is_not_http_passes(door: Door) -> None:
 
     await app({"type": "lifespan"}, receive, send)
     assert seen == ["lifespan"]
+
+
+async def test_bodies_that_trickle_in_take_no_place(door: Door) -> None:
+    """Five requests whose bodies never end, and two places: a sixth gets in."""
+    scope: Scope = {"type": "http", "method": "POST", "path": "/v1/emotions", "headers": []}
+    for_ever = asyncio.Event()
+
+    async def trickle() -> None:
+        sent = False
+
+        async def receive() -> Message:
+            nonlocal sent
+            if sent:
+                await for_ever.wait()
+            sent = True
+            return {"type": "http.request", "body": b"x", "more_body": True}
+
+        async def send(message: Message) -> None:
+            raise AssertionError("it is not complete")
+
+        await door.app(scope | {"state": {"request_id": "slow"}}, receive, send)
+
+    slow = [asyncio.create_task(trickle()) for _ in range(5)]
+    await settle()
+    assert door.metric("requests_in_flight") == 0
+    assert (await door.post())[0] == 200
+    for task in slow:
+        task.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+    assert door.metric("requests_in_flight") == 0
+
+
+async def test_bodies_in_memory_are_bounded_together(door: Door) -> None:
+    """300 bytes: that of the largest batch, which is more than two images."""
+    door.inner.hold = asyncio.Event()
+    first = asyncio.create_task(door.post("/v1/emotions/batch", [b"x" * 250]))
+    await settle()
+    with pytest.raises(Overloaded, match="bytes"):
+        await door.post("/v1/emotions", [b"x" * 51])
+    second = asyncio.create_task(door.post("/v1/emotions", [b"x" * 50]))
+    await settle()
+    door.inner.hold.set()
+    assert [(await task)[0] for task in (first, second)] == [200, 200]
+    assert (await door.post("/v1/emotions/batch", [b"x" * 300]))[0] == 200
+
+
+async def test_a_body_that_arrives_when_all_places_are_taken_is_overloaded(door: Door) -> None:
+    """It came in while there was a place; the answer is the route's, as for a body that is too large."""
+    arriving = asyncio.Event()
+    scope: Scope = {"type": "http", "method": "POST", "path": "/v1/emotions", "headers": []}
+
+    async def receive() -> Message:
+        await arriving.wait()
+        return {"type": "http.request", "body": b"x", "more_body": False}
+
+    async def send(message: Message) -> None:
+        raise AssertionError("it is not admitted")
+
+    late = asyncio.create_task(door.app(scope | {"state": {"request_id": "late"}}, receive, send))
+    await settle()
+    door.inner.hold = asyncio.Event()
+    admitted = [asyncio.create_task(door.post()) for _ in range(2)]
+    await settle()
+    arriving.set()
+    with pytest.raises(Overloaded):
+        await late
+    door.inner.hold.set()
+    assert [(await task)[0] for task in admitted] == [200, 200]

@@ -169,6 +169,17 @@ async def test_each_request_is_one_line_and_probes_are_quiet(route: str, level: 
     assert line["duration_ms"] >= 0
 
 
+async def test_a_flood_of_refusals_is_no_flood_of_lines() -> None:
+    async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("", 429)(scope, receive, send)
+
+    observed = Observed(refusing)
+    with structlog.testing.capture_logs() as lines:
+        await observed.call()
+    assert [line["log_level"] for line in lines] == ["debug"]
+    assert observed.requests("/v1/emotions", 429) == 1
+
+
 async def test_the_request_id_is_bound_while_the_request_runs_only() -> None:
     seen: list[object] = []
 

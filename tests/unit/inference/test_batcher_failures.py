@@ -91,6 +91,23 @@ async def test_any_other_exception_becomes_internal_and_keeps_its_cause() -> Non
         assert "unforeseen" not in str(failure)
 
 
+class Panic(BaseException):
+    """What a native extension raises past every handler of errors."""
+
+
+async def test_what_no_handler_catches_is_heard_of_too() -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    classifier = FakeClassifier(error=Panic())
+    batcher = Batcher(classifier, BatcherLimits(8, 64, 0), BatcherEvents())
+    batcher.start()
+    with pytest.raises(EngineUnavailable):
+        await asyncio.wait_for(batcher.classify(faces(1), NEVER), PATIENCE_S)
+    classifier.error = None
+    result, _ = await asyncio.wait_for(batcher.classify(faces(2), NEVER), PATIENCE_S)
+    assert answered((result, 0.0)) == [2]
+    await batcher.close()
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,8 +15,9 @@ from torch import Tensor, nn
 from service.arrays import Classification, Faces
 from service.deadline import NEVER, Deadline
 from service.errors import EngineUnavailable, ModelFileError
+from service.inference import embedded
 from service.inference.embedded import EmbeddedClassifier, EmbeddedDetector
-from service.manifest import ClassifierManifest, Crop, Input, Training, Verdict
+from service.manifest import ClassifierManifest, Crop, Input, Training, Verdict, digest
 
 SIDE_PX = 8
 
@@ -67,7 +70,7 @@ def classifier_of(path: Path, max_batch_faces: int = 4) -> EmbeddedClassifier:
     manifest = ClassifierManifest(
         name="tiny",
         version="1",
-        sha256="0" * 64,
+        sha256=digest(path),
         labels=("happiness", "neutral"),
         input=Input(size=SIDE_PX, crop=Crop(left_eye=(0.3, 0.4), right_eye=(0.7, 0.4), mouth=(0.5, 0.8))),
         verdict=Verdict(threshold=0.5, coverage=1, accuracy=1, data="none"),
@@ -76,6 +79,10 @@ def classifier_of(path: Path, max_batch_faces: int = 4) -> EmbeddedClassifier:
         limits=(),
     )
     return EmbeddedClassifier(path, manifest, max_batch_faces)
+
+
+def detector_of(path: Path, threads: int) -> EmbeddedDetector:
+    return EmbeddedDetector(path, digest(path), threads)
 
 
 @pytest.fixture
@@ -87,7 +94,7 @@ async def classifier(tmp_path: Path) -> AsyncIterator[EmbeddedClassifier]:
 
 @pytest.fixture
 async def detector(tmp_path: Path) -> AsyncIterator[EmbeddedDetector]:
-    engine = EmbeddedDetector(scripted(TinyDetector(), tmp_path), threads=2)
+    engine = detector_of(scripted(TinyDetector(), tmp_path), threads=2)
     yield engine
     await engine.close()
 
@@ -154,9 +161,45 @@ async def test_a_corrupt_file_is_refused_by_name(tmp_path: Path) -> None:
 async def test_a_truncated_file_is_refused_by_name(tmp_path: Path) -> None:
     path = scripted(TinyDetector(), tmp_path)
     path.write_bytes(path.read_bytes()[:-100])
-    engine = EmbeddedDetector(path, threads=1)
+    engine = detector_of(path, threads=1)
     with pytest.raises(ModelFileError, match=r"TinyDetector\.pt"):
         await engine.warm_up()
+    await engine.close()
+
+
+async def test_a_file_that_was_swapped_after_it_was_verified_is_not_loaded(tmp_path: Path) -> None:
+    engine = classifier_of(scripted(TinyClassifier(), tmp_path))
+    other = scripted(FailingClassifier(), tmp_path)
+    other.replace(tmp_path / "TinyClassifier.pt")
+    with pytest.raises(ModelFileError, match="sha256"):
+        await engine.warm_up()
+    await engine.close()
+
+
+async def test_a_call_that_does_not_come_back_takes_the_engine_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = classifier_of(scripted(TinyClassifier(), tmp_path))
+    await engine.warm_up()
+    release = threading.Event()
+    forward = engine._forward
+
+    def hanging(*inputs: Tensor) -> tuple[Tensor, ...]:
+        release.wait(30)
+        return forward(*inputs)
+
+    monkeypatch.setattr(engine, "_forward", hanging)
+    call = asyncio.create_task(engine.classify(flat(1), NEVER))
+    try:
+        await asyncio.sleep(0.05)
+        await engine.ping()  # it may be slow
+        monkeypatch.setattr(embedded, "STUCK_S", 0.01)
+        with pytest.raises(EngineUnavailable, match="has not come back"):
+            await engine.ping()
+    finally:
+        release.set()
+    await call
+    await engine.ping()
     await engine.close()
 
 

@@ -116,7 +116,10 @@ def test_the_detector_is_exported(tmp_path: Path) -> None:
         (("train", "--data", "{tmp}/none", "--run", "{tmp}/run", "--config", "{tiny}"), "none"),
         (("evaluate", "--data", "{data}", "--run", "{tmp}", "--out", "{tmp}/out"), "best.ckpt"),
         (("evaluate", "--data", "{data}", "--run", "{tiny}", "--out", "{tmp}/out"), "not a checkpoint"),
+        (("export", "quality", "--data", "{data}", "--name", "yunet"), "not a classifier"),
+        (("export", "quality", "--data", "{data}", "--repository", "{tmp}"), "is missing"),
         (("adapt", "--run", "{run}", "--out", "{tmp}/out"), "needs a folder"),
+        (("export", "subgroups", "--data", "{data}", "--repository", "{tmp}"), "manifest.json is missing"),
     ],
 )
 def test_what_a_user_can_mend_is_one_sentence(

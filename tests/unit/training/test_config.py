@@ -34,6 +34,7 @@ def test_something_is_shipped() -> None:
         "expressnet",
         "expressnet_moe",
         "expressnet_moe_s",
+        "expressnet_moe_s_second",
         "expressnet_moe_s_teacher",
     ]
 
@@ -82,6 +83,10 @@ def test_an_unknown_key_is_refused_by_name(tmp_path: Path, content: object, key:
         ({**MINIMAL, "optimiser": {"momentum": 1}}, "momentum"),
         ({**MINIMAL, "loss": {"label_smoothing": -0.1}}, "label_smoothing"),
         ({**MINIMAL, "augment": {"mixup": 0.6, "cutmix": 0.6}}, "mixup"),
+        (
+            {**MINIMAL, "augment": {"mixup": 0.1}, "loss": {"distillation_views": "whole"}},
+            "distillation_views",
+        ),
         ({**MINIMAL, "optimiser": {"sam_radius": 0.1}, "precision": "16-mixed"}, "sam_radius"),
         ({**MINIMAL, "epochs": 1, "optimiser": {"warmup_epochs": 1}}, "warmup_epochs"),
         ({**MINIMAL, "dataset": "imagenet"}, "dataset"),

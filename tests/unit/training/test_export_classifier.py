@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +14,18 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
-from service.manifest import EMOTIONS, ClassifierManifest, read_manifest, verified_model_path
+from service.manifest import EMOTIONS, ClassifierManifest, manifest_path, read_manifest, verified_model_path
 from service.settings import Settings
 from tests.unit.training.made_up import tiny_config
 from training import export_classifier as exporting
+from training.cli import app
 from training.datasets.faces import Dataset, LabelledFaces, PixelPictures, one_hot
+from training.evaluation.poor_pictures import HARMS
+from training.export_subgroups import export_subgroups
 from training.framing import FaceDetector, detect_landmarks, measure_crop, realign
-from training.repository import script
+from training.repository import script, write_manifest
 from training.train import train
 
 DETECTOR = Settings().model_repository / "yunet" / "1" / "model.pt"
@@ -69,10 +75,15 @@ def dataset(faces: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> Datase
         ("public domain",),
     )
     monkeypatch.setattr(exporting, "load", lambda kind, folder, skip_bad: made)
+    monkeypatch.setattr("training.export_subgroups.load", lambda kind, folder, skip_bad: made)
     monkeypatch.setattr(exporting, "SELECTIVE_ACCURACY", 0.0)  # a network of two seconds is seldom right
     # The one face is all there is: as near-copies of the test's nothing would be left to train on.
     monkeypatch.setattr("training.train.without_copies_of", lambda rows, others: rows)
     monkeypatch.setattr(exporting, "without_copies_of", lambda rows, others: rows)
+    # One strength of each harm: what is measured of so few faces means nothing anyway.
+    weakest = tuple(replace(harm, strengths=harm.strengths[:1]) for harm in HARMS)
+    monkeypatch.setattr("training.evaluation.quality.HARMS", weakest)
+    monkeypatch.setattr("training.export_quality.ROLLS_DEGREES", (10,))
     return made
 
 
@@ -100,9 +111,64 @@ def test_a_run_becomes_a_served_model(dataset: Dataset, faces: NDArray[np.uint8]
     config = (repository / "expressnet_moe" / "config.pbtxt").read_text()
     assert 'name: "faces__0", data_type: TYPE_UINT8, dims: [ 3, 48, 48 ]' in config
 
+    measured = manifest.subgroups
+    assert measured is not None
+    assert measured.data == "test"
+    assert sum(measured.accuracy[f"light: {part}"].samples for part in ("least", "middle", "most")) == TEST
+    assert {emotion: recall.samples for emotion, recall in measured.recall.items()} == {
+        "neutral": TEST // 2,
+        "happiness": TEST // 2,
+    }
+    assert "skin tone" in measured.not_measured
+    # The served file itself answers as the network did.
+    written = (repository / "expressnet_moe" / "manifest.json").read_bytes()
+    write_manifest(
+        manifest_path(repository, "expressnet_moe"), manifest.model_copy(update={"subgroups": None})
+    )
+    assert (repository / "expressnet_moe" / "manifest.json").read_bytes() != written
+    export_subgroups(tmp_path, repository, "expressnet_moe", kind="fer2013")
+    assert (repository / "expressnet_moe" / "manifest.json").read_bytes() == written
+    with pytest.raises(ValueError, match=r"no split 'other'; astronauts has test"):
+        export_subgroups(tmp_path, repository, "expressnet_moe", kind="fer2013", split="other")
+    with pytest.raises(ValueError, match="yunet is a detector"):
+        export_subgroups(tmp_path, repository, "yunet")
+
     before = (repository / "expressnet_moe" / "1" / "model.pt").read_bytes()
     exporting.export_classifier(tmp_path / "run", tmp_path, repository)
     assert (repository / "expressnet_moe" / "1" / "model.pt").read_bytes() == before
+
+
+def test_an_export_carries_the_limits_of_its_verdict_which_can_be_measured_again(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "models"
+    shutil.copytree(DETECTOR.parents[1], repository / "yunet")
+    train(tiny_config(epochs=1), dataset, tmp_path / "run", threads=1)
+    # So that there are bands of a handful of faces.
+    monkeypatch.setattr("training.evaluation.quality.BAND_ROWS", 4)
+    exporting.export_classifier(tmp_path / "run", tmp_path, repository)
+
+    manifest = read_manifest(repository, "expressnet_moe")
+    assert isinstance(manifest, ClassifierManifest)
+    quality = manifest.verdict.quality
+    assert quality is not None
+    codes = [limit.code for limit in quality.limits]
+    assert codes[:5] == ["too_small", "blurred", "too_dark", "too_bright", "low_contrast"]
+    assert all(limit.bands for limit in quality.limits[:5])
+    assert manifest.metrics["test_quality"]["coverage"].samples <= TEST
+    assert manifest.metrics["test_quality_harmed"]["coverage"].samples > TEST
+
+    monkeypatch.setattr("training.export_quality.load", lambda kind, folder, skip_bad: dataset)
+    path = repository / "expressnet_moe" / "manifest.json"
+    bare = json.loads(path.read_text())
+    del bare["verdict"]["quality"]
+    path.write_text(json.dumps(bare))
+    command = ("export", "quality", "--data", "any", "--repository", str(repository))
+    said = CliRunner().invoke(app, [*command, "--plot", str(tmp_path / "bands.png")])
+    assert said.exit_code == 0, said.output
+    assert "| from | below | faces |" in said.stdout
+    assert (tmp_path / "bands.png").stat().st_size > 10_000
+    assert read_manifest(repository, "expressnet_moe") == manifest
 
 
 def never_the_same(pickled: bytes) -> bytes:

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from training.config import LossConfig
-from training.losses import Batch, Objective, class_balanced_weights, smoothed, soft_cross_entropy
+from training.losses import (
+    Batch,
+    Objective,
+    Taught,
+    class_balanced_weights,
+    smoothed,
+    soft_cross_entropy,
+)
 from training.models import Outputs
 
 PLAIN = {"auxiliary": 0.0, "load_balancing": 0.0}
@@ -74,26 +82,12 @@ def test_logit_adjustment_asks_more_of_rare_emotions() -> None:
     assert losses["logit_adjusted"] == pytest.approx([-math.log(0.9), -math.log(0.1)])
 
 
-class Constant(nn.Module):
-    def __init__(self, logits: Tensor) -> None:
-        super().__init__()
-        self.logits = logits
-
-    def forward(self, images: Tensor) -> Outputs:
-        return outputs(self.logits.expand(len(images), -1))
-
-
 def test_a_student_that_follows_its_teacher_has_nothing_left_to_learn_from_it() -> None:
     taught = torch.tensor([[2.0, -1.0, 0.5]])
-    objective = Objective(LossConfig(distillation=1.0, **PLAIN), torch.ones(3), Constant(taught))
-    assert objective(outputs(taught + 7), batch(torch.eye(3)[[1]])).item() == pytest.approx(0, abs=1e-6)
-    assert objective(outputs(-taught), batch(torch.eye(3)[[1]])).item() > 0.1
-
-
-@pytest.mark.parametrize(("share", "teacher"), [(0.5, None), (0.0, Constant(torch.zeros(1, 3)))])
-def test_a_teacher_and_its_share_need_each_other(share: float, teacher: nn.Module | None) -> None:
-    with pytest.raises(ValueError, match="need each other"):
-        Objective(LossConfig(distillation=share), torch.ones(3), teacher)
+    asked = replace(batch(torch.eye(3)[[1]]), taught=Taught(taught, torch.zeros(1, 0)))
+    objective = Objective(LossConfig(distillation=1.0, **PLAIN), torch.ones(3))
+    assert objective(outputs(taught + 7), asked).item() == pytest.approx(0, abs=1e-6)
+    assert objective(outputs(-taught), asked).item() > 0.1
 
 
 def test_the_auxiliary_head_counts_by_its_weight() -> None:

@@ -25,7 +25,7 @@ from training import train as training
 from training.checkpoint import load_trained
 from training.config import RunConfig, read_config
 from training.datasets.faces import Dataset, LabelledFaces, PixelPictures, one_hot
-from training.train import Start, Targets, epoch_order, read_ahead, training_rows
+from training.train import Start, epoch_order, read_ahead, training_rows
 
 
 def noise(count: int, seed: int) -> LabelledFaces:
@@ -218,14 +218,28 @@ def test_every_option_trains_to_something_of_its_own(
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
-def test_a_student_follows_a_teacher_with_the_same_heads(data: Dataset, tmp_path: Path) -> None:
-    teacher, student = tmp_path / "teacher", tmp_path / "student"
-    training.train(tiny_config(epochs=1), data, teacher, threads=1)
-    distilling = tiny_config(epochs=1, loss={"distillation": 1.0, "load_balancing": 0.0})
-    training.train(distilling, data, student, start=Start(teacher=teacher / "best.ckpt"), threads=1)
+@pytest.mark.parametrize("views", ["changed", "whole"])
+def test_a_student_follows_teachers_with_the_same_heads(views: str, data: Dataset, tmp_path: Path) -> None:
+    runs = tmp_path / "one", tmp_path / "two"
+    for seed, run in enumerate(runs):
+        training.train(tiny_config(epochs=1, seed=seed), data, run, threads=1)
+    # A run's folder stands for its best checkpoint.
+    teachers = runs[0], runs[1] / "best.ckpt"
+    loss = {"distillation": 1.0, "load_balancing": 0.0, "distillation_views": views}
+    student = tmp_path / "student"
+    training.train(tiny_config(epochs=1, loss=loss), data, student, start=Start(teachers=teachers), threads=1)
     assert math.isfinite(metrics(student)[0]["loss"])
     (entry,) = json.loads((student / "versions.json").read_text())
-    assert len(entry["teacher_sha256"]) == 64
+    assert len(set(entry["teachers_sha256"])) == 2
+
+
+@pytest.mark.parametrize(("share", "named"), [(0.5, ()), (0.0, ("one",))])
+def test_a_teacher_and_its_share_need_each_other(
+    share: float, named: tuple[str, ...], data: Dataset, tmp_path: Path
+) -> None:
+    start = Start(teachers=tuple(map(Path, named)))
+    with pytest.raises(ValueError, match="need each other"):
+        training.train(tiny_config(loss={"distillation": share}), data, tmp_path, start=start, threads=1)
 
 
 def test_a_teacher_of_other_emotions_is_refused(data: Dataset, tmp_path: Path) -> None:
@@ -236,7 +250,7 @@ def test_a_teacher_of_other_emotions_is_refused(data: Dataset, tmp_path: Path) -
             tiny_config(epochs=1, loss={"distillation": 0.5}),
             seven,
             tmp_path / "student",
-            start=Start(teacher=tmp_path / "teacher"),
+            start=Start(teachers=(tmp_path / "teacher",)),
             threads=1,
         )
 
@@ -287,16 +301,11 @@ def test_balanced_sampling_draws_rare_emotions_more_often(power: float, share: f
 
 
 def test_batches_are_read_in_their_order(data: Dataset) -> None:
-    rows, targets = data.training, Targets.of(data.training, data)
-    order = torch.tensor([[3, 1], [0, 2], [5, 4]])
-    read = list(
-        read_ahead(rows, targets, order, training.build(tiny_config().network, served=8, auxiliary=7))
-    )
-    assert len(read) == 3
-    for chosen, (images, served, auxiliary) in zip(order, read, strict=True):
+    rows, order = data.training, torch.tensor([[3, 1], [0, 2], [5, 4]])
+    read = list(read_ahead(rows, order, training.build(tiny_config().network, served=8, auxiliary=7)))
+    assert [chosen.tolist() for chosen, _ in read] == order.tolist()
+    for chosen, images in read:
         assert np.array_equal(images[:, 0], rows.pictures.read(chosen.numpy(), size=48, channels=1)[:, 0])
-        assert torch.equal(served, targets.served[chosen])
-        assert torch.equal(auxiliary, targets.auxiliary[chosen])
 
 
 # The command, as a user starts it.

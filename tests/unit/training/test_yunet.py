@@ -115,6 +115,17 @@ def test_a_huge_image_is_searched_at_a_megapixel() -> None:
     assert shrunk.shape[3] / shrunk.shape[2] == pytest.approx(4 / 3, rel=0.01)
 
 
+@torch.inference_mode()
+def test_maps_made_in_pieces_are_those_of_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = YuNet.published()
+    # Neither the pieces nor what they are of are alike.
+    image = torch.from_numpy(skimage.data.astronaut()[:488].copy()).permute(2, 0, 1)[None]
+    whole = network.eighth(image)
+    for pieces in (2, 5, 61):
+        monkeypatch.setattr(network, "PIECE", 488 * 512 // pieces)
+        torch.testing.assert_close(network.eighth(image), whole, rtol=0, atol=1e-4)
+
+
 def test_many_candidates_are_cut_to_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
     network, image = YuNet.published(), torch.from_numpy(montage().copy())
     everything = network(image, torch.tensor([20.0]), torch.tensor([0.9]))[1]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.arrays import Detections, Image, Photo
-from service.vision.detect import SHRUNK_FACE_PX, search, select, sharp_enough
+from service.vision.detect import SEARCHED_FACE_PX, SHRUNK_FACE_PX, search, select, tolerable_shrinkage
 
 
 def blank(height: int, width: int) -> np.ndarray:
@@ -28,13 +28,18 @@ def whole(image: Image) -> Photo:
     return Photo(image, image.shape[1], image.shape[0], 1)
 
 
-def test_an_ordinary_image_is_shown_as_it_is() -> None:
+def test_a_small_image_is_shown_as_it_is() -> None:
     image = blank(1000, 1000)
-    plan = search(whole(image), 32)
+    plan = search(whole(image), 30)
     assert plan.image is image
-    assert (plan.min_face_px, plan.scale) == (32, 1)
+    assert (plan.min_face_px, plan.scale) == (30, 1)
     found = detections((1, 2, 3, 4))
     assert found.scaled(plan.scale) is found
+
+
+def test_where_a_whole_factor_makes_the_smallest_face_right_nothing_is_left_to_resample() -> None:
+    plan = search(whole(blank(1000, 1000)), 32)
+    assert (plan.scale, plan.min_face_px, plan.image.shape) == (2, 16, (500, 500, 3))
 
 
 def test_a_large_image_is_shrunk_and_its_smallest_face_grows() -> None:
@@ -45,9 +50,15 @@ def test_a_large_image_is_shrunk_and_its_smallest_face_grows() -> None:
     assert plan.min_face_px * plan.scale == pytest.approx(0.017 * math.sqrt(4000 * 6000))
 
 
+def test_a_smallest_face_that_has_grown_grows_a_little_more_for_a_factor_that_a_jpeg_decodes_at() -> None:
+    plan = search(whole(blank(3000, 4000)), 32)
+    assert (plan.scale, plan.min_face_px) == (4, 16)
+    assert search(whole(blank(3000, 4000)), 60).scale == 2, "what was asked for is not changed"
+
+
 def test_asking_for_large_faces_only_shrinks_more() -> None:
-    plan = search(whole(blank(1000, 1000)), 240)
-    assert (plan.scale, plan.min_face_px, plan.image.shape) == (10, 24, (100, 100, 3))
+    plan = search(whole(blank(1000, 1000)), 250)
+    assert (plan.scale, plan.min_face_px, plan.image.shape) == (10, 25, (100, 100, 3))
 
 
 @pytest.mark.parametrize(("decoded", "left"), [(1, 4), (2, 2), (4, 1), (8, 1)])
@@ -61,10 +72,8 @@ def test_what_decoding_has_shrunk_is_shrunk_no_further_than_needed(decoded: int,
 
 def test_faces_need_pixels_enough() -> None:
     faces = detections((0, 0, 10, 200), (0, 0, 100, 1))
-    assert [sharp_enough(faces, scale, 50) for scale in (1, 2, 4)] == [True, True, False]
-    assert not sharp_enough(faces, 2, 51)
-    assert sharp_enough(detections((0, 0, 5, 5)), 1, 50)
-    assert sharp_enough(detections(), 8, 50)
+    assert [tolerable_shrinkage(faces, least_px) for least_px in (24, 50, 51, 100, 101)] == [4, 2, 1, 1, 1]
+    assert tolerable_shrinkage(detections(), 48) > 1_000_000
 
 
 @settings(max_examples=60, deadline=None)
@@ -73,7 +82,7 @@ def test_the_search_is_bounded(height: int, width: int, min_face_px: float) -> N
     plan = search(whole(blank(height, width)), min_face_px)
     assert plan.image.shape == (math.ceil(height / plan.scale), math.ceil(width / plan.scale), 3)
     assert plan.min_face_px * plan.scale >= min_face_px * 0.999
-    assert plan.scale == 1 or plan.min_face_px >= SHRUNK_FACE_PX
+    assert plan.scale == 1 or plan.min_face_px == SEARCHED_FACE_PX or plan.min_face_px >= SHRUNK_FACE_PX
     searched = plan.image.shape[0] * plan.image.shape[1] * (16 / plan.min_face_px) ** 2
     # The last row and column may stand for less than a whole cell.
     assert searched <= 890_000 * (1 + plan.scale / height) * (1 + plan.scale / width)

@@ -18,6 +18,7 @@ from training.config import RunConfig
 from training.datasets import DatasetKind, load
 from training.evaluation import report
 from training.evaluation.report import evaluate_run
+from training.evaluation.subgroups import recalls, wilson
 from training.models import build
 
 
@@ -108,3 +109,14 @@ def test_subgroups_split_by_what_the_images_show(data: Path) -> None:
         assert [part.samples for part in parts] == [4, 4, 4]
         assert sum(part.value * part.samples for part in parts) == pytest.approx(6, abs=0.01)
     assert not any("agreement" in name for name in groups)  # all annotators agree on made-up rows
+
+
+def test_recall_of_few_faces_is_not_called_certain() -> None:
+    answers = np.zeros((17, 8), np.float32)
+    answers[:, 0] = 1
+    found = recalls(answers, np.array([7] * 13 + [0] * 3 + [-1]))
+    assert list(found) == ["neutral", "contempt"]
+    assert (found["contempt"].value, found["contempt"].samples) == (0.0, 13)
+    assert found["contempt"].interval == (0.0, pytest.approx(0.2281, abs=1e-4))
+    assert (found["neutral"].value, found["neutral"].samples) == (1.0, 3)
+    assert wilson(50, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)

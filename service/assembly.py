@@ -1,0 +1,180 @@
+"""Engines and pipeline over settings: what answers images, with or without HTTP around it.
+
+The one place that names engines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from service.backlog import Backlog
+from service.errors import ModelFileError
+from service.inference.batcher import Batcher, BatcherEvents, BatcherLimits
+from service.inference.breaker import Breaker
+from service.inference.engine import Classifier, Detector, Engine
+from service.manifest import ClassifierManifest, Manifest, read_manifest, verified_model_path
+from service.metrics import Metrics
+from service.pipeline import Pipeline
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.inference.triton import TritonConnection
+
+# Enough that a server batches while answers travel; in this process one call at a time is as fast.
+CALLS_IN_FLIGHT_ON_TRITON = 4
+
+# What each place needs that the gateway alone does not install.
+EXTRAS = {"torch": "embedded", "tritonclient": "triton", "grpc": "triton"}
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """The two model calls of a request, and where each one runs."""
+
+    classifier: Classifier
+    detector: Detector
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """A pipeline and what it stands on. `async with` it: warm inside, all answered and closed after."""
+
+    classifier: ClassifierManifest
+    detector: Manifest
+    engines: Engines
+    metrics: Metrics
+    backlog: Backlog
+    pipeline: Pipeline
+
+    @property
+    def named_engines(self) -> dict[str, Engine]:
+        return {
+            self.classifier.name: self.engines.classifier,
+            self.detector.name: self.engines.detector,
+        }
+
+    async def __aenter__(self) -> Assembly:
+        try:
+            await asyncio.gather(*(engine.warm_up() for engine in self.named_engines.values()))
+            await self.pipeline.start()
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        await self.pipeline.close()
+        for engine in self.named_engines.values():
+            await engine.close()
+
+
+def assemble(settings: Settings, engines: Engines | None = None) -> Assembly:
+    """The pipeline over `engines`, or over those that `settings` name. Nothing runs before it is entered.
+
+    Raises `ModelFileError` when a model or its manifest cannot be trusted.
+    """
+    classifier, detector = served_manifests(settings)
+    metrics = Metrics()
+    engines = engines or make_engines(settings, classifier, detector, metrics)
+    for manifest in (classifier, detector):
+        metrics.serving(manifest)
+    batcher = Batcher(
+        engines.classifier,
+        BatcherLimits(
+            settings.max_batch_faces,
+            settings.queue_limit_faces,
+            settings.max_delay_s,
+            calls_in_flight=CALLS_IN_FLIGHT_ON_TRITON if engines.classifier.cancellable else 1,
+        ),
+        BatcherEvents(metrics.batch_size.observe, metrics.queue_depth.set),
+    )
+    backlog = Backlog(settings.worker_threads, settings.max_wait_s)
+    pipeline = Pipeline(
+        engines.detector,
+        batcher,
+        classifier,
+        metrics,
+        workers=settings.worker_threads,
+        decode_budget_s=settings.decode_budget_s,
+        pixel_limit=settings.pixel_limit,
+        backlog=backlog,
+        aggregate_only=settings.aggregate_only,
+    )
+    return Assembly(classifier, detector, engines, metrics, backlog, pipeline)
+
+
+def served_manifests(settings: Settings) -> tuple[ClassifierManifest, Manifest]:
+    """Of the classifier and the detector. Raises `ModelFileError` if one is missing or of another kind."""
+    classifier = read_manifest(settings.model_repository, settings.classifier, settings.model_version)
+    detector = read_manifest(settings.model_repository, settings.detector)
+    if not isinstance(classifier, ClassifierManifest):
+        raise ModelFileError(f"{classifier.name} is a {classifier.kind}, not a classifier")
+    if detector.kind != "detector":
+        raise ModelFileError(f"{detector.name} is a {detector.kind}, not a detector")
+    return classifier, detector
+
+
+def make_engines(
+    settings: Settings, classifier: ClassifierManifest, detector: Manifest, metrics: Metrics
+) -> Engines:
+    """Each model where the settings place it; what a place needs is imported for it alone."""
+    places = settings.classifier_engine or settings.engine, settings.detector_engine or settings.engine
+    try:
+        server = _triton(settings) if "triton" in places else None
+        return Engines(
+            _classifier(settings, classifier, metrics, server if places[0] == "triton" else None),
+            _detector(settings, detector, metrics, server if places[1] == "triton" else None),
+        )
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in EXTRAS:
+            raise
+        raise ModelFileError(
+            f"{missing} is not installed: pip install 'expressnet-service[{EXTRAS[missing]}]'"
+        ) from error
+
+
+def _triton(settings: Settings) -> TritonConnection:
+    from service.inference.triton import Tls, TritonConnection
+
+    tls = Tls(settings.triton_root_certificates, settings.triton_certificate, settings.triton_private_key)
+    return TritonConnection(settings.triton_url, tls if settings.triton_tls else None)
+
+
+def _classifier(
+    settings: Settings, manifest: ClassifierManifest, metrics: Metrics, server: TritonConnection | None
+) -> Classifier:
+    if server is not None:
+        from service.inference.triton import TritonClassifier
+
+        breaker = _breaker(server, manifest, metrics)
+        return TritonClassifier(server, manifest, breaker, settings.max_batch_faces)
+    from service.inference.embedded import EmbeddedClassifier
+
+    path = verified_model_path(settings.model_repository, manifest)
+    return EmbeddedClassifier(path, manifest, settings.max_batch_faces)
+
+
+def _detector(
+    settings: Settings, manifest: Manifest, metrics: Metrics, server: TritonConnection | None
+) -> Detector:
+    if server is not None:
+        from service.inference.triton import TritonDetector
+
+        return TritonDetector(server, manifest, _breaker(server, manifest, metrics))
+    from service.inference.embedded import EmbeddedDetector
+
+    path = verified_model_path(settings.model_repository, manifest)
+    return EmbeddedDetector(path, manifest.sha256, settings.worker_threads)
+
+
+def _breaker(server: TritonConnection, manifest: Manifest, metrics: Metrics) -> Breaker:
+    return Breaker(silent=server.silent, changed=metrics.circuit(manifest.name))

@@ -1,0 +1,68 @@
+"""`expressnet models`: what a repository holds, and whether its files are what they should be."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from service.manifest import Manifest
+
+
+def models_command(
+    repository: Annotated[Path, typer.Option(help="Model repository in Triton's layout.")] = Path(
+        "model_repository"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
+) -> None:
+    """List the models of a repository and verify their files; exit 1 if one is not as its manifest says."""
+    from service.manifest import survey
+
+    try:
+        models = survey(repository)
+    except ModelFileError as error:
+        typer.echo(f"expressnet: {error}", err=True)
+        raise SystemExit(1) from None
+    if as_json:
+        typer.echo(json.dumps([_entry(name, found) for name, found in models], indent=2))
+    elif sys.stdout.isatty():
+        _print_table(models)
+    else:
+        _print_lines(models)
+    if any(isinstance(found, ModelFileError) for _, found in models):
+        raise SystemExit(1)
+
+
+def _entry(name: str, found: Manifest | ModelFileError) -> dict[str, Any]:
+    if isinstance(found, ModelFileError):
+        return {"name": name, "verified": False, "error": str(found)}
+    entry = {"name": name, "version": found.version, "kind": found.kind, "sha256": found.sha256}
+    return {**entry, "labels": list(found.labels), "verified": True}
+
+
+def _print_lines(models: list[tuple[str, Manifest | ModelFileError]]) -> None:
+    for name, found in models:
+        if isinstance(found, ModelFileError):
+            typer.echo(f"{name}: {found}", err=True)
+        else:
+            typer.echo(f"{name} {found.version}: {found.kind}, sha256 {found.sha256[:12]}, verified")
+
+
+def _print_table(models: list[tuple[str, Manifest | ModelFileError]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("model", "version", "kind", "answers", "sha256", "file")
+    for name, found in models:
+        if isinstance(found, ModelFileError):
+            table.add_row(name, "", "", "", "", f"[red]wrong[/]: {found}")
+        else:
+            answers = ", ".join(found.labels) or "faces"
+            table.add_row(name, found.version, found.kind, answers, found.sha256[:12], "[green]verified[/]")
+    Console().print(table)

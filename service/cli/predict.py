@@ -1,0 +1,278 @@
+"""`expressnet predict`: the emotions of every face in files, folders and globs, without a server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.cli.video import predict_video
+from service.predict.forms import Form
+from service.schemas import EmotionQuery, Include
+
+if TYPE_CHECKING:
+    from service.predict.rows import Row
+    from service.settings import Settings
+
+DEFAULT = EmotionQuery()
+
+Places = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PATH...", help="Images, folders, globs, or one video; - is one image on standard input."
+    ),
+]
+
+
+class RefusedError(Exception):
+    """What was asked for cannot be done; one sentence."""
+
+
+def predict_command(
+    paths: Places,
+    form: Annotated[
+        Form | None,
+        typer.Option(
+            "--format", help="A table on a terminal, else JSON lines, unless --output ends in .csv."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="File for JSON lines or CSV; a run that was interrupted goes on where it was."),
+    ] = None,
+    annotate: Annotated[Path | None, typer.Option(help="Folder for pictures with boxes and labels.")] = None,
+    include: Annotated[str, typer.Option(help=f"Comma-separated list of {', '.join(Include)}.")] = "",
+    max_faces: Annotated[
+        int, typer.Option(min=1, max=128, help="Most faces of an image, largest first.")
+    ] = DEFAULT.max_faces,
+    min_face_px: Annotated[
+        float, typer.Option(min=16, max=4096, help="Smallest face looked for, in pixels of the image.")
+    ] = DEFAULT.min_face_px,
+    min_confidence: Annotated[
+        float, typer.Option(min=0, max=1, help="Least detection score.")
+    ] = DEFAULT.min_confidence,
+    detect: Annotated[
+        bool,
+        typer.Option("--detect/--no-detect", help="Look for faces, or take each image as one face crop."),
+    ] = True,
+    fps: Annotated[
+        float | None, typer.Option(min=0.01, max=1000, help="Frames of each second of a video; 5 if absent.")
+    ] = None,
+) -> None:
+    """Answer images with the models of this machine. Settings come from the environment, as for `serve`.
+
+    A video becomes a timeline: a CSV file and a picture, named like the video or by `--output`.
+
+    Exit code 0: all were answered. 1: some were not, and their rows say why. 2: the run could not begin or
+    go on. 130: it was interrupted.
+    """
+    # Imported late: `--help` and completions must not wait for it.
+    from pydantic import ValidationError
+
+    from service.errors import ModelFileError
+    from service.predict.ledger import LedgerError
+    from service.predict.run import CannotGoOnError
+    from service.settings import SettingsError, read_settings
+    from service.timeline import DEFAULT_FPS, VideoError
+
+    try:
+        query = EmotionQuery(
+            max_faces=max_faces,
+            min_face_px=min_face_px,
+            min_confidence=min_confidence,
+            detect=detect,
+            include=include,
+        )
+        video = _video(paths, form, output, annotate, query, fps)
+        wanted = (
+            None if video else _checked(_Wanted(tuple(paths), _form(form, output), output, annotate, query))
+        )
+        settings = read_settings()
+        if settings.aggregate_only is not None:
+            raise RefusedError("EXPRESSNET_AGGREGATE_ONLY is set, and this answers face by face")
+        if wanted is not None:
+            code = asyncio.run(_predict(wanted, settings))
+        else:
+            csv_file = output or Path(f"{Path(paths[0]).stem}.timeline.csv")
+            _say(asyncio.run(predict_video(settings, Path(paths[0]), csv_file, query, fps or DEFAULT_FPS)))
+            code = 0
+    except ValidationError as error:
+        first = error.errors()[0]
+        _complain(f"--{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}")
+    except (RefusedError, LedgerError, CannotGoOnError, SettingsError, ModelFileError, VideoError) as error:
+        _complain(str(error))
+    except KeyboardInterrupt:
+        _say("stopped at once; images in flight were not answered")
+        code = 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Who read has left. Else Python would complain once more as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + signal.SIGPIPE
+    raise SystemExit(code)
+
+
+def _complain(sentence: str) -> None:
+    _say(sentence)
+    raise SystemExit(2) from None
+
+
+def _say(sentence: str) -> None:
+    typer.echo(f"expressnet: {sentence}", err=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    paths: tuple[str, ...]
+    form: Form
+    output: Path | None
+    pictures: Path | None
+    query: EmotionQuery
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What a run has done, for its last sentence."""
+
+    images: int = 0
+    faces: int = 0
+    failed: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    def count(self, row: Row) -> None:
+        self.images += 1
+        self.faces += len(row.answer.faces) if row.answer else 0
+        self.failed += row.problem is not None
+
+    def sentence(self, before: int, failed_before: int) -> str:
+        seconds = time.monotonic() - self.began
+        rate = self.images / seconds
+        said = f"{self.images} images, {self.faces} faces in {seconds:.1f} s ({rate:.1f} images/s)"
+        if self.failed:
+            said += f"; {self.failed} could not be answered"
+        if before:
+            said += f"; {before} were there already"
+            said += f", {failed_before} of them without an answer" if failed_before else ""
+        return said
+
+
+def _form(form: Form | None, output: Path | None) -> Form:
+    if output is None:
+        return form or (Form.table if sys.stdout.isatty() else Form.jsonl)
+    if form is Form.table:
+        raise RefusedError("--output takes JSON lines or CSV, not a table")
+    return form or (Form.csv if output.suffix.lower() == ".csv" else Form.jsonl)
+
+
+def _video(
+    paths: list[str],
+    form: Form | None,
+    output: Path | None,
+    pictures: Path | None,
+    query: EmotionQuery,
+    fps: float | None,
+) -> bool:
+    """Whether a video is to be answered. Raises `RefusedError` for what does not go with one."""
+    from service.predict.sources import is_video
+
+    videos = [path for path in paths if is_video(path)]
+    if not videos:
+        if fps is not None:
+            raise RefusedError("--fps is for videos")
+        return False
+    if len(paths) > 1:
+        raise RefusedError(f"{videos[0]} is a video, and a video stands alone")
+    if not Path(videos[0]).is_file():
+        raise RefusedError(f"there is nothing at {videos[0]}")
+    if form not in (None, Form.csv) or (output is not None and output.suffix.lower() != ".csv"):
+        raise RefusedError("the timeline of a video is CSV")
+    if pictures is not None or query.include or not query.detect:
+        raise RefusedError("--annotate, --include and --no-detect are not for videos")
+    return True
+
+
+def _checked(wanted: _Wanted) -> _Wanted:
+    from service.predict.pictures import would_overwrite
+    from service.predict.sources import STANDARD_INPUT, missing
+
+    if (absent := missing(wanted.paths)) is not None:
+        raise RefusedError(f"there is nothing at {absent}")
+    if STANDARD_INPUT in wanted.paths and (len(wanted.paths) > 1 or wanted.output is not None):
+        raise RefusedError("- stands alone, and without --output")
+    if wanted.pictures is not None and would_overwrite(wanted.pictures):
+        raise RefusedError(
+            "--annotate needs a folder of its own: pictures would take the places of their photos"
+        )
+    return wanted
+
+
+async def _predict(wanted: _Wanted, settings: Settings) -> int:
+    """The exit code."""
+    from service.assembly import assemble
+    from service.logs import configure_logs
+    from service.memory import bound_heap
+    from service.predict.display import Display
+    from service.predict.ledger import Ledger
+    from service.predict.rows import Asked
+    from service.predict.run import Asking, Predictor, patient
+    from service.predict.sources import images
+    from service.schemas import ModelName
+
+    # Rows may be on standard output; what the engines tell must not get between them.
+    configure_logs(settings.model_copy(update={"log_level": "warning", "log_format": "text"}))
+    bound_heap()
+    assembly = assemble(patient(settings))
+    card = assembly.classifier
+    asked = Asked.by(ModelName(name=card.name, version=card.version), wanted.query, card.labels)
+
+    def paths() -> Iterator[str]:
+        return images(wanted.paths, wanted.pictures)
+
+    async with AsyncExitStack() as stack:
+        ledger = None
+        if wanted.output is not None:
+            ledger = stack.enter_context(Ledger(wanted.output, wanted.form, asked))
+        await stack.enter_async_context(assembly)
+        predictor = Predictor(assembly, Asking(settings, wanted.query, wanted.pictures))
+        signals = _stopped_by_signals(predictor.stop)
+        display = stack.enter_context(Display(wanted.form, asked, ledger, paths))
+        tally = _Tally()
+        known = (lambda key: False) if ledger is None else ledger.holds
+        rows = await stack.enter_async_context(aclosing(predictor.rows(paths(), known, display.skipped)))
+        async for row in rows:
+            display.show(row)
+            tally.count(row)
+    before, failed_before = (0, 0) if ledger is None else (len(ledger), ledger.failed_before)
+    if tally.images != 1 or wanted.output is not None:
+        _say(tally.sentence(before, failed_before))
+    if signals:
+        again = "the same command goes on from here" if ledger is not None else "what was answered is above"
+        _say(f"interrupted; {again}")
+        return 128 + signals[0]
+    return 1 if tally.failed or failed_before else 0
+
+
+def _stopped_by_signals(stop: asyncio.Event) -> list[signal.Signals]:
+    """The first SIGINT or SIGTERM stops the run after what is in flight, the second one at once."""
+    got: list[signal.Signals] = []
+    loop = asyncio.get_running_loop()
+
+    def handle(sig: signal.Signals) -> None:
+        got.append(sig)
+        stop.set()
+        for each in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(each)
+        # Who reads this may send the second one in the same moment.
+        _say("stopping once what is in flight is answered; a second time ends it at once")
+
+    for sig in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(sig, handle, sig)
+    return got

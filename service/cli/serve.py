@@ -1,0 +1,28 @@
+"""`expressnet serve`: the gateway."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from service.errors import ModelFileError
+
+
+def serve_command(
+    host: Annotated[str | None, typer.Option(help="Address to listen on, over EXPRESSNET_HOST.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port to listen on, over EXPRESSNET_PORT.")
+    ] = None,
+) -> None:
+    """Start the gateway. All other settings come from the environment: see docs/settings.md."""
+    from service.keys import KeysFileError
+    from service.server import serve
+    from service.settings import SettingsError, read_settings
+
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    try:
+        serve(read_settings(**given))
+    except (SettingsError, ModelFileError, KeysFileError) as error:
+        typer.echo(f"expressnet: {error}", err=True)
+        raise SystemExit(2) from None

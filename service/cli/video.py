@@ -1,0 +1,64 @@
+"""A video for `expressnet predict`: its timeline as CSV and as a picture, and its faces as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from service.messages import TrackSummary
+    from service.schemas import EmotionQuery
+    from service.settings import Settings
+    from service.timeline import Timeline
+
+
+async def predict_video(
+    settings: Settings, video: Path, csv_file: Path, query: EmotionQuery, fps: float
+) -> str:
+    """Write the CSV file and a PNG of its name, print the faces; the last sentence. Raises `VideoError`."""
+    from service.assembly import assemble
+    from service.errors import ServiceError
+    from service.logs import configure_logs
+    from service.memory import bound_heap
+    from service.messages import StreamQuery
+    from service.timeline import VideoError, write_timeline
+
+    configure_logs(settings.model_copy(update={"log_level": "warning", "log_format": "text"}))
+    bound_heap()
+    picture = csv_file.with_suffix(".png")
+    asked = StreamQuery(**query.model_dump(exclude_defaults=True))
+    async with assemble(settings) as assembly:
+        try:
+            timeline = await write_timeline(
+                assembly.pipeline,
+                assembly.classifier,
+                video,
+                csv_file,
+                picture,
+                asked,
+                fps=fps,
+                timeout_s=settings.timeout_s,
+            )
+        except ServiceError as error:
+            raise VideoError(f"{video} cannot be followed: {error.detail}") from error
+        except OSError as error:
+            raise VideoError(f"{csv_file} cannot be written: {(error.strerror or '').lower()}") from error
+    Console().print(_table(timeline))
+    return f"{len(timeline.moments)} frames, {len(timeline.tracks)} faces: {csv_file} and {picture}"
+
+
+def _table(timeline: Timeline) -> Table:
+    table = Table("face", "seen", "frames", "emotions", "certain")
+    for track in timeline.tracks:
+        seen = f"{track.first_seen_s:.1f} to {track.last_seen_s:.1f} s"
+        table.add_row(str(track.track), seen, str(track.frames), _shares(track), f"{track.certain:.0%}")
+    return table
+
+
+def _shares(track: TrackSummary) -> str:
+    """Of the time, the largest first."""
+    shares = sorted(track.emotions.items(), key=lambda item: -item[1])
+    return ", ".join(f"{emotion} {share:.0%}" for emotion, share in shares if share >= 0.005)

@@ -1,0 +1,33 @@
+// An answer as a whole: what it says in one sentence, and of a group.
+
+import { h } from "./dom.js";
+import { probabilities } from "./faces.js";
+import { counted, number } from "./words.js";
+
+const LONG_TEXT = 200;
+
+/** A map as base64 is thousands of letters, which nobody reads. */
+export function shortened(name, value) {
+  const long = typeof value === "string" && value.length > LONG_TEXT;
+  return long ? `${value.slice(0, 40)}… (${number(value.length, 0)} letters)` : value;
+}
+
+/** What was found, in one sentence. */
+export function statusOf({ faces, group }) {
+  if (group?.emotions) return `${counted(group.faces, "face")} together.`;
+  if (group) return `Fewer than ${group.least_faces} faces were found.`;
+  if (!faces.length) return "No face was found. Very small, covered or far turned ones are missed.";
+  const found = `${counted(faces.length, "face")} found`;
+  const uncertain = faces.filter((face) => face.verdict === "uncertain").length;
+  return uncertain ? `${found}, ${uncertain} uncertain.` : `${found}.`;
+}
+
+/** What a service says that speaks of groups only. */
+export function groupOf(group) {
+  if (!group) return [];
+  const words = `This service speaks of groups of at least ${group.least_faces} faces, and never of a single one.`;
+  const note = h("p", { class: "hint" }, words);
+  if (!group.emotions) return [note];
+  const [[top]] = Object.entries(group.emotions).sort(([, one], [, other]) => other - one);
+  return [probabilities(group.emotions, top, "certain", `Mean probabilities of ${group.faces} faces`), note];
+}

@@ -1,0 +1,136 @@
+// Calls of the service. Addresses are relative to the page, so that it also works behind a path of a proxy.
+
+import { bytes, counted, problemSentence, sentence } from "./words.js";
+
+const TYPES_BY_ENDING = {
+  avif: "image/avif",
+  heic: "image/heic",
+  heif: "image/heif",
+  tif: "image/tiff",
+  tiff: "image/tiff",
+};
+// The service answers by itself at its deadline; this is for when it does not.
+const PATIENCE_S = 5;
+
+/** Why there is no answer, in sentences. */
+export class Failure extends Error {
+  constructor(message, { detail = "", requestId = "", retryAfterS = null, code = "" } = {}) {
+    super(message);
+    Object.assign(this, { detail, requestId, retryAfterS, code });
+  }
+}
+
+const at = (path) => new URL(path, document.baseURI);
+
+/** What the service says about itself: limits, kinds of files, whether it asks for a key. */
+export async function readService() {
+  return readJson(await reach(at("playground/service.json"), {}));
+}
+
+/** The cards of the models that are served. */
+export async function readCards(key) {
+  const answer = await reach(at("v1/models"), { headers: keyHeader(key) });
+  if (!answer.ok) throw await failureOf(answer);
+  return (await readJson(answer)).models;
+}
+
+/**
+ * One photo in; the answer, the stages' times in ms and the time until it was here out.
+ * Throws a `Failure`, or an AbortError when `signal` ended it.
+ */
+export async function askEmotions(service, photo, query, key, signal) {
+  if (photo.size > service.body_limit_bytes) {
+    const limit = bytes(service.body_limit_bytes);
+    throw new Failure(`This file has ${bytes(photo.size)}; at most ${limit} are accepted.`);
+  }
+  const started = performance.now();
+  const patience = AbortSignal.timeout(1e3 * (service.timeout_s + PATIENCE_S));
+  const answer = await reach(
+    emotionsAddress(query),
+    { method: "POST", body: photo, headers: { "Content-Type": mediaType(service, photo), ...keyHeader(key) } },
+    signal,
+    patience,
+  );
+  if (!answer.ok) throw await failureOf(answer);
+  return {
+    answer: await readJson(answer),
+    stages: serverTiming(answer.headers.get("Server-Timing") ?? ""),
+    roundTripMs: performance.now() - started,
+  };
+}
+
+/** The command that sends the same request; the key is left to the reader's environment. */
+export function curlCommand(service, photo, query, key) {
+  const parts = [
+    `curl -s --data-binary ${quoted(`@${photo.name}`)}`,
+    `-H 'Content-Type: ${mediaType(service, photo)}'`,
+    ...(key ? ['-H "X-API-Key: $EXPRESSNET_KEY"'] : []),
+    quoted(emotionsAddress(query).href.replaceAll("%2C", ",")),
+  ];
+  return parts.join(" \\\n  ");
+}
+
+function emotionsAddress(query) {
+  const address = at("v1/emotions");
+  address.search = new URLSearchParams(query);
+  return address;
+}
+
+async function reach(address, request, signal, patience) {
+  const signals = [signal, patience].filter(Boolean);
+  try {
+    return await fetch(address, { ...request, cache: "no-store", signal: signals.length ? AbortSignal.any(signals) : null });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    if (patience?.aborted) throw new Failure("The service did not answer in time. Try again, or with a smaller photo.");
+    throw new Failure(
+      navigator.onLine
+        ? "The service cannot be reached. Check that it is running, then try again."
+        : "You are offline, and the service is on another machine.",
+    );
+  }
+}
+
+async function readJson(answer) {
+  try {
+    return await answer.json();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Failure("The answer was cut off, or is not from this service. Try again.");
+  }
+}
+
+async function failureOf(answer) {
+  const problem = await answer.json().catch(() => ({}));
+  const header = Number.parseInt(answer.headers.get("Retry-After") ?? "", 10);
+  const retryAfterS = Number.isNaN(header) ? null : header;
+  const first = problemSentence(problem.code, answer.status);
+  const wait = retryAfterS === null ? "" : ` Try again in ${duration(retryAfterS)}.`;
+  return new Failure(first + wait, {
+    detail: sentence(problem.detail ?? ""),
+    requestId: problem.request_id ?? answer.headers.get("X-Request-ID") ?? "",
+    code: problem.code ?? "",
+    retryAfterS,
+  });
+}
+
+function duration(seconds) {
+  if (seconds < 120) return counted(seconds, "second");
+  return seconds < 7200 ? counted(Math.ceil(seconds / 60), "minute") : counted(Math.ceil(seconds / 3600), "hour");
+}
+
+function serverTiming(header) {
+  const found = [...header.matchAll(/([\w-]+);dur=([\d.]+)/g)];
+  return Object.fromEntries(found.map(([, stage, ms]) => [stage, Number(ms)]));
+}
+
+function mediaType(service, photo) {
+  if (service.media_types.includes(photo.type)) return photo.type;
+  // Browsers do not know all kinds. The service tells them by their bytes, so any kind of its list will do.
+  const ending = photo.name.split(".").pop().toLowerCase();
+  return TYPES_BY_ENDING[ending] ?? "image/jpeg";
+}
+
+const keyHeader = (key) => (key ? { "X-API-Key": key } : {});
+
+const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;

@@ -1,0 +1,158 @@
+// The photo or the camera, and the boxes over it.
+
+import { byId, h, show } from "./dom.js";
+import { percent } from "./words.js";
+
+const NAMED_FACES = 4; // with more, the labels would cover the photo
+const LARGEST_ZOOM = 2;
+const CROP_PX = 96;
+const CROP_MARGIN = 0.15;
+
+export class Picture {
+  /** `choose(index)` is called when somebody picks a face. */
+  constructor(choose) {
+    this.image = byId("image");
+    this.video = byId("video");
+    this.boxes = byId("boxes");
+    this.frame = this.image.parentElement;
+    this.choose = choose;
+    // A phone that is turned changes it in the middle.
+    this.video.addEventListener("resize", () => this.shape(this.video.videoWidth, this.video.videoHeight));
+    this.boxes.addEventListener("click", (event) => {
+      const box = event.target.closest("button");
+      if (box) this.choose(Number(box.dataset.index));
+    });
+    this.boxes.addEventListener("keydown", (event) => this.walk(event));
+  }
+
+  /** Shows a photo; false if this browser cannot draw it. */
+  async showPhoto(photo) {
+    this.clear();
+    const address = URL.createObjectURL(photo);
+    this.image.src = address;
+    const drawn = await this.image.decode().then(() => true, () => false);
+    if (this.image.src !== address) return drawn; // another photo came meanwhile
+    if (drawn) this.shape(this.image.naturalWidth, this.image.naturalHeight);
+    show(this.image, drawn);
+    return drawn;
+  }
+
+  showVideo(stream) {
+    this.clear();
+    this.video.srcObject = stream;
+    show(this.video);
+    return this.video.play();
+  }
+
+  clear() {
+    URL.revokeObjectURL(this.image.src);
+    this.image.removeAttribute("src");
+    this.video.srcObject = null;
+    show(this.image, false);
+    show(this.video, false);
+    this.frame.classList.remove("blank");
+    this.showFaces(null);
+  }
+
+  /** Draws the boxes of an answer, in parts of the photo, so that they fit at any width. */
+  showFaces(answer) {
+    const faces = answer?.faces ?? [];
+    const size = answer?.image;
+    byId("marks").replaceChildren(...faces.flatMap((face) => [...mapOver(face, size), ...dots(face, size)]));
+    this.frame.classList.toggle("many", faces.length > NAMED_FACES);
+    // Boxes that are there already stay, so that a camera's next frame takes nobody's focus away.
+    while (this.boxes.children.length > faces.length) this.boxes.lastChild.remove();
+    while (this.boxes.children.length < faces.length) this.boxes.append(newBox(this.boxes.children.length));
+    faces.forEach((face, index) => label(this.boxes.children[index], face, index, size, faces.length));
+  }
+
+  /** For a photo that the browser cannot draw: an empty field of its shape. */
+  showBlank(size) {
+    this.frame.classList.add("blank");
+    this.shape(size.width, size.height);
+  }
+
+  shape(width, height) {
+    this.frame.style.setProperty("--ratio", width / height);
+    this.frame.style.setProperty("--widest", `${LARGEST_ZOOM * width}px`);
+  }
+
+  /** Marks the face that the list shows. */
+  mark(index) {
+    for (const box of this.boxes.children) {
+      const chosen = Number(box.dataset.index) === index;
+      box.classList.toggle("chosen", chosen);
+      box.tabIndex = chosen ? 0 : -1;
+    }
+  }
+
+  walk(event) {
+    const boxes = [...this.boxes.children];
+    const here = boxes.indexOf(document.activeElement);
+    const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -here, End: boxes.length - 1 - here };
+    const to = boxes[here + steps[event.key]];
+    if (here < 0 || !to) return;
+    event.preventDefault();
+    for (const box of boxes) box.tabIndex = box === to ? 0 : -1;
+    to.focus();
+  }
+
+  /** The face alone, as a small canvas; null where there is no picture to cut it from. */
+  crop(face, size) {
+    const source = this.video.hidden ? this.image : this.video;
+    if (source.hidden) return null;
+    // The browser's pixels may be fewer or more than the service's.
+    const scale = (source.naturalWidth || source.videoWidth) / size.width;
+    const { x, y, width, height } = face.box;
+    const side = Math.max(width, height) * (1 + 2 * CROP_MARGIN) * scale;
+    const canvas = h("canvas", { class: "crop", width: CROP_PX, height: CROP_PX, "aria-hidden": "true" });
+    const left = (x + width / 2) * scale - side / 2;
+    const top = (y + height / 2) * scale - side / 2;
+    canvas.getContext("2d").drawImage(source, left, top, side, side, 0, 0, CROP_PX, CROP_PX);
+    return canvas;
+  }
+}
+
+function newBox(index) {
+  // One stop of the Tab key for all of them.
+  const tabindex = index === 0 ? "0" : "-1";
+  return h("button", { type: "button", "data-index": index, tabindex }, h("span", { "aria-hidden": "true" }));
+}
+
+function label(box, face, index, size, count) {
+  const chosen = box.classList.contains("chosen");
+  const name = count > NAMED_FACES ? "" : ` ${face.emotion}${face.verdict === "uncertain" ? "?" : ""}`;
+  const text = `Face ${index + 1}: ${face.emotion}, ${percent(face.confidence)}, ${face.verdict}`;
+  box.className = `box ${face.verdict}`;
+  box.classList.toggle("chosen", chosen);
+  // Where its label would leave the photo, it stands inside.
+  box.classList.toggle("low", face.box.y < 0.08 * size.height);
+  box.classList.toggle("right", face.box.x > 0.6 * size.width);
+  box.setAttribute("aria-label", text);
+  box.title = text;
+  box.firstChild.textContent = `${index + 1}${name}`;
+  place(box, face.box, size);
+}
+
+function place(element, box, size) {
+  element.style.left = `${(100 * box.x) / size.width}%`;
+  element.style.top = `${(100 * box.y) / size.height}%`;
+  element.style.width = `${(100 * box.width) / size.width}%`;
+  element.style.height = `${(100 * box.height) / size.height}%`;
+}
+
+function mapOver(face, size) {
+  if (!face.heatmap) return [];
+  const map = h("img", { class: "map", alt: "", src: `data:image/png;base64,${face.heatmap.png}` });
+  place(map, face.heatmap.box ?? face.box, size);
+  return [map];
+}
+
+function dots(face, size) {
+  return Object.values(face.landmarks ?? {}).map(({ x, y }) => {
+    const dot = h("span", { class: "dot", "aria-hidden": "true" });
+    dot.style.left = `${(100 * x) / size.width}%`;
+    dot.style.top = `${(100 * y) / size.height}%`;
+    return dot;
+  });
+}

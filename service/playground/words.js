@@ -1,0 +1,101 @@
+// Everything that the service answers as names and codes, as a person would say it.
+
+const PROBLEMS = {
+  invalid_image: "This file is no picture that can be read.",
+  unauthorized: "This service asks for a key. Enter yours under the photo.",
+  forbidden: "This key may not be used for this.",
+  not_found: "The service has nothing at this address.",
+  request_timeout: "The photo took too long to arrive.",
+  image_too_large: "This picture has too many pixels, or takes too long to read.",
+  body_too_large: "This file is too large.",
+  unsupported_media_type: "This kind of file is not supported.",
+  invalid_request: "Something about the request is not right.",
+  overloaded: "The service has too much to do right now.",
+  rate_limited: "You have sent as many photos as you may for now.",
+  internal: "Something went wrong inside the service.",
+  engine_unavailable: "The model cannot be run right now.",
+  draining: "The service is shutting down.",
+  deadline_exceeded: "It took too long, so the service gave up.",
+};
+
+const REASONS = {
+  low_confidence: "No emotion is clearly ahead of the others.",
+  too_small: "The face is very small in the photo.",
+  blurred: "The face is blurred.",
+  too_dark: "The face is too dark.",
+  too_bright: "The face is too bright.",
+  low_contrast: "The face has little contrast.",
+  turned_away: "The face is turned away.",
+  tilted: "The head is tilted a lot.",
+};
+
+export const INCLUDE = {
+  landmarks: "Landmarks",
+  quality: "Quality",
+  experts: "Experts",
+  engagement: "Engagement",
+  heatmap: "Heatmap",
+};
+
+const QUALITY = {
+  size_px: ["Size", (value) => `${number(value, 0)} px`],
+  sharpness: ["Sharpness", (value) => significant(value)],
+  brightness: ["Brightness", (value) => percent(value)],
+  contrast: ["Contrast", (value) => number(value, 2)],
+  yaw: ["Turned (yaw)", (value) => number(value, 2)],
+  pitch: ["Nodding (pitch)", (value) => number(value, 2)],
+  roll_degrees: ["Tilted (roll)", (value) => `${number(value, 1)}°`],
+};
+
+export const MIXTURES = { large_kernel: "Large kernels", fused: "Small kernels and backbone" };
+
+/** A problem document as one sentence, without what only this request knows. */
+export function problemSentence(code, status) {
+  return PROBLEMS[code] ?? `The service refused this with status ${status}.`;
+}
+
+export function reasonSentence(code) {
+  return REASONS[code] ?? `${spaced(code)}.`;
+}
+
+/** Name and value of one measurement, as text. */
+export function measured(name, value) {
+  const [label, format] = QUALITY[name] ?? [spaced(name), (found) => (typeof found === "number" ? significant(found) : String(found))];
+  return [label, format(value)];
+}
+
+/** `turned_away` as "Turned away". */
+export function spaced(name) {
+  const text = name.replaceAll("_", " ");
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+export function number(value, digits) {
+  return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+}
+
+function significant(value) {
+  return value.toLocaleString("en", { maximumSignificantDigits: 3 });
+}
+
+/** A probability that is not rounded to a certainty that nobody has. */
+export function percent(share) {
+  if (share > 0 && share < 0.001) return "< 0.1 %";
+  if (share < 1 && share > 0.999) return "> 99.9 %";
+  const near = (share > 0 && share < 0.1) || (share > 0.99 && share < 1);
+  return `${number(100 * share, near ? 1 : 0)} %`;
+}
+
+export function bytes(count) {
+  return count < 1e6 ? `${number(count / 1e3, 0)} kB` : `${number(count / 1e6, 1)} MB`;
+}
+
+export function counted(count, noun, plural = `${noun}s`) {
+  return `${count} ${count === 1 ? noun : plural}`;
+}
+
+export function sentence(detail) {
+  const text = detail.trim();
+  if (!text) return "";
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
+}

@@ -1,0 +1,11 @@
+"""How rows are written."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Form(StrEnum):
+    table = "table"
+    jsonl = "jsonl"
+    csv = "csv"

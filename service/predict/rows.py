@@ -1,0 +1,207 @@
+"""One image's answer as JSON, as rows of CSV, and as lines of a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic_core import to_json
+from rich.table import Table
+from rich.text import Text
+
+from service.errors import Internal, ServiceError
+from service.predict.sources import Source
+from service.schemas import EmotionQuery, Face, ImageAnswer, Include, ModelName
+
+INCLUDES = set(Include)
+
+
+@dataclass(frozen=True, slots=True)
+class RowProblem:
+    """Why an image has no answer; codes are those of the API and `file_unreadable`."""
+
+    code: str
+    title: str
+    detail: str
+
+    @classmethod
+    def of(cls, error: ServiceError) -> RowProblem:
+        detail = "The failure was logged." if isinstance(error, Internal) else error.detail
+        return cls(error.code, error.title, detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An image and its answer, or why there is none."""
+
+    source: Source
+    answer: ImageAnswer | None = None
+    problem: RowProblem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What all rows of a run have in common: who answers, and what was asked beyond the defaults."""
+
+    model: ModelName
+    query: dict[str, Any]
+    labels: tuple[str, ...]
+
+    @classmethod
+    def by(cls, model: ModelName, query: EmotionQuery, labels: Sequence[str]) -> Asked:
+        return cls(model, query.model_dump(exclude_defaults=True), tuple(labels))
+
+
+def json_line(row: Row, asked: Asked) -> bytes:
+    """The fields of `POST /v1/emotions`, behind the path, as one line."""
+    content: dict[str, Any] = {"path": row.source.shown}
+    if row.source.bytes is not None:
+        content["file"] = {"bytes": row.source.bytes, "modified": row.source.modified}
+    content["model"] = asked.model
+    if asked.query:
+        content["query"] = asked.query
+    if row.answer is not None:
+        content |= row.answer.model_dump(exclude_none=True)
+    if row.problem is not None:
+        content["problem"] = row.problem
+    return to_json(content) + b"\n"
+
+
+HEAD = ("path", "bytes", "modified", "model", "query", "image_width", "image_height", "faces", "face")
+TAIL = ("problem", "detail")
+
+
+def csv_columns(asked: Asked) -> list[str]:
+    """Columns of a face are those of the API, with dots, as far as they were asked for."""
+    query = EmotionQuery(**asked.query)
+    inner = _columns(Face, asked.labels, {name for name in INCLUDES if query.includes(name)})
+    return [*HEAD, *inner, *TAIL]
+
+
+def csv_rows(row: Row, asked: Asked) -> bytes:
+    """A line for each face; one line for an image without a face, and for one without an answer."""
+    head = {
+        "path": row.source.shown,
+        "bytes": row.source.bytes,
+        "modified": row.source.modified,
+        "model": csv_model(asked),
+        "query": csv_query(asked),
+    }
+    found: list[dict[str, Any]] = [{}]
+    if row.problem is not None:
+        found = [{"problem": row.problem.code, "detail": row.problem.detail}]
+    if row.answer is not None:
+        size, faces = row.answer.image, row.answer.faces
+        head |= {"image_width": size.width, "image_height": size.height, "faces": len(faces)}
+        found = [{"face": index, **dict(_flat(face))} for index, face in enumerate(faces)] or [{}]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, csv_columns(asked), restval="", lineterminator="\n")
+    writer.writerows({**head, **each} for each in found)
+    return text.getvalue().encode()
+
+
+def csv_header(asked: Asked) -> bytes:
+    return ",".join(csv_columns(asked)).encode() + b"\n"
+
+
+def csv_model(asked: Asked) -> str:
+    return f"{asked.model.name} {asked.model.version}"
+
+
+def csv_query(asked: Asked) -> str:
+    return "&".join(f"{name}={str(value).lower()}" for name, value in asked.query.items())
+
+
+def _columns(model: type[BaseModel], labels: tuple[str, ...], parts: set[Include]) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        if name in INCLUDES and name not in parts:
+            continue
+        inner = _model_in(field.annotation)
+        if name == "probabilities":
+            yield from (f"probabilities.{label}" for label in labels)
+        elif inner is None:
+            yield name
+        else:
+            yield from (f"{name}.{below}" for below in _columns(inner, labels, parts))
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that a field holds, be it optional or not."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
+def _flat(face: Face) -> Iterator[tuple[str, Any]]:
+    def walk(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict):
+            for key, below in value.items():
+                yield from walk(below, f"{name}.{key}" if name else key)
+        else:
+            yield name, " ".join(map(str, value)) if isinstance(value, list) else value
+
+    yield from walk(face.model_dump(exclude_none=True), "")
+
+
+WIDTHS = {"face": 4, "emotion": 9, "sure": 7, "verdict": 9, "box": 22}
+TO_THE_RIGHT = ("face", "sure")
+
+
+class TableLines:
+    """Rows of a table that is printed as they come; what is too wide for its column is cut."""
+
+    def __init__(self, width: int) -> None:
+        rest = sum(WIDTHS.values()) + 2 * len(WIDTHS)
+        self._path_width = max(16, width - rest)
+        self._note_width = rest - 2
+
+    def header(self) -> Table:
+        return self._faces(show_header=True)
+
+    def lines(self, row: Row) -> Table:
+        # The end of a path tells more than its beginning.
+        path = row.source.shown
+        path = path if len(path) <= self._path_width else "…" + path[1 - self._path_width :]
+        if row.problem is not None:
+            return self._note(path, f"{row.problem.code}: {row.problem.detail}", "red")
+        faces = [] if row.answer is None else row.answer.faces
+        if not faces:
+            return self._note(path, "no face", "dim")
+        table = self._faces(show_header=False)
+        for index, face in enumerate(faces):
+            style = "" if face.verdict == "certain" else "yellow"
+            box = face.box
+            table.add_row(
+                Text(path if index == 0 else ""),
+                str(index),
+                Text(face.emotion, style),
+                Text(f"{100 * face.confidence:.1f} %", style),
+                Text(face.verdict, style),
+                f"{box.width:.0f}x{box.height:.0f} at {box.x:.0f},{box.y:.0f}",
+            )
+        return table
+
+    def _faces(self, show_header: bool) -> Table:
+        table = Table(box=None, show_header=show_header, padding=(0, 2, 0, 0), pad_edge=False)
+        table.add_column("image", width=self._path_width, no_wrap=True, overflow="ellipsis")
+        for name, width in WIDTHS.items():
+            table.add_column(
+                name,
+                width=width,
+                no_wrap=True,
+                overflow="ellipsis",
+                justify="right" if name in TO_THE_RIGHT else "left",
+            )
+        return table
+
+    def _note(self, path: str, note: str, style: str) -> Table:
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+        table.add_column(width=self._path_width, no_wrap=True, overflow="ellipsis")
+        table.add_column(width=self._note_width, overflow="fold")
+        table.add_row(Text(path), Text(note, style))
+        return table

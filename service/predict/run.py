@@ -1,0 +1,207 @@
+"""Many images through the pipeline of this process, several at a time, one row for each, in their order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.assembly import Assembly
+from service.deadline import Deadline
+from service.errors import (
+    BodyTooLarge,
+    DeadlineExceeded,
+    EngineUnavailable,
+    Internal,
+    InvalidImage,
+    Overloaded,
+    ServiceError,
+)
+from service.logs import log
+from service.pipeline import Timings
+from service.predict.pictures import target_of, write_picture
+from service.predict.rows import Row, RowProblem
+from service.predict.sources import STANDARD_INPUT, Source, source
+from service.schemas import EmotionQuery, ImageAnswer
+from service.settings import Settings
+
+# Enough that faces of several images share a call of the classifier while others are decoded.
+IMAGES_PER_THREAD = 4
+# Rows that wait for an earlier one: an image that takes long must not hold up the others.
+WAITING_ROWS = 256
+# Skipping files that were answered must not keep the event loop, and with it Ctrl-C, for long.
+SKIPPED_AT_A_TIME = 200
+
+# Nobody waits at the other end, and the machine may be busy: only what hangs is given up.
+TIMEOUT_S = 300.0
+DECODE_BUDGET_S = 60.0
+TRIES = 3
+RETRY_S = 0.5
+PATIENCE_S = 30.0
+
+
+class CannotGoOnError(Exception):
+    """The run can answer no image any more; one sentence that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What is done with each image."""
+
+    settings: Settings
+    query: EmotionQuery
+    pictures: Path | None = None
+
+
+def patient(settings: Settings) -> Settings:
+    """With a decode budget for a busy machine, unless somebody has set one."""
+    if "decode_budget_s" in settings.model_fields_set:
+        return settings
+    return settings.model_copy(update={"decode_budget_s": DECODE_BUDGET_S})
+
+
+class Predictor:
+    """Answers images of files. `stop` ends it early: what is in flight is still answered."""
+
+    def __init__(self, assembly: Assembly, asking: Asking) -> None:
+        self._assembly = assembly
+        self._asking = asking
+        self._drawing = asyncio.Semaphore(asking.settings.worker_threads)
+        self.stop = asyncio.Event()
+
+    async def rows(
+        self,
+        paths: Iterable[str],
+        known: Callable[[int], bool] = lambda key: False,
+        skipped: Callable[[], None] = lambda: None,
+    ) -> AsyncGenerator[Row]:
+        """One for each path, in the order of the paths; none for those whose key is `known`.
+
+        Raises `CannotGoOnError` when the engine is gone for good, or pictures cannot be written.
+        """
+        turns = asyncio.Semaphore(IMAGES_PER_THREAD * self._asking.settings.worker_threads)
+        tasks: deque[asyncio.Task[Row | None]] = deque()
+        try:
+            async for found in self._sources(paths, known, skipped):
+                await turns.acquire()
+                if self.stop.is_set():
+                    break
+                task = asyncio.create_task(self._row(found))
+                task.add_done_callback(lambda _: turns.release())
+                tasks.append(task)
+                while tasks and (tasks[0].done() or len(tasks) >= WAITING_ROWS):
+                    if row := await tasks.popleft():
+                        yield row
+            while tasks:
+                if row := await tasks.popleft():
+                    yield row
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _sources(
+        self, paths: Iterable[str], known: Callable[[int], bool], skipped: Callable[[], None]
+    ) -> AsyncGenerator[Source]:
+        passed = 0
+        for path in paths:
+            if self.stop.is_set():
+                return
+            found = source(path)
+            if not known(found.key):
+                yield found
+                continue
+            skipped()
+            passed += 1
+            if passed % SKIPPED_AT_A_TIME == 0:
+                await asyncio.sleep(0)
+
+    async def _row(self, found: Source) -> Row | None:
+        """None where the run was stopped before there was an answer."""
+        try:
+            data = await asyncio.to_thread(read, found, self._asking.settings.body_limit_bytes)
+            answer = await self._answer(data)
+            if self._asking.pictures is not None:
+                await self._draw(found, data, answer, self._asking.pictures)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            return Row(found, problem=RowProblem("file_unreadable", "The file cannot be read", reason))
+        except CannotGoOnError:
+            if self.stop.is_set():
+                return None
+            raise
+        except ServiceError as error:
+            if isinstance(error, Internal):
+                log.error("internal error", path=found.shown, detail=error.detail, exc_info=error)
+            return Row(found, problem=RowProblem.of(error))
+        except Exception as error:
+            # One image must never fail the others, whatever it found.
+            log.exception("image failed", path=found.shown, error=type(error).__name__)
+            return Row(found, problem=RowProblem.of(Internal("")))
+        return Row(found, answer)
+
+    async def _answer(self, data: bytes) -> ImageAnswer:
+        """Asked again where it was not the image's fault. Raises `ServiceError` or `CannotGoOnError`."""
+        began = time.monotonic()
+        for tries in range(1, sys.maxsize):
+            try:
+                deadline = Deadline.after(TIMEOUT_S)
+                answer = await self._assembly.pipeline.run(data, self._asking.query, deadline, Timings())
+                assert isinstance(answer, ImageAnswer)  # where there are groups, `expressnet predict` refuses
+                return answer
+            except (DeadlineExceeded, EngineUnavailable, Overloaded) as error:
+                gone = await self._gone()
+                still_patient = time.monotonic() - began <= PATIENCE_S
+                if gone and (self.stop.is_set() or not still_patient):
+                    raise CannotGoOnError(f"the engine cannot answer: {gone}") from error
+                # A full queue empties; an engine that answers others fails at this image.
+                tried = not still_patient if isinstance(error, Overloaded) else tries >= TRIES
+                if not gone and (tried or isinstance(error, DeadlineExceeded)):
+                    raise
+            await asyncio.sleep(RETRY_S)
+        raise AssertionError("unreachable")
+
+    async def _gone(self) -> str:
+        """Why the engines cannot answer anybody; empty if they can."""
+        if not self._assembly.pipeline.alive:
+            return "the pipeline has stopped"
+        for name, engine in self._assembly.named_engines.items():
+            try:
+                await engine.ping()
+            except ServiceError as error:
+                return f"{name}: {error.detail}"
+        return ""
+
+    async def _draw(self, found: Source, data: bytes, answer: ImageAnswer, folder: Path) -> None:
+        path = "stdin.jpg" if found.path == STANDARD_INPUT else found.path
+        # Each holds all pixels of its image.
+        async with self._drawing:
+            limit = self._asking.settings.pixel_limit
+            try:
+                await asyncio.to_thread(write_picture, data, answer, limit, target_of(path, folder))
+            except OSError as error:
+                reason = (error.strerror or str(error)).lower()
+                raise CannotGoOnError(f"pictures cannot be written to {folder}: {reason}") from error
+
+
+def read(found: Source, limit_bytes: int) -> bytes:
+    """The bytes of a file. Raises `OSError` and `ServiceError`."""
+    if found.path == STANDARD_INPUT:
+        data = sys.stdin.buffer.read(limit_bytes + 1)
+    elif found.bytes is None and os.path.isdir(found.path):
+        raise OSError("this is a folder that cannot be looked into")
+    elif found.bytes is None and os.path.exists(found.path):
+        raise InvalidImage("this is not a regular file")
+    else:
+        with open(found.path, "rb") as file:
+            data = file.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        raise BodyTooLarge(
+            f"the file has more than {limit_bytes} bytes, as EXPRESSNET_BODY_LIMIT_BYTES allows"
+        )
+    return data

@@ -1,0 +1,24 @@
+"""How much a caller may ask for: `600/minute`."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+WINDOWS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+PATTERN = rf"^[1-9][0-9]{{0,8}}/({'|'.join(WINDOWS_S)})$"
+
+
+class Rate(NamedTuple):
+    """So many images in each window."""
+
+    images: int
+    window_s: int
+
+    @classmethod
+    def parse(cls, text: str) -> Rate:
+        """Raises `ValueError` for what is not like `600/minute`."""
+        if not re.fullmatch(PATTERN, text):
+            raise ValueError(f"a rate is written like 600/minute, per {', '.join(WINDOWS_S)}")
+        images, _, window = text.partition("/")
+        return cls(int(images), WINDOWS_S[window])

@@ -1,0 +1,1 @@
+"""Faces over time: which box is whose, and probabilities smoothed. Pure; no image comes in here."""

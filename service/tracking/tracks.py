@@ -1,0 +1,139 @@
+"""Which face of a frame is which face of the frames before: by place, size and motion alone.
+
+Nothing in here looks at a face, so nobody is recognised: who was away for longer than `LOST_S` is somebody
+new.
+
+After SORT (Bewley et al., arXiv 1602.00763): boxes are expected where constant velocity takes them, and
+paired by how they overlap. From ByteTrack (Zhang et al., arXiv 2110.06864) the second round for what the
+first left over, and from OC-SORT (Cao et al., arXiv 2203.14360) that a lost face is also looked for where it
+was last seen. Instead of a Kalman filter an alpha-beta filter, its steady state, which takes frames at uneven
+times.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.tracking.assignment import FORBIDDEN, assign
+
+Boxes = NDArray[np.float64]  # N,4: centre x, centre y, width, height in px
+
+LOST_S = 2.0
+"""How long a face that is not seen keeps its number."""
+
+LEAST_OVERLAP = 0.3
+# A face that was not seen for a while is the less likely one where two lie over each other.
+LOST_COST_PER_S = 0.5
+# Of the second round: how far, in sizes of the face, it may be from where it is expected, and how far it may
+# wander in a second, but not further than the third; and how much larger or smaller it may be.
+REACH_SIZES, REACH_SIZES_PER_S, MOST_REACH_SIZES = 0.5, 2.0, 2.5
+MOST_GROWTH = 1.6
+# Of a new position, speed and size this much is believed at once.
+ALPHA, BETA, GAMMA = 0.85, 0.4, 0.5
+# A single step says little about the speed where frames come fast: it is measured over no less than this.
+LEAST_STEP_S = 0.02
+
+
+@dataclass(slots=True, eq=False)
+class Track:
+    """One face: its number, and where it is expected."""
+
+    number: int
+    box: Boxes  # [4]
+    velocity: NDArray[np.float64]  # [2] px/s
+    seen_s: float
+    seen: Boxes  # [4], as it was found last
+    times: int = 1
+
+    def expected(self, time_s: float) -> Boxes:
+        box = self.box.copy()
+        box[:2] += self.velocity * (time_s - self.seen_s)
+        return box
+
+    def found(self, box: Boxes, time_s: float) -> None:
+        step_s = max(time_s - self.seen_s, LEAST_STEP_S)
+        expected = self.expected(time_s)
+        off = box[:2] - expected[:2]
+        # The first step has no speed to correct, and is the best there is.
+        self.velocity += (1.0 if self.times == 1 else BETA) * off / step_s
+        self.box = np.concatenate(
+            [expected[:2] + ALPHA * off, expected[2:] + GAMMA * (box[2:] - expected[2:])]
+        )
+        self.seen, self.seen_s, self.times = box, time_s, self.times + 1
+
+
+class Tracker:
+    """The tracks of one stream. Numbers begin at 1 and are never used again."""
+
+    def __init__(self, lost_s: float = LOST_S) -> None:
+        self._lost_s = lost_s
+        self._numbers = itertools.count(1)
+        self._tracks: list[Track] = []
+
+    def update(self, boxes: NDArray[np.float64], time_s: float) -> list[int]:
+        """boxes: float64 [N,4], left, top, width, height in px -> the number of each; times never fall."""
+        self._tracks = [track for track in self._tracks if time_s - track.seen_s <= self._lost_s]
+        found = np.concatenate([boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]], axis=1)
+        whose: dict[int, Track] = {}
+        for cost in (_overlap_cost, _distance_cost):
+            tracks = [track for track in self._tracks if track not in whose.values()]
+            left = [index for index in range(len(found)) if index not in whose]
+            if tracks and left:
+                for row, column in assign(cost(tracks, found[left], time_s)):
+                    whose[left[column]] = tracks[row]
+        numbers = []
+        for index, box in enumerate(found):
+            track = whose.get(index)
+            if track is None:
+                track = Track(next(self._numbers), box, np.zeros(2), time_s, box)
+                self._tracks.append(track)
+            else:
+                track.found(box, time_s)
+            numbers.append(track.number)
+        return numbers
+
+
+def _overlap_cost(tracks: list[Track], found: Boxes, time_s: float) -> NDArray[np.float64]:
+    """What the boxes' overlap (intersection over union) lacks of 1."""
+    expected = np.stack([track.expected(time_s) for track in tracks])[:, None]
+    shared = np.clip(
+        np.minimum(expected[..., :2] + expected[..., 2:] / 2, found[:, :2] + found[:, 2:] / 2)
+        - np.maximum(expected[..., :2] - expected[..., 2:] / 2, found[:, :2] - found[:, 2:] / 2),
+        0,
+        None,
+    ).prod(-1)
+    overlap = shared / np.maximum(expected[..., 2:].prod(-1) + found[:, 2:].prod(-1) - shared, 1e-9)
+    cost = 1 - overlap + LOST_COST_PER_S * _away_s(tracks, time_s)
+    return np.where(overlap >= LEAST_OVERLAP, cost, FORBIDDEN)
+
+
+def _distance_cost(tracks: list[Track], found: Boxes, time_s: float) -> NDArray[np.float64]:
+    """How far off the centre is, in sizes of the face, and how unlike its size."""
+    sizes = np.stack([_size(track.seen) for track in tracks])[:, None]
+    off = np.minimum(
+        _distance(np.stack([track.expected(time_s) for track in tracks]), found),
+        _distance(np.stack([track.seen for track in tracks]), found),
+    )
+    growth = np.abs(np.log(_size(found) / sizes))
+    reach = np.minimum(REACH_SIZES + REACH_SIZES_PER_S * _away_s(tracks, time_s), MOST_REACH_SIZES)
+    return np.where((off / sizes <= reach) & (growth <= np.log(MOST_GROWTH)), off / sizes + growth, FORBIDDEN)
+
+
+def _away_s(tracks: list[Track], time_s: float) -> NDArray[np.float64]:
+    return np.array([[time_s - track.seen_s] for track in tracks])
+
+
+def _size(boxes: Boxes) -> NDArray[np.float64]:
+    """The side of a square as large: [...,4] -> [...]."""
+    size: NDArray[np.float64] = np.sqrt(np.maximum(boxes[..., 2:].prod(-1), 1.0))
+    return size
+
+
+def _distance(ones: Boxes, others: Boxes) -> NDArray[np.float64]:
+    """Between all centres: [R,4], [C,4] -> [R,C]."""
+    apart = ones[:, None, :2] - others[None, :, :2]
+    return np.hypot(apart[..., 0], apart[..., 1])

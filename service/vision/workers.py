@@ -1,0 +1,165 @@
+"""Threads that work on images, and that are given up and replaced when an image keeps one for too long."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum, auto
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from service.errors import ImageTooLarge
+
+T = TypeVar("T")
+
+
+class _State(Enum):
+    running = auto()
+    done = auto()
+    abandoned = auto()
+
+
+class _Job:
+    """One function on one thread, and who waits for what it returns."""
+
+    def __init__(self, function: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
+        self.function = function
+        self.loop = loop
+        self.answer: asyncio.Future[Any] = loop.create_future()
+        self.state = _State.running
+        self.place_left = False
+        self.budget: asyncio.TimerHandle | None = None
+        self.thread: threading.Thread | None = None
+
+
+class Place:
+    """The right to work on one image. `release` it once, whatever has come of the image."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self._job: _Job | None = None
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """What `function` returns or raises. Raises `ImageTooLarge` when it takes longer than the budget."""
+        self._job = self._workers.begin(function)
+        answer: T = await self._job.answer
+        return answer
+
+    def release(self) -> None:
+        """Give the place to the next image; not before the thread is free that still works on this one."""
+        if self._job is not None and self._job.state is _State.running:
+            self._job.place_left = True
+        else:
+            self._workers.free()
+
+
+class Workers:
+    """`count` threads, and as many places: an image that has a place never waits for a thread.
+
+    A thread cannot be stopped from outside. One that overruns `budget_s` is abandoned: its image is answered,
+    another thread takes over, and it ends with what it is at. At most `count` may be abandoned at a time, as
+    each still holds a core and its pixels; beyond that the image is answered, but its place stays taken until
+    the thread is back.
+    """
+
+    def __init__(self, count: int, *, budget_s: float, overran: Callable[[], None]) -> None:
+        self._count = count
+        self._budget_s = budget_s
+        self._overran = overran
+        self._places = asyncio.Semaphore(count)
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._abandoned = 0
+        self._threads: set[threading.Thread] = set()
+
+    def start(self) -> None:
+        for _ in range(self._count):
+            self._add_thread()
+
+    async def close(self) -> None:
+        """End the threads once they are done; those over their budget are not waited for."""
+        for _ in range(self._count):
+            self._jobs.put(None)
+        await asyncio.to_thread(self._join, time.monotonic() + self._budget_s)
+
+    def _join(self, until: float) -> None:
+        for thread in self._threads.copy():
+            thread.join(max(0.0, until - time.monotonic()))
+
+    async def acquire(self) -> Place:
+        await self._places.acquire()
+        return Place(self)
+
+    def free(self) -> None:
+        self._places.release()
+
+    def begin(self, function: Callable[[], Any]) -> _Job:
+        loop = asyncio.get_running_loop()
+        job = _Job(function, loop)
+        job.budget = loop.call_later(self._budget_s, self._overrun, job)
+        self._jobs.put(job)
+        return job
+
+    def _add_thread(self) -> None:
+        # Daemons: the process may end while an abandoned one is still at work.
+        thread = threading.Thread(target=self._work, name="vision", daemon=True)
+        self._threads.add(thread)
+        thread.start()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job.thread = threading.current_thread()
+            answer, error = None, None
+            try:
+                answer = job.function()
+            except BaseException as raised:
+                error = raised
+            with self._lock:
+                abandoned = job.state is _State.abandoned
+                if not abandoned:
+                    job.state = _State.done
+            # The loop may have been closed meanwhile: then nobody waits.
+            with suppress(RuntimeError):
+                job.loop.call_soon_threadsafe(self._ended, job, answer, error)
+            if abandoned:
+                return
+            # Else an idle thread would hold the last image's pixels.
+            del job, answer, error
+
+    def _overrun(self, job: _Job) -> None:
+        """The budget is spent; runs on the event loop."""
+        with self._lock:
+            if job.state is not _State.running:
+                return
+            if replaced := self._abandoned < self._count:
+                job.state = _State.abandoned
+                self._abandoned += 1
+                if job.thread is not None:
+                    self._threads.discard(job.thread)
+        self._overran()
+        if not job.answer.done():
+            job.answer.set_exception(
+                ImageTooLarge(f"the image takes more than {self._budget_s:g} s of work; send it smaller")
+            )
+        if replaced:
+            self._add_thread()
+            if job.place_left:
+                self.free()
+
+    def _ended(self, job: _Job, answer: object, error: BaseException | None) -> None:
+        """A thread is done with a job; runs on the event loop."""
+        if job.budget is not None:
+            job.budget.cancel()
+        if job.state is _State.abandoned:
+            self._abandoned -= 1
+            return
+        if not job.answer.done():
+            if error is not None:
+                job.answer.set_exception(error)
+            else:
+                job.answer.set_result(answer)
+        if job.place_left:
+            self.free()

@@ -1,0 +1,17 @@
+"""One gateway process for all pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.docs.blocks import ROOT
+from tests.system.conftest import Process, running
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[Process]:
+    """As it is without a setting: whoever needs another says so."""
+    with running(model_repository=ROOT / "model_repository") as served:
+        yield served

@@ -1,0 +1,80 @@
+"""Files that the pages speak of, made where a block names them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import skimage.data
+from PIL import Image
+
+from tests.conftest import ASTRONAUT_FACE, encoded
+
+KEY = "xn_" + "k" * 43
+KEYS_FILE = f"""
+[mobile]
+sha256 = "{hashlib.sha256(KEY.encode()).hexdigest()}"
+scopes = ["batch", "predict"]
+rate = "3/minute"
+"""
+
+
+def _photo() -> bytes:
+    return encoded(skimage.data.astronaut())
+
+
+def _face() -> bytes:
+    return encoded(Image.fromarray(skimage.data.astronaut()).crop(ASTRONAUT_FACE), "PNG")
+
+
+def _nobody() -> bytes:
+    ramp = np.linspace(0, 255, 320, dtype=np.uint8)
+    return encoded(np.repeat(np.tile(ramp, (240, 1))[:, :, None], 3, axis=2))
+
+
+def _two_faces() -> bytes:
+    photo = Image.fromarray(skimage.data.astronaut())
+    both = Image.new("RGB", (1024, 512))
+    both.paste(photo)
+    both.paste(photo.resize((400, 400)), (600, 50))
+    return encoded(both, "PNG")
+
+
+def _icon() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(file, "ICO")
+    return file.getvalue()
+
+
+FILES: dict[str, Callable[[], bytes]] = {
+    "photo.jpg": _photo,
+    "nobody.jpg": _nobody,
+    "face.png": _face,
+    "notes.txt": lambda: b"This is a text and no picture.\n",
+    "icon.ico": _icon,
+    # Nothing is decoded: the header is enough to refuse it.
+    "huge.jpg": lambda: encoded(Image.new("L", (8000, 6500)), quality=1),
+    "big.jpg": lambda: _photo() + bytes(25_000_000),
+    # For the comments of blocks; pages make `keys.toml` themselves.
+    "known-keys.toml": KEYS_FILE.encode,
+    "album/ada.jpg": _photo,
+    "album/nobody.jpg": _nobody,
+    "photos/astronaut.jpg": _photo,
+    "photos/broken.jpg": lambda: b"no photo",
+    "photos/coffee.jpg": _nobody,
+    "photos/party/two.png": _two_faces,
+    **{f"frames/{number}.jpg": _photo for number in range(3)},
+}
+
+
+def make_files(text: str, folder: Path) -> None:
+    """Those of `FILES` that a text names, by their names or by that of their folder."""
+    for name, make in FILES.items():
+        target = folder / name
+        if re.search(rf"\b{re.escape(name.split('/')[0])}\b", text) and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(make())

@@ -1,0 +1,26 @@
+"""`make openapi`: docs/openapi.json, for generators of clients and for reviews of what changes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from service.app import create_app
+from service.settings import Settings
+from tests.docs.blocks import ROOT
+from tests.fake_engine import fake_engines
+
+FILE = ROOT / "docs" / "openapi.json"
+
+
+def document() -> dict[str, Any]:
+    """As a gateway with default settings serves it, which no model has to be loaded for."""
+    return create_app(Settings(), fake_engines()).openapi()
+
+
+def as_text(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(as_text(document()), encoding="utf-8")

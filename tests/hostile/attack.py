@@ -1,0 +1,86 @@
+"""The corpus against the decoder of this process, and against a gateway over HTTP."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import httpx
+import psutil
+
+from service.errors import ImageTooLarge, InvalidImage, UnsupportedMediaType
+from service.vision.decode import decode
+from tests.hostile.bombs import BOMBS, SLOW
+from tests.hostile.mutations import damaged_images
+
+PIXEL_LIMIT = 50_000_000
+DOCUMENTED = (InvalidImage, ImageTooLarge, UnsupportedMediaType)
+ANSWERS = {(200, ""), (400, "invalid_image"), (413, "image_too_large"), (415, "unsupported_media_type")}
+
+
+def bombs() -> Iterator[tuple[str, bytes]]:
+    for name, make in {**BOMBS, **SLOW}.items():
+        yield f"bomb: {name}", make()
+
+
+def corpus() -> Iterator[tuple[str, bytes]]:
+    """All of it, as (kind, file), the same on every run."""
+    yield from damaged_images()
+    yield from bombs()
+
+
+def survives(file: bytes, pixel_limit: int = PIXEL_LIMIT) -> str:
+    """The code that a file is refused with, or "" for pixels. Anything else is raised."""
+    try:
+        photo = decode(file, pixel_limit=pixel_limit)
+    except DOCUMENTED as error:
+        return error.code
+    pixels = photo.pixels
+    assert pixels.shape == (photo.height, photo.width, 3)
+    assert 0 < photo.width * photo.height <= pixel_limit
+    return ""
+
+
+@dataclass
+class Tally:
+    """What became of the inputs of one kind."""
+
+    tried: int = 0
+    answers: Counter[str] = field(default_factory=Counter)
+    slowest_s: float = 0.0
+    peak_bytes: int = 0
+    lost: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+
+def send(
+    url: str, files: Iterable[tuple[str, bytes]], process: psutil.Process, timeout_s: float = 60
+) -> dict[str, Tally]:
+    """Post every file; by kind, what was answered. `peak_bytes` is of the process while it answered."""
+    tallies: dict[str, Tally] = {}
+    with httpx.Client(base_url=url, timeout=timeout_s) as client:
+        for kind, file in files:
+            tally = tallies.setdefault(kind, Tally())
+            tally.tried += 1
+            started = time.perf_counter()
+            try:
+                response = client.post(
+                    "/v1/emotions", content=file, headers={"Content-Type": "image/jpeg"}, params=QUERY
+                )
+            except httpx.HTTPError as error:
+                tally.lost += 1
+                tally.wrong.append(type(error).__name__)
+                continue
+            tally.slowest_s = max(tally.slowest_s, time.perf_counter() - started)
+            tally.peak_bytes = max(tally.peak_bytes, process.memory_info().rss)
+            code = "" if response.status_code == 200 else str(response.json().get("code"))
+            tally.answers[f"{response.status_code} {code}".strip()] += 1
+            if (response.status_code, code) not in ANSWERS:
+                tally.wrong.append(f"{response.status_code} {code}")
+    return tallies
+
+
+# Every image that decodes goes all the way, with all that can be asked of it.
+QUERY = {"include": "landmarks,quality,experts,engagement"}

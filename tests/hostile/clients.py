@@ -1,0 +1,82 @@
+"""Clients that speak to a port in their own way."""
+
+from __future__ import annotations
+
+import socket
+from urllib.parse import urlsplit
+
+
+def connect(url: str, *, receive_bytes: int | None = None) -> socket.socket:
+    """receive_bytes: of the buffer, for clients that do not read."""
+    address = urlsplit(url)
+    connection = socket.socket()
+    if receive_bytes is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    connection.settimeout(30)
+    connection.connect((address.hostname, address.port))
+    return connection
+
+
+def head(*lines: str, method: str = "POST", path: str = "/v1/emotions") -> bytes:
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: t", *lines, "", ""]).encode("latin-1")
+
+
+def read_all(connection: socket.socket, timeout_s: float = 10) -> bytes:
+    """What comes until the other side closes or is silent for so long; nothing more if it was cut off."""
+    connection.settimeout(timeout_s)
+    found = b""
+    try:
+        while piece := connection.recv(65536):
+            found += piece
+    except (TimeoutError, ConnectionError):
+        pass
+    return found
+
+
+def say(url: str, *pieces: bytes, timeout_s: float = 10) -> bytes:
+    """Send, and read to the end; a server may cut off before all has been sent."""
+    with connect(url) as connection:
+        try:
+            for piece in pieces:
+                connection.sendall(piece)
+        except ConnectionError:
+            pass
+        return read_all(connection, timeout_s)
+
+
+def statuses(answer: bytes) -> list[int]:
+    """Of each answer in a stream of them."""
+    return [int(piece[:3]) for piece in answer.split(b"HTTP/1.1 ")[1:]]
+
+
+class Trickle:
+    """Connections that send a byte now and then, for as long as they may, and come back when cut off."""
+
+    def __init__(self, url: str, count: int, opening: bytes, drop: bytes) -> None:
+        self._url, self._opening, self._drop = url, opening, drop
+        self._connections = [self._open() for _ in range(count)]
+        self.cut = 0
+
+    def _open(self) -> socket.socket:
+        connection = connect(self._url)
+        connection.sendall(self._opening)
+        connection.setblocking(False)
+        return connection
+
+    def beat(self) -> None:
+        for number, connection in enumerate(self._connections):
+            try:
+                connection.send(self._drop)
+                if connection.recv(65536):
+                    continue
+            except BlockingIOError:
+                continue
+            except OSError:
+                pass
+            self.cut += 1
+            connection.close()
+            self._connections[number] = self._open()
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()

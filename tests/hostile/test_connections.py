@@ -1,0 +1,269 @@
+"""Clients that abuse their connections, against a real gateway process that goes on serving all others."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import httpx
+import psutil
+import pytest
+
+from service.http.connections import HEAD_LIMIT_BYTES
+from tests.conftest import eventually
+from tests.hostile.bombs import SLOW
+from tests.hostile.clients import Trickle, connect, head, read_all, say, statuses
+from tests.system.conftest import Process, running
+
+LIVE = head(method="GET", path="/livez")
+IMAGE = "Content-Type: image/jpeg"
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Process]:
+    with running(
+        max_connections=40,
+        client_timeout_s=1.5,
+        timeout_s=10,
+        max_in_flight_requests=8,
+        decode_budget_s=1,
+        worker_threads=2,
+    ) as process:
+        yield process
+        assert process.stop() == 0
+    said = [line for line in process.log if "Traceback" in line]
+    assert not said, said[0]
+
+
+@pytest.fixture(autouse=True)
+def as_before(gateway: Process, faceless_jpeg: bytes) -> Iterator[None]:
+    """Alive, with nothing in flight, no descriptor lost, and no answer of 500."""
+    gateway.post(faceless_jpeg)
+    handles = psutil.Process(gateway.process.pid).num_fds()
+    yield
+    assert gateway.post(faceless_jpeg).status_code == 200
+    eventually(lambda: gateway.metric("expressnet_requests_in_flight") == 0)
+    eventually(lambda: gateway.metric("expressnet_connections") == 1)
+    eventually(lambda: psutil.Process(gateway.process.pid).num_fds() <= handles)
+    assert 'status="500"' not in gateway.client.get("/metrics").text
+
+
+def problem(answer: bytes) -> tuple[int, str]:
+    assert answer.startswith(b"HTTP/1.1 "), answer[:200]
+    start, _, body = answer.partition(b"\r\n\r\n")
+    assert b"application/problem+json" in start
+    parsed = json.loads(body)
+    assert parsed["request_id"].encode() in start
+    return parsed["status"], parsed["code"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"hello\r\n\r\n",
+        b"\0" * 100,
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(200)),
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /livez HTTP/9.9\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nA\0B: c\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nA: b\0c\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nA : b\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nA: b\r\n c\r\n\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nHost: t\r\n\r\n",
+        b"GET /\0 HTTP/1.1\r\nHost: t\r\n\r\n",
+        b"CONNECT t:80 HTTP/1.1\r\nHost: t\r\n\r\n",
+        head(IMAGE, "Content-Length: -1"),
+        head(IMAGE, "Content-Length: 1e3"),
+        head(IMAGE, f"Content-Length: {10**30}"),
+        head(IMAGE, "Content-Length: 5", "Content-Length: 6") + b"aaaaaa",
+        head(IMAGE, "Content-Length: 5", "Transfer-Encoding: chunked") + b"0\r\n\r\n" + LIVE,
+        head(IMAGE, "Transfer-Encoding: chunked", "Content-Length: 5") + b"0\r\n\r\n" + LIVE,
+        head(IMAGE, "Transfer-Encoding: chunked, identity") + b"0\r\n\r\n" + LIVE,
+        head(IMAGE, "Transfer-Encoding: xchunked") + b"0\r\n\r\n" + LIVE,
+        head(IMAGE, "Transfer-Encoding: chunked") + b"zz\r\nabc\r\n",
+        head(IMAGE, "Transfer-Encoding: chunked") + b"-1\r\nabc\r\n",
+        head(IMAGE, "Transfer-Encoding: chunked") + b"f" * 40 + b"\r\nabc\r\n",
+        head(IMAGE, "Transfer-Encoding: chunked") + b"3\r\nabcd\r\n0\r\n\r\n",
+    ],
+    ids=range(24),
+)
+def test_what_is_not_http_is_refused_once(gateway: Process, sent: bytes) -> None:
+    """One answer: a second would be to a request that was smuggled in."""
+    answer = say(gateway.url, sent)
+    assert len(statuses(answer)) <= 1, answer
+    assert 400 <= statuses(answer)[0] < 500
+
+
+def test_what_is_not_http_gets_a_problem_document(gateway: Process) -> None:
+    before = gateway.metric('expressnet_cut_connections_total{reason="malformed"}')
+    assert problem(say(gateway.url, b"hello\r\n\r\n")) == (400, "malformed_request")
+    assert gateway.metric('expressnet_cut_connections_total{reason="malformed"}') == before + 1
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        head("A: " + "b" * HEAD_LIMIT_BYTES, method="GET", path="/livez"),
+        head(*[f"A{n}: b" for n in range(5000)], method="GET", path="/livez"),
+        head(method="GET", path="/livez?" + "a" * HEAD_LIMIT_BYTES),
+        b"GET /livez HTTP/1.1\r\nA: " + b"b" * 5_000_000,
+        b"GET /" + b"b" * 5_000_000,
+    ],
+    ids=["value", "many", "path", "endless value", "endless path"],
+)
+def test_a_large_head_is_refused_as_it_comes(gateway: Process, sent: bytes) -> None:
+    rss = psutil.Process(gateway.process.pid).memory_info().rss
+    answer = say(gateway.url, sent)
+    # Closing on a client that still sends may cost it the answer.
+    assert not answer or problem(answer) == (431, "head_too_large")
+    assert psutil.Process(gateway.process.pid).memory_info().rss - rss < 20e6
+
+
+def test_a_head_of_usual_size_is_not(gateway: Process) -> None:
+    sent = head("Authorization: Bearer " + "x" * 8000, "Connection: close", method="GET", path="/livez")
+    assert statuses(say(gateway.url, sent)) == [200]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/%00",
+        "/static-offline-docs/%00",
+        "/static-offline-docs/..%2f..%2fetc/passwd",
+        "/static-offline-docs/" + "a" * 5000,
+        "/v1/models/%ff%fe",
+        "/v1/models/" + "%2e%2e%2f" * 50,
+        "//etc",
+        "/%",
+        "*",
+        "http://elsewhere/livez",
+        "/livez?" + "&".join(f"{n}=%00" for n in range(3000)),
+    ],
+    ids=range(11),
+)
+def test_odd_paths(gateway: Process, path: str) -> None:
+    (status,) = statuses(say(gateway.url, head("Connection: close", method="GET", path=path)))
+    assert status in (200, 400, 404)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/emotions?" + "&".join(f"{n}=%00" for n in range(3000)), "/v1/emotions?max_faces=" + "9" * 9000],
+)
+def test_odd_queries(gateway: Process, path: str) -> None:
+    sent = head(IMAGE, "Content-Length: 1", "Connection: close", path=path) + b"x"
+    assert problem(say(gateway.url, sent)) == (422, "invalid_request")
+
+
+@pytest.mark.parametrize("upgrade", ["websocket", "h2c", "TLS/1.2"])
+def test_an_upgrade_is_not_made(gateway: Process, upgrade: str, faceless_jpeg: bytes) -> None:
+    more = ("Connection: Upgrade, HTTP2-Settings", f"Upgrade: {upgrade}", "HTTP2-Settings: AAMAAABk")
+    key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+    answer = say(gateway.url, head(*more, key, "Sec-WebSocket-Version: 13", method="GET", path="/livez"))
+    assert statuses(answer) == [200]
+    assert b"connection: close" in answer
+    # The parser skips the body of such a request: it must not be taken for an empty one.
+    sent = head(*more, IMAGE, f"Content-Length: {len(faceless_jpeg)}") + faceless_jpeg
+    assert problem(say(gateway.url, sent)) == (400, "malformed_request")
+
+
+def test_pipelined_requests_are_answered_in_turn(gateway: Process) -> None:
+    paths = [head(method="GET", path=f"/v1/models/{n}") for n in range(300)]
+    answer = say(gateway.url, *paths, head("Connection: close", method="GET", path="/livez"))
+    assert statuses(answer) == [404] * 300 + [200]
+
+
+def test_trailers_are_not_headers(gateway: Process, faceless_jpeg: bytes) -> None:
+    chunk = b"%x\r\n" % len(faceless_jpeg) + faceless_jpeg + b"\r\n0\r\n"
+    trailers = b"X-Request-ID: forged\r\n" + b"A: b\r\n" * 10_000 + b"\r\n"
+    sent = (
+        head(IMAGE, "Transfer-Encoding: chunked", "X-Request-ID: mine", "Connection: close")
+        + chunk
+        + trailers
+    )
+    answer = say(gateway.url, sent)
+    assert statuses(answer) == [200]
+    assert b"x-request-id: mine" in answer
+
+
+@pytest.mark.parametrize(
+    ("opening", "drop"),
+    [
+        (b"", b""),
+        (b"GET /livez HTTP/1.1\r\n", b"A: b\r\n"),
+        (b"GET /livez HTTP/1.1\r\nA: ", b"b"),
+        (b"", b"\r\n"),
+        (head("Content-Length: 1000000", method="GET", path="/livez"), b"x"),
+        (head(IMAGE, "Content-Length: 1000000"), b"x"),
+        (head("Content-Type: multipart/form-data; boundary=x", "Content-Length: 1000000"), b"-"),
+        (head(IMAGE, "Transfer-Encoding: chunked"), b"1\r\nx\r\n"),
+    ],
+    ids=["silent", "headers", "one header", "blank lines", "body of a GET", "body", "multipart", "chunks"],
+)
+def test_others_are_served_while_many_trickle(
+    gateway: Process, opening: bytes, drop: bytes, faceless_jpeg: bytes
+) -> None:
+    """More than there may be connections, and more bodies than there may be requests in flight."""
+    gateway.client.close()  # each request below opens a connection of its own
+    attackers = Trickle(gateway.url, 60, opening, drop)
+    answered = []
+    try:
+        until = time.monotonic() + 2.5
+        while time.monotonic() < until:
+            attackers.beat()
+            sent = head(IMAGE, f"Content-Length: {len(faceless_jpeg)}", "Connection: close") + faceless_jpeg
+            answered += statuses(say(gateway.url, sent))
+            time.sleep(0.1)
+    finally:
+        attackers.close()
+    gateway.client = httpx.Client(base_url=gateway.url, timeout=30)
+    assert len(answered) > 3
+    assert set(answered) == {200}
+    assert attackers.cut > 20
+
+
+def test_a_head_that_is_late_is_told_so(gateway: Process) -> None:
+    assert problem(say(gateway.url, b"GET /livez HTTP/1.1\r\nA: ")) == (408, "request_timeout")
+
+
+def test_who_does_not_read_is_cut_off(gateway: Process, faceless_jpeg: bytes) -> None:
+    unread = 'expressnet_cut_connections_total{reason="unread"}'
+    script = head(method="GET", path="/static-offline-docs/swagger-ui-bundle.js")
+    mute = [connect(gateway.url, receive_bytes=4096) for _ in range(30)]
+    try:
+        before = gateway.metric(unread)
+        for connection in mute:
+            connection.sendall(script * 5)
+        assert gateway.post(faceless_jpeg).status_code == 200
+        eventually(lambda: gateway.metric(unread) == before + len(mute))
+        eventually(lambda: gateway.metric("expressnet_connections") == 1)
+    finally:
+        for connection in mute:
+            connection.close()
+
+
+def test_half_open_connections_are_closed(gateway: Process) -> None:
+    """The client has said that it will send no more, and keeps the other half."""
+    with connect(gateway.url) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\n")
+        connection.shutdown(1)
+        read_all(connection)
+        eventually(lambda: gateway.metric("expressnet_connections") == 1)
+
+
+def test_images_that_take_too_long_do_not_keep_the_workers(gateway: Process, faceless_jpeg: bytes) -> None:
+    slow = SLOW["tiff jpeg of 36 megapixels, 90 scans"]()
+    given_up = gateway.metric("expressnet_abandoned_images_total")
+    sent = head("Content-Type: image/tiff", f"Content-Length: {len(slow)}", "Connection: close") + slow
+    attackers = [connect(gateway.url) for _ in range(2)]
+    for connection in attackers:
+        connection.sendall(sent)
+    answers = []
+    for connection in attackers:
+        answers.append(read_all(connection, 30))
+        connection.close()
+    assert [problem(answer) for answer in answers] == [(413, "image_too_large")] * 2
+    # Both threads are still at work on them; two others have taken over.
+    assert gateway.metric("expressnet_abandoned_images_total") == given_up + 2
+    assert [gateway.post(faceless_jpeg).status_code for _ in range(10)] == [200] * 10

@@ -1,0 +1,132 @@
+"""Whatever goes wrong is told in a sentence, and can be tried again where that makes sense."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Route, expect
+
+from service.errors import Overloaded
+from service.http.problems import MEDIA_TYPE, to_problem
+from service.keys import add_key
+from service.scopes import Scope
+from service.settings import Settings
+from tests.conftest import serving
+from tests.fake_engine import fake_engines
+from tests.playground.conftest import Open
+
+
+def test_a_file_that_is_no_picture(open_page: Open, astronaut_jpeg: bytes) -> None:
+    page = open_page()
+    page.drop(astronaut_jpeg)
+    page.status("1 face found.")
+    with page.page.expect_response("**/v1/emotions") as refused:
+        page.drop(b"Dear Sir or Madam", "letter.txt", "text/plain")
+    page.problem("This file is no picture that can be read.")
+    expect(page["#problem"]).to_contain_text("The data is not an image; send JPEG, ")
+    expect(page["#problem .hint"]).to_have_text(f"Request {refused.value.headers['x-request-id']}")
+    # Nothing of the photo before is left.
+    for gone in (".box", ".face"):
+        expect(page[gone]).to_have_count(0)
+    expect(page["#answer"]).to_be_hidden()
+    page.drop(astronaut_jpeg)
+    page.status("1 face found.")
+    expect(page["#problem"]).to_be_empty()
+
+
+def test_a_file_that_is_too_large_is_not_sent(open_page: Open, tmp_path: Path) -> None:
+    page = open_page()
+    sent: list[str] = []
+    page.page.on("request", lambda request: sent.append(request.url))
+    big = tmp_path / "big.jpg"
+    big.write_bytes(bytes(20_000_001))
+    page["#file"].set_input_files(big)
+    page.problem("This file has 20.0 MB; at most 20.0 MB are accepted.")
+    assert not [url for url in sent if "/v1/" in url]
+
+
+def test_a_service_that_is_gone_and_comes_back(open_page: Open, astronaut_jpeg: bytes) -> None:
+    page = open_page()
+    page.page.route("**/v1/emotions", lambda route: route.abort("connectionrefused"))
+    page.drop(astronaut_jpeg)
+    page.problem("The service cannot be reached. Check that it is running, then try again.")
+    page.page.unroute("**/v1/emotions")
+    page["#problem button"].click()
+    page.status("1 face found.")
+
+
+def test_a_busy_service_says_when_to_come_back(open_page: Open, astronaut_jpeg: bytes) -> None:
+    page = open_page()
+    problem = to_problem(Overloaded("the limit of 64 requests in flight is reached"), "r1").model_dump_json()
+
+    def busy(route: Route) -> None:
+        route.fulfill(status=429, headers={"Retry-After": "1"}, content_type=MEDIA_TYPE, body=problem)
+
+    page.page.route("**/v1/emotions", busy)
+    page.drop(astronaut_jpeg)
+    page.problem("The service has too much to do right now. Try again in 1 second.")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "sentence"),
+    [
+        (502, "<h1>Bad gateway</h1>", "The service refused this with status 502."),
+        (200, '{"faces": [', "The answer was cut off, or is not from this service. Try again."),
+    ],
+)
+def test_an_answer_that_is_not_the_service_s(
+    open_page: Open, astronaut_jpeg: bytes, status: int, body: str, sentence: str
+) -> None:
+    page = open_page()
+    page.page.route("**/v1/emotions", lambda route: route.fulfill(status=status, body=body))
+    page.drop(astronaut_jpeg)
+    page.problem(sentence)
+
+
+def test_only_the_last_of_two_photos_counts(
+    open_page: Open, astronaut_jpeg: bytes, faceless_jpeg: bytes
+) -> None:
+    page = open_page()
+    held: list[Route] = []
+    page.page.route("**/v1/emotions", lambda route: held.append(route), times=1)
+    page.drop(astronaut_jpeg)
+    page.status("Looking for faces …")
+    page.drop(faceless_jpeg)
+    page.status("No face was found. Very small, covered or far turned ones are missed.")
+    assert len(held) == 1
+    expect(page[".box"]).to_have_count(0)
+
+
+def test_a_key_is_asked_for_used_and_kept_nowhere(
+    open_page: Open, astronaut_jpeg: bytes, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys.toml"
+    key = add_key(file, "visitor", [Scope.PREDICT], "2/day", None)
+    with serving(Settings(port=0, keys_file=file), fake_engines()) as gateway:
+        page = open_page(gateway.url)
+        expect(page["#docs"]).to_be_hidden()
+        page.drop(astronaut_jpeg)
+        page.problem("This service asks for a key. Enter yours under the photo.")
+        page["#key"].fill("xn_wrong")
+        page["#key"].press("Enter")
+        expect(page["#problem"]).to_contain_text("The key is not known here.")
+        page["#key"].fill(key)
+        page["#key"].press("Enter")
+        page.status("1 face found.")
+        expect(page["#curl"]).to_contain_text("X-API-Key: $EXPRESSNET_KEY")
+        # The page may read the card with it.
+        page["#card summary"].click()
+        expect(page["#card-text li"]).not_to_have_count(0)
+        page.drop(astronaut_jpeg)
+        page.status("1 face found.")
+        page.drop(astronaut_jpeg)
+        expect(page["#problem .lead"]).to_contain_text(
+            "You have sent as many photos as you may for now. Try again"
+        )
+        kept = "JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href])"
+        assert key not in page.page.evaluate(kept)
+        assert key not in page.page.content()
+        page.page.reload()
+        expect(page["#key"]).to_have_value("")
+        page.page.goto("about:blank")

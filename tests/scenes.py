@@ -1,0 +1,145 @@
+"""Videos of people who move: one portrait, changed so that each of them looks different."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import skimage.data
+from numpy.typing import NDArray
+from PIL import Image
+
+WIDTH, HEIGHT, FPS = 640, 480, 10
+HEAD = (110, 10, 320, 220)  # xyxy px of the portrait: a square around the head
+# Where the face lies in that square, in parts of its side.
+FACE = (0.34, 0.24, 0.75, 0.77)
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Somebody with a place for each moment of being there; who comes later in a scene stands in front."""
+
+    name: str
+    side_px: int
+    centre: Callable[[float], tuple[float, float] | None]
+    mirrored: bool = False
+    tint: tuple[float, float, float] = (1, 1, 1)
+    head: Image.Image = field(init=False)
+
+    def __post_init__(self) -> None:
+        head = Image.fromarray(skimage.data.astronaut()).crop(HEAD).resize((self.side_px, self.side_px))
+        if self.mirrored:
+            head = head.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        tinted = np.clip(np.asarray(head) * np.array(self.tint), 0, 255).astype(np.uint8)
+        object.__setattr__(self, "head", Image.fromarray(tinted))
+
+    def face(self, time_s: float) -> tuple[float, float] | None:
+        """The centre of the face."""
+        place = self.centre(time_s)
+        if place is None:
+            return None
+        across = (FACE[0] + FACE[2]) / 2 - 0.5
+        return (
+            place[0] + (-across if self.mirrored else across) * self.side_px,
+            place[1] + ((FACE[1] + FACE[3]) / 2 - 0.5) * self.side_px,
+        )
+
+
+def moving(
+    start: tuple[float, float], speed: tuple[float, float], *times: tuple[float, float]
+) -> Callable[[float], tuple[float, float] | None]:
+    """At constant speed, in px/s, and there only in the given spans of time, or always."""
+
+    def centre(time_s: float) -> tuple[float, float] | None:
+        if times and not any(begin <= time_s < end for begin, end in times):
+            return None
+        return start[0] + speed[0] * time_s, start[1] + speed[1] * time_s
+
+    return centre
+
+
+def crowd() -> list[Actor]:
+    """Two who cross, one who leaves at the side, one who is away for half a second, one who stays."""
+    return [
+        Actor("far", 120, moving((60, 250), (70, 0)), tint=(0.8, 0.9, 1.1)),
+        Actor("near", 170, moving((580, 260), (-70, 0)), mirrored=True),
+        Actor("leaving", 110, moving((460, 80), (60, 0)), tint=(1.1, 0.9, 0.8)),
+        Actor("blinking", 110, moving((200, 80), (8, 0), (0, 3), (3.5, 8)), mirrored=True),
+        Actor("staying", 120, moving((330, 410), (5, 0)), tint=(0.9, 1, 0.9)),
+    ]
+
+
+def one() -> list[Actor]:
+    """Somebody who hardly moves, right before the camera."""
+    return [Actor("one", 300, moving((320, 240), (5, 0)))]
+
+
+def frames(
+    actors: list[Actor], seconds: float, fps: float = FPS
+) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    """Seconds since the first one, and uint8 [HEIGHT,WIDTH,3]."""
+    room = Image.fromarray(skimage.data.coffee()).resize((40, 30)).resize((WIDTH, HEIGHT))
+    for number in range(round(seconds * fps)):
+        time_s = number / fps
+        scene = room.copy()
+        for actor in actors:
+            place = actor.centre(time_s)
+            if place is not None:
+                scene.paste(
+                    actor.head, (round(place[0] - actor.side_px / 2), round(place[1] - actor.side_px / 2))
+                )
+        yield time_s, np.array(scene)
+
+
+@dataclass
+class Watcher:
+    """Compares the numbers that faces are given with who they are."""
+
+    actors: list[Actor]
+    numbers: dict[str, list[int]] = field(default_factory=dict)
+    found: int = 0
+    strangers: int = 0
+
+    def see(self, time_s: float, faces: list[tuple[int, tuple[float, float]]]) -> None:
+        """faces: number and centre of each."""
+        for number, centre in faces:
+            near = [
+                (np.hypot(place[0] - centre[0], place[1] - centre[1]), -order, actor)
+                for order, actor in enumerate(self.actors)
+                if (place := actor.face(time_s)) is not None
+            ]
+            off, _, actor = min(near, default=(np.inf, 0, None))
+            if actor is None or off > 0.25 * actor.side_px:
+                self.strangers += 1
+                continue
+            self.found += 1
+            self.numbers.setdefault(actor.name, []).append(number)
+
+    @property
+    def switches(self) -> dict[str, int]:
+        """How often the number of each changed."""
+        return {
+            name: sum(one != other for one, other in pairwise(given)) for name, given in self.numbers.items()
+        }
+
+
+def video(file: Path, frames: dict[int, NDArray[np.uint8]], *, rate: int = 25) -> Path:
+    """frames: by their number, at `rate` in a second."""
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("mpeg4", rate=rate)
+        first = next(iter(frames.values()))
+        stream.height, stream.width = first.shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.bit_rate = 4_000_000
+        stream.codec_context.time_base = stream.time_base = Fraction(1, rate)
+        for number, pixels in frames.items():
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return file

@@ -1,0 +1,58 @@
+"""`make sbom`: what is served, as CycloneDX: the locked packages with their hashes, torch, and the models."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from service.manifest import Manifest, survey
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+
+
+def bill() -> dict[str, Any]:
+    """CycloneDX 1.6. Raises `ValueError` if a model is not the file that its manifest speaks of."""
+    torch = re.search(r"^torch==.*$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert torch, "torch is not pinned"
+    made = subprocess.run(
+        [
+            *(sys.executable, "-m", "cyclonedx_py", "requirements", "-"),
+            *("--pyproject", str(ROOT / "pyproject.toml"), "--mc-type", "application"),
+            *("--spec-version", "1.6", "--output-reproducible", "--output-format", "JSON"),
+        ],
+        input=f"{(ROOT / 'locks' / 'embedded.txt').read_text()}\n{torch.group()}\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    whole: dict[str, Any] = json.loads(made.stdout)
+    for _, manifest in survey(ROOT / Settings().model_repository):
+        if not isinstance(manifest, Manifest):
+            raise ValueError(str(manifest))
+        whole["components"].append(model(manifest))
+    return whole
+
+
+def model(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "type": "machine-learning-model",
+        "bom-ref": f"model:{manifest.name}@{manifest.version}",
+        "name": manifest.name,
+        "version": manifest.version,
+        "description": manifest.intended_use,
+        "hashes": [{"alg": "SHA-256", "content": manifest.sha256}],
+        "licenses": [{"license": {"name": licence}} for licence in manifest.training.licences],
+    }
+
+
+def main() -> None:
+    Path(sys.argv[1]).write_text(json.dumps(bill(), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,394 @@
+"""Who is let in, over real connections: keys, scopes, rates, ports, TLS, proxies and browsers."""
+
+from __future__ import annotations
+
+import base64
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trustme
+from structlog.testing import capture_logs
+
+from service.keys import add_key, remove_key
+from service.scopes import Scope
+from service.settings import Settings
+from tests.conftest import Gateway, eventually, free_port, serving
+from tests.fake_engine import fake_engines
+
+JPEG = {"Content-Type": "image/jpeg"}
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def settings(**given: Any) -> Settings:
+    return Settings.model_validate({"port": 0, **given})
+
+
+class Guarded:
+    """A gateway with keys, and the keys."""
+
+    def __init__(self, gateway: Gateway, file: Path, keys: dict[str, str]) -> None:
+        self.client = gateway.client
+        self.file = file
+        self.keys = keys
+
+    def rejected(self, reason: str) -> float:
+        exposed = self.client.get("/metrics", headers=bearer(self.keys["ops"])).text
+        found = re.search(rf'^expressnet_rejected_total{{reason="{reason}"}} (\S+)$', exposed, re.MULTILINE)
+        assert found
+        return float(found[1])
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    file = tmp_path_factory.mktemp("keys") / "keys.toml"
+    made = {
+        "mobile": add_key(file, "mobile", [Scope.PREDICT], None, None),
+        "archive": add_key(file, "archive", [Scope.BATCH], "40/day", None),
+        "ops": add_key(file, "ops", [Scope.ADMIN], None, None),
+        "old": add_key(file, "old", list(Scope), None, datetime(2020, 1, 1, tzinfo=UTC)),
+    }
+    with serving(settings(keys_file=file), fake_engines()) as gateway:
+        yield Guarded(gateway, file, made)
+
+
+CALLS = [
+    ("GET", "/v1/models", "predict"),
+    ("GET", "/v1/models/yunet", "predict"),
+    ("POST", "/v1/emotions", "predict"),
+    ("POST", "/v1/emotions/batch", "batch"),
+    ("GET", "/metrics", "admin"),
+    ("GET", "/docs", "admin"),
+    ("GET", "/openapi.json", "admin"),
+    ("GET", "/static-offline-docs/swagger-ui.css", "admin"),
+    ("GET", "/whatever/comes/later", "admin"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "scope"), CALLS)
+def test_each_call_needs_a_key_with_its_scope(guarded: Guarded, method: str, path: str, scope: str) -> None:
+    owner = {"predict": "mobile", "batch": "archive", "admin": "ops"}
+    before = {reason: guarded.rejected(reason) for reason in ("unauthorized", "forbidden")}
+    asked = 0
+    for headers in ({}, bearer("xn_" + "A" * 43), {"X-API-Key": "x"}, {"Authorization": "Basic YTpi"}):
+        answer = guarded.client.request(method, path, headers=headers)
+        asked += 1
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+    for name, key in guarded.keys.items():
+        for headers in (bearer(key), {"X-API-Key": key}, {"authorization": f"bearer  {key}"}):
+            answer = guarded.client.request(method, path, headers=headers)
+            if name == "old":
+                asked += 1
+                assert (answer.status_code, answer.json()["detail"]) == (401, "the key has expired")
+            elif name == owner[scope]:
+                assert answer.status_code not in (401, 403), answer.text
+            else:
+                assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+                assert scope in answer.json()["detail"]
+                assert "WWW-Authenticate" not in answer.headers
+            assert key not in answer.text
+    assert guarded.rejected("unauthorized") - before["unauthorized"] == asked
+    assert guarded.rejected("forbidden") - before["forbidden"] == 6
+
+
+@pytest.mark.parametrize(
+    "path", ["/livez", "/readyz", "/", "/playground/main.js", "/playground/service.json"]
+)
+def test_probes_and_the_playground_are_open(guarded: Guarded, path: str) -> None:
+    assert guarded.client.get(path).status_code == 200
+
+
+def test_a_stranger_is_answered_before_any_of_the_body_is_read(guarded: Guarded) -> None:
+    address = guarded.client.base_url
+    with socket.create_connection((address.host, address.port or 0), timeout=10) as connection:
+        connection.sendall(b"POST /v1/emotions HTTP/1.1\r\nHost: t\r\nContent-Length: 1000000\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 401 ")
+
+
+def test_the_key_s_name_is_logged_and_never_the_key(guarded: Guarded, astronaut_jpeg: bytes) -> None:
+    key = guarded.keys["mobile"]
+    with capture_logs() as lines:
+        answer = guarded.client.post("/v1/emotions", content=astronaut_jpeg, headers=JPEG | bearer(key))
+        assert answer.status_code == 200
+        guarded.client.get("/v1/models")
+        eventually(lambda: len([line for line in lines if line["event"] == "request"]) == 2)
+    assert [line.get("key") for line in lines if line["event"] == "request"] == ["mobile", None]
+    assert key not in repr(lines)
+
+
+def test_keys_come_and_go_while_the_gateway_runs(guarded: Guarded) -> None:
+    new = add_key(guarded.file, "new", [Scope.PREDICT], None, None)
+
+    def status() -> int:
+        return guarded.client.get("/v1/models", headers=bearer(new)).status_code
+
+    eventually(lambda: status() == 200)
+    remove_key(guarded.file, "new")
+    eventually(lambda: status() == 401)
+    good = guarded.file.read_text()
+    guarded.file.write_text("[broken")
+    valid = "\nexpressnet_keys_file_valid 0.0\n"
+    ops, mobile = bearer(guarded.keys["ops"]), bearer(guarded.keys["mobile"])
+    eventually(lambda: valid in guarded.client.get("/metrics", headers=ops).text)
+    assert guarded.client.get("/v1/models", headers=mobile).status_code == 200
+    guarded.file.write_text(good)
+    eventually(lambda: valid not in guarded.client.get("/metrics", headers=ops).text)
+
+
+def test_a_key_s_own_rate_counts_images(guarded: Guarded, faceless_jpeg: bytes) -> None:
+    def send(images: int) -> httpx.Response:
+        return guarded.client.post(
+            "/v1/emotions/batch",
+            files=[("images", ("a.jpg", faceless_jpeg))] * images,
+            headers=bearer(guarded.keys["archive"]),
+        )
+
+    first = send(30)
+    assert first.status_code == 200
+    assert first.headers["RateLimit-Policy"] == '"key";q=40;w=86400'
+    left = re.fullmatch(r'"key";r=(\d+);t=\d+', first.headers["RateLimit"])
+    assert left
+    # The calls of other tests counted too.
+    assert 0 <= int(left[1]) <= 10
+    before = guarded.rejected("rate_limited")
+    refused = send(12)
+    assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+    assert 1 <= int(refused.headers["Retry-After"]) <= 86400
+    assert refused.headers["RateLimit-Policy"] == '"key";q=40;w=86400'
+    assert guarded.rejected("rate_limited") == before + 1
+    # Keys without a rate of their own have none where no default is set.
+    models = guarded.client.get("/v1/models", headers=bearer(guarded.keys["mobile"]))
+    assert "RateLimit" not in models.headers
+
+
+def test_the_document_tells_how_keys_are_sent(guarded: Guarded) -> None:
+    document = guarded.client.get("/openapi.json", headers=bearer(guarded.keys["ops"])).json()
+    assert {scheme["type"] for scheme in document["components"]["securitySchemes"].values()} == {
+        "http",
+        "apiKey",
+    }
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert bool(operation.get("security")) == (path not in ("/livez", "/readyz"))
+            assert {} not in operation.get("security", [])
+
+
+def test_with_anonymous_callers_a_key_is_still_a_key(tmp_path: Path, faceless_jpeg: bytes) -> None:
+    file = tmp_path / "keys.toml"
+    key = add_key(file, "partner", [Scope.PREDICT], "1000/day", None)
+    given = settings(keys_file=file, allow_anonymous=True, rate_limit="3/day", trusted_proxies="127.0.0.0/8")
+    with serving(given, fake_engines()) as gateway:
+
+        def send(**headers: str) -> httpx.Response:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            return gateway.client.post("/v1/emotions", content=faceless_jpeg, headers=JPEG | named)
+
+        answers = [send(x_forwarded_for="10.0.0.1") for _ in range(4)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+        assert [answer.headers["RateLimit"].split(";")[1] for answer in answers] == [
+            "r=2",
+            "r=1",
+            "r=0",
+            "r=0",
+        ]
+        assert answers[0].headers["RateLimit-Policy"] == '"default";q=3;w=86400'
+        # Whoever stands behind the proxy is who counts, and what they wrote before it does not.
+        assert send(x_forwarded_for="10.0.0.2, 10.0.0.1").status_code == 429
+        assert send(x_forwarded_for="10.0.0.1, 10.0.0.2").status_code == 200
+        # One subscriber has a whole /64.
+        six = [send(x_forwarded_for=f"2001:db8:0:1::{host}").status_code for host in range(1, 5)]
+        assert six == [200, 200, 200, 429]
+        assert send(x_forwarded_for="2001:db8:0:2::1").status_code == 200
+        for _ in range(5):
+            answer = send(x_forwarded_for="10.0.0.1", x_api_key=key)
+            assert answer.status_code == 200
+            assert answer.headers["RateLimit-Policy"] == '"key";q=1000;w=86400'
+        # A heatmap is more work than an image, and counts for it.
+        left = []
+        for include in ("quality", "heatmap"):
+            answer = gateway.client.post(
+                "/v1/emotions",
+                content=faceless_jpeg,
+                headers=JPEG | {"X-API-Key": key},
+                params={"include": include},
+            )
+            left.append(int(re.findall(r"r=(\d+)", answer.headers["RateLimit"])[0]))
+        assert left == [994, 989]
+        # The proxy's word counts for the scheme too.
+        assert "Strict-Transport-Security" in send(x_api_key=key, x_forwarded_proto="https").headers
+        assert "Strict-Transport-Security" not in send(x_api_key=key).headers
+        wrong = send(x_api_key=key[:-1])
+        assert wrong.status_code == 401
+        # Nobody is anonymous to the operator's pages.
+        assert gateway.client.get("/metrics").status_code == 401
+        # More than the rate ever allows is no matter of waiting.
+        batch = gateway.client.post(
+            "/v1/emotions/batch",
+            files=[("images", ("a.jpg", faceless_jpeg))] * 5,
+            headers={"X-Forwarded-For": "10.0.0.9"},
+        )
+        assert (batch.status_code, batch.json()["code"]) == (422, "invalid_request")
+        assert "wait" in batch.json()["detail"]
+
+
+def test_without_a_trusted_proxy_nobody_says_who_they_are(faceless_jpeg: bytes) -> None:
+    with serving(settings(rate_limit="2/day"), fake_engines()) as gateway:
+
+        def send(number: int) -> httpx.Response:
+            forged = {"X-Forwarded-For": f"10.0.0.{number}", "X-Forwarded-Proto": "https"}
+            return gateway.client.post("/v1/emotions", content=faceless_jpeg, headers=JPEG | forged)
+
+        answers = [send(number) for number in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        assert "Strict-Transport-Security" not in answers[0].headers
+        assert gateway.metric('expressnet_rejected_total{reason="rate_limited"}') == 1
+        # Only images count.
+        assert gateway.client.get("/v1/models").status_code == 200
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], ssl.SSLContext]:
+    folder = tmp_path_factory.mktemp("tls")
+    made = trustme.CA()
+    server = made.issue_cert("127.0.0.1")
+    files = {"tls_certificate": folder / "tls.crt", "tls_private_key": folder / "tls.key"}
+    server.private_key_pem.write_to_path(files["tls_private_key"])
+    for pem in server.cert_chain_pems:
+        pem.write_to_path(files["tls_certificate"], append=True)
+    trusting = ssl.create_default_context()
+    made.configure_trust(trusting)
+    return files, trusting
+
+
+@pytest.fixture(scope="module")
+def encrypted(authority: tuple[dict[str, Path], ssl.SSLContext]) -> Iterator[tuple[Gateway, httpx.Client]]:
+    """TLS, an admin port and pages of other origins, all at once; with a client of the admin port."""
+    files, trusting = authority
+    port = free_port()
+    given = settings(**files, admin_port=port, cors_origins="https://app.example.com, https://b.example.com")
+    with (
+        serving(given, fake_engines(), verify=trusting) as gateway,
+        httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=trusting) as admin,
+    ):
+        yield gateway, admin
+
+
+def test_both_ports_speak_tls(encrypted: tuple[Gateway, httpx.Client], faceless_jpeg: bytes) -> None:
+    gateway, admin = encrypted
+    answer = gateway.post(faceless_jpeg)
+    assert answer.status_code == 200
+    assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
+    with pytest.raises(httpx.TransportError):
+        httpx.get(gateway.url.replace("https:", "http:") + "/livez")
+    with pytest.raises(httpx.ConnectError, match="certificate"):
+        httpx.get(gateway.url + "/livez")
+    assert admin.get("/livez").status_code == 200
+
+
+OPERATORS = ("/metrics", "/docs", "/openapi.json", "/static-offline-docs/swagger-ui.css")
+
+
+def test_metrics_and_documentation_are_on_the_admin_port_alone(
+    encrypted: tuple[Gateway, httpx.Client],
+) -> None:
+    gateway, admin = encrypted
+    for path in OPERATORS:
+        assert admin.get(path).status_code == 200
+        # The port is the socket's: no header leads to the other.
+        for headers in ({}, {"Host": str(admin.base_url.netloc, "ascii")}, {"X-Forwarded-Port": "9000"}):
+            hidden = gateway.client.get(path, headers=headers)
+            assert (hidden.status_code, hidden.json()["code"]) == (404, "not_found")
+    for path in ("/livez", "/readyz"):
+        assert gateway.client.get(path).status_code == admin.get(path).status_code == 200
+    assert gateway.client.get("/v1/models").status_code == 200
+    assert admin.get("/v1/models").status_code == 404
+    # The playground is where the API is.
+    assert gateway.client.get("/").headers["Content-Type"] == "text/html; charset=utf-8"
+    assert gateway.client.get("/playground/main.js").status_code == 200
+    assert admin.get("/").headers["Location"] == "/docs"
+    assert admin.get("/playground/main.js").status_code == 404
+    assert admin.post("/v1/emotions", content=b"x").status_code == 404
+    assert '"supportedSubmitMethods": []' in admin.get("/docs").text
+
+
+def test_pages_of_the_listed_origins_may_call(
+    encrypted: tuple[Gateway, httpx.Client], faceless_jpeg: bytes
+) -> None:
+    gateway, _ = encrypted
+    listed, other = {"Origin": "https://b.example.com"}, {"Origin": "https://evil.example.com"}
+    asks = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "X-API-Key, Content-Type",
+    }
+    allowed = gateway.client.options("/v1/emotions", headers=listed | asks)
+    assert allowed.status_code == 200
+    assert allowed.headers["Access-Control-Allow-Origin"] == "https://b.example.com"
+    assert "Access-Control-Allow-Credentials" not in allowed.headers
+    refused = gateway.client.options("/v1/emotions", headers=other | asks)
+    assert refused.status_code == 400
+    assert "Access-Control-Allow-Origin" not in refused.headers
+    answer = gateway.client.post("/v1/emotions", content=faceless_jpeg, headers=JPEG | listed)
+    assert answer.headers["Access-Control-Allow-Origin"] == "https://b.example.com"
+    exposed = {name.strip() for name in answer.headers["Access-Control-Expose-Headers"].split(",")}
+    assert {"X-Request-ID", "Server-Timing", "RateLimit", "RateLimit-Policy", "Retry-After"} == exposed
+
+
+def test_a_browser_may_ask_before_it_has_a_key(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    add_key(file, "page", [Scope.PREDICT], None, None)
+    with serving(settings(keys_file=file, cors_origins="*"), fake_engines()) as gateway:
+        origin = {"Origin": "https://app.example.com"}
+        asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+        assert gateway.client.options("/v1/emotions", headers=origin | asks).status_code == 200
+        # A page can read why it was refused.
+        refused = gateway.client.get("/v1/models", headers=origin)
+        assert (refused.status_code, refused.headers["Access-Control-Allow-Origin"]) == (401, "*")
+        # What is no question of a browser needs a key.
+        assert gateway.client.options("/v1/emotions").status_code == 401
+
+
+def test_a_gateway_on_this_machine_alone_asks_nobody(faceless_jpeg: bytes) -> None:
+    with serving(settings(), fake_engines()) as gateway:
+        answer = gateway.post(faceless_jpeg)
+        assert answer.status_code == 200
+        assert not {"access-control-allow-origin", "ratelimit", "strict-transport-security"} & set(
+            answer.headers
+        )
+        document = gateway.client.get("/openapi.json").json()
+        assert "securitySchemes" not in document["components"]
+        assert {"401", "403", "429"} <= set(document["paths"]["/v1/emotions"]["post"]["responses"])
+        paths = ["/v1/emotions", "/nothing", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/"]
+        for path in paths:
+            headers = gateway.client.get(path).headers
+            assert headers["X-Content-Type-Options"] == "nosniff"
+            assert headers["Referrer-Policy"] == "no-referrer"
+            assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+            assert "unsafe-eval" not in headers["Content-Security-Policy"]
+            assert (headers.get("Cache-Control") == "no-store") == path.startswith("/v1/")
+        assert answer.headers["Cache-Control"] == "no-store"
+        # There are no websockets.
+        upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+        answer = gateway.client.get(
+            "/v1/models", headers=upgrade | {"Sec-WebSocket-Key": "x3JJHMbDL1EzLkh9GBhXDw=="}
+        )
+        assert answer.status_code == 200
+
+
+def test_the_documentation_s_own_script_is_allowed_and_no_other() -> None:
+    with serving(settings(), fake_engines()) as gateway:
+        page = gateway.client.get("/docs")
+    policy = page.headers["Content-Security-Policy"]
+    (inline,) = re.findall(r"<script>(.*?)</script>", page.text, flags=re.DOTALL)
+    digest = base64.b64encode(sha256(inline.encode()).digest()).decode()
+    assert f"script-src 'self' 'sha256-{digest}';" in policy

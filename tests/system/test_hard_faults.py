@@ -1,0 +1,317 @@
+"""Faults around a real process: descriptors, disks, files that change, signals at every stage, hangs."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from service.app import create_app
+from service.errors import ModelFileError
+from service.manifest import digest
+from service.settings import Settings
+from tests.conftest import Gateway, encoded, eventually, free_port
+from tests.system.conftest import Process, running
+
+IN_FLIGHT = "expressnet_requests_in_flight"
+LIMITS: dict[str, object] = {"max_in_flight_requests": 64, "max_wait_s": 600, "timeout_s": 60}
+HEAVY = 6  # photos, of which two are worked on and the others wait
+
+
+@pytest.fixture(scope="module")
+def montage(astronaut: NDArray[np.uint8]) -> bytes:
+    """25 faces: work enough to be met in every stage."""
+    return encoded(np.tile(astronaut, (5, 5, 1)))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    repository = tmp_path_factory.mktemp("models") / "repository"
+    shutil.copytree(Settings().model_repository, repository)
+    return repository
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the process would leave temporary files."""
+    return tmp_path_factory.mktemp("scratch")
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def gateway(models: Path, scratch: Path, port: int) -> Iterator[Process]:
+    """One process for the tests of this module, in their order; the last of them kills it."""
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = str(scratch)
+    try:
+        with running(model_repository=models, port=port, **LIMITS) as process:
+            yield process
+    finally:
+        os.environ.pop("TMPDIR") if before is None else os.environ.update(TMPDIR=before)
+
+
+class Caller:
+    """A raw connection, which can stop anywhere in its request or its answer."""
+
+    def __init__(self, url: str, body: bytes, timeout_ms: int = 60_000, query: str = "") -> None:
+        address = urlsplit(url)
+        self._socket = socket.create_connection((address.hostname or "", address.port or 0), timeout=60)
+        self._request = (
+            f"POST /v1/emotions{query} HTTP/1.1\r\nHost: t\r\nContent-Type: image/jpeg\r\n"
+            f"X-Timeout-Ms: {timeout_ms}\r\nContent-Length: {len(body)}\r\n\r\n"
+        ).encode() + body
+
+    def send(self, share: float = 1.0) -> Caller:
+        """Up to this share of the request; the next call sends what is missing."""
+        count = round(share * len(self._request))
+        self._socket.sendall(self._request[:count])
+        self._request = self._request[count:]
+        return self
+
+    def read(self, count: int = -1) -> bytes:
+        """So many bytes, or all until the connection ends, however it does."""
+        data = b""
+        try:
+            while len(data) != count and (part := self._socket.recv(65536 if count < 0 else count)):
+                data += part
+        except ConnectionResetError:
+            pass
+        return data
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def ended(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+def status(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1]) if answer else 0
+
+
+def test_out_of_file_descriptors_new_callers_wait_or_are_turned_away_and_the_rest_is_served(
+    gateway: Process, astronaut_jpeg: bytes
+) -> None:
+    pid = gateway.process.pid
+    assert gateway.post(astronaut_jpeg).status_code == 200
+    served = psutil.Process(pid)
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (served.num_fds() + 3, hard))
+    address = urlsplit(gateway.url)
+    crowd = [socket.create_connection((address.hostname or "", address.port or 0)) for _ in range(40)]
+    try:
+        assert gateway.post(astronaut_jpeg).status_code == 200, "who is connected is served"
+        assert gateway.ready
+        spent = sum(served.cpu_times()[:2])
+        time.sleep(2)
+        assert sum(served.cpu_times()[:2]) - spent < 1, "it spins"
+        assert sum(map(ended, crowd)) > 30, "there were descriptors for all"
+    finally:
+        for connection in crowd:
+            connection.close()
+
+    def answers_a_newcomer() -> bool:
+        try:
+            return httpx.get(f"{gateway.url}/livez", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    eventually(answers_a_newcomer)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+    assert gateway.post(astronaut_jpeg).status_code == 200
+
+
+def test_model_files_that_change_under_it_change_nothing_until_the_next_start(
+    gateway: Process, models: Path, astronaut_jpeg: bytes
+) -> None:
+    before = gateway.post(astronaut_jpeg).json()["faces"]
+    files = [models / name / "1" / "model.pt" for name in ("expressnet_moe", "yunet")]
+    contents = [file.read_bytes() for file in files]
+    settings = Settings(model_repository=models)
+
+    def truncate(file: Path) -> None:
+        with file.open("rb+") as opened:
+            opened.truncate(1000)
+
+    def swap(file: Path) -> None:
+        file.write_bytes(contents[1 - files.index(file)])
+
+    for change, says in ((Path.unlink, "cannot be read"), (truncate, "sha256"), (swap, "sha256")):
+        for file in files:
+            change(file)
+            assert gateway.post(astronaut_jpeg).json()["faces"] == before
+            assert gateway.ready
+            with pytest.raises(ModelFileError, match=says):
+                create_app(settings)
+            file.write_bytes(contents[files.index(file)])
+
+
+def callers_at_every_stage(gateway: Gateway, montage: bytes, photo: bytes) -> dict[str, list[Caller]]:
+    callers = {
+        "idle": [Caller(gateway.url, photo).send()],
+        "answer half read": [Caller(gateway.url, photo, query="?include=landmarks,experts").send()],
+    }
+    first = callers["idle"][0].read(12)
+    assert first == b"HTTP/1.1 200"
+    assert callers["answer half read"][0].read(12) == b"HTTP/1.1 200"
+    eventually(lambda: gateway.metric(IN_FLIGHT) == 0)
+    callers["head half sent"] = [Caller(gateway.url, photo).send(0.0005)]
+    callers["body half sent"] = [Caller(gateway.url, photo).send(0.5)]
+    callers["body never finished"] = [Caller(gateway.url, photo, timeout_ms=3000).send(0.5)]
+    callers["at work and waiting"] = [Caller(gateway.url, montage).send() for _ in range(HEAVY)]
+    # Whose body has not arrived is not in flight yet.
+    eventually(lambda: gateway.metric(IN_FLIGHT) == HEAVY)
+    return callers
+
+
+def test_sigkill_ends_every_connection_and_leaves_nothing_behind(
+    gateway: Process, scratch: Path, montage: bytes, astronaut_jpeg: bytes
+) -> None:
+    callers = callers_at_every_stage(gateway, montage, astronaut_jpeg)
+    assert gateway.stop(signal.SIGKILL) == -signal.SIGKILL
+    for stage, waiting in callers.items():
+        for caller in waiting:
+            rest = caller.read()
+            assert (b"\r\n\r\n" in rest) == (stage in ("idle", "answer half read")), stage
+            caller.close()
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.fixture
+def mute(port: int) -> Iterator[tuple[subprocess.Popen[bytes], Gateway]]:
+    """The next process at the same address, whose log goes to a disk that is full."""
+    settings = {f"EXPRESSNET_{name.upper()}": str(value) for name, value in LIMITS.items()}
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service"],
+            env=os.environ | settings | {"EXPRESSNET_PORT": str(port), "EXPRESSNET_LOG_LEVEL": "debug"},
+            stderr=full,
+            stdout=full,
+        )
+    gateway = Gateway(f"http://127.0.0.1:{port}")
+
+    try:
+        eventually(lambda: answers(gateway), 90)
+        yield process, gateway
+    finally:
+        gateway.client.close()
+        process.kill()
+        process.wait()
+
+
+def test_a_process_after_the_killed_one_answers_without_a_log_and_sigterm_answers_what_was_admitted(
+    mute: tuple[subprocess.Popen[bytes], Gateway], montage: bytes, astronaut_jpeg: bytes
+) -> None:
+    process, gateway = mute
+    assert gateway.post(astronaut_jpeg).json()["faces"][0]["emotion"] == "happiness"
+    assert gateway.post(b"garbage").status_code == 400
+    callers = callers_at_every_stage(gateway, montage, astronaut_jpeg)
+    process.terminate()
+    callers["body half sent"][0].send()
+    answers = {stage: [caller.read() for caller in waiting] for stage, waiting in callers.items()}
+    assert [status(answer) for answer in answers["at work and waiting"]] == [200] * HEAVY
+    assert [status(answer) for answer in answers["body half sent"]] == [200]
+    assert [status(answer) for answer in answers["body never finished"]] == [504]
+    assert answers["head half sent"] == [b""], "nobody may take half a head for a request"
+    for stage in ("idle", "answer half read"):
+        assert json.loads(answers[stage][0].partition(b"\r\n\r\n")[2])["faces"]
+    assert process.wait(60) == 0
+    for caller in (caller for waiting in callers.values() for caller in waiting):
+        caller.close()
+
+
+def test_a_log_that_nobody_reads_does_not_stop_the_service(astronaut_jpeg: bytes) -> None:
+    port = free_port()
+    settings = {"EXPRESSNET_PORT": str(port), "EXPRESSNET_LOG_LEVEL": "debug"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service"],
+        env=os.environ | settings,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
+    gateway = Gateway(f"http://127.0.0.1:{port}")
+    try:
+        eventually(lambda: answers(gateway), 90)
+        line_bytes = 150
+        for _ in range(2 * (1 << 16) // line_bytes):  # a pipe holds 64 KB
+            assert gateway.client.get("/livez").status_code == 200
+        assert gateway.post(astronaut_jpeg).status_code == 200
+        process.terminate()
+        assert process.wait(60) == 0
+        assert process.stderr
+        assert len(process.stderr.read()) > 1 << 15, "there was no log to speak of"
+    finally:
+        gateway.client.close()
+        process.kill()
+        process.wait()
+        if process.stderr:
+            process.stderr.close()
+
+
+def answers(gateway: Gateway) -> bool:
+    try:
+        return gateway.ready
+    except httpx.TransportError:
+        return False
+
+
+class Hanging(nn.Module):
+    """Never comes back from a white face; all others are the first label."""
+
+    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
+        turns = 0
+        while int(faces.min()) > 250:
+            turns += 1
+        probabilities = torch.zeros([faces.shape[0], 8])
+        probabilities[:, 0] = 1.0
+        return probabilities, torch.zeros([faces.shape[0], 2, 4])
+
+
+def test_a_model_that_hangs_makes_callers_late_and_does_not_keep_the_process(
+    tmp_path: Path, astronaut_jpeg: bytes
+) -> None:
+    repository = tmp_path / "repository"
+    shutil.copytree(Settings().model_repository, repository)
+    file = repository / "expressnet_moe" / "1" / "model.pt"
+    torch.jit.script(Hanging().eval()).save(str(file))
+    manifest = repository / "expressnet_moe" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"sha256": digest(file)}))
+    white = encoded(np.full((64, 64, 3), 255, np.uint8))
+    with running(model_repository=repository, timeout_s=2, grace_s=1) as gateway:
+        assert gateway.post(astronaut_jpeg, detect=False).json()["faces"][0]["emotion"] == "neutral"
+        for image in (white, astronaut_jpeg, astronaut_jpeg):
+            late = gateway.post(image, detect=False)
+            assert (late.status_code, late.json()["code"]) == (504, "deadline_exceeded")
+        assert gateway.metric('expressnet_rejected_total{reason="deadline_exceeded"}') == 3
+        assert gateway.metric(IN_FLIGHT) == gateway.metric("expressnet_queue_depth_faces") == 0
+        assert gateway.client.get("/livez").status_code == 200
+        assert gateway.stop() == 1
+        eventually(lambda: any("did not stop in time" in line for line in gateway.log))

@@ -1,0 +1,114 @@
+"""`expressnet predict` as its own process: stopped in the middle by whatever stops it, and gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import eventually
+
+# A busy machine takes its time to start three processes.
+pytestmark = pytest.mark.timeout(300)
+
+PHOTOS = 60
+# The real command over engines that take their time, so that there is a middle to be stopped in.
+SLOW = """
+import sys
+from service import assembly
+from service.cli import main
+from tests.fake_engine import Engines, FakeClassifier, FakeDetector
+assembly.make_engines = lambda *_: Engines(FakeClassifier(), FakeDetector(delay_s=0.1))
+main()
+"""
+REAL = "from service.cli import main; main()"
+
+
+def started(code: str, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=os.environ | {"EXPRESSNET_WORKER_THREADS": "2"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture
+def photos(tmp_path: Path, astronaut_jpeg: bytes) -> Path:
+    folder = tmp_path / "photos"
+    for number in range(PHOTOS):
+        path = folder / f"{number % 7}" / f"{number:03}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(astronaut_jpeg)
+    return folder
+
+
+def test_nothing_is_lost_or_answered_twice_whatever_stops_a_run(photos: Path) -> None:
+    output = photos.parent / "rows.jsonl"
+
+    def lines() -> int:
+        return output.read_bytes().count(b"\n") if output.exists() else 0
+
+    command = ("predict", photos, "--output", output)
+    process = started(SLOW, *command)
+    eventually(lambda: lines() >= 5 or process.poll() is not None, 90)
+    process.send_signal(signal.SIGINT)
+    said, complained = process.communicate(timeout=90)
+    assert (process.returncode, said) == (130, "")
+    assert complained.splitlines()[-1] == "expressnet: interrupted; the same command goes on from here"
+    assert output.read_bytes().endswith(b"\n")
+    interrupted = lines()
+    assert 5 <= interrupted < PHOTOS
+
+    process = started(SLOW, *command)
+    eventually(lambda: lines() >= interrupted + 5 or process.poll() is not None, 90)
+    process.kill()
+    process.communicate(timeout=90)
+    killed = lines()
+    assert interrupted + 5 <= killed < PHOTOS
+    # As if the machine had gone down in the middle of a write.
+    with output.open("r+b") as file:
+        file.truncate(output.stat().st_size - 10)
+
+    # Once more over the real models.
+    process = started(REAL, *command)
+    _, complained = process.communicate(timeout=90)
+    assert process.returncode == 0, complained
+    assert f"{killed - 1} were there already" in complained
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [row["path"] for row in rows] == [str(path) for path in sorted(photos.rglob("*.jpg"))]
+    assert all(len(row["faces"]) == 1 for row in rows)
+
+
+def test_a_second_signal_ends_the_run_at_once(photos: Path) -> None:
+    code = SLOW.replace("delay_s=0.1", "delay_s=60")
+    output = photos.parent / "rows.jsonl"
+    # Its row is there before the others are: the run is in the middle.
+    (photos / "0" / "!.jpg").write_bytes(b"no photo")
+    process = started(code, "predict", photos, "--output", output)
+    eventually(lambda: output.exists() and output.stat().st_size, 90)
+    assert process.stderr is not None
+    process.send_signal(signal.SIGINT)
+    # Two signals at once would be one.
+    assert "stopping once what is in flight is answered" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, complained = process.communicate(timeout=90)
+    assert process.returncode == 130
+    assert "Traceback" not in complained
+
+
+def test_a_reader_that_leaves_early_ends_the_run_quietly(photos: Path) -> None:
+    process = started(SLOW, "predict", photos, "--format", "csv")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(90) == 128 + signal.SIGPIPE
+    process.stderr.close()

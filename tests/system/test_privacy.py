@@ -1,0 +1,216 @@
+"""Nothing of a photo stays: disk and log of a real process are searched after a run of everything it does."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from service.manifest import EMOTIONS, read_manifest
+from service.settings import Settings
+from service.vision.align import align_faces
+from service.vision.decode import decode
+from tests.conftest import encoded, serving
+from tests.fake_engine import fake_engines
+from tests.system.conftest import running
+
+ROOT = Path(__file__).parents[2]
+WINDOW = 32  # bytes; so many of a photo are in nothing else
+INCLUDE = "landmarks,quality,experts,engagement,heatmap"
+
+
+def windows(data: bytes, count: int = 16) -> list[bytes]:
+    """From all over the data, but none that many a file holds: runs of one value, headers."""
+    starts = range(len(data) // 8, len(data) - 2 * WINDOW, max(1, len(data) // count))
+    # A multiple of three, where base64 of the whole has the same letters as base64 of the part.
+    found = [data[start - start % 3 :][:WINDOW] for start in starts]
+    return [window for window in found if len(set(window)) > WINDOW // 4]
+
+
+def needles(photo: bytes, crops: NDArray[np.uint8], answer: str) -> dict[str, list[bytes]]:
+    """What must not be found, by what it would be."""
+    pixels = decode(photo, pixel_limit=10**8).pixels.tobytes()
+    encoded_photo = windows(photo)
+    numbers = re.findall(r'"(?:confidence|detection_confidence|\w+)":(0\.\d{4,})', answer.replace(" ", ""))
+    return {
+        "image bytes": encoded_photo,
+        "image as base64": [base64.b64encode(part[:30]) for part in encoded_photo],
+        "image as Python prints bytes": [repr(part)[2:-1].encode() for part in encoded_photo],
+        "image as hexadecimal": [part.hex().encode() for part in encoded_photo],
+        "pixels": windows(pixels),
+        "pixels as numpy prints them": [b" ".join(b"%d" % v for v in part[:8]) for part in windows(pixels)],
+        "crop": windows(crops.tobytes()) + windows(crops.transpose(0, 2, 3, 1).tobytes()),
+        "heatmap": [part for png in re.findall(r'"png":"([^"]+)"', answer) for part in windows(png.encode())],
+        "numbers of a face": [number.encode() for number in numbers],
+    }
+
+
+def leaks(place: bytes, sought: dict[str, list[bytes]]) -> set[str]:
+    return {kind for kind, parts in sought.items() if any(part in place for part in parts)}
+
+
+@contextmanager
+def watched_files(pid: int) -> Iterator[set[str]]:
+    """Every regular file that the process has open for writing at some moment inside."""
+    written: set[str] = set()
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.001):
+            for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+                try:
+                    flags = int(
+                        re.findall(
+                            r"flags:\s+(\d+)",
+                            (descriptor.parents[1] / "fdinfo" / descriptor.name).read_text(),
+                        )[0],
+                        8,
+                    )
+                    target = descriptor.readlink()
+                except (OSError, IndexError):
+                    continue
+                if (
+                    flags & (os.O_WRONLY | os.O_RDWR)
+                    and str(target).startswith("/")
+                    and not str(target).startswith("/dev/")
+                ):
+                    written.add(str(target))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield written
+    finally:
+        done.set()
+        watcher.join()
+
+
+def files(*folders: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+
+def written_to_disk(pid: int) -> int:
+    text = Path(f"/proc/{pid}/io").read_text()
+    return int(re.findall(r"^write_bytes: (\d+)", text, re.MULTILINE)[0])
+
+
+def test_no_image_crop_or_probability_is_on_disk_or_in_the_log(
+    tmp_path: Path, astronaut: NDArray[np.uint8], astronaut_jpeg: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [tmp_path / name for name in ("cwd", "tmp", "home")]
+    for folder, variable in zip(folders, ("PWD", "TMPDIR", "HOME"), strict=True):
+        folder.mkdir()
+        monkeypatch.setenv(variable, str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # what measures the tests writes files
+    monkeypatch.chdir(folders[0])
+    models = ROOT / "model_repository"
+    # Above 1 MB, multipart parsers are wont to spool to disk.
+    large = encoded(astronaut.repeat(3, axis=0).repeat(3, axis=1), "BMP")
+    assert len(large) > 1 << 20
+    with running(model_repository=models, log_level="debug") as gateway:
+        pid = gateway.process.pid
+        before, written_before = files(*folders), written_to_disk(pid)
+        with watched_files(pid) as opened:
+            answers = [gateway.post(astronaut_jpeg, include=INCLUDE)]
+            answers += [
+                gateway.client.post("/v1/emotions", files={"image": ("photo.jpg", photo)})
+                for photo in (astronaut_jpeg, large)
+            ]
+            letters = base64.b64encode(astronaut_jpeg).decode()
+            answers.append(gateway.client.post("/v1/emotions", json={"image": letters}))
+            parts = [
+                ("images", ("a", photo))
+                for photo in (astronaut_jpeg, b"garbage", astronaut_jpeg[:9000], large)
+            ]
+            answers.append(
+                gateway.client.post("/v1/emotions/batch", files=parts, params={"include": INCLUDE})
+            )
+            assert {answer.status_code for answer in answers} == {200}
+            failures = [
+                gateway.post(astronaut_jpeg[:9000]),
+                gateway.post(astronaut_jpeg, include="soul"),
+                gateway.post(astronaut_jpeg, media_type="text/plain"),
+                gateway.client.post("/v1/emotions", json={"image": letters + "!"}),
+                gateway.client.post("/v1/emotions", json={"picture": letters}),
+                gateway.client.post("/v1/emotions", files={"photo": ("photo.jpg", astronaut_jpeg)}),
+                gateway.client.post(
+                    "/v1/emotions",
+                    content=large,
+                    headers={"Content-Type": "image/bmp", "X-Timeout-Ms": "1"},
+                ),
+            ]
+            assert {answer.status_code // 100 for answer in failures} <= {4, 5}
+        after, written_after = files(*folders), written_to_disk(pid)
+        assert gateway.stop() == 0
+    log = "".join(gateway.log).encode()
+    assert log.count(b'"event": "request"') == len(answers) + len(failures) + log.count(b"/readyz")
+    landmarks = answers[0].json()["faces"][0]["landmarks"]
+    points = np.array([[[point["x"], point["y"]] for point in landmarks.values()]], np.float32)
+    frame = read_manifest(models, Settings().classifier).input
+    assert frame is not None
+    crops = align_faces(astronaut, points, frame.crop, frame.size)
+    sought = needles(astronaut_jpeg, crops, " ".join(answer.text for answer in answers))
+    assert all(len(parts) >= 5 for parts in sought.values()), "there is too little to look for"
+
+    assert leaks(log, sought) == set()
+    assert leaks("".join(answer.text for answer in failures).encode(), sought) == set()
+    assert after == before, "files were left"
+    assert opened == set()
+    assert written_after == written_before
+
+    # The search itself: it finds each of them in the midst of a log.
+    for kind, parts in sought.items():
+        for part in parts:
+            assert leaks(log + part + log, sought) >= {kind}
+
+
+def test_the_audit_holds_nothing_of_a_photo(
+    tmp_path: Path, astronaut: NDArray[np.uint8], astronaut_jpeg: bytes
+) -> None:
+    file = tmp_path / "audit.jsonl"
+    with serving(Settings(port=0, audit_file=file), fake_engines()) as gateway:
+        answers = [
+            gateway.post(astronaut_jpeg, include=INCLUDE),
+            gateway.post(astronaut_jpeg, detect="false"),
+        ]
+        parts = [("images", ("a", photo)) for photo in (astronaut_jpeg, astronaut_jpeg[:9000])]
+        answers.append(gateway.client.post("/v1/emotions/batch", files=parts, params={"include": INCLUDE}))
+        assert {answer.status_code for answer in answers} == {200}
+        failures = [gateway.post(astronaut_jpeg[:9000]), gateway.post(astronaut_jpeg, include="soul")]
+    lines = file.read_bytes()
+    ids = [json.loads(line)["request_id"] for line in lines.splitlines()]
+    assert ids == [answer.headers["X-Request-ID"] for answer in answers + failures]
+    assert [json.loads(line)["status"] for line in lines.splitlines()] == [200, 200, 200, 400, 422]
+    (face,) = answers[0].json()["faces"]
+    points = np.array([[[point["x"], point["y"]] for point in face["landmarks"].values()]], np.float32)
+    frame = read_manifest(Settings().model_repository, Settings().classifier).input
+    assert frame is not None
+    crops = align_faces(astronaut, points, frame.crop, frame.size)
+    sought = needles(astronaut_jpeg, crops, " ".join(answer.text for answer in answers))
+    assert leaks(lines, sought) == set()
+    for word in (*EMOTIONS, "box", "probabilit", "confidence", "landmark"):
+        assert word.encode() not in lines
+    # Nor how large the photo is; an identifier or a time may have the same digits by chance.
+    for line in map(json.loads, lines.splitlines()):
+        kept = {key: value for key, value in line.items() if key not in {"request_id", "time", "timings_ms"}}
+        assert not {str(side) for side in astronaut.shape[:2]} & set(re.findall(r"\b\d+\b", json.dumps(kept)))
+
+
+def test_a_file_that_is_open_for_writing_is_seen(tmp_path: Path) -> None:
+    with watched_files(os.getpid()) as opened, (tmp_path / "leak").open("wb"):
+        for _ in range(1000):
+            if any("leak" in path for path in opened):
+                break
+            threading.Event().wait(0.01)
+    assert any(path.endswith("leak") for path in opened)

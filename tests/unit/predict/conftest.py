@@ -1,0 +1,53 @@
+"""`expressnet predict` in this process, over scripted engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+from numpy.typing import NDArray
+from typer.testing import CliRunner
+
+from service.assembly import Engines
+from service.cli import app
+from service.settings import Settings
+from tests.conftest import encoded
+from tests.fake_engine import fake_engines
+
+Expressnet = Callable[..., Result]
+
+
+@pytest.fixture
+def engines() -> Engines:
+    return fake_engines()
+
+
+@pytest.fixture
+def expressnet(monkeypatch: pytest.MonkeyPatch, engines: Engines) -> Expressnet:
+    """The command line with `engines` in place of real ones, and this process's logs and heap left alone."""
+    monkeypatch.setattr("service.assembly.make_engines", lambda *_: engines)
+    monkeypatch.setattr("service.logs.configure_logs", lambda _: None)
+    monkeypatch.setattr("service.memory.bound_heap", lambda: None)
+    # Tests change their folder.
+    monkeypatch.setenv("EXPRESSNET_MODEL_REPOSITORY", str(Settings().model_repository.resolve()))
+
+    def run(*arguments: object, **options: object) -> Result:
+        return CliRunner().invoke(app, [str(each) for each in arguments], **options)
+
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path: Path, astronaut: NDArray[np.uint8], faceless_jpeg: bytes) -> Path:
+    """A folder of one face, no face, two faces, and a text that calls itself a photo."""
+    folder = tmp_path / "photos"
+    (folder / "later").mkdir(parents=True)
+    (folder / "one.jpg").write_bytes(encoded(astronaut))
+    (folder / "none.jpg").write_bytes(faceless_jpeg)
+    (folder / "later" / "two.png").write_bytes(encoded(np.hstack([astronaut, astronaut]), "PNG"))
+    (folder / "torn.jpg").write_bytes(b"no photo")
+    (folder / "notes.txt").write_text("no photo either")
+    return folder

@@ -1,0 +1,106 @@
+"""What is installed: the locks agree with the pins, the audit with its report, the bill with the models."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from service.manifest import read_manifest
+from service.settings import Settings
+from tests.supply.audit import verdict
+from tests.supply.sbom import bill
+
+ROOT = Path(__file__).parents[3]
+LOCKS = ("build", "gateway", "embedded")
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins(text: str) -> dict[str, str]:
+    return {normal(name): pin for name, pin in re.findall(r"^([\w.-]+)==([^\s\\]+)", text, re.MULTILINE)}
+
+
+def lock(name: str) -> str:
+    return (ROOT / "locks" / f"{name}.txt").read_text()
+
+
+CONSTRAINTS = pins((ROOT / "constraints.txt").read_text())
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_holds_the_pinned_versions_each_with_hashes(name: str) -> None:
+    text = lock(name)
+    locked = pins(text)
+    assert locked
+    assert {package: CONSTRAINTS.get(package) for package in locked} == locked
+    entries = re.split(r"^(?=[\w.-]+==)", text, flags=re.MULTILINE)[1:]
+    assert len(entries) == len(locked)
+    assert all("--hash=sha256:" in entry for entry in entries)
+
+
+def test_what_the_project_asks_for_is_locked() -> None:
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+
+    def asked(*needs: str) -> set[str]:
+        return {normal(re.split(r"[\[><=]", need)[0]) for need in needs}
+
+    gateway = asked(*project["dependencies"], *extras["triton"])
+    assert gateway - set(pins(lock("gateway"))) == set()
+    # Its file is another one on each index, so no hash would hold.
+    assert gateway - set(pins(lock("embedded"))) == set()
+    assert asked(*extras["embedded"]) - set(pins(lock("embedded"))) == {"torch"}
+
+
+def test_the_bill_of_materials_is_valid_and_names_packages_and_models() -> None:
+    whole = bill()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(whole)) is None
+    found = {component["name"]: component for component in whole["components"]}
+    assert set(map(normal, found)) >= {*pins(lock("embedded")), "torch"}
+    for name in ("expressnet_moe", "yunet"):
+        manifest = read_manifest(Settings().model_repository, name)
+        assert found[name]["hashes"] == [{"alg": "SHA-256", "content": manifest.sha256}]
+        assert found[name]["licenses"]
+
+
+def report(**vulnerabilities: list[dict[str, Any]] | None) -> str:
+    return json.dumps(
+        {
+            "dependencies": [
+                {"name": name, "version": "1", "vulns": flaws}
+                if flaws is not None
+                else {"name": name, "skip_reason": "not found"}
+                for name, flaws in vulnerabilities.items()
+            ]
+        }
+    )
+
+
+FLAW = {"id": "PYSEC-1", "fix_versions": ["2"]}
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "sound", "words"),
+    [
+        (report(a=[], b=[]), "", True, "2 of 2 packages looked up, 0 vulnerabilities"),
+        (report(a=[], b=None), "", True, "1 of 2 packages looked up"),
+        (report(a=[FLAW], b=None), "", False, "a 1: PYSEC-1, fixed in 2"),
+        (report(a=None, b=None), "", True, "not done"),
+        ("", "Traceback\nConnectionError: no route", True, "not done.*ConnectionError: no route"),
+        ("", "", True, "not done"),
+    ],
+)
+def test_the_audit_fails_for_findings_only(said: str, error: str, sound: bool, words: str) -> None:
+    told, kept = verdict(said, error)
+    assert kept == sound
+    assert re.search(words, told)
+    assert len(told.splitlines()) == (1 if sound else 2)

@@ -1,0 +1,138 @@
+"""When a queue stands, by a clock that the test turns."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import AbstractContextManager, ExitStack
+
+import pytest
+
+from service.backlog import CALM_S, STANDING_S, Backlog
+
+MAX_WAIT_S = 0.4
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.s = 1000.0
+
+    def __call__(self) -> float:
+        return self.s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def backlog(clock: Clock) -> Backlog:
+    return Backlog(workers=2, max_wait_s=MAX_WAIT_S, now=clock)
+
+
+class Callers:
+    """Images that come and are answered in their order."""
+
+    def __init__(self, backlog: Backlog, clock: Clock) -> None:
+        self.backlog, self.clock = backlog, clock
+        self.waiting: deque[AbstractContextManager[None]] = deque()
+
+    def come(self) -> None:
+        image = self.backlog.image()
+        image.__enter__()
+        self.waiting.append(image)
+
+    def answered(self, each_s: float) -> None:
+        self.clock.s += each_s
+        self.waiting.popleft().__exit__(None, None, None)
+
+    def overload(self, each_s: float, seconds: float) -> int:
+        """One is answered every `each_s`, two more would come; the most that were there at once."""
+        most = 0
+        for _ in range(round(seconds / each_s)):
+            for _ in range(2):
+                if not self.backlog.full:
+                    self.come()
+            most = max(most, len(self.waiting))
+            self.answered(each_s)
+        return most
+
+
+@pytest.fixture
+def callers(backlog: Backlog, clock: Clock) -> Callers:
+    return Callers(backlog, clock)
+
+
+def test_a_burst_is_not_refused_however_large(backlog: Backlog, clock: Clock, callers: Callers) -> None:
+    for _ in range(100):
+        assert not backlog.full
+        callers.come()
+        clock.s += STANDING_S / 200
+
+
+@pytest.mark.parametrize("each_s", [0.002, 0.02, 0.08])
+def test_a_queue_that_never_empties_is_as_long_as_one_may_wait(callers: Callers, each_s: float) -> None:
+    callers.overload(each_s, 3)
+    while len(callers.waiting) > 3:
+        callers.answered(each_s)
+    longest = callers.overload(each_s, 3)
+    assert longest == pytest.approx(MAX_WAIT_S / each_s, rel=0.1, abs=1)
+
+
+def test_the_workers_have_the_next_at_hand_however_slow_they_are(backlog: Backlog, callers: Callers) -> None:
+    callers.overload(5.0, 60)
+    while len(callers.waiting) > 3:
+        callers.answered(5.0)
+    assert not backlog.full
+    callers.come()
+    assert backlog.full
+
+
+def test_workers_that_answer_nothing_let_nobody_wait(
+    backlog: Backlog, clock: Clock, callers: Callers
+) -> None:
+    for _ in range(4):
+        callers.come()
+    clock.s += STANDING_S + 0.01
+    callers.come()
+    assert backlog.full
+
+
+def test_workers_that_are_all_busy_are_no_queue(backlog: Backlog, clock: Clock, callers: Callers) -> None:
+    callers.come()
+    callers.come()
+    clock.s += 100
+    for _ in range(50):
+        callers.come()
+        assert not backlog.full, "it has waited for less than a moment"
+
+
+def test_a_moment_without_waiting_ends_the_count_but_not_what_was_found(
+    backlog: Backlog, clock: Clock, callers: Callers
+) -> None:
+    callers.overload(0.2, 3)
+    while callers.waiting:
+        callers.answered(0.2)
+    assert not backlog.full
+    for _ in range(6):
+        callers.come()
+    assert backlog.full, "it was not calm for long enough"
+    while callers.waiting:
+        callers.answered(0.0)
+    clock.s += CALM_S + 0.1
+    for _ in range(6):
+        callers.come()
+    assert not backlog.full
+
+
+def test_images_that_fail_are_gone_too(backlog: Backlog, clock: Clock) -> None:
+    for _ in range(10):
+        with pytest.raises(KeyError), backlog.image():
+            raise KeyError
+    with ExitStack() as images:
+        for _ in range(2):
+            images.enter_context(backlog.image())
+        clock.s += STANDING_S + 0.01
+        with backlog.image():
+            pass
+        assert not backlog.full

@@ -1,0 +1,46 @@
+"""Several teachers, one answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.datasets.faces import LabelledFaces, PixelPictures, one_hot
+from training.models import Network, Outputs
+from training.teachers import Teachers
+
+
+class Brightness(Network):
+    """Answers by how bright the left half of an image is."""
+
+    size, channels = 48, 1
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, images: Tensor) -> Outputs:
+        left = self.factor * images[:, 0, :, :24].mean(dim=(1, 2))
+        nothing = torch.zeros(len(images), 2, 4)
+        return Outputs(torch.stack([left, -left], 1), torch.stack([left, 2 * left], 1), nothing, nothing)
+
+
+def test_they_answer_with_the_mean_of_their_logits() -> None:
+    taught = Teachers([Brightness(1.0), Brightness(3.0)]).teach(torch.full((2, 1, 48, 48), 0.5))
+    assert taught.served.tolist() == [[1.0, -1.0]] * 2
+    assert taught.auxiliary.tolist() == [[1.0, 2.0]] * 2
+
+
+def test_asked_once_they_see_every_image_and_its_mirror() -> None:
+    half = np.zeros((3, 48, 48), np.uint8)
+    half[1, :, :24] = half[2, :, 24:] = 255
+    labels = np.array([1, 3, 3])
+    rows = LabelledFaces(
+        PixelPictures(half), np.array(["a", "b", "c"]), labels, one_hot(labels), labels, np.arange(3)
+    )
+    taught = Teachers([Brightness(1.0), Brightness(3.0)]).teach_once(rows, torch.device("cpu"))
+    assert taught.served.tolist() == [[0, 0], [1, -1], [1, -1]]
+    # Of the auxiliary head only differences between logits matter.
+    difference = taught.auxiliary[:, 1] - taught.auxiliary[:, 0]
+    torch.testing.assert_close(difference, torch.tensor([0.0, 1.0, 1.0]))

@@ -1,0 +1,181 @@
+"""Faces made poor in the ways that photos are poor, and what the served model gives for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from service.manifest import ClassifierManifest, QualityCode, QualityMeasure
+from service.vision.align import align_faces
+from service.vision.quality import measure_light, pose
+from training.datasets.faces import LabelledFaces
+from training.evaluation.robustness import blur, darken, shake, shrink
+from training.framing import MARGIN, FaceDetector, scene
+
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+Bools = NDArray[np.bool_]
+
+BATCH = 256
+HARMED_FACES = 600
+"""Each harm is done to so many faces, the same ones every time: the whole takes minutes, not an hour."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """N labelled faces: what was measured of each, float32 [N] by measure, and whether its answer was right.
+
+    unharmed: those that are as the data set has them.
+    """
+
+    measured: dict[QualityMeasure, Floats]
+    right: Bools
+    confidence: Floats
+    unharmed: Bools
+
+    def join(self, other: Rows) -> Rows:
+        shared = self.measured.keys() & other.measured.keys()
+        return Rows(
+            {name: np.concatenate([self.measured[name], other.measured[name]]) for name in shared},
+            *(
+                np.concatenate([getattr(self, name), getattr(other, name)])
+                for name in ("right", "confidence", "unharmed")
+            ),
+        )
+
+    def choose(self, rows: Bools) -> Rows:
+        return Rows(
+            {name: values[rows] for name, values in self.measured.items()},
+            self.right[rows],
+            self.confidence[rows],
+            self.unharmed[rows],
+        )
+
+
+@dataclass(frozen=True)
+class Harm:
+    """apply: (images float [N,1,S,S] in [0, 1], strength) -> the same shape."""
+
+    code: QualityCode
+    measure: QualityMeasure
+    strengths: tuple[float, ...]
+    apply: Callable[[Tensor, float], Tensor]
+
+
+def overexpose(images: Tensor, light: float) -> Tensor:
+    """More light than the sensor holds; 256 steps of grey as in a file."""
+    return ((images * light).clamp(0, 1) * 255).round() / 255
+
+
+def fade(images: Tensor, share: float) -> Tensor:
+    """Haze or glare: everything nearer to the face's mean, with the sensor's noise."""
+    mean = images.mean(dim=(2, 3), keepdim=True)
+    faded = mean + (images - mean) * share + 0.01 * torch.randn_like(images)
+    return (faded.clamp(0, 1) * 255).round() / 255
+
+
+HARMS = (
+    Harm("too_small", "size_px", (32, 28, 24, 20, 16, 12, 8), shrink),
+    Harm("blurred", "sharpness", (0.012, 0.02, 0.03, 0.04, 0.05, 0.06), blur),
+    Harm("blurred", "sharpness", (0.15, 0.27), shake),
+    Harm("too_dark", "brightness", (0.35, 0.17, 0.08, 0.06, 0.04), darken),
+    Harm("too_bright", "brightness", (1.4, 2, 3, 4, 5), overexpose),
+    Harm("low_contrast", "contrast", (0.35, 0.17, 0.08, 0.06, 0.04), fade),
+)
+ROLLS_DEGREES = (10, 20, 30, 45)
+
+
+class Subject:
+    """A served model, the detector before it, and labelled faces to show to both."""
+
+    def __init__(
+        self,
+        classifier: Callable[[Tensor], tuple[Tensor, Tensor]],
+        manifest: ClassifierManifest,
+        detector: FaceDetector,
+        faces: LabelledFaces,
+    ) -> None:
+        self._classifier = classifier
+        self._input = manifest.input
+        self._emotions = len(manifest.labels)
+        self._detector = detector
+        chosen = np.flatnonzero(faces.majority >= 0)
+        self._labels = faces.majority[chosen]
+        self._pixels = faces.pictures.read(chosen, size=self._input.size, channels=1)
+        self._harmed = np.sort(np.random.default_rng(0).permutation(len(chosen))[:HARMED_FACES])
+
+    def as_found(self, roll_degrees: float = 0, limit: int | None = None) -> tuple[Rows, float]:
+        """Faces turned, found and cut out as the gateway does, and the box's shorter side in sides of a face.
+
+        Those without exactly one sure face are left out.
+        """
+        crops, poses, kept, sides = [], [], [], []
+        for row, (face,) in enumerate(self._pixels[:limit]):
+            image = scene(np.repeat(face[:, :, None], 3, axis=2))
+            if roll_degrees:
+                # Half of the faces to each side.
+                turned = Image.fromarray(image).rotate(
+                    -roll_degrees if row % 2 else roll_degrees,
+                    Image.Resampling.BICUBIC,
+                    fillcolor=(int(face.mean()),) * 3,
+                )
+                image = np.array(turned)
+            boxes, landmarks = self._detector.faces(image)
+            if len(boxes) != 1:
+                continue
+            turn = pose(landmarks[0])
+            if None in turn:
+                continue
+            crops.append(align_faces(image, landmarks, self._input.crop, self._input.size)[0])
+            poses.append(turn)
+            kept.append(row)
+            sides.append((boxes[0, 2:] - boxes[0, :2]).min() * (1 + 2 * MARGIN) / len(image))
+        share = float(np.median(sides)) if sides else 1.0
+        faces = np.array(crops, np.uint8).reshape(-1, 3, self._input.size, self._input.size)
+        found = self._answered(faces, np.array(kept, np.int64), not roll_degrees)
+        roll, yaw, pitch = np.array(poses, np.float32).reshape(-1, 3).T
+        return replace(
+            found, measured={**found.measured, "roll_degrees": roll, "yaw": yaw, "pitch": pitch}
+        ), share
+
+    def unharmed(self, share: float) -> Rows:
+        """Faces as the data set has them; share: of the box's shorter side in sides of a face."""
+        return self._shown(self._images(), share * self._input.size, True)
+
+    def harmed(self, harm: Harm, strength: float, share: float) -> Rows:
+        torch.manual_seed(0)
+        parts = [harm.apply(part, strength) for part in torch.split(self._images(), BATCH)]
+        side = strength if harm.apply is shrink else self._input.size
+        return self._shown(torch.cat(parts), share * side, False)
+
+    def _images(self) -> Tensor:
+        return torch.from_numpy(self._pixels[self._harmed]).float() / 255
+
+    def _shown(self, images: Tensor, size_px: float, unharmed: bool) -> Rows:
+        faces = (images * 255).round().clamp(0, 255).byte().repeat(1, 3, 1, 1).numpy()
+        rows = self._answered(faces, self._harmed, unharmed)
+        rows.measured["size_px"] = np.full(len(faces), size_px, np.float32)
+        return rows
+
+    def _answered(self, faces: Bytes, rows: NDArray[np.int64], unharmed: bool) -> Rows:
+        with torch.inference_mode():
+            parts = [
+                self._classifier(torch.from_numpy(faces[at : at + BATCH]))[0].numpy()
+                for at in range(0, len(faces), BATCH)
+            ]
+        probabilities = (
+            np.concatenate([np.empty((0, 2), np.float32), *parts]) if not parts else np.concatenate(parts)
+        )
+        sharpness, brightness, contrast = measure_light(faces).T
+        return Rows(
+            {"sharpness": sharpness, "brightness": brightness, "contrast": contrast},
+            probabilities.argmax(axis=1) == self._labels[rows],
+            probabilities.max(axis=1),
+            np.full(len(faces), unharmed),
+        )

@@ -1,0 +1,199 @@
+"""From where on a face is too poor to be sure of: the verdict's limits, measured on validation rows.
+
+docs/quality.md says what came out, and what pictures of 48 px allow to be said.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.manifest import Band, Metric, QualityCode, QualityLimit, QualityLimits, QualityMeasure
+from training.evaluation.poor_pictures import HARMS, Rows, Subject
+
+MOST_BANDS = 12
+BAND_ROWS = 150
+"""Least faces of a band: a share of so many is known to about 6 points."""
+SHORTFALL = 0.10
+FOUND_SHARE = 0.01
+ROLLED_FACES = 300
+
+RULE = (
+    f"The limit is where, from the poor end on, the certain answers of each band of equally many faces are "
+    f"right {100 * SHORTFALL:.0f} points less often than those of unharmed faces, but never so near that "
+    f"more than {FOUND_SHARE:.0%} of the unharmed faces, cut out as the gateway does it, lie beyond it."
+)
+# Which end of a measure is the poor one.
+TOO_LITTLE, TOO_MUCH = "least", "most"
+CANDIDATES: tuple[tuple[QualityCode, QualityMeasure, str], ...] = (
+    ("too_small", "size_px", TOO_LITTLE),
+    ("blurred", "sharpness", TOO_LITTLE),
+    ("too_dark", "brightness", TOO_LITTLE),
+    ("too_bright", "brightness", TOO_MUCH),
+    ("low_contrast", "contrast", TOO_LITTLE),
+    ("turned_away", "yaw", TOO_MUCH),
+    ("turned_away", "pitch", TOO_MUCH),
+    ("tilted", "roll_degrees", TOO_MUCH),
+)
+# The detector's landmarks follow a tilt the less, the smaller the face is: what some degrees cost in pictures
+# of one size says nothing about another. The bands are shown, but make no limit.
+UNTRUSTED: tuple[QualityMeasure, ...] = ("roll_degrees",)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """All that a subject was shown: its rows by what was done to them.
+
+    found: cut out by the gateway's own steps; rolled: those and rolled ones; unharmed: as the data set has
+    them; harmed: by code.
+    """
+
+    found: Rows
+    rolled: Rows
+    unharmed: Rows
+    harmed: dict[QualityCode, Rows]
+
+    def pool(self, code: QualityCode) -> Rows:
+        """What a code's limit is chosen on: its own harm at every strength, and none."""
+        if code == "turned_away":
+            return self.found
+        if code == "tilted":
+            return self.rolled
+        return self.unharmed.join(self.harmed[code])
+
+
+def show(subject: Subject, rolls_degrees: tuple[float, ...] = ()) -> Shown:
+    """Every harm at every strength, and what is found of faces as they are and of some that are rolled."""
+    found, share = subject.as_found()
+    rolled = [subject.as_found(degrees, ROLLED_FACES)[0] for degrees in rolls_degrees]
+    harmed: dict[QualityCode, Rows] = {}
+    for harm in HARMS:
+        for strength in harm.strengths:
+            rows = subject.harmed(harm, strength, share)
+            harmed[harm.code] = harmed[harm.code].join(rows) if harm.code in harmed else rows
+    return Shown(found, joined([found, *rolled]), subject.unharmed(share), harmed)
+
+
+def choose_limits(shown: Shown, threshold: float, data: str) -> QualityLimits:
+    """By `RULE`; threshold: the least confidence of a certain answer; data: what was shown."""
+    return QualityLimits(
+        limits=tuple(
+            _limit(code, measure, poor_end, shown.pool(code), shown.found, threshold)
+            for code, measure, poor_end in CANDIDATES
+        ),
+        rule=RULE,
+        data=data,
+    )
+
+
+def _limit(
+    code: QualityCode, measure: QualityMeasure, poor_end: str, pool: Rows, found: Rows, threshold: float
+) -> QualityLimit:
+    bands = _bands(pool, measure, threshold)
+    needed = _certain_accuracy(pool.choose(pool.unharmed), threshold) - SHORTFALL
+    inward = bands if poor_end == TOO_LITTLE else bands[::-1]
+    edge = None
+    for band in () if measure in UNTRUSTED else inward[:-1]:
+        # A band with hardly a certain answer needs no limit to be careful about it.
+        if band.certain and band.certain_accuracy > needed:
+            break
+        edge = band.high if poor_end == TOO_LITTLE else band.low
+    if edge is not None:
+        # All of a data set's pictures have one size: it says nothing of how often faces are small.
+        amounts = np.abs(found.measured.get(measure, np.full(1, edge)))
+        if poor_end == TOO_LITTLE:
+            edge = min(edge, float(np.quantile(amounts, FOUND_SHARE)))
+        else:
+            edge = max(edge, float(np.quantile(amounts, 1 - FOUND_SHARE)))
+        edge = _three_digits(edge, math.floor if poor_end == TOO_LITTLE else math.ceil)
+    return QualityLimit(code=code, measure=measure, bands=tuple(bands), **({poor_end: edge} if edge else {}))
+
+
+def _bands(pool: Rows, measure: QualityMeasure, threshold: float) -> list[Band]:
+    amounts = np.abs(pool.measured[measure]).astype(np.float64).round(6)
+    count = min(MOST_BANDS, len(amounts) // BAND_ROWS)
+    if not count:
+        return []
+    # Edges are values that were measured: no band is empty, however few values there are.
+    edges = np.unique(np.quantile(amounts, np.linspace(0, 1, count + 1), method="lower"))
+    edges[-1] = np.nextafter(edges[-1], np.inf)
+    bands = []
+    for low, high in pairwise(edges.tolist()):
+        rows = pool.choose((amounts >= low) & (amounts < high))
+        certain = rows.confidence >= threshold
+        bands.append(
+            Band(
+                low=round(low, 4),
+                high=round(high, 4),
+                samples=len(certain),
+                accuracy=_share(rows.right),
+                confidence=round(float(rows.confidence.mean()), 4),
+                certain=_share(certain),
+                certain_accuracy=_share(rows.right[certain]),
+            )
+        )
+    return bands
+
+
+def _three_digits(value: float, towards: Callable[[float], int]) -> float:
+    """Towards the poor end, so that no face of the band that the limit lies at falls beyond it."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return float(f"{towards(round(value / step, 6)) * step:.3g}")
+
+
+def beyond(limits: QualityLimits, rows: Rows) -> NDArray[np.bool_]:
+    """Which rows lie beyond a limit; of what was not measured nothing does."""
+    held_back = np.zeros(len(rows.right), np.bool_)
+    for limit in limits.limits:
+        amounts = np.abs(rows.measured.get(limit.measure, np.empty(0)))
+        if not len(amounts):
+            continue
+        if limit.least is not None:
+            held_back |= amounts < limit.least
+        if limit.most is not None:
+            held_back |= amounts > limit.most
+    return held_back
+
+
+def confirm(shown: Shown, limits: QualityLimits, threshold: float) -> dict[str, dict[str, Metric]]:
+    """What the limits give on a split that nothing was chosen on, unharmed and harmed."""
+    return {
+        "quality": _with_and_without(shown.found, limits, threshold),
+        "quality_harmed": _with_and_without(joined(list(shown.harmed.values())), limits, threshold),
+    }
+
+
+def _with_and_without(rows: Rows, limits: QualityLimits, threshold: float) -> dict[str, Metric]:
+    confident, poor = rows.confidence >= threshold, beyond(limits, rows)
+    certain, held_back = confident & ~poor, confident & poor
+    return {
+        "coverage": _metric(certain),
+        "coverage_without_limits": _metric(confident),
+        "selective_accuracy": _metric(rows.right[certain]),
+        "selective_accuracy_without_limits": _metric(rows.right[confident]),
+        "held_back_accuracy": _metric(rows.right[held_back]),
+    }
+
+
+def joined(parts: list[Rows]) -> Rows:
+    whole, *others = parts
+    for other in others:
+        whole = whole.join(other)
+    return whole
+
+
+def _certain_accuracy(rows: Rows, threshold: float) -> float:
+    return _share(rows.right[rows.confidence >= threshold])
+
+
+def _metric(right: NDArray[np.bool_]) -> Metric:
+    return Metric(value=_share(right), samples=len(right))
+
+
+def _share(right: NDArray[np.bool_]) -> float:
+    return round(float(right.mean()), 4) if len(right) else 0.0

@@ -1,0 +1,104 @@
+"""How unequal a network is, as far as a data set tells: by its images, its votes and its labels."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass
+
+from service.manifest import EMOTIONS, Metric, Subgroups
+from training.datasets.faces import LabelledFaces
+from training.evaluation import metrics
+from training.evaluation.metrics import Ints
+from training.evaluation.predict import Floats
+
+AGREEMENT = (0.0, 0.6, 0.8, 1.01)
+# No data set that is read here says any of it of the people in its images.
+NOT_MEASURED = ("age", "sex", "skin tone", "culture", "disability")
+
+
+@dataclass(frozen=True)
+class Subgroup:
+    """Test rows that have something measurable in common."""
+
+    name: str
+    accuracy: Metric
+
+
+def subgroups(answers: NDArray[np.float32], rows: LabelledFaces) -> list[Subgroup]:
+    """What can be measured from the images and the votes themselves; few data sets say who is shown.
+
+    Thirds by light, contrast and sharpness, and how far the annotators agreed.
+    """
+    pixels = rows.pictures.read(np.arange(len(rows)), size=48, channels=1)[:, 0].astype(np.float32)
+    laplacian = (
+        4 * pixels[:, 1:-1, 1:-1]
+        - pixels[:, :-2, 1:-1]
+        - pixels[:, 2:, 1:-1]
+        - pixels[:, 1:-1, :-2]
+        - pixels[:, 1:-1, 2:]
+    )
+    measured = {
+        "light": pixels.mean(axis=(1, 2)),
+        "contrast": pixels.std(axis=(1, 2)),
+        "sharpness": laplacian.var(axis=(1, 2)),
+    }
+    found = []
+    for name, values in measured.items():
+        third, two_thirds = np.quantile(values, [1 / 3, 2 / 3])
+        parts = {
+            "least": values < third,
+            "middle": (values >= third) & (values < two_thirds),
+            "most": values >= two_thirds,
+        }
+        found += [
+            Subgroup(f"{name}: {part}", metrics.accuracy(answers[inside], rows.majority[inside]))
+            for part, inside in parts.items()
+        ]
+    agreement = rows.distributions.max(axis=1)
+    for low, high in pairwise(AGREEMENT):
+        inside = (agreement >= low) & (agreement < high) & (rows.majority >= 0)
+        if inside.any() and not inside[rows.majority >= 0].all():
+            found.append(
+                Subgroup(
+                    f"annotators' agreement: {low:.0%} to {min(high, 1):.0%}",
+                    metrics.accuracy(answers[inside], rows.majority[inside]),
+                )
+            )
+    return found
+
+
+def recalls(answers: Floats, labels: Ints) -> dict[str, Metric]:
+    """By emotion, the share found of the faces that have it, with Wilson's 95 % interval.
+
+    Of a dozen faces of which none was found every resample finds none: a bootstrap would call that certain.
+    """
+    found = {}
+    for label in np.unique(labels[labels >= 0]).tolist():
+        here = answers[labels == label].argmax(axis=1) == label
+        found[EMOTIONS[label]] = Metric(
+            value=round(float(here.mean()), 4), samples=len(here), interval=wilson(int(here.sum()), len(here))
+        )
+    return found
+
+
+def wilson(hits: int, count: int) -> tuple[float, float]:
+    """Wilson's score interval of a share, 95 % (Wilson, 1927)."""
+    z = 1.959964
+    share, spread = hits / count, z * z / count
+    middle = (share + spread / 2) / (1 + spread)
+    reach = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
+    return round(max(0.0, middle - reach), 4), round(min(1.0, middle + reach), 4)
+
+
+def for_manifest(split: str, answers: Floats, rows: LabelledFaces) -> Subgroups:
+    """All of it as a manifest holds it. answers: [N,C] of a test split's rows."""
+    return Subgroups(
+        data=split,
+        accuracy={group.name: group.accuracy for group in subgroups(answers, rows)},
+        recall=recalls(answers, rows.majority),
+        not_measured=NOT_MEASURED,
+    )

@@ -1,0 +1,122 @@
+"""Writes into a classifier's manifest from where on its verdict does not trust a face."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from service.errors import ModelFileError
+from service.manifest import (
+    ClassifierManifest,
+    QualityLimits,
+    manifest_path,
+    read_manifest,
+    verified_model_path,
+)
+from service.settings import Settings
+from training.config import RunConfig
+from training.datasets import DatasetKind, load
+from training.datasets.faces import Dataset, LabelledFaces
+from training.evaluation.plots import draw_quality
+from training.evaluation.poor_pictures import ROLLS_DEGREES, Subject
+from training.evaluation.quality import choose_limits, confirm, show
+from training.framing import FaceDetector
+from training.repository import write_manifest
+from training.train import validation_rows
+
+
+def export_quality(
+    data: Path,
+    repository: Path,
+    *,
+    name: str,
+    version: str | None = None,
+    kind: str | None = None,
+    plot: Path | None = None,
+    skip_bad: bool = False,
+) -> list[str]:
+    """Choose the limits on the run's validation rows, confirm them on the first test split, and write both.
+
+    Returns tables of the bands and of what was confirmed, line by line.
+    Raises `ValueError` when the model is no classifier of this project, or its run's data set is another one.
+    """
+    try:
+        manifest = read_manifest(repository, name, version)
+        path = verified_model_path(repository, manifest)
+        detector = verified_model_path(repository, read_manifest(repository, Settings().detector))
+    except ModelFileError as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(manifest, ClassifierManifest):
+        raise ValueError(f"{name} is a {manifest.kind}, not a classifier")
+    recorded = manifest.training.config
+    config = RunConfig.model_validate(
+        {key: recorded[key] for key in RunConfig.model_fields if key in recorded}
+    )
+    dataset = load(cast(DatasetKind, kind or config.dataset), data, skip_bad=skip_bad)
+    classifier = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+    held_out = validation_rows(dataset, config)
+    complete, limits = with_quality(manifest, classifier, FaceDetector(detector), dataset, held_out)
+    beside = manifest_path(repository, name, manifest.version)
+    write_manifest(beside if beside.exists() else manifest_path(repository, name), complete)
+    if plot is not None:
+        draw_quality(limits, plot)
+    return [*tables(limits), *_confirmed(complete)]
+
+
+def with_quality(
+    manifest: ClassifierManifest,
+    classifier: Callable[[Tensor], tuple[Tensor, Tensor]],
+    detector: FaceDetector,
+    dataset: Dataset,
+    held_out: LabelledFaces,
+) -> tuple[ClassifierManifest, QualityLimits]:
+    """The manifest with the limits of its verdict, chosen on `held_out`, and what test splits say to them."""
+    threshold = manifest.verdict.threshold
+    limits = choose_limits(
+        show(Subject(classifier, manifest, detector, held_out), ROLLS_DEGREES),
+        threshold,
+        f"validation rows of {dataset.name}, unharmed and made poor",
+    )
+    metrics = dict(manifest.metrics)
+    for split, rows in list(dataset.tests.items())[:1]:
+        confirmed = confirm(show(Subject(classifier, manifest, detector, rows)), limits, threshold)
+        metrics |= {f"{split}_{how}": figures for how, figures in confirmed.items()}
+    verdict = manifest.verdict.model_copy(update={"quality": limits})
+    return manifest.model_copy(update={"verdict": verdict, "metrics": metrics}), limits
+
+
+def tables(limits: QualityLimits) -> list[str]:
+    """What docs/quality.md shows of the bands."""
+    lines = [limits.rule, ""]
+    for limit in limits.limits:
+        edge = "no limit"
+        if limit.least is not None:
+            edge = f"at least {limit.least:g}"
+        if limit.most is not None:
+            edge = f"at most {limit.most:g}"
+        lines += [
+            f"{limit.code}: {limit.measure}, {edge}",
+            "",
+            "| from | below | faces | accuracy | confidence | certain | accuracy of the certain |",
+            "|---|---|---|---|---|---|---|",
+            *(
+                f"| {b.low:.3g} | {b.high:.3g} | {b.samples} | {b.accuracy:.1%} | {b.confidence:.1%} "
+                f"| {b.certain:.1%} | {b.certain_accuracy:.1%} |"
+                for b in limit.bands
+            ),
+            "",
+        ]
+    return lines
+
+
+def _confirmed(manifest: ClassifierManifest) -> list[str]:
+    return [
+        f"{split}, {figure}: {metric.value:.1%} of {metric.samples}"
+        for split, figures in manifest.metrics.items()
+        if split.endswith(("_quality", "_quality_harmed"))
+        for figure, metric in figures.items()
+    ]
