@@ -52,7 +52,7 @@ def test_work_and_education_are_prohibited_in_europe_but_for_two_reasons(purpose
     assert not prohibited(purpose, ELSEWHERE, None)
 
 
-@pytest.mark.parametrize("purpose", set(Purpose) - PROHIBITED - {Purpose.personal})
+@pytest.mark.parametrize("purpose", sorted(set(Purpose) - PROHIBITED - {Purpose.personal}))
 def test_in_europe_people_are_told_and_the_system_is_high_risk(purpose: Purpose) -> None:
     found = {duty.source: duty for duty in duties(purpose, ("fr",), None)}
     told = found["Regulation (EU) 2024/1689, Article 50(3) and (5)"]
