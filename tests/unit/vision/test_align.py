@@ -184,14 +184,14 @@ def test_strange_landmarks_never_raise(shape: tuple[int, int]) -> None:
 def test_a_huge_face_is_cheap() -> None:
     image = np.zeros((6000, 6000, 3), np.uint8)
     landmarks = placed(50 * SIZE, 10, (3000, 3000))
-    started = time.perf_counter()
+    started = time.thread_time()
     align_faces(image, landmarks, CROP, SIZE)
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1
     small = np.repeat(placed(80, 10, (3000, 3000)), 20, axis=0)
-    started = time.perf_counter()
+    started = time.thread_time()
     align_faces(image, small, CROP, SIZE)
     # Twenty small faces must not cost a pass over the image each.
-    assert time.perf_counter() - started < 0.5
+    assert time.thread_time() - started < 0.5
 
 
 def test_whole_image_of_the_models_size_is_unchanged() -> None:

@@ -415,11 +415,11 @@ class PeakMemory:
         self._before = self._highest = self._process.memory_info().rss
         self._sampler = threading.Thread(target=self._sample)
         self._sampler.start()
-        self._started = time.perf_counter()
+        self._started = time.thread_time()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.seconds = time.perf_counter() - self._started
+        self.seconds = time.thread_time() - self._started
         self._done.set()
         self._sampler.join()
         self.grown_bytes = self._highest - self._before
@@ -452,10 +452,10 @@ def test_progressive_jpeg_of_endless_scans_is_refused() -> None:
     last_scan = file[file.rindex(b"\xff\xda") : -2]
     decoy = b"\xff\xfe\x00\x04\xff\xd9"  # a comment that looks like the end of the image
     bomb = file[:-2] + (decoy + last_scan) * 500 + b"\xff\xd9"
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(InvalidImage, match="scans"):
         decode(bomb, pixel_limit=LIMIT)
-    assert time.perf_counter() - started < 0.5
+    assert time.thread_time() - started < 0.5
     assert decode(file[:-2] + last_scan * 50 + b"\xff\xd9", pixel_limit=LIMIT).shape == (2000, 2000, 3)
 
 
