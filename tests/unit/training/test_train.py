@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from PIL import Image
 from service.manifest import EMOTIONS, Metric
 from tests.conftest import eventually
 from tests.unit.training.made_up import tiny_config
+from training import progress
 from training import train as training
 from training.checkpoint import load_trained
 from training.config import RunConfig, read_config
@@ -41,11 +43,18 @@ def noise(count: int, seed: int) -> LabelledFaces:
     )
 
 
+@pytest.fixture(scope="module")
+def data() -> Iterator[Dataset]:
+    with pytest.MonkeyPatch.context() as patched:
+        # Bit-for-bit repetition is promised on the CPU only.
+        patched.setattr(training, "Fabric", lambda **options: Fabric(**options | {"accelerator": "cpu"}))
+        yield Dataset("noise", EMOTIONS, EMOTIONS[:7], noise(48, 0), {"test": noise(4, 1)}, ())
+
+
 @pytest.fixture
-def data(monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    # Bit-for-bit repetition is promised on the CPU only.
-    monkeypatch.setattr(training, "Fabric", lambda **options: Fabric(**options | {"accelerator": "cpu"}))
-    return Dataset("noise", EMOTIONS, EMOTIONS[:7], noise(48, 0), {"test": noise(4, 1)}, ())
+def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Curves take longer to draw than these epochs to train."""
+    monkeypatch.setattr(progress, "draw_curves", lambda run: None)
 
 
 def metrics(run: Path) -> list[dict[str, float]]:
@@ -129,6 +138,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     assert len(metrics(parts)) == 2
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_a_run_that_begins_anew_begins_its_log_anew(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +151,7 @@ def test_a_run_that_begins_anew_begins_its_log_anew(
     assert [line["epoch"] for line in metrics(run)] == [1, 2]
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_the_best_epoch_is_kept_even_if_nothing_is_right(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +197,15 @@ def test_fewer_rows_than_a_batch_are_refused(data: Dataset, tmp_path: Path) -> N
         training.train(tiny_config(batch=37), data, tmp_path, threads=1)
 
 
+@pytest.fixture(scope="module")
+def plain(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run without any option."""
+    run = tmp_path_factory.mktemp("plain") / "run"
+    training.train(tiny_config(epochs=1, optimiser={"warmup_epochs": 0}), data, run, threads=1)
+    return run
+
+
+@pytest.mark.usefixtures("_undrawn")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -207,10 +227,9 @@ def test_fewer_rows_than_a_batch_are_refused(data: Dataset, tmp_path: Path) -> N
     ids=lambda changes: json.dumps(changes),
 )
 def test_every_option_trains_to_something_of_its_own(
-    changes: dict[str, object], data: Dataset, tmp_path: Path
+    changes: dict[str, object], data: Dataset, plain: Path, tmp_path: Path
 ) -> None:
-    plain, changed = tmp_path / "plain", tmp_path / "changed"
-    training.train(tiny_config(epochs=1, optimiser={"warmup_epochs": 0}), data, plain, threads=1)
+    changed = tmp_path / "changed"
     config = tiny_config(**{"epochs": 1, "optimiser": {"warmup_epochs": 0}} | changes)
     training.train(config, data, changed, threads=1)
     assert math.isfinite(metrics(changed)[0]["loss"])
@@ -218,6 +237,7 @@ def test_every_option_trains_to_something_of_its_own(
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.usefixtures("_undrawn")
 @pytest.mark.parametrize("views", ["changed", "whole"])
 def test_a_student_follows_teachers_with_the_same_heads(views: str, data: Dataset, tmp_path: Path) -> None:
     runs = tmp_path / "one", tmp_path / "two"
@@ -242,6 +262,7 @@ def test_a_teacher_and_its_share_need_each_other(
         training.train(tiny_config(loss={"distillation": share}), data, tmp_path, start=start, threads=1)
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_a_teacher_of_other_emotions_is_refused(data: Dataset, tmp_path: Path) -> None:
     training.train(tiny_config(epochs=1), data, tmp_path / "teacher", threads=1)
     seven = Dataset("seven", EMOTIONS[:7], EMOTIONS[:7], data.training, {}, ())
@@ -255,6 +276,7 @@ def test_a_teacher_of_other_emotions_is_refused(data: Dataset, tmp_path: Path) -
         )
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_weights_that_were_given_are_what_it_begins_with(
     data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -269,6 +291,7 @@ def test_weights_that_were_given_are_what_it_begins_with(
     assert "matched" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_a_wider_head_keeps_emotions_that_the_data_lack(data: Dataset, tmp_path: Path) -> None:
     seven = Dataset("seven", EMOTIONS[:7], (), data.training, {}, ())
     training.train(tiny_config(epochs=1, emotions=8), seven, tmp_path, threads=1)
