@@ -254,7 +254,8 @@ class _TritonModel:
         self._verified = False
         if any(known in words for known in NOT_CONNECTED):
             return _NotTaken("the inference server is not connected")
-        if status == "StatusCode.UNAVAILABLE":
+        # A server that ends cancels what it has not answered; who cancels here sees no answer at all.
+        if status in ("StatusCode.UNAVAILABLE", "StatusCode.CANCELLED"):
             return _Unreachable("the inference server is gone")
         return EngineUnavailable("the inference server cannot answer")
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import trustme
 from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException
 
 from service.arrays import Faces
 from service.assembly import Engines, make_engines
@@ -198,11 +199,18 @@ async def test_several_servers_are_asked_in_turn_and_one_may_stop(triton_server:
         both = f"{triton_server.url},{other.url}"
         async with engines_of(settings_for(other, triton_url=both)) as engines:
             servers = (triton_server, other)
-            before = [server.metric("nv_inference_count", model=CLASSIFIER) for server in servers]
+
+            def counts() -> list[float]:
+                return [server.metric("nv_inference_count", model=CLASSIFIER) for server in servers]
+
+            # Whoever is connected first is asked alone until the other one is, too.
+            first = counts()
+            while any(now == then for now, then in zip(counts(), first, strict=True)):
+                await engines.classifier.classify(faces(1), Deadline.after(10))
+            before = counts()
             for _ in range(10):
                 await engines.classifier.classify(faces(1), Deadline.after(10))
-            after = [server.metric("nv_inference_count", model=CLASSIFIER) for server in servers]
-            assert [b - a for a, b in zip(before, after, strict=True)] == [5, 5]
+            assert [now - then for now, then in zip(counts(), before, strict=True)] == [5, 5]
             other.signal(signal.SIGTERM)
             outcomes = []
             while other.running:
@@ -213,6 +221,23 @@ async def test_several_servers_are_asked_in_turn_and_one_may_stop(triton_server:
             for _ in range(10):
                 await engines.classifier.ping()
                 await engines.classifier.classify(faces(1), Deadline.after(10))
+
+
+async def test_a_call_that_a_server_cancels_as_it_ends_goes_to_the_next(
+    triton_server: TritonServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with engines_of(settings_for(triton_server)) as engines:
+        client = engines.classifier._connection.client  # type: ignore[attr-defined]
+        ask, errors = client.get_model_config, [InferenceServerException("CANCELLED", "StatusCode.CANCELLED")]
+
+        async def cancelled_once(*arguments: object, **options: object) -> object:
+            if errors:
+                raise errors.pop()
+            return await ask(*arguments, **options)
+
+        monkeypatch.setattr(client, "get_model_config", cancelled_once)
+        await engines.classifier.ping()
+        assert not errors
 
 
 async def test_tls_with_certificates_on_both_sides(tmp_path: Path) -> None:
