@@ -134,7 +134,13 @@ def prometheus(
 
 
 @pytest.fixture(scope="module")
-def busy(prometheus: Prometheus, gateway: Gateway, astronaut_jpeg: bytes, faceless_jpeg: bytes) -> Prometheus:
+def busy(
+    prometheus: Prometheus,
+    gateway: Gateway,
+    hardened_triton: TritonServer,
+    astronaut_jpeg: bytes,
+    faceless_jpeg: bytes,
+) -> Prometheus:
     """After photos of faces and of none, one at a time and in batches, and requests that are refused."""
 
     noise = encoded(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
@@ -149,10 +155,12 @@ def busy(prometheus: Prometheus, gateway: Gateway, astronaut_jpeg: bytes, facele
         late = {"Content-Type": "image/jpeg", "X-Timeout-Ms": "1"}
         assert gateway.client.post("/v1/emotions", content=noise, headers=late).status_code == 504
 
-    # Twice, and seen in between: a rate needs two values.
+    # Twice, and seen in between of both: a rate needs two values.
     send()
     refused = 'expressnet_http_requests_total{route="/v1/emotions",status="504"}'
     eventually(lambda: prometheus.values(refused))
+    run = "nv_inference_count"
+    eventually(lambda: sum(prometheus.values(run)) == hardened_triton.metric(run))
     send()
     return prometheus
 
