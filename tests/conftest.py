@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
+import re
 import socket
 import ssl
 import threading
@@ -23,11 +25,33 @@ from service.app import create_app
 from service.assembly import Engines
 from service.server import Server, bind, bind_admin, make_server
 from service.settings import Settings
+from tests.workers import WORKER, scheduler, turn
 
 if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
+
     from tests.triton.server import TritonServer
 
 ASTRONAUT_FACE = (181, 61, 268, 172)  # xyxy px, drawn by hand around the face
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return scheduler(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick ones last, or else one worker would wait at the end for what another began late."""
+    items.sort(key=lambda item: re.match(r"tests/unit/(?!training/)", item.nodeid) is not None)
+
+
+# Before pytest-timeout, whose clock would count the wait.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool | None, bool | None]:
+    with turn(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -147,12 +171,30 @@ def eventually(condition: Callable[[], object], timeout_s: float = 30) -> None:
         time.sleep(0.02)
 
 
+def _ports() -> Iterator[int]:
+    """Below those that the system gives away, so that none is taken between its choice and its use.
+
+    Each worker of pytest-xdist has its own, and begins anywhere among them: somebody else may run tests, too.
+    """
+    worker = int((WORKER or "gw0").removeprefix("gw"))
+    first, count = 20_000 + 1000 * (worker % 12), 1000
+    for number in itertools.count(os.getpid()):
+        yield first + number % count
+
+
+_PORTS = _ports()
+
+
 def free_port() -> int:
     """A port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    for port in _PORTS:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
         return port
+    raise AssertionError("there is always another port")
 
 
 @pytest.fixture(scope="session")

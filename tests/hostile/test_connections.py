@@ -252,6 +252,7 @@ def test_half_open_connections_are_closed(gateway: Process) -> None:
         eventually(lambda: gateway.metric("expressnet_connections") == 1)
 
 
+@pytest.mark.alone
 def test_images_that_take_too_long_do_not_keep_the_workers(gateway: Process, faceless_jpeg: bytes) -> None:
     slow = SLOW["tiff jpeg of 36 megapixels, 90 scans"]()
     given_up = gateway.metric("expressnet_abandoned_images_total")

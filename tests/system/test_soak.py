@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.soak.__main__ import soak, table
 
 MINUTES = 0.25
 
 
+@pytest.mark.alone
 def test_mixed_traffic_with_aborts_and_garbage_leaves_nothing_behind() -> None:
     rows = soak(MINUTES)
     assert [row for row in rows if row.kept is False] == [], table(rows)

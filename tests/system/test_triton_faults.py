@@ -77,6 +77,7 @@ class Load:
             caller.result()
 
 
+@pytest.mark.alone
 def test_killing_the_server_under_load_costs_no_answer(server: TritonServer, astronaut_jpeg: bytes) -> None:
     with serving(gateway_to(server, max_wait_s=600)) as gateway:
         with Load(gateway, astronaut_jpeg) as load:
@@ -93,6 +94,7 @@ def test_killing_the_server_under_load_costs_no_answer(server: TritonServer, ast
         assert set(circuits(gateway).values()) == {"closed"}
 
 
+@pytest.mark.alone
 def test_a_server_that_stands_still_is_late_and_then_left_alone(
     server: TritonServer, astronaut_jpeg: bytes
 ) -> None:
