@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tests.conftest import Gateway, eventually
 
@@ -72,3 +74,39 @@ def _collect(process: subprocess.Popen[str], lines: list[str]) -> None:
 def _address(lines: list[str]) -> str:
     found = re.search(r"http://127\.0\.0\.1:\d+", "".join(lines))
     return found.group() if found else ""
+
+
+class Caller:
+    """A raw connection, which can stop anywhere in its request or its answer."""
+
+    def __init__(self, url: str, body: bytes, timeout_ms: int = 60_000, query: str = "") -> None:
+        address = urlsplit(url)
+        self._socket = socket.create_connection((address.hostname or "", address.port or 0), timeout=60)
+        self._request = (
+            f"POST /v1/emotions{query} HTTP/1.1\r\nHost: t\r\nContent-Type: image/jpeg\r\n"
+            f"X-Timeout-Ms: {timeout_ms}\r\nContent-Length: {len(body)}\r\n\r\n"
+        ).encode() + body
+
+    def send(self, share: float = 1.0) -> Caller:
+        """Up to this share of the request; the next call sends what is missing."""
+        count = round(share * len(self._request))
+        self._socket.sendall(self._request[:count])
+        self._request = self._request[count:]
+        return self
+
+    def read(self, count: int = -1) -> bytes:
+        """So many bytes, or all until the connection ends, however it does."""
+        data = b""
+        try:
+            while len(data) != count and (part := self._socket.recv(65536 if count < 0 else count)):
+                data += part
+        except ConnectionResetError:
+            pass
+        return data
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def status(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1]) if answer else 0

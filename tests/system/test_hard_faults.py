@@ -28,10 +28,16 @@ from service.errors import ModelFileError
 from service.manifest import digest
 from service.settings import Settings
 from tests.conftest import Gateway, encoded, eventually, free_port
-from tests.system.conftest import Process, running
+from tests.system.conftest import Caller, Process, running, status
 
 IN_FLIGHT = "expressnet_requests_in_flight"
-LIMITS: dict[str, object] = {"max_in_flight_requests": 64, "max_wait_s": 600, "timeout_s": 60}
+LIMITS: dict[str, object] = {
+    "max_in_flight_requests": 64,
+    "max_wait_s": 600,
+    "timeout_s": 60,
+    # Who stands still in the middle of a head does so for as long as the test takes.
+    "client_timeout_s": 60,
+}
 HEAVY = 6  # photos, of which two are worked on and the others wait
 
 
@@ -71,38 +77,6 @@ def gateway(models: Path, scratch: Path, port: int) -> Iterator[Process]:
         os.environ.pop("TMPDIR") if before is None else os.environ.update(TMPDIR=before)
 
 
-class Caller:
-    """A raw connection, which can stop anywhere in its request or its answer."""
-
-    def __init__(self, url: str, body: bytes, timeout_ms: int = 60_000, query: str = "") -> None:
-        address = urlsplit(url)
-        self._socket = socket.create_connection((address.hostname or "", address.port or 0), timeout=60)
-        self._request = (
-            f"POST /v1/emotions{query} HTTP/1.1\r\nHost: t\r\nContent-Type: image/jpeg\r\n"
-            f"X-Timeout-Ms: {timeout_ms}\r\nContent-Length: {len(body)}\r\n\r\n"
-        ).encode() + body
-
-    def send(self, share: float = 1.0) -> Caller:
-        """Up to this share of the request; the next call sends what is missing."""
-        count = round(share * len(self._request))
-        self._socket.sendall(self._request[:count])
-        self._request = self._request[count:]
-        return self
-
-    def read(self, count: int = -1) -> bytes:
-        """So many bytes, or all until the connection ends, however it does."""
-        data = b""
-        try:
-            while len(data) != count and (part := self._socket.recv(65536 if count < 0 else count)):
-                data += part
-        except ConnectionResetError:
-            pass
-        return data
-
-    def close(self) -> None:
-        self._socket.close()
-
-
 def ended(connection: socket.socket) -> bool:
     connection.setblocking(False)
     try:
@@ -111,10 +85,6 @@ def ended(connection: socket.socket) -> bool:
         return False
     except ConnectionResetError:
         return True
-
-
-def status(answer: bytes) -> int:
-    return int(answer.split(b" ", 2)[1]) if answer else 0
 
 
 def test_out_of_file_descriptors_new_callers_wait_or_are_turned_away_and_the_rest_is_served(
@@ -186,12 +156,16 @@ def callers_at_every_stage(gateway: Gateway, montage: bytes, photo: bytes) -> di
     callers["head half sent"] = [Caller(gateway.url, photo).send(0.0005)]
     callers["body half sent"] = [Caller(gateway.url, photo).send(0.5)]
     callers["body never finished"] = [Caller(gateway.url, photo, timeout_ms=3000).send(0.5)]
-    callers["at work and waiting"] = [Caller(gateway.url, montage).send() for _ in range(HEAVY)]
+    # Together, so that none is done before the last is there.
+    callers["at work and waiting"] = [Caller(gateway.url, montage).send(0.999) for _ in range(HEAVY)]
+    for caller in callers["at work and waiting"]:
+        caller.send()
     # Whose body has not arrived is not in flight yet.
     eventually(lambda: gateway.metric(IN_FLIGHT) == HEAVY)
     return callers
 
 
+@pytest.mark.alone
 def test_sigkill_ends_every_connection_and_leaves_nothing_behind(
     gateway: Process, scratch: Path, montage: bytes, astronaut_jpeg: bytes
 ) -> None:
@@ -227,6 +201,7 @@ def mute(port: int) -> Iterator[tuple[subprocess.Popen[bytes], Gateway]]:
         process.wait()
 
 
+@pytest.mark.alone
 def test_a_process_after_the_killed_one_answers_without_a_log_and_sigterm_answers_what_was_admitted(
     mute: tuple[subprocess.Popen[bytes], Gateway], montage: bytes, astronaut_jpeg: bytes
 ) -> None:

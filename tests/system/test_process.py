@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from service.settings import Settings
 from tests.conftest import encoded, eventually
-from tests.system.conftest import command, running
+from tests.system.conftest import Caller, command, running, status
 
 
 def refused(**settings: str) -> str:
@@ -77,6 +77,7 @@ def test_a_swapped_model_file_is_refused_with_both_digests(tmp_path: Path) -> No
     assert said.count("sha256") == 1
 
 
+@pytest.mark.alone
 def test_two_hundred_at_once_against_a_queue_of_64(astronaut_jpeg: bytes) -> None:
     with running(max_in_flight_requests=64, queue_limit_faces=64, max_wait_s=600, timeout_s=60) as gateway:
         limits = httpx.Limits(max_connections=200)
@@ -101,19 +102,21 @@ def test_two_hundred_at_once_against_a_queue_of_64(astronaut_jpeg: bytes) -> Non
         assert gateway.post(astronaut_jpeg).status_code == 200
 
 
+@pytest.mark.alone
 def test_sigterm_with_fifty_in_flight_answers_them_all(astronaut: NDArray[np.uint8]) -> None:
-    # Work enough that none of it is done before all of it has arrived.
-    montage = encoded(np.tile(astronaut, (5, 5, 1)))
-    with running(max_in_flight_requests=64, max_wait_s=600, timeout_s=90, grace_s=90) as gateway:
-        limits = httpx.Limits(max_connections=50)
-        client = httpx.Client(base_url=gateway.url, timeout=120, limits=limits)
-
-        def ask(_: int) -> httpx.Response:
-            return client.post("/v1/emotions", content=montage, headers={"Content-Type": "image/jpeg"})
-
-        with client, ThreadPoolExecutor(50) as pool:
-            answers = pool.map(ask, range(50))
-            eventually(lambda: gateway.metric("expressnet_requests_in_flight") == 50)
-            exit_code = gateway.stop()
-            assert [response.status_code for response in answers] == [200] * 50
+    montage = encoded(np.tile(astronaut, (9, 9, 1)), quality=30)
+    limits = {"max_in_flight_requests": 64, "queue_limit_faces": 5000, "max_wait_s": 600}
+    with running(**limits, timeout_s=90, grace_s=90) as gateway:
+        # All but their ends first, and 81 faces each: none of it is done before all of it has arrived.
+        callers = [
+            Caller(gateway.url, montage, timeout_ms=90_000, query="?max_faces=128").send(0.999)
+            for _ in range(50)
+        ]
+        for caller in callers:
+            caller.send()
+        eventually(lambda: gateway.metric("expressnet_requests_in_flight") == 50)
+        exit_code = gateway.stop()
+        assert [status(caller.read()) for caller in callers] == [200] * 50
+        for caller in callers:
+            caller.close()
         assert exit_code == 0
