@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,10 +47,25 @@ class Detections:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """probabilities: float32 [N,C], rows sum to 1; gates: float32 [N,2,4], the weight of each expert."""
+    """probabilities: float32 [N,C], rows sum to 1; gates: float32 [N,2,4], the weight of each expert.
+
+    occlusion: float32 [N,1], how much a face looks as if something covers a part of it, 0 to 1.
+    """
 
     probabilities: NDArray[np.float32]
     gates: NDArray[np.float32]
+    occlusion: NDArray[np.float32]
+
+    def __getitem__(self, rows: slice) -> Classification:
+        return Classification(self.probabilities[rows], self.gates[rows], self.occlusion[rows])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Classification]) -> Classification:
+        return cls(
+            np.concatenate([part.probabilities for part in parts]),
+            np.concatenate([part.gates for part in parts]),
+            np.concatenate([part.occlusion for part in parts]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +81,10 @@ class FaceQuality:
     pitch: the same along the line from the eyes to the mouth, from where the nose of most faces lies.
         Positive looks down.
 
+    occlusion: how much the face looks as if something covers a part of it, 0 to 1; the classifier's guess.
+
     roll_degrees, yaw and pitch are None where no landmarks tell: none were detected, or they coincide.
+    occlusion is None until the face is classified.
     """
 
     size_px: float
@@ -75,6 +94,7 @@ class FaceQuality:
     roll_degrees: float | None
     yaw: float | None
     pitch: float | None
+    occlusion: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,10 +53,13 @@ QualityCode = Literal[
     "too_dark",
     "too_bright",
     "low_contrast",
+    "occluded",
     "turned_away",
     "tilted",
 ]
-QualityMeasure = Literal["size_px", "sharpness", "brightness", "contrast", "yaw", "pitch", "roll_degrees"]
+QualityMeasure = Literal[
+    "size_px", "sharpness", "brightness", "contrast", "occlusion", "yaw", "pitch", "roll_degrees"
+]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

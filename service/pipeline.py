@@ -218,9 +218,8 @@ class Pipeline:
 
     async def _classify(self, faces: Faces, deadline: Deadline, timings: Timings) -> Classification:
         if not len(faces):
-            return Classification(
-                np.empty((0, len(self._manifest.labels)), np.float32), np.empty((0, 2, 4), np.float32)
-            )
+            shapes = (0, len(self._manifest.labels)), (0, 2, 4), (0, 1)
+            return Classification(*(np.empty(shape, np.float32) for shape in shapes))
         started = time.perf_counter()
         async with deadline.within("classify"):
             classification, waited_s = await self._batcher.classify(faces, deadline)

@@ -148,6 +148,9 @@ class Quality(BaseModel):
     )
     brightness: float = Field(description="Mean luma, 0 to 1.")
     contrast: float = Field(description="Standard deviation of luma, 0 to 0.5.")
+    occlusion: float = Field(
+        description="How much the face looks as if something covers a part of it, 0 to 1; no measured share."
+    )
     roll_degrees: float | None = Field(
         None, description="Tilt of the line through the eyes, clockwise; absent with `detect=false`."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,8 @@ def shape_faces(
         row: list[float] = classification.probabilities[index].tolist()
         confidence = max(row)
         emotion = manifest.labels[row.index(confidence)]
-        doubts = reasons(confidence, quality[index], manifest.verdict)
+        seen = replace(quality[index], occlusion=float(classification.occlusion[index, 0]))
+        doubts = reasons(confidence, seen, manifest.verdict)
         face = Face(
             box=_box(box),
             emotion=emotion,
@@ -72,7 +73,7 @@ def shape_faces(
             if query.includes(Include.landmarks):
                 face.landmarks = _landmarks(detections.landmarks[index])
         if query.includes(Include.quality):
-            face.quality = _quality(quality[index])
+            face.quality = _quality(seen)
         if query.includes(Include.experts):
             face.experts = _experts(classification.gates[index])
         if query.includes(Include.engagement):

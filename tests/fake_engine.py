@@ -117,7 +117,8 @@ class FakeClassifier:
         probabilities = np.repeat((1 - happiness)[:, None] / (self.labels - 1), self.labels, axis=1)
         probabilities[:, 1] = happiness
         gates = np.tile(np.float32([0.6, 0.4, 0, 0]), (len(faces), 2, 1))
-        return Classification(probabilities.astype(np.float32), gates)
+        in_the_open = np.full((len(faces), 1), 0.25, np.float32)
+        return Classification(probabilities.astype(np.float32), gates, in_the_open)
 
 
 def fake_engines() -> Engines:

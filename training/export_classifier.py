@@ -33,6 +33,7 @@ from training.export_quality import with_quality
 from training.framing import FaceDetector, measure_crop, realign
 from training.models.folding import folded
 from training.models.served import ServedClassifier
+from training.occlusion import fit_occlusion
 from training.repository import script, write_model
 from training.train import training_rows
 
@@ -48,7 +49,8 @@ max_batch_size: {max_batch}
 input [ {{ name: "faces__0", data_type: TYPE_UINT8, dims: [ 3, {size}, {size} ] }} ]
 output [
   {{ name: "probabilities__0", data_type: TYPE_FP32, dims: [ {labels} ] }},
-  {{ name: "gates__1", data_type: TYPE_FP32, dims: [ 2, 4 ] }}
+  {{ name: "gates__1", data_type: TYPE_FP32, dims: [ 2, 4 ] }},
+  {{ name: "occlusion__2", data_type: TYPE_FP32, dims: [ 1 ] }}
 ]
 dynamic_batching {{
   preferred_batch_size: [ {preferred} ]
@@ -129,9 +131,10 @@ def export_classifier(
             predicted = predict(network, same, temperature=temperature)
             metrics[f"{split}_{how}"] = figures(predicted, same, auxiliary, threshold)
 
-    served = ServedClassifier(folded(network), temperature)
+    occlusion, metrics["validation_occlusion"] = fit_occlusion(network, rows, held_out)
+    served = ServedClassifier(folded(network), temperature, occlusion)
     scripted = script(served)
-    check_parity(ServedClassifier(network, temperature), scripted, network.size)
+    check_parity(ServedClassifier(network, temperature, occlusion), scripted, network.size)
     test_split = next(iter(dataset.tests), "validation")
     manifest = ClassifierManifest(
         name=name,

@@ -69,7 +69,7 @@ def export_quality(
 
 def with_quality(
     manifest: ClassifierManifest,
-    classifier: Callable[[Tensor], tuple[Tensor, Tensor]],
+    classifier: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]],
     detector: FaceDetector,
     dataset: Dataset,
     held_out: LabelledFaces,

@@ -134,11 +134,7 @@ class Batcher:
         waited_s = max(ticket.waited_s for ticket in tickets)
         if len(parts) == 1:
             return parts[0], waited_s
-        joined = Classification(
-            np.concatenate([part.probabilities for part in parts]),
-            np.concatenate([part.gates for part in parts]),
-        )
-        return joined, waited_s
+        return Classification.joined(parts), waited_s
 
     async def close(self) -> None:
         """Answer what was admitted, then stop."""
@@ -243,9 +239,7 @@ class Batcher:
         for ticket in batch:
             end = start + len(ticket.faces)
             if not ticket.answer.done():
-                ticket.answer.set_result(
-                    Classification(result.probabilities[start:end], result.gates[start:end])
-                )
+                ticket.answer.set_result(result[start:end])
             start = end
 
     def _padded(self, faces: Faces) -> Faces:
@@ -271,11 +265,13 @@ def _stop_if_all_gone(
 
 def _check(result: Classification, count: int, asked: int) -> None:
     """Wrong shapes and values must not become wrong answers. Values of padding rows are not looked at."""
-    if len(result.probabilities) != asked or len(result.gates) != asked:
-        raise EngineContractError(
-            f"{len(result.probabilities)} rows and {len(result.gates)} gates for {asked} faces"
-        )
-    rows = result.probabilities[:count]
+    shapes = result.probabilities.shape, result.gates.shape, result.occlusion.shape
+    if any(shape[:1] != (asked,) for shape in shapes) or shapes[2][1:] != (1,):
+        raise EngineContractError(f"probabilities, gates and occlusion {shapes} for {asked} faces")
+    result = result[:count]
     # Written so that a NaN fails every one of them.
-    if not ((rows >= 0).all() and (abs(rows.sum(axis=1) - 1) <= 1e-3).all()):
+    probabilities, occlusion = result.probabilities, result.occlusion
+    if not ((probabilities >= 0).all() and (abs(probabilities.sum(axis=1) - 1) <= 1e-3).all()):
         raise EngineContractError("probabilities are not finite, negative or do not sum to 1")
+    if not ((occlusion >= 0).all() and (occlusion <= 1).all()):
+        raise EngineContractError("occlusion is not finite or not between 0 and 1")

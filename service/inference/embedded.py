@@ -115,8 +115,8 @@ class EmbeddedClassifier(_EmbeddedModel):
 
     async def classify(self, faces: Faces, deadline: Deadline) -> Classification:
         def run() -> Classification:
-            probabilities, gates = self._forward(_tensor(faces))
-            return Classification(probabilities.numpy(), gates.numpy())
+            probabilities, gates, occlusion = self._forward(_tensor(faces))
+            return Classification(probabilities.numpy(), gates.numpy(), occlusion.numpy())
 
         return await self._call(run)
 

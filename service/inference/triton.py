@@ -146,6 +146,8 @@ class _TritonModel:
     Whenever the connection was lost, the server may have come back with another model, so it is asked again.
     """
 
+    _outputs: tuple[str, ...]
+
     def __init__(self, connection: TritonConnection, manifest: Manifest, breaker: Breaker) -> None:
         self._connection = connection
         self._manifest = manifest
@@ -197,22 +199,23 @@ class _TritonModel:
                 f"the inference server's {manifest.name} {manifest.version} has sha256 "
                 f"{served or 'unknown'}, the manifest says {manifest.sha256}"
             )
+        missing = set(self._outputs) - {output.name for output in config.output}
+        if missing:
+            raise EngineUnavailable(
+                f"the inference server's {manifest.name} {manifest.version} has no output {min(missing)}"
+            )
 
-    async def _infer(
-        self, inputs: dict[str, NDArray[Any]], outputs: tuple[str, ...], deadline: Deadline
-    ) -> list[NDArray[np.float32]]:
+    async def _infer(self, inputs: dict[str, NDArray[Any]], deadline: Deadline) -> list[NDArray[np.float32]]:
         async with self._breaker.guard():
             try:
-                return await self._asked(inputs, outputs, deadline)
+                return await self._asked(inputs, deadline)
             except _NotTaken:
                 if deadline.remaining_s() <= RETRY_WITHIN_S:
                     raise
             await asyncio.sleep(random.uniform(0, RETRY_WITHIN_S))
-            return await self._asked(inputs, outputs, deadline)
+            return await self._asked(inputs, deadline)
 
-    async def _asked(
-        self, inputs: dict[str, NDArray[Any]], outputs: tuple[str, ...], deadline: Deadline
-    ) -> list[NDArray[np.float32]]:
+    async def _asked(self, inputs: dict[str, NDArray[Any]], deadline: Deadline) -> list[NDArray[np.float32]]:
         deadline.check("inference")
         if not self._verified:
             await self._verify(deadline.remaining_s())
@@ -222,14 +225,14 @@ class _TritonModel:
                 self._manifest.name,
                 [_input(name, array) for name, array in inputs.items()],
                 model_version=self._manifest.version,
-                outputs=[InferRequestedOutput(name) for name in outputs],
+                outputs=[InferRequestedOutput(name) for name in self._outputs],
                 client_timeout=left_s,
                 timeout=int(left_s * 1e6),
             )
         self._connection.heard()
-        found = [result.as_numpy(name) for name in outputs]
+        found = [result.as_numpy(name) for name in self._outputs]
         if any(array is None for array in found):
-            raise EngineContractError(f"{self._manifest.name} did not answer {outputs}")
+            raise EngineContractError(f"{self._manifest.name} did not answer {self._outputs}")
         return found
 
     @contextmanager
@@ -262,6 +265,7 @@ class _TritonModel:
 
 class TritonClassifier(_TritonModel):
     cancellable = True
+    _outputs = ("probabilities__0", "gates__1", "occlusion__2")
 
     def __init__(
         self,
@@ -286,13 +290,12 @@ class TritonClassifier(_TritonModel):
         await self.classify(np.zeros((1, 3, self._size, self._size), np.uint8), deadline)
 
     async def classify(self, faces: Faces, deadline: Deadline) -> Classification:
-        probabilities, gates = await self._infer(
-            {"faces__0": faces}, ("probabilities__0", "gates__1"), deadline
-        )
-        return Classification(probabilities, gates)
+        return Classification(*await self._infer({"faces__0": faces}, deadline))
 
 
 class TritonDetector(_TritonModel):
+    _outputs = ("boxes__0", "scores__1", "landmarks__2")
+
     async def _try_out(self, deadline: Deadline) -> None:
         await self.detect(np.zeros((32, 32, 3), np.uint8), 32, 0.9, deadline)
 
@@ -305,7 +308,6 @@ class TritonDetector(_TritonModel):
                 "min_face_px__1": np.array([min_face_px], np.float32),
                 "threshold__2": np.array([threshold], np.float32),
             },
-            ("boxes__0", "scores__1", "landmarks__2"),
             deadline,
         )
         return Detections(boxes, scores, landmarks)

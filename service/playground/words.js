@@ -25,6 +25,7 @@ const REASONS = {
   too_dark: "The face is too dark.",
   too_bright: "The face is too bright.",
   low_contrast: "The face has little contrast.",
+  occluded: "Something covers a part of the face.",
   turned_away: "The face is turned away.",
   tilted: "The head is tilted a lot.",
 };
@@ -42,6 +43,7 @@ const QUALITY = {
   sharpness: ["Sharpness", (value) => significant(value)],
   brightness: ["Brightness", (value) => percent(value)],
   contrast: ["Contrast", (value) => number(value, 2)],
+  occlusion: ["Looks covered", (value) => percent(value)],
   yaw: ["Turned (yaw)", (value) => number(value, 2)],
   pitch: ["Nodding (pitch)", (value) => number(value, 2)],
   roll_degrees: ["Tilted (roll)", (value) => `${number(value, 1)}°`],

@@ -22,6 +22,7 @@ from tests.fake_engine import FakeClassifier, FakeDetector
 
 DEPTH = "expressnet_queue_depth_faces"
 IN_FLIGHT = "expressnet_requests_in_flight"
+OTHERS = np.zeros((1, 2, 4), np.float32), np.zeros((1, 1), np.float32)  # gates and occlusion
 
 
 def send_and_leave(gateway: Gateway, image: bytes) -> socket.socket:
@@ -83,12 +84,12 @@ def test_full_queue_is_overloaded_and_never_unready(astronaut_jpeg: bytes) -> No
         ({"error": EngineUnavailable("the engine is away")}, 503, "engine_unavailable"),
         ({"error": RuntimeError("secret /path/of/model.pt")}, 500, "internal"),
         (
-            {"answer": Classification(np.full((1, 8), np.nan, np.float32), np.zeros((1, 2, 4), np.float32))},
+            {"answer": Classification(np.full((1, 8), np.nan, np.float32), *OTHERS)},
             500,
             "internal",
         ),
         (
-            {"answer": Classification(np.full((1, 5), 0.2, np.float32), np.zeros((1, 2, 4), np.float32))},
+            {"answer": Classification(np.full((1, 5), 0.2, np.float32), *OTHERS)},
             500,
             "internal",
         ),

@@ -261,13 +261,14 @@ def answers(gateway: Gateway) -> bool:
 class Hanging(nn.Module):
     """Never comes back from a white face; all others are the first label."""
 
-    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         turns = 0
         while int(faces.min()) > 250:
             turns += 1
-        probabilities = torch.zeros([faces.shape[0], 8])
+        count = faces.shape[0]
+        probabilities = torch.zeros([count, 8])
         probabilities[:, 0] = 1.0
-        return probabilities, torch.zeros([faces.shape[0], 2, 4])
+        return probabilities, torch.zeros([count, 2, 4]), torch.zeros([count, 1])
 
 
 def test_a_model_that_hangs_makes_callers_late_and_does_not_keep_the_process(

@@ -20,6 +20,7 @@ from service.arrays import Faces
 from service.assembly import Engines, make_engines
 from service.deadline import NEVER, Deadline
 from service.errors import DeadlineExceeded, EngineContractError, EngineUnavailable, Overloaded, ServiceError
+from service.inference.triton import TritonClassifier
 from service.manifest import ClassifierManifest, read_manifest
 from service.metrics import Metrics
 from service.settings import Settings
@@ -81,6 +82,7 @@ async def test_it_answers_as_the_embedded_engine_does(
             found = await remote.classifier.classify(faces(count), Deadline.after(30))
             np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-4)
             np.testing.assert_allclose(found.gates, expected.gates, atol=1e-4)
+            np.testing.assert_allclose(found.occlusion, expected.occlusion, atol=1e-4)
         for image in (astronaut, astronaut[:64, :48], np.zeros((40, 300, 3), np.uint8)):
             at_home = await embedded.detector.detect(image, 20, 0.6, NEVER)
             abroad = await remote.detector.detect(image, 20, 0.6, Deadline.after(30))
@@ -133,6 +135,15 @@ async def test_a_server_that_takes_smaller_batches_is_told_before_it_refuses_one
 ) -> None:
     async with engines_of(settings_for(triton_server, max_batch_faces=64)) as engines:
         with pytest.raises(EngineUnavailable, match="takes 32 faces at a time"):
+            await engines.classifier.ping()
+
+
+async def test_a_model_that_answers_less_is_told_before_it_is_asked(
+    triton_server: TritonServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TritonClassifier, "_outputs", ("probabilities__0", "depth__3"))
+    async with engines_of(settings_for(triton_server)) as engines:
+        with pytest.raises(EngineUnavailable, match="expressnet_moe 1 has no output depth__3"):
             await engines.classifier.ping()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pydantic import BaseModel, ValidationError
@@ -40,7 +42,10 @@ MANIFEST = ClassifierManifest(
         accuracy=1,
         data="none",
         quality=QualityLimits(
-            limits=(QualityLimit(code="too_small", measure="size_px", least=10, bands=()),),
+            limits=(
+                QualityLimit(code="too_small", measure="size_px", least=10, bands=()),
+                QualityLimit(code="occluded", measure="occlusion", most=0.9, bands=()),
+            ),
             rule="none",
             data="none",
         ),
@@ -66,7 +71,8 @@ def sure_of(*emotions: str, confidence: float = 0.93) -> Classification:
     for row, emotion in zip(rows, emotions, strict=True):
         row[EMOTIONS.index(emotion)] = confidence
     gates = np.tile(np.float32([[0, 0.25, 0.75, 0], [0.5, 0, 0, 0.5]]), (len(emotions), 1, 1))
-    return Classification(rows, gates)
+    occlusion = np.linspace(0.25, 0.75, len(emotions), dtype=np.float32)[:, None]
+    return Classification(rows, gates, occlusion)
 
 
 def shaped(
@@ -115,6 +121,15 @@ def test_a_poor_face_is_uncertain_whether_or_not_quality_is_asked_for(include: s
     assert doubtful.reasons == ["low_confidence", "too_small"]
 
 
+@pytest.mark.parametrize("include", ["", "quality"])
+def test_a_face_that_looks_covered_is_uncertain(include: str) -> None:
+    answer = replace(sure_of("happiness", "happiness"), occlusion=np.float32([[0.95], [0.9]]))
+    first, second = shaped(answer, include)
+    assert (first.verdict, first.reasons) == ("uncertain", ["occluded"])
+    assert second.reasons == ["too_small"]
+    assert (None if first.quality is None else first.quality.occlusion) == (0.95 if include else None)
+
+
 def test_the_largest_faces_have_the_heatmaps() -> None:
     first, second = shaped(sure_of("happiness", "happiness"), "heatmap", drawings=(DRAWING,))
     assert first.heatmap is not None
@@ -161,6 +176,7 @@ def test_everything_is_included_that_was_asked_for() -> None:
         "sharpness": 100,
         "brightness": 0.5,
         "contrast": 0.1,
+        "occlusion": 0.25,
         "roll_degrees": -3,
         "yaw": 0.25,
         "pitch": -0.5,

@@ -10,10 +10,11 @@ from service.arrays import FaceQuality
 from service.manifest import QualityLimit, QualityLimits, Verdict
 from service.verdict import reasons
 
-GOOD = FaceQuality(120, 0.4, 0.5, 0.2, roll_degrees=0, yaw=0, pitch=0)
+GOOD = FaceQuality(120, 0.4, 0.5, 0.2, roll_degrees=0, yaw=0, pitch=0, occlusion=0.3)
 LIMITS = (
     QualityLimit(code="blurred", measure="sharpness", least=0.1, bands=()),
     QualityLimit(code="too_bright", measure="brightness", most=0.9, bands=()),
+    QualityLimit(code="occluded", measure="occlusion", most=0.95, bands=()),
     QualityLimit(code="turned_away", measure="yaw", most=0.6, bands=()),
     QualityLimit(code="turned_away", measure="pitch", most=0.5, bands=()),
     QualityLimit(code="tilted", measure="roll_degrees", bands=()),
@@ -38,6 +39,8 @@ def test_a_good_confident_face_is_certain() -> None:
         ({"sharpness": 0.0999}, ["blurred"]),
         ({"brightness": 0.9}, []),
         ({"brightness": 0.91}, ["too_bright"]),
+        ({"occlusion": 0.95}, []),
+        ({"occlusion": 0.951}, ["occluded"]),
         ({"yaw": -0.61}, ["turned_away"]),
         ({"yaw": 0.61, "pitch": -0.9}, ["turned_away"]),
         ({"roll_degrees": 180}, []),

@@ -183,8 +183,8 @@ def _grid(*several: Axes) -> None:
 
 def draw_quality(limits: QualityLimits, path: Path) -> Path:
     """Accuracy, confidence and the accuracy of the certain answers by band, a panel for each measure."""
-    figure = Figure(figsize=(11, 5.4), layout="constrained")
-    for axes, limit in zip(figure.subplots(2, 4, sharey=True).flat, limits.limits, strict=True):
+    figure = Figure(figsize=(9, 7.8), layout="constrained")
+    for axes, limit in zip(figure.subplots(3, 3, sharey=True).flat, limits.limits, strict=True):
         middles = [(band.low + band.high) / 2 for band in limit.bands]
         for name, colour, marker in (
             ("accuracy", BLUE, "o"),

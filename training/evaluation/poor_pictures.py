@@ -17,6 +17,7 @@ from service.vision.quality import measure_light, pose
 from training.datasets.faces import LabelledFaces
 from training.evaluation.robustness import blur, darken, shake, shrink
 from training.framing import MARGIN, FaceDetector, scene
+from training.occluders import occlude
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -87,6 +88,7 @@ HARMS = (
     Harm("too_dark", "brightness", (0.35, 0.17, 0.08, 0.06, 0.04), darken),
     Harm("too_bright", "brightness", (1.4, 2, 3, 4, 5), overexpose),
     Harm("low_contrast", "contrast", (0.35, 0.17, 0.08, 0.06, 0.04), fade),
+    Harm("occluded", "occlusion", (0.1, 0.2, 0.3, 0.4), occlude),
 )
 ROLLS_DEGREES = (10, 20, 30, 45)
 
@@ -96,7 +98,7 @@ class Subject:
 
     def __init__(
         self,
-        classifier: Callable[[Tensor], tuple[Tensor, Tensor]],
+        classifier: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]],
         manifest: ClassifierManifest,
         detector: FaceDetector,
         faces: LabelledFaces,
@@ -166,15 +168,14 @@ class Subject:
     def _answered(self, faces: Bytes, rows: NDArray[np.int64], unharmed: bool) -> Rows:
         with torch.inference_mode():
             parts = [
-                self._classifier(torch.from_numpy(faces[at : at + BATCH]))[0].numpy()
-                for at in range(0, len(faces), BATCH)
+                self._classifier(torch.from_numpy(faces[at : at + BATCH]))
+                for at in range(0, max(len(faces), 1), BATCH)
             ]
-        probabilities = (
-            np.concatenate([np.empty((0, 2), np.float32), *parts]) if not parts else np.concatenate(parts)
-        )
+        probabilities = np.concatenate([part[0].numpy() for part in parts])
+        occlusion = np.concatenate([part[2].numpy() for part in parts])[:, 0]
         sharpness, brightness, contrast = measure_light(faces).T
         return Rows(
-            {"sharpness": sharpness, "brightness": brightness, "contrast": contrast},
+            {"sharpness": sharpness, "brightness": brightness, "contrast": contrast, "occlusion": occlusion},
             probabilities.argmax(axis=1) == self._labels[rows],
             probabilities.max(axis=1),
             np.full(len(faces), unharmed),

@@ -20,7 +20,8 @@ class Predictions(NamedTuple):
     """N faces.
 
     probabilities: [N,C] of the served head, calibrated; auxiliary: [N,A] of the training-only head;
-    logits: [N,C] before the temperature; weights, scores: [N,2,E] of the experts (zero without any).
+    logits: [N,C] before the temperature; weights, scores: [N,2,E] of the experts (zero without any);
+    pooled: [N,P] features before them.
     """
 
     probabilities: Floats
@@ -28,6 +29,7 @@ class Predictions(NamedTuple):
     logits: Floats
     weights: Floats
     scores: Floats
+    pooled: Floats
 
 
 @torch.no_grad()
@@ -57,11 +59,12 @@ def predict(
         if flip:
             outputs = [(a + b) / 2 for a, b in zip(outputs, network(images.flip(3)), strict=True)]
         parts.append([output.float().cpu() for output in outputs])
-    logits, auxiliary, weights, scores = (torch.cat(part) for part in zip(*parts, strict=True))
+    logits, auxiliary, weights, scores, pooled = (torch.cat(part) for part in zip(*parts, strict=True))
     return Predictions(
         torch.softmax(logits / temperature, dim=1).numpy(),
         torch.softmax(auxiliary, dim=1).numpy(),
         logits.numpy(),
         weights.numpy(),
         scores.numpy(),
+        pooled.numpy(),
     )

@@ -36,6 +36,7 @@ CANDIDATES: tuple[tuple[QualityCode, QualityMeasure, str], ...] = (
     ("too_dark", "brightness", TOO_LITTLE),
     ("too_bright", "brightness", TOO_MUCH),
     ("low_contrast", "contrast", TOO_LITTLE),
+    ("occluded", "occlusion", TOO_MUCH),
     ("turned_away", "yaw", TOO_MUCH),
     ("turned_away", "pitch", TOO_MUCH),
     ("tilted", "roll_degrees", TOO_MUCH),

@@ -68,15 +68,17 @@ class ExpressNet(Network):
         self.backbone = nn.Sequential(*stages[:-1])
         self.last = stages[-1]
         self.dropout = nn.Dropout(dropout)
-        self.head = head(channels + channels // 2, classes)
-        self.auxiliary_head = head(channels + channels // 2, auxiliary_classes)
+        features = channels + channels // 2
+        self.head = head(features, classes)
+        self.auxiliary_head = head(features, auxiliary_classes)
 
     def forward(self, images: Tensor) -> Outputs:
         fine = self.backbone(self.stem(images))
         coarse = self.last(fine)
-        features = self.dropout(torch.cat([fine.mean(dim=(2, 3)), coarse.mean(dim=(2, 3))], dim=1))
+        pooled = torch.cat([fine.mean(dim=(2, 3)), coarse.mean(dim=(2, 3))], dim=1)
+        features = self.dropout(pooled)
         gates = torch.zeros(len(images), 2, 4, device=images.device)
-        return Outputs(self.head(features), self.auxiliary_head(features), gates, gates)
+        return Outputs(self.head(features), self.auxiliary_head(features), gates, gates, pooled)
 
     def shown_layer(self) -> nn.Module:
         return self.backbone[-1]

@@ -65,12 +65,10 @@ class ExpressNetMoE(Network):
         self.auxiliary_head = head(2 * FEATURES, auxiliary_classes)
 
     def forward(self, images: Tensor) -> Outputs:
-        local = torch.cat(
-            [self.small(images).mean(dim=(2, 3)), self.backbone_dropout(self.backbone(images))], dim=1
-        )
-        mixed_global, weights_global, scores_global = self.mixture_global(
-            self.project_large(self.large(images))
-        )
+        whole, small = self.large(images), self.small(images).mean(dim=(2, 3))
+        backbone = self.backbone(images)
+        local = torch.cat([small, self.backbone_dropout(backbone)], dim=1)
+        mixed_global, weights_global, scores_global = self.mixture_global(self.project_large(whole))
         mixed_fused, weights_fused, scores_fused = self.mixture_fused(self.fuse(local))
         joined = torch.cat([mixed_global, mixed_fused], dim=1)
         return Outputs(
@@ -78,6 +76,7 @@ class ExpressNetMoE(Network):
             auxiliary=self.auxiliary_head(joined),
             weights=torch.stack([weights_global, weights_fused], dim=1),
             scores=torch.stack([scores_global, scores_fused], dim=1),
+            pooled=torch.cat([whole.mean(dim=(2, 3)), small, backbone], dim=1),
         )
 
     def shown_layer(self) -> nn.Module:

@@ -118,11 +118,11 @@ class ExpressNetMoES(Network):
 
     def forward(self, images: Tensor) -> Outputs:
         images = standardise(images)
-        local = self.small(images)
+        whole, local = self.large(images), self.small(images)
         if self.backbone is not None:
             local = torch.cat([local, self.backbone(self.enlarged(images))], dim=1)
         mixed_global, weights_global, scores_global = self.mixture_global(
-            self.dropout(self.project_large(self.large(images)))
+            self.dropout(self.project_large(whole))
         )
         mixed_fused, weights_fused, scores_fused = self.mixture_fused(self.dropout(self.fuse(local)))
         joined = self.dropout(torch.cat([mixed_global, mixed_fused], dim=1))
@@ -131,6 +131,7 @@ class ExpressNetMoES(Network):
             auxiliary=self.auxiliary_head(joined),
             weights=torch.stack([weights_global, weights_fused], dim=1),
             scores=torch.stack([scores_global, scores_fused], dim=1),
+            pooled=torch.cat([whole, local], dim=1),
         )
 
     def enlarged(self, images: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ class Outputs(NamedTuple):
     auxiliary: Tensor  # N,A over the labels of the second, training-only head (A may be 0)
     weights: Tensor  # N,2,E what each expert of both mixtures weighed, 0 if not chosen
     scores: Tensor  # N,2,E gate softmax before the choice
+    pooled: Tensor  # N,P what the extractors saw, pooled over the face, before any expert
 
 
 class Network(nn.Module):

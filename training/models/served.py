@@ -15,15 +15,21 @@ def grey(faces: Tensor) -> Tensor:
 
 
 class ServedClassifier(nn.Module):
-    """faces uint8 [N,3,S,S] RGB -> (calibrated probabilities float32 [N,C], gates float32 [N,2,4])."""
+    """faces uint8 [N,3,S,S] RGB -> probabilities float32 [N,C], gates [N,2,4] and occlusion [N,1].
 
-    def __init__(self, network: Network, temperature: float) -> None:
+    Probabilities are calibrated. occlusion: the layer over the network's pooled features that
+    `training.occlusion` fits; its logit becomes 0 to 1.
+    """
+
+    def __init__(self, network: Network, temperature: float, occlusion: nn.Linear) -> None:
         super().__init__()
         self.network = network
         self.grey = network.channels == 1
         self.temperature = temperature
+        self.occlusion = occlusion
 
-    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         images = grey(faces) if self.grey else faces.float() / 255
         outputs = self.network(images)
-        return torch.softmax(outputs.logits / self.temperature, dim=1), outputs.weights
+        probabilities = torch.softmax(outputs.logits / self.temperature, dim=1)
+        return probabilities, outputs.weights, torch.sigmoid(self.occlusion(outputs.pooled))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -35,11 +35,15 @@ class PoisonedClassifier(FakeClassifier):
 
 
 def rows(
-    count: int, probabilities: tuple[float, ...] = (0.25, 0.75), gates: int | None = None
+    count: int,
+    probabilities: tuple[float, ...] = (0.25, 0.75),
+    gates: int | None = None,
+    occlusion: tuple[float, ...] | None = None,
 ) -> Classification:
     return Classification(
         np.tile(np.float32(probabilities), (count, 1)),
         np.zeros((count if gates is None else gates, 2, 4), np.float32),
+        np.zeros((count, 1), np.float32) if occlusion is None else np.float32(occlusion)[:, None],
     )
 
 
@@ -120,6 +124,10 @@ async def test_what_no_handler_catches_is_heard_of_too() -> None:
         pytest.param(rows(4, (0.25, 0.7)), id="sums to less than 1"),
         pytest.param(rows(4, (0.3, 0.75)), id="sums to more than 1"),
         pytest.param(rows(4, (-0.5, 1.5)), id="negative"),
+        pytest.param(rows(4, occlusion=(0, 0.5)), id="hints missing"),
+        pytest.param(rows(4, occlusion=(0, 0.5, np.nan, 0)), id="hint not a number"),
+        pytest.param(rows(4, occlusion=(0, 0.5, 1.5, 0)), id="hint above 1"),
+        pytest.param(replace(rows(4), occlusion=np.zeros(4, np.float32)), id="hints without an axis"),
     ],
 )
 async def test_an_answer_that_breaks_the_contract_is_never_passed_on(answer: Classification) -> None:

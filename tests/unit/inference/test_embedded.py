@@ -25,10 +25,10 @@ SIDE_PX = 8
 class TinyClassifier(nn.Module):
     """Two labels: the first is the surer the brighter the face is."""
 
-    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         bright = faces.float().mean(dim=[1, 2, 3]) / 255
         gates = torch.tensor([0.6, 0.4, 0.0, 0.0]).repeat(faces.shape[0], 2, 1)
-        return torch.stack([bright, 1 - bright], dim=1), gates
+        return torch.stack([bright, 1 - bright], dim=1), gates, bright[:, None] / 2
 
 
 class TinyDetector(nn.Module):
@@ -45,19 +45,21 @@ class TinyDetector(nn.Module):
 class FailingClassifier(nn.Module):
     """Refuses dark faces, as a graph that raises does."""
 
-    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if int(faces.max()) == 1:
             raise RuntimeError("a dark face")
-        return torch.full([faces.shape[0], 2], 0.5), torch.zeros([faces.shape[0], 2, 4])
+        count = faces.shape[0]
+        return torch.full([count, 2], 0.5), torch.zeros([count, 2, 4]), torch.zeros([count, 1])
 
 
 class MismatchedClassifier(nn.Module):
     """Refuses dark faces, as an operator that cannot work does."""
 
-    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if int(faces.max()) == 1:
-            return torch.zeros([2, 3]) @ torch.zeros([2, 3]), torch.zeros([1])
-        return torch.full([faces.shape[0], 2], 0.5), torch.zeros([faces.shape[0], 2, 4])
+            return torch.zeros([2, 3]) @ torch.zeros([2, 3]), torch.zeros([1]), torch.zeros([1])
+        count = faces.shape[0]
+        return torch.full([count, 2], 0.5), torch.zeros([count, 2, 4]), torch.zeros([count, 1])
 
 
 def scripted(module: nn.Module, folder: Path) -> Path:
@@ -110,6 +112,7 @@ async def test_the_classifier_answers_each_row(classifier: EmbeddedClassifier) -
     assert answer.probabilities.dtype == answer.gates.dtype == np.float32
     np.testing.assert_allclose(answer.probabilities, [[0, 1], [0.2, 0.8], [1, 0]], atol=1e-6)
     np.testing.assert_allclose(answer.gates, np.tile([0.6, 0.4, 0, 0], (3, 2, 1)), atol=1e-6)
+    np.testing.assert_allclose(answer.occlusion, [[0], [0.1], [0.5]], atol=1e-6)
 
 
 @pytest.mark.parametrize("max_batch_faces", [1, 5, 8])

@@ -42,7 +42,8 @@ class Brightness(Network):
     def forward(self, images: Tensor) -> Outputs:
         brightness = self.backbone(images)
         gates = torch.zeros(len(images), 2, 4)
-        return Outputs(torch.cat([brightness, -brightness], dim=1), brightness[:, :0], gates, gates)
+        logits = torch.cat([brightness, -brightness], dim=1)
+        return Outputs(logits, brightness[:, :0], gates, gates, brightness)
 
     def shown_layer(self) -> nn.Module:
         return self.backbone[0]

@@ -104,9 +104,10 @@ def test_a_run_becomes_a_served_model(dataset: Dataset, faces: NDArray[np.uint8]
     assert manifest.training.config["network"]["residual_widths"] == [4, 8]
     assert manifest.training.config["versions"][0]["from_epoch"] == 1
     module = torch.jit.load(str(verified_model_path(repository, manifest)))
-    probabilities, gates = module(torch.from_numpy(np.repeat(faces[:5, None], 3, axis=1)))
+    probabilities, gates, occlusion = module(torch.from_numpy(np.repeat(faces[:5, None], 3, axis=1)))
     assert probabilities.shape == (5, 8)
     assert gates.shape == (5, 2, 4)
+    assert occlusion.shape == (5, 1)
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(5))
     config = (repository / "expressnet_moe" / "config.pbtxt").read_text()
     assert 'name: "faces__0", data_type: TYPE_UINT8, dims: [ 3, 48, 48 ]' in config
@@ -153,8 +154,8 @@ def test_an_export_carries_the_limits_of_its_verdict_which_can_be_measured_again
     quality = manifest.verdict.quality
     assert quality is not None
     codes = [limit.code for limit in quality.limits]
-    assert codes[:5] == ["too_small", "blurred", "too_dark", "too_bright", "low_contrast"]
-    assert all(limit.bands for limit in quality.limits[:5])
+    assert codes[:6] == ["too_small", "blurred", "too_dark", "too_bright", "low_contrast", "occluded"]
+    assert all(limit.bands for limit in quality.limits[:6])
     assert manifest.metrics["test_quality"]["coverage"].samples <= TEST
     assert manifest.metrics["test_quality_harmed"]["coverage"].samples > TEST
 
@@ -190,9 +191,9 @@ def test_a_file_that_cannot_be_reproduced_is_refused(
 class Neighbourly(nn.Module):
     """Each row's answer depends on the others."""
 
-    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
-        mean = faces.float().mean()
-        return mean.expand(len(faces), 8), mean.expand(len(faces), 8).view(-1, 2, 4)
+    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean = faces.float().mean().expand(len(faces), 8)
+        return mean, mean.view(-1, 2, 4), mean[:, :1]
 
 
 def test_a_network_whose_rows_depend_on_each_other_is_refused() -> None:

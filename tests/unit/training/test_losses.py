@@ -25,7 +25,8 @@ def outputs(logits: Tensor, auxiliary: Tensor | None = None) -> Outputs:
     count = len(logits)
     if auxiliary is None:
         auxiliary = torch.zeros(count, 0)
-    return Outputs(logits, auxiliary, torch.zeros(count, 2, 4), torch.full((count, 2, 4), 0.25))
+    even = torch.full((count, 2, 4), 0.25)
+    return Outputs(logits, auxiliary, torch.zeros(count, 2, 4), even, torch.zeros(count, 3))
 
 
 def batch(served: Tensor, auxiliary: Tensor | None = None) -> Batch:

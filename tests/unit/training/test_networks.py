@@ -122,8 +122,10 @@ def test_large_kernels_are_spectra_when_they_are_served(published: ExpressNetMoE
 def test_what_is_served_answers_as_what_was_trained(config: NetworkConfig) -> None:
     network = randomised(build(config, served=8, auxiliary=7))
     faces = torch.randint(0, 256, (3, 3, network.size, network.size), dtype=torch.uint8)
-    scripted = torch.jit.script(ServedClassifier(folded(network), 1.3))
-    for wanted, found in zip(ServedClassifier(network, 1.3)(faces), scripted(faces), strict=True):
+    images = torch.zeros(1, network.channels, network.size, network.size)
+    hint = nn.Linear(network(images).pooled.shape[1], 1)
+    scripted = torch.jit.script(ServedClassifier(folded(network), 1.3, hint))
+    for wanted, found in zip(ServedClassifier(network, 1.3, hint)(faces), scripted(faces), strict=True):
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
 
 

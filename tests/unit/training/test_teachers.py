@@ -23,7 +23,8 @@ class Brightness(Network):
     def forward(self, images: Tensor) -> Outputs:
         left = self.factor * images[:, 0, :, :24].mean(dim=(1, 2))
         nothing = torch.zeros(len(images), 2, 4)
-        return Outputs(torch.stack([left, -left], 1), torch.stack([left, 2 * left], 1), nothing, nothing)
+        logits, auxiliary = torch.stack([left, -left], 1), torch.stack([left, 2 * left], 1)
+        return Outputs(logits, auxiliary, nothing, nothing, left[:, None])
 
 
 def test_they_answer_with_the_mean_of_their_logits() -> None:

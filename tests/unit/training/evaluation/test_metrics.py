@@ -46,7 +46,7 @@ def answered(probabilities: Floats, auxiliary: Floats | None = None) -> Predicti
     gates = np.zeros((len(probabilities), 2, 4), np.float32)
     if auxiliary is None:
         auxiliary = np.zeros((len(probabilities), 0), np.float32)
-    return Predictions(probabilities, auxiliary, probabilities, gates, gates)
+    return Predictions(probabilities, auxiliary, probabilities, gates, gates, probabilities)
 
 
 def measured(probabilities: Floats, rows: LabelledFaces, threshold: float = 0.5) -> dict[str, float]:

@@ -1,0 +1,111 @@
+"""Things are drawn before faces where they should be, and the hint tells covered faces from whole ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from training.checkpoint import load_trained
+from training.cli import SHIPPED_CHECKPOINT
+from training.datasets.faces import LabelledFaces, PixelPictures
+from training.occluders import OCCLUDERS, occlude
+from training.occlusion import _area_under_curve, fit_occlusion
+
+
+def grey_faces(count: int, side: int = 48, channels: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    shades = 0.4 + 0.2 * torch.rand(count, 1, 1, 1, generator=generator)
+    return shades.expand(count, channels, side, side).contiguous()
+
+
+def changed(before: Tensor, after: Tensor) -> Tensor:
+    """bool [N,S,S]: which pixels differ."""
+    return ((before - after).abs() > 1e-6).any(dim=1)
+
+
+@pytest.mark.parametrize("kind", OCCLUDERS)
+@pytest.mark.parametrize(("side", "channels"), [(48, 1), (96, 3)])
+def test_each_thing_covers_a_part_and_leaves_the_rest(kind: str, side: int, channels: int) -> None:
+    torch.manual_seed(0)
+    faces = grey_faces(200, side, channels)
+    covered = occlude(faces, 0.2, OCCLUDERS[kind])
+    assert covered.shape == faces.shape
+    assert covered.min() >= 0
+    assert covered.max() <= 1
+    shares = changed(faces, covered).float().mean(dim=(1, 2))
+    assert 0.03 < shares.mean() < 0.5
+    assert shares.max() < 0.9
+
+
+@pytest.mark.parametrize("kind", ["patch", "board", "blob", "hand"])
+def test_a_greater_share_covers_more(kind: str) -> None:
+    faces = grey_faces(200)
+    shares = []
+    for share in (0.1, 0.2, 0.4):
+        torch.manual_seed(0)
+        shares.append(changed(faces, occlude(faces, share, OCCLUDERS[kind])).float().mean().item())
+    assert shares == sorted(shares)
+    assert shares[2] > 1.5 * shares[0]
+
+
+def test_masks_lie_over_the_mouth_and_glasses_over_the_eyes() -> None:
+    torch.manual_seed(0)
+    faces = grey_faces(100)
+    masked, dark = (changed(faces, occlude(faces, 0.2, OCCLUDERS[kind])) for kind in ("mask", "glasses"))
+    assert masked[:, 36, 24].all()
+    assert not masked[:, :20].any()
+    assert dark[:, 18, 15].float().mean() > 0.9
+    assert not dark[:, 28:].any()
+
+
+def test_kinds_take_turns_and_a_seed_says_it_all() -> None:
+    faces = grey_faces(3 * len(OCCLUDERS) + 1)
+    torch.manual_seed(3)
+    first = occlude(faces, 0.2)
+    torch.manual_seed(3)
+    assert torch.equal(occlude(faces, 0.2), first)
+    masks = list(OCCLUDERS).index("mask")
+    assert changed(faces, first)[masks :: len(OCCLUDERS), 40, 24].all()
+
+
+def test_the_area_under_the_curve_is_the_share_of_pairs_in_order() -> None:
+    assert _area_under_curve(torch.tensor([3.0, 4.0]), torch.tensor([1.0, 2.0])) == 1
+    assert _area_under_curve(torch.tensor([1.0]), torch.tensor([1.0, 1.0])) == 0.5
+    assert _area_under_curve(torch.tensor([1.0, 3.0]), torch.tensor([2.0])) == 0.5
+    assert _area_under_curve(torch.tensor([0.0]), torch.tensor([2.0, 1.0])) == 0
+
+
+def test_the_hint_tells_covered_faces_of_people_that_it_never_met(astronaut: NDArray[np.uint8]) -> None:
+    face = Image.fromarray(astronaut).crop((168, 60, 280, 172)).convert("L")
+    rng = np.random.default_rng(0)
+
+    def like(count: int) -> LabelledFaces:
+        """One face, a little turned, moved and lit in other ways each time."""
+        pictures = []
+        for _ in range(count):
+            turned = face.rotate(rng.uniform(-10, 10), Image.Resampling.BICUBIC)
+            left, top, cut = rng.integers(0, 12), rng.integers(0, 12), rng.integers(0, 6)
+            small = turned.crop((left, top, 112 - cut, 112 - cut)).resize((48, 48), Image.Resampling.BICUBIC)
+            pictures.append((np.asarray(small) * rng.uniform(0.5, 1)).astype(np.uint8))
+        labels = np.ones(count, np.int64)
+        return LabelledFaces.singly_labelled(
+            PixelPictures(np.stack(pictures)),
+            names=np.arange(count).astype(str),
+            labels=labels,
+            group=np.arange(count),
+        )
+
+    network = load_trained(SHIPPED_CHECKPOINT).network
+    faces, held_out = like(180), like(60)
+    layer, figures = fit_occlusion(network, faces, held_out)
+    assert layer.weight.shape == network(torch.zeros(1, 1, 48, 48)).pooled.shape
+    assert figures["auc"].value > 0.85
+    assert figures["auc"].samples == 120
+    assert set(figures) == {"auc", *(f"auc_unseen_{kind}" for kind in OCCLUDERS)}
+    assert figures["auc_unseen_mask"].value > 0.8
+    again, _ = fit_occlusion(network, faces, held_out)
+    torch.testing.assert_close(again.weight, layer.weight, atol=1e-6, rtol=0)
