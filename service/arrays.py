@@ -37,6 +37,10 @@ class Detections:
     scores: NDArray[np.float32]
     landmarks: NDArray[np.float32]
 
+    @classmethod
+    def none(cls) -> Detections:
+        return cls(*(np.empty(shape, np.float32) for shape in ((0, 4), (0,), (0, 5, 2))))
+
     def scaled(self, factor: float) -> Detections:
         """The same in other pixels: coordinates times `factor`."""
         if factor == 1:

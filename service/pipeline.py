@@ -25,7 +25,7 @@ from service.shaping import shape_faces, shape_group
 from service.vision import heatmap
 from service.vision.align import align_faces, placement, whole_image, whole_placement
 from service.vision.decode import decode
-from service.vision.detect import SearchPlan, search, select, shrinkage, tolerable_shrinkage
+from service.vision.detect import SearchPlan, search, select, shrinkage, tolerable_shrinkage, too_narrow
 from service.vision.quality import measure
 from service.vision.workers import Place, Workers
 
@@ -190,6 +190,8 @@ class Pipeline:
     async def _detect(
         self, photo: Photo, plan: SearchPlan, query: EmotionQuery, deadline: Deadline
     ) -> Detections:
+        if too_narrow(photo.width, photo.height, query.min_face_px):
+            return Detections.none()
         found = await self._detector.detect(plan.image, plan.min_face_px, query.min_confidence, deadline)
         count = len(found.boxes)
         if (found.boxes.shape, found.scores.shape, found.landmarks.shape) != (

@@ -41,6 +41,14 @@ def smallest_face_px(width: int, height: int, min_face_px: float) -> float:
     return rounded_px if rounded_px <= ROUNDED_UP * share_px else share_px
 
 
+def too_narrow(width: int, height: int, min_face_px: float) -> bool:
+    """Whether not even half of the smallest face that is searched for fits in.
+
+    Such a strip is not searched: the detector pads it to a width that is many times its own.
+    """
+    return min(width, height) < smallest_face_px(width, height, min_face_px) / 2
+
+
 def shrinkage(width: int, height: int, min_face_px: float) -> int:
     """By which whole factor an image may be shrunk before it is searched for faces of `min_face_px`."""
     smallest_px = smallest_face_px(width, height, min_face_px)

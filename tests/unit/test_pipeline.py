@@ -135,6 +135,15 @@ async def test_small_faces_are_cut_from_pixels_enough(jpeg: bytes, scales: list[
     assert classifier.faces[0].std() > 40
 
 
+async def test_a_strip_that_holds_no_face_costs_no_search() -> None:
+    detector = OneFace()
+    async with started(detector, FakeClassifier(), Metrics()) as pipeline:
+        strip = encoded(Image.new("L", (8, 5000)), "PNG")
+        answer = await pipeline.run(strip, EmotionQuery(), NEVER, Timings())
+    assert isinstance(answer, ImageAnswer)
+    assert (answer.faces, detector.shown) == ([], [])
+
+
 async def test_the_verdict_does_not_depend_on_what_is_included(jpeg: bytes, scales: list[int]) -> None:
     plain = await answered(jpeg, EmotionQuery(min_face_px=96))
     whole = await answered(

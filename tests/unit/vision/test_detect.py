@@ -6,11 +6,19 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from service.arrays import Detections, Image, Photo
-from service.vision.detect import SEARCHED_FACE_PX, SHRUNK_FACE_PX, search, select, tolerable_shrinkage
+from service.vision.detect import (
+    SEARCHED_FACE_PX,
+    SHRUNK_FACE_PX,
+    search,
+    select,
+    smallest_face_px,
+    tolerable_shrinkage,
+    too_narrow,
+)
 
 
 def blank(height: int, width: int) -> np.ndarray:
@@ -86,6 +94,25 @@ def test_the_search_is_bounded(height: int, width: int, min_face_px: float) -> N
     searched = plan.image.shape[0] * plan.image.shape[1] * (16 / plan.min_face_px) ** 2
     # The last row and column may stand for less than a whole cell.
     assert searched <= 890_000 * (1 + plan.scale / height) * (1 + plan.scale / width)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(1, 50_000_000), st.integers(1, 50_000_000), st.floats(12, 3000))
+def test_what_the_detector_pads_to_32_px_is_bounded_too(height: int, width: int, min_face_px: float) -> None:
+    assume(height * width <= 50_000_000)
+    if too_narrow(width, height, min_face_px):
+        return
+    scale = SEARCHED_FACE_PX / smallest_face_px(width, height, min_face_px)
+    padded = [32 * math.ceil(side * scale / 32) for side in (height, width)]
+    assert padded[0] * padded[1] <= 4.1 * 890_000
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "narrow"),
+    [(1, 49_000_000, True), (15, 4000, True), (16, 4000, False), (32, 32, False), (800_000, 58, True)],
+)
+def test_a_strip_that_no_half_face_fits_in_is_not_searched(width: int, height: int, narrow: bool) -> None:
+    assert too_narrow(width, height, 32) is narrow
 
 
 def test_shrinking_averages_and_boxes_come_back_to_the_right_place() -> None:
