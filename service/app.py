@@ -19,6 +19,7 @@ from service.http.playground import playground_router
 from service.http.problems import install_handlers
 from service.http.stream import stream_router
 from service.logs import log
+from service.memory import give_back_when_idle
 from service.settings import Settings
 
 
@@ -40,6 +41,7 @@ def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
                 asyncio.create_task(work)
                 for work in (
                     probe(assembly.named_engines, lambda: pipeline.alive, readiness, metrics),
+                    give_back_when_idle(lambda: assembly.backlog.idle),
                     *door.background(),
                 )
             ]

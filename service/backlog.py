@@ -43,6 +43,10 @@ class Backlog:
         """Whether a newcomer should come again later."""
         return self._now() < self._strained_until and self._images >= self._limit
 
+    @property
+    def idle(self) -> bool:
+        return self._images == 0
+
     @contextmanager
     def image(self) -> Iterator[None]:
         """Around one image, from when it could be worked on until its answer is there."""

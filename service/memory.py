@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
+import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 # Of glibc's mallopt(3).
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+
+LOOK_S = 1.0
+GROWN_BYTES = 32 << 20
 
 
 def bound_heap() -> None:
@@ -17,10 +24,36 @@ def bound_heap() -> None:
     system, what a photo of up to a megapixel needs stays, and threads share two heaps. Without glibc nothing
     is done.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = _of_glibc("mallopt")
     if mallopt is None:
         return
     for option, value in ((_MMAP_THRESHOLD, 6 << 20), (_TRIM_THRESHOLD, 40 << 20), (_ARENA_MAX, 2)):
         mallopt(option, value)
+
+
+async def give_back_when_idle(idle: Callable[[], bool]) -> None:
+    """Hand freed memory back to the system, for ever: when nothing is at work, and the process has grown.
+
+    While photos come, what the heap keeps is quick to use again; afterwards it would only be held.
+    """
+    trim = _of_glibc("malloc_trim")
+    if trim is None:
+        return
+    least = _resident_bytes()
+    while True:
+        await asyncio.sleep(LOOK_S)
+        if idle() and _resident_bytes() > least + GROWN_BYTES:
+            await asyncio.to_thread(trim, 0)
+            least = _resident_bytes()
+        least = min(least, _resident_bytes())
+
+
+def _of_glibc(name: str) -> Callable[..., int] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    function: Callable[..., int] | None = getattr(ctypes.CDLL(None), name, None)
+    return function
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -40,3 +40,39 @@ def test_small_blocks_are_kept_and_large_ones_returned() -> None:
     assert faults < 50  # of 512 pages
     assert grown > 60
     assert kept < 8
+
+
+IDLING = """
+import asyncio
+import resource
+from pathlib import Path
+import numpy as np
+from service import memory
+
+memory.bound_heap()
+memory.LOOK_S = 0.01
+
+def resident_mb():
+    return memory._resident_bytes() / 1e6
+
+async def after(idle):
+    task = asyncio.create_task(memory.give_back_when_idle(lambda: idle))
+    await asyncio.sleep(0)  # it sees how large the process was before
+    # Each below what the system would get back by itself, and the last one keeps the others in the heap.
+    blocks = [np.ones(1 << 17) for _ in range(80)]
+    del blocks[:-1]
+    grown = resident_mb()
+    await asyncio.sleep(0.3)
+    task.cancel()
+    return grown - resident_mb()
+
+print(asyncio.run(after(idle=False)), asyncio.run(after(idle=True)))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator is Linux's")
+def test_what_was_freed_goes_back_when_nothing_is_at_work() -> None:
+    done = subprocess.run([sys.executable, "-c", IDLING], capture_output=True, text=True, check=True)
+    busy, idle = map(float, done.stdout.split())
+    assert abs(busy) < 8
+    assert idle > 60
