@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -18,6 +19,7 @@ import httpx
 import numpy as np
 import pytest
 import skimage.data
+import structlog
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
     from tests.triton.server import TritonServer
+
+# Else what services tell, in the background too, would be in the output of whatever command is tested then.
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
 
 ASTRONAUT_FACE = (181, 61, 268, 172)  # xyxy px, drawn by hand around the face
 

@@ -23,6 +23,7 @@ let photo = null; // the file that is shown, if there is one
 let drawn = null; // promise: whether this browser could draw it
 let running = null; // ends the request that is under way
 let live = false;
+let pressed = false; // a button of the mouse, or a finger
 let json = "";
 
 watchIntake(byId("drop").closest(".photo"), take, (failure) => showFailure(failure));
@@ -38,6 +39,8 @@ byId("options").addEventListener("submit", (event) => event.preventDefault());
 byId("options").addEventListener("change", () => photo && send());
 byId("card").addEventListener("toggle", ({ target }) => target.open && showCard());
 for (const button of document.querySelectorAll(".copy")) button.addEventListener("click", copy);
+addEventListener("pointerdown", () => (pressed = true));
+for (const end of ["pointerup", "pointercancel", "blur"]) addEventListener(end, () => (pressed = false));
 introduce();
 
 /** Fits the page to the service that it came from. */
@@ -249,6 +252,8 @@ async function goLive() {
       const result = await askEmotions(service, frame, query(), key(), mine.signal);
       if (mine !== running) return;
       clearFailure();
+      // A click is lost when what it is on is replaced between its press and its release.
+      if (pressed) continue;
       showAnswer(result, frame, again);
       again = true;
     } catch (error) {
