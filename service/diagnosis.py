@@ -23,10 +23,10 @@ from service.deadline import Deadline
 from service.errors import ModelFileError, ServiceError
 from service.keys import KeysFileError, read_keys
 from service.manifest import Manifest, verified_model_path
-from service.pipeline import Timings
 from service.schemas import EmotionQuery, Face, ImageAnswer
 from service.server import bind, bind_admin, check_certificate
 from service.settings import PREFIX, Settings, SettingsError, read_settings
+from service.timings import Timings
 
 State = Literal["ok", "warning", "wrong"]
 

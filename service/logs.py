@@ -16,6 +16,8 @@ import structlog
 from service.lines import Lines
 from service.settings import Settings
 
+GATHER_S = 0.02
+
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("service")
 
 
@@ -24,7 +26,7 @@ class Writer(logging.Handler):
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
-        self._lines = Lines(_writing(stream), "log")
+        self._lines = Lines(_writing(stream), "log", gather_s=GATHER_S)
 
     def emit(self, record: logging.LogRecord) -> None:
         self._lines.put(self.format(record))

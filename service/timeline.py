@@ -22,8 +22,9 @@ from service.arrays import Image
 from service.deadline import Deadline
 from service.manifest import ClassifierManifest
 from service.messages import StreamQuery, TrackedFace, TrackSummary
-from service.pipeline import Pipeline, Timings
+from service.pipeline import Pipeline
 from service.schemas import Face, ImageAnswer
+from service.timings import Timings
 from service.tracking.record import Record
 from service.tracking.tracks import LOST_S
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -168,7 +168,7 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
     def _answer(self, error: ServiceError) -> bytes:
-        request_id = uuid.uuid4().hex
+        request_id = secrets.token_hex(16)
         body = to_problem(error, request_id).model_dump_json().encode()
         headers = [
             *self.server_state.default_headers,

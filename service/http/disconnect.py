@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from starlette.types import Receive
@@ -20,20 +21,25 @@ async def race_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
 
     The body must have been read: the next message of `receive` is then the disconnect.
     """
-    task = asyncio.create_task(work)
-    listener = asyncio.create_task(_until_disconnect(receive))
+    at_work = asyncio.current_task()
+    assert at_work is not None
+    left = False
+
+    async def listen() -> None:
+        nonlocal left
+        with suppress(Exception):  # a broken connection counts as leaving
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        left = True
+        at_work.cancel()
+
+    listener = asyncio.create_task(listen())
     try:
-        await asyncio.wait({task, listener}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientDisconnected
+        return await work
+    except asyncio.CancelledError:
+        if left and not at_work.uncancel():
+            raise ClientDisconnected from None
+        raise
     finally:
         listener.cancel()
-        task.cancel()
-        # The work must be over, its slots given back, before the request counts as done.
-        await asyncio.gather(task, listener, return_exceptions=True)
-
-
-async def _until_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        await asyncio.gather(listener, return_exceptions=True)

@@ -36,7 +36,7 @@ from service.http.quotas import spend
 from service.logs import log
 from service.manifest import Manifest
 from service.metrics import Metrics
-from service.pipeline import HEATMAP_FACES, Pipeline, Timings
+from service.pipeline import HEATMAP_FACES, Pipeline
 from service.schemas import (
     BatchAnswer,
     EmotionQuery,
@@ -52,6 +52,7 @@ from service.schemas import (
     Problem,
 )
 from service.settings import Settings
+from service.timings import Timings
 from service.vision.decode import CONTENT_TYPES
 
 MAX_BATCH_IMAGES = 32
@@ -117,7 +118,7 @@ def emotions_router(
         deadline: Deadline = request.state.deadline
         timings = Timings()
         try:
-            async with deadline.within("receive"):
+            async with deadline.within(lambda: "receive"):
                 data = await read_image(request)
                 await spend(request.scope, _cost_images(query))
             found = await race_disconnect(request.receive, pipeline.run(data, query, deadline, timings))
@@ -155,7 +156,7 @@ def emotions_router(
             try:
                 if len(data) > settings.body_limit_bytes:
                     raise BodyTooLarge(f"an image must not exceed {settings.body_limit_bytes} bytes")
-                async with deadline.within("queue"):
+                async with deadline.within(lambda: "queue"):
                     await turns.acquire()
                 try:
                     return await pipeline.run(data, query, deadline, timings)
@@ -173,7 +174,7 @@ def emotions_router(
             return await asyncio.gather(*(item(index, data) for index, data in enumerate(images)))
 
         try:
-            async with deadline.within("receive"):
+            async with deadline.within(lambda: "receive"):
                 images = await read_images(request, MAX_BATCH_IMAGES)
                 await spend(request.scope, len(images) * _cost_images(query))
             results = await race_disconnect(request.receive, all_items(images))

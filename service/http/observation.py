@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
+import secrets
 import time
-import uuid
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -39,7 +39,7 @@ class Observation:
             return
         started = time.perf_counter()
         offered = Headers(scope=scope).get("x-request-id", "")
-        request_id = offered if _REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
+        request_id = offered if _REQUEST_ID.fullmatch(offered) else secrets.token_hex(16)
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         status = 0

@@ -36,9 +36,10 @@ from service.logs import log
 from service.manifest import ClassifierManifest
 from service.messages import FrameAnswer, FrameProblem, StreamQuery, StreamSummary
 from service.metrics import FRAME_OUTCOMES, Metrics
-from service.pipeline import Pipeline, Timings
+from service.pipeline import Pipeline
 from service.schemas import VERDICTS, ImageAnswer, ModelName
 from service.settings import Settings
+from service.timings import Timings
 from service.tracking.record import Record
 
 # A browser gives up a connection whose answer names none of the subprotocols that it offered.

@@ -271,7 +271,7 @@ def _check(result: Classification, count: int, asked: int) -> None:
     result = result[:count]
     # Written so that a NaN fails every one of them.
     probabilities, occlusion = result.probabilities, result.occlusion
-    if not ((probabilities >= 0).all() and (abs(probabilities.sum(axis=1) - 1) <= 1e-3).all()):
+    if not (probabilities.min() >= 0 and abs(probabilities.sum(axis=1) - 1).max() <= 1e-3):
         raise EngineContractError("probabilities are not finite, negative or do not sum to 1")
-    if not ((occlusion >= 0).all() and (occlusion <= 1).all()):
+    if not 0 <= occlusion.min() <= occlusion.max() <= 1:
         raise EngineContractError("occlusion is not finite or not between 0 and 1")

@@ -7,10 +7,8 @@ import io
 import math
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,8 +20,6 @@ from service.deadline import NEVER, Deadline
 from service.errors import EngineUnavailable, ModelFileError
 from service.inference.batcher import batch_sizes
 from service.manifest import ClassifierManifest, read_verified
-
-T = TypeVar("T")
 
 # The profiling executor re-specialises a script for each of its first shapes; two rounds settle it.
 WARM_UP_ROUNDS = 3
@@ -37,17 +33,15 @@ def _tensor(array: NDArray[np.uint8]) -> torch.Tensor:
 
 
 class _EmbeddedModel:
-    """A scripted module and the long-lived threads that run it: memory grows with each new one."""
+    """A scripted module, called by long-lived threads: memory grows with each new one."""
 
     # Whether the executor may profile and specialise: it pays where few shapes come again and again.
     profiled = True
     circuit = None
 
-    def __init__(self, path: Path, sha256: str, threads: int, name: str) -> None:
+    def __init__(self, path: Path, sha256: str) -> None:
         self._path = path
         self._sha256 = sha256
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
-        self._threads = threads
         self._module: torch.jit.ScriptModule | None = None
         self._began_at: dict[int, float] = {}  # by thread, of the calls that run
 
@@ -59,8 +53,6 @@ class _EmbeddedModel:
             raise EngineUnavailable(f"a call has not come back for {STUCK_S:g} s")
 
     async def close(self) -> None:
-        # Waiting blocks, so it must not happen on the event loop.
-        await asyncio.to_thread(self._executor.shutdown)
         self._module = None
 
     def _load(self) -> None:
@@ -74,20 +66,16 @@ class _EmbeddedModel:
         except RuntimeError as error:
             raise ModelFileError(f"{self._path} cannot be loaded as TorchScript: {error}") from error
 
-    async def _call(self, function: Callable[[], T]) -> T:
-        def timed() -> T:
-            thread = threading.get_ident()
-            self._began_at[thread] = time.monotonic()
-            try:
-                return function()
-            finally:
-                del self._began_at[thread]
-
+    def _call(self, *inputs: torch.Tensor) -> tuple[NDArray[np.float32], ...]:
+        thread = threading.get_ident()
+        self._began_at[thread] = time.monotonic()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, timed)
+            return tuple(output.numpy() for output in self._forward(*inputs))
         # A `raise` inside a script comes out as torch.jit.Error, which is no RuntimeError.
         except (RuntimeError, torch.jit.Error) as error:
             raise EngineUnavailable("the model could not be run") from error
+        finally:
+            del self._began_at[thread]
 
     def _forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         if self._module is None:
@@ -98,14 +86,15 @@ class _EmbeddedModel:
 
 
 class EmbeddedClassifier(_EmbeddedModel):
-    """One call at a time, each on one thread. A forward that has begun cannot be stopped."""
+    """One call at a time, on a thread of its own. A forward that has begun cannot be stopped."""
 
     cancellable = False
 
     def __init__(self, path: Path, manifest: ClassifierManifest, max_batch_faces: int) -> None:
-        super().__init__(path, manifest.sha256, 1, "classifier")
+        super().__init__(path, manifest.sha256)
         self._size = manifest.input.size
         self._max_batch_faces = max_batch_faces
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="classifier")
 
     async def warm_up(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._executor, self._load)
@@ -113,36 +102,34 @@ class EmbeddedClassifier(_EmbeddedModel):
             for _ in range(WARM_UP_ROUNDS):
                 await self.classify(np.zeros((size, 3, self._size, self._size), np.uint8), NEVER)
 
+    async def close(self) -> None:
+        # Waiting blocks, so it must not happen on the event loop.
+        await asyncio.to_thread(self._executor.shutdown)
+        await super().close()
+
     async def classify(self, faces: Faces, deadline: Deadline) -> Classification:
         def run() -> Classification:
-            probabilities, gates, occlusion = self._forward(_tensor(faces))
-            return Classification(probabilities.numpy(), gates.numpy(), occlusion.numpy())
+            return Classification(*self._call(_tensor(faces)))
 
-        return await self._call(run)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, run)
+        except RuntimeError as error:  # the executor is shut down
+            raise EngineUnavailable("the model is not loaded") from error
 
 
 class EmbeddedDetector(_EmbeddedModel):
-    """As many calls at a time as there are worker threads."""
+    """Runs in the thread that asks."""
 
     profiled = False  # each image size is another shape
 
-    def __init__(self, path: Path, sha256: str, threads: int) -> None:
-        super().__init__(path, sha256, threads, "detector")
-
     async def warm_up(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._load)
-        noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
-        for _ in range(WARM_UP_ROUNDS):
-            # Together, so that every thread has run once.
-            await asyncio.gather(*(self.detect(noise, 32, 0.9, NEVER) for _ in range(self._threads)))
+        def run() -> None:
+            self._load()
+            noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+            for _ in range(WARM_UP_ROUNDS):
+                self.find(noise, 32, 0.9)
 
-    async def detect(
-        self, image: Image, min_face_px: float, threshold: float, deadline: Deadline
-    ) -> Detections:
-        def run() -> Detections:
-            boxes, scores, landmarks = self._forward(
-                _tensor(image), torch.tensor([min_face_px]), torch.tensor([threshold])
-            )
-            return Detections(boxes.numpy(), scores.numpy(), landmarks.numpy())
+        await asyncio.to_thread(run)
 
-        return await self._call(run)
+    def find(self, image: Image, min_face_px: float, threshold: float) -> Detections:
+        return Detections(*self._call(_tensor(image), torch.tensor([min_face_px]), torch.tensor([threshold])))

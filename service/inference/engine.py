@@ -1,8 +1,8 @@
-"""What an engine is: two small protocols."""
+"""What an engine is: a few small protocols."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from service.arrays import Classification, Detections, Faces, Image
 from service.deadline import Deadline
@@ -33,8 +33,21 @@ class Classifier(Engine, Protocol):
         """deadline: of whoever waits longest. Raises `EngineUnavailable` when the engine cannot answer."""
 
 
-class Detector(Engine, Protocol):
+class RemoteDetector(Engine, Protocol):
+    """Answers from elsewhere."""
+
     async def detect(
         self, image: Image, min_face_px: float, threshold: float, deadline: Deadline
     ) -> Detections:
         """Faces at least `min_face_px` high that score at least `threshold`. Raises `EngineUnavailable`."""
+
+
+@runtime_checkable
+class LocalDetector(Engine, Protocol):
+    """Works in the thread that asks: several may at a time, and whoever has decoded an image searches it."""
+
+    def find(self, image: Image, min_face_px: float, threshold: float) -> Detections:
+        """The same as `RemoteDetector.detect`."""
+
+
+Detector = RemoteDetector | LocalDetector

@@ -23,12 +23,12 @@ from service.errors import (
     ServiceError,
 )
 from service.logs import log
-from service.pipeline import Timings
 from service.predict.pictures import target_of, write_picture
 from service.predict.rows import Row, RowProblem
 from service.predict.sources import STANDARD_INPUT, Source, source
 from service.schemas import EmotionQuery, ImageAnswer
 from service.settings import Settings
+from service.timings import Timings
 
 # Enough that faces of several images share a call of the classifier while others are decoded.
 IMAGES_PER_THREAD = 4

@@ -22,6 +22,10 @@ class _State(Enum):
     abandoned = auto()
 
 
+class GivenUp(Exception):
+    """Nobody waits any more for what a thread is at."""
+
+
 class _Job:
     """One function on one thread, and who waits for what it returns."""
 
@@ -47,6 +51,11 @@ class Place:
         self._job = self._workers.begin(function)
         answer: T = await self._job.answer
         return answer
+
+    def check(self) -> None:
+        """To be called by what runs, between its steps. Raises `GivenUp`, which nobody has to handle."""
+        if self._job is not None and self._job.answer.done():
+            raise GivenUp
 
     def release(self) -> None:
         """Give the place to the next image; not before the thread is free that still works on this one."""

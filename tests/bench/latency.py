@@ -9,8 +9,8 @@ from itertools import repeat
 
 import numpy as np
 
-from service.pipeline import STAGES
 from service.schemas import Include
+from service.timings import STAGES
 from tests.bench.figures import SERVED_ROUNDS, Figure, ratios, spread
 from tests.bench.load import Answer, Outcome, callers, post
 from tests.bench.photos import LARGE, montage, photo

@@ -19,7 +19,6 @@ from tempfile import TemporaryDirectory
 from service.assembly import Assembly, assemble
 from service.deadline import NEVER
 from service.manifest import EMOTIONS
-from service.pipeline import Timings
 from service.predict.forms import Form
 from service.predict.ledger import Ledger
 from service.predict.rows import Asked
@@ -27,6 +26,7 @@ from service.predict.run import IMAGES_PER_THREAD, Asking, Predictor, patient
 from service.predict.sources import images
 from service.schemas import EmotionQuery, ModelName
 from service.settings import Settings
+from service.timings import Timings
 from tests.bench.figures import Figure, ratios, spread
 from tests.bench.photos import mixed
 

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from service.arrays import Photo
 from service.assembly import make_engines
 from service.deadline import NEVER
+from service.inference.engine import LocalDetector
 from service.manifest import ClassifierManifest, Manifest, read_manifest, verified_model_path
 from service.metrics import Metrics
 from service.settings import Settings
@@ -100,10 +101,11 @@ def _detecting(scenes: dict[str, np.ndarray], peak: Figure) -> Iterator[Figure]:
     settings = Settings(worker_threads=1)
     with asyncio.Runner() as runner:
         detector = make_engines(settings, *_manifests(settings), Metrics()).detector
+        assert isinstance(detector, LocalDetector)
         runner.run(detector.warm_up())
 
         def detect(pixels: np.ndarray, min_face_px: float) -> int:
-            return len(runner.run(detector.detect(pixels, min_face_px, 0.9, NEVER)).boxes)
+            return len(detector.find(pixels, min_face_px, 0.9).boxes)
 
         for name, pixels in scenes.items():
             whole = Photo(pixels, pixels.shape[1], pixels.shape[0], 1)

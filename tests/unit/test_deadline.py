@@ -27,14 +27,14 @@ def test_check_names_the_stage_and_the_timeout() -> None:
 
 
 async def test_work_within_the_deadline_is_left_alone() -> None:
-    async with Deadline.after(10).within("detect"):
+    async with Deadline.after(10).within(lambda: "detect"):
         await asyncio.sleep(0)
 
 
 async def test_nothing_begins_after_the_deadline() -> None:
     begun = False
     with pytest.raises(DeadlineExceeded):
-        async with passed().within("detect"):
+        async with passed().within(lambda: "detect"):
             begun = True
     assert not begun
 
@@ -52,20 +52,20 @@ async def test_work_is_cancelled_at_the_deadline() -> None:
             raise
 
     with pytest.raises(DeadlineExceeded, match="during detect"):
-        async with Deadline.after(0.02).within("detect"):
+        async with Deadline.after(0.02).within(lambda: "detect"):
             await work()
     assert cancelled
 
 
 async def test_a_timeout_of_the_work_itself_is_not_the_deadline() -> None:
     with pytest.raises(TimeoutError, match="an inner one"):
-        async with Deadline.after(10).within("detect"):
+        async with Deadline.after(10).within(lambda: "detect"):
             raise TimeoutError("an inner one")
 
 
 async def test_a_cancellation_from_outside_stays_one() -> None:
     async def work() -> None:
-        async with Deadline.after(10).within("detect"):
+        async with Deadline.after(10).within(lambda: "detect"):
             await asyncio.sleep(60)
 
     task = asyncio.create_task(work())
@@ -77,5 +77,5 @@ async def test_a_cancellation_from_outside_stays_one() -> None:
 
 async def test_errors_of_the_work_pass_through() -> None:
     with pytest.raises(KeyError):
-        async with Deadline.after(10).within("detect"):
+        async with Deadline.after(10).within(lambda: "detect"):
             raise KeyError("work")

@@ -12,8 +12,8 @@ import yaml
 
 from service import __version__
 from service.metrics import Metrics
-from service.pipeline import STAGES
 from service.settings import PREFIX, Settings
+from service.timings import STAGES
 from tests.conftest import serving
 from tests.fake_engine import fake_engines
 

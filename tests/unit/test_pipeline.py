@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from service import pipeline as module
+from service import framing as module
 from service.arrays import Classification, Detections, Faces, Photo
 from service.arrays import Image as Pixels
 from service.backlog import Backlog
@@ -20,9 +20,10 @@ from service.errors import DeadlineExceeded, InvalidRequest
 from service.inference.batcher import Batcher, BatcherEvents, BatcherLimits
 from service.manifest import ClassifierManifest, read_manifest
 from service.metrics import Metrics
-from service.pipeline import Pipeline, Timings
+from service.pipeline import Pipeline
 from service.schemas import EmotionQuery, Face, Group, GroupImage, ImageAnswer
 from service.settings import Settings
+from service.timings import Timings
 from tests.conftest import encoded
 from tests.fake_engine import FakeClassifier, FakeDetector
 

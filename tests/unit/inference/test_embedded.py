@@ -83,8 +83,8 @@ def classifier_of(path: Path, max_batch_faces: int = 4) -> EmbeddedClassifier:
     return EmbeddedClassifier(path, manifest, max_batch_faces)
 
 
-def detector_of(path: Path, threads: int) -> EmbeddedDetector:
-    return EmbeddedDetector(path, digest(path), threads)
+def detector_of(path: Path) -> EmbeddedDetector:
+    return EmbeddedDetector(path, digest(path))
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ async def classifier(tmp_path: Path) -> AsyncIterator[EmbeddedClassifier]:
 
 @pytest.fixture
 async def detector(tmp_path: Path) -> AsyncIterator[EmbeddedDetector]:
-    engine = detector_of(scripted(TinyDetector(), tmp_path), threads=2)
+    engine = detector_of(scripted(TinyDetector(), tmp_path))
     yield engine
     await engine.close()
 
@@ -139,12 +139,12 @@ async def test_the_detector_gets_its_parameters(detector: EmbeddedDetector) -> N
     await detector.ping()
     image = np.zeros((30, 40, 3), np.uint8)
     image.flags.writeable = False  # as Pillow's pixels are
-    found = await detector.detect(image, 24.0, 0.5, NEVER)
+    found = detector.find(image, 24.0, 0.5)
     assert found.boxes.tolist() == [[0, 0, 40, 30]]
     assert found.scores.tolist() == [0.5]
     assert found.landmarks.shape == (1, 5, 2)
     assert found.landmarks[0, 2, 0] == 24
-    none = await detector.detect(image, 24.0, 0.9, NEVER)
+    none = detector.find(image, 24.0, 0.9)
     assert none.boxes.shape == (0, 4)
     assert none.scores.shape == (0,)
     assert none.landmarks.shape == (0, 5, 2)
@@ -164,7 +164,7 @@ async def test_a_corrupt_file_is_refused_by_name(tmp_path: Path) -> None:
 async def test_a_truncated_file_is_refused_by_name(tmp_path: Path) -> None:
     path = scripted(TinyDetector(), tmp_path)
     path.write_bytes(path.read_bytes()[:-100])
-    engine = detector_of(path, threads=1)
+    engine = detector_of(path)
     with pytest.raises(ModelFileError, match=r"TinyDetector\.pt"):
         await engine.warm_up()
     await engine.close()
@@ -223,7 +223,7 @@ async def use(engine: EmbeddedClassifier | EmbeddedDetector) -> None:
     if isinstance(engine, EmbeddedClassifier):
         await engine.classify(flat(1), NEVER)
     else:
-        await engine.detect(np.zeros((9, 9, 3), np.uint8), 32, 0.9, NEVER)
+        engine.find(np.zeros((9, 9, 3), np.uint8), 32, 0.9)
 
 
 async def test_before_loading_and_after_closing_nothing_answers(
