@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from io import BytesIO
-from pathlib import Path
 from typing import Literal
 
 from PIL import Image, ImageDraw
 
 from service.assembly import Assembly, assemble, served_manifests
+from service.cores import cores_of_process
 from service.deadline import Deadline
 from service.errors import ModelFileError, ServiceError
 from service.keys import KeysFileError, read_keys
@@ -33,7 +33,6 @@ State = Literal["ok", "warning", "wrong"]
 REDIS_TIMEOUT_S = 2.0
 # Files, sockets and pipes that are not connections of clients; docs/settings.md says the same.
 DESCRIPTORS_BESIDE_CONNECTIONS = 100
-CGROUP = Path("/sys/fs/cgroup")
 DRAWN_PX = (640, 480)
 # The package that tells whether an extra is installed.
 PACKAGES = {"embedded": "torch", "triton": "tritonclient", "training": "lightning-fabric"}
@@ -141,22 +140,6 @@ def _threads(settings: Settings) -> Iterator[Finding]:
         yield Finding("threads", "warning", f"{found}, but {cores:g} cores", mend)
     else:
         yield Finding("threads", "ok", f"{found}, {cores:g} cores")
-
-
-def cores_of_process() -> float:
-    """Cores that this process may use: by its affinity, and by the quota of its control group."""
-    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    try:
-        quota, period = (CGROUP / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            quota, period = (
-                (CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")
-            )
-        except OSError:
-            return cores
-    # `max` in version 2 and -1 in version 1 mean that there is none.
-    return min(cores, int(quota) / int(period)) if quota.strip().isdecimal() else cores
 
 
 def _descriptors(settings: Settings) -> Iterator[Finding]:

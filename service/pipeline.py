@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -56,7 +57,9 @@ class Pipeline:
         backlog: Backlog,
         aggregate_only: int | None,
     ) -> None:
-        self._detector = detector
+        # Told apart once: to ask whether something fits a protocol takes long.
+        self._local = detector if isinstance(detector, LocalDetector) else None
+        self._remote = None if isinstance(detector, LocalDetector) else detector
         self._batcher = batcher
         self._manifest = manifest
         self._metrics = metrics
@@ -135,27 +138,17 @@ class Pipeline:
     ) -> Framed:
         if not query.detect:
             return await _timed(place, framing.whole, timings)
-        detector = self._detector
-        if isinstance(detector, LocalDetector):
-            find = detector.find
-
-            def in_one_go() -> Framed:
-                """A thread that keeps its image changes nothing over: neither pixels nor threads."""
-                plan = framing.plan()
-                place.check()
-                found = NOTHING
-                if plan is not None:
-                    with timings.stage("detect"):
-                        found = find(plan.image, plan.min_face_px, query.min_confidence)
-                place.check()
-                return framing.frame(plan, found)
-
+        if (local := self._local) is not None:
+            in_one_go = partial(_search_here, framing, local, query, place, timings)
             return await _timed(place, in_one_go, timings)
+        assert self._remote is not None
         plan = await _timed(place, framing.plan, timings)
         found = NOTHING
         if plan is not None:
             with timings.stage("detect"):
-                found = await detector.detect(plan.image, plan.min_face_px, query.min_confidence, deadline)
+                found = await self._remote.detect(
+                    plan.image, plan.min_face_px, query.min_confidence, deadline
+                )
         return await _timed(place, lambda: framing.frame(plan, found), timings)
 
     async def _classify(self, faces: Faces, deadline: Deadline, timings: Timings) -> Classification:
@@ -186,6 +179,20 @@ class Pipeline:
             return [heatmap.draw(*told, at, size) for told, at in zip(left, placements, strict=False)]
 
         return await asyncio.to_thread(draw)
+
+
+def _search_here(
+    framing: Framing, detector: LocalDetector, query: EmotionQuery, place: Place, timings: Timings
+) -> Framed:
+    """All steps in one thread. Raises `GivenUp` between them when nobody waits for the image any more."""
+    plan = framing.plan()
+    place.check()
+    found = NOTHING
+    if plan is not None:
+        with timings.stage("detect"):
+            found = detector.find(plan.image, plan.min_face_px, query.min_confidence)
+    place.check()
+    return framing.frame(plan, found)
 
 
 async def _timed(place: Place, function: Callable[[], T], timings: Timings) -> T:

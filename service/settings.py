@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -19,6 +20,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.cores import cores_of_process
 from service.jurisdictions import places
 from service.law import PROHIBITED, PROHIBITION, Exemption, Purpose, prohibited
 from service.rates import PATTERN
@@ -193,7 +195,7 @@ class Settings(BaseSettings):
     )
     triton_private_key: FilePath | None = Field(None, description="PEM file of that certificate's key.")
     worker_threads: Count = Field(
-        default_factory=lambda: os.cpu_count() or 1,
+        default_factory=lambda: max(1, math.ceil(cores_of_process())),
         description="Threads that decode, detect and align; also the number of images decoded at a time.",
     )
     body_limit_bytes: Count = Field(

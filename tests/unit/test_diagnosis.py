@@ -12,10 +12,10 @@ import pytest
 import trustme
 from typer.testing import CliRunner
 
-from service import diagnosis
+from service import cores, diagnosis
 from service.assembly import Engines
 from service.cli import app
-from service.diagnosis import cores_of_process, drawn_face
+from service.diagnosis import drawn_face
 from service.errors import EngineUnavailable
 from service.keys import add_key
 from service.scopes import Scope
@@ -147,21 +147,10 @@ def test_an_engine_that_is_not_installed_is_wrong(monkeypatch: pytest.MonkeyPatc
 def test_limits_of_the_machine_are_held_against_the_settings(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(diagnosis, "CGROUP", tmp_path)
-    cores = cores_of_process()
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert cores_of_process() == cores
+    monkeypatch.setattr(cores, "CGROUP", tmp_path)
     (tmp_path / "cpu.max").write_text("50000 100000\n")
-    assert cores_of_process() == 0.5
     assert "WORKER_THREADS=1" in findings(0, worker_threads=2)["threads"]["mend"]
     assert findings(0, worker_threads=1)["threads"]["state"] == "ok"
-    (tmp_path / "cpu.max").unlink()
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    assert cores_of_process() == cores
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("70000\n")
-    assert cores_of_process() == 0.7
     monkeypatch.setattr(diagnosis.resource, "getrlimit", lambda _: (256, 256))
     assert "ulimit -n 612" in findings(0, worker_threads=1)["open files"]["mend"]
 

@@ -89,9 +89,6 @@ def test_the_settings_of_the_gateway_can_be_used() -> None:
     assert settings.allow_anonymous
     versions = ROOT / "model_repository" / settings.classifier
     assert (versions / given[f"{PREFIX}MODEL_VERSION"] / "model.pt").is_file()
-    # The default counts the node's CPUs.
-    (threads,) = (v for v in container("gateway")["env"] if v["name"] == f"{PREFIX}WORKER_THREADS")
-    assert threads["valueFrom"] == {"resourceFieldRef": {"resource": "limits.cpu"}}
 
 
 def test_the_gateway_s_worst_case_fits_its_memory() -> None:

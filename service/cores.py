@@ -1,0 +1,24 @@
+"""How many cores there are to use, which in a container is fewer than the machine has."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def cores_of_process() -> float:
+    """Cores that this process may use: by its affinity, and by the quota of its control group."""
+    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    try:
+        quota, period = (CGROUP / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota, period = (
+                (CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")
+            )
+        except OSError:
+            return cores
+    # `max` in version 2 and -1 in version 1 mean that there is none.
+    return min(cores, int(quota) / int(period)) if quota.strip().isdecimal() else cores
