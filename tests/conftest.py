@@ -8,7 +8,6 @@ import os
 import re
 import socket
 import ssl
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -36,7 +35,12 @@ if TYPE_CHECKING:
     from tests.triton.server import TritonServer
 
 # Else what services tell, in the background too, would be in the output of whatever command is tested then.
-structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
+# Pytest keeps it, and shows it with a test that fails.
+structlog.configure(
+    processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()],
+    logger_factory=structlog.stdlib.LoggerFactory(),
+    wrapper_class=structlog.stdlib.BoundLogger,
+)
 
 ASTRONAUT_FACE = (181, 61, 268, 172)  # xyxy px, drawn by hand around the face
 
