@@ -20,6 +20,7 @@ from training.evaluation.metrics import Bin, ClassFigures, ExpertFigures
 from training.evaluation.predict import Predictions, predict
 from training.evaluation.robustness import Endured
 from training.evaluation.subgroups import Subgroup, subgroups
+from training.evaluation.votes import labels_from_votes
 from training.models.folding import folded
 from training.train import training_rows
 
@@ -39,6 +40,7 @@ class Report:
     figures: dict[str, Metric]
     figures_with_flip: dict[str, Metric]
     figures_without_copies: dict[str, Metric]
+    original_labels_from_votes: Metric | None
     ece_uncalibrated: Metric
     by_class: list[ClassFigures]
     confusion: list[list[int]]
@@ -122,6 +124,11 @@ def make_report(
         figures=metrics.figures(predicted, rows, auxiliary, threshold),
         figures_with_flip=metrics.figures(flipped, rows, auxiliary, threshold),
         figures_without_copies=metrics.figures(kept, alone, auxiliary, threshold),
+        original_labels_from_votes=labels_from_votes(
+            without_copies_of(dataset.training, rows), rows, auxiliary
+        )
+        if auxiliary
+        else None,
         ece_uncalibrated=metrics.calibration_error(uncalibrated, labels),
         by_class=metrics.by_class(answers, labels),
         confusion=metrics.confusion_matrix(answers, labels).tolist(),
@@ -154,6 +161,7 @@ def markdown(report: Report, pictures: list[Path]) -> str:
         ),
         f"Expected calibration error before the temperature: {shown(report.ece_uncalibrated)}",
         "",
+        *_votes(report.original_labels_from_votes),
         "## By emotion",
         "",
         *_table(
@@ -209,6 +217,12 @@ def markdown(report: Report, pictures: list[Path]) -> str:
         )
     lines += [f"![{path.stem}]({path.name})" for path in pictures]
     return "\n".join(lines) + "\n"
+
+
+def _votes(told: Metric | None) -> list[str]:
+    if told is None:
+        return []
+    return [f"The data set's own labels, told from the annotators' votes and no picture: {shown(told)}", ""]
 
 
 def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:

@@ -56,6 +56,7 @@ def test_everything_is_written_and_the_page_shows_every_picture(data: Path, tmp_
     assert len(found["robustness"]) == 40
     assert [len(mixture) for mixture in found["experts"]] == [2, 2]  # the two emotions that there are
     assert found["figures"]["original_labels_auxiliary_head"]["samples"] == 12
+    assert found["original_labels_from_votes"]["value"] == 1  # they were made up alike
     page = (out / "report.md").read_text()
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", page)
     assert set(pictures) == {path.name for path in out.glob("*.png")}

@@ -1,0 +1,50 @@
+"""What annotators' votes alone tell of a data set's own labels: no picture is looked at.
+
+Where two sets of labels disagree, a network that learned one cannot answer the other. Somebody who is shown
+how ten people voted, and has learned which labels go with which votes, is a mark to hold a network against.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from service.manifest import Metric
+from training.datasets.faces import LabelledFaces
+from training.evaluation.metrics import accuracy
+
+STEPS = 300
+# Keeps the weights of votes that hardly anybody gave from growing without end.
+WEIGHT_DECAY = 1e-5
+
+
+def labels_from_votes(known: LabelledFaces, rows: LabelledFaces, labels: int) -> Metric:
+    """Accuracy on the labels of `rows` of a logistic regression on their votes, fitted to the rows `known`.
+
+    It sees the share of each answer and the products of all pairs of shares. labels: how many there are.
+    """
+    inputs = _features(known)
+    answers = torch.from_numpy(known.labels)
+    weights = torch.zeros(inputs.shape[1], labels, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([weights], max_iter=STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        found = functional.cross_entropy(inputs @ weights, answers) + WEIGHT_DECAY * weights.square().sum()
+        found.backward()  # type: ignore[no-untyped-call]
+        return found
+
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        told: NDArray[np.float32] = functional.softmax(_features(rows) @ weights, dim=1).float().numpy()
+    return accuracy(told, rows.labels)
+
+
+def _features(rows: LabelledFaces) -> torch.Tensor:
+    """float64 [N, 1 + D + D * (D + 1) / 2] of D answers that could be voted for."""
+    shares = torch.from_numpy(rows.distributions).double()
+    first, second = torch.triu_indices(shares.shape[1], shares.shape[1])
+    ones = torch.ones(len(shares), 1, dtype=torch.float64)
+    return torch.cat([ones, shares, shares[:, first] * shares[:, second]], dim=1)
