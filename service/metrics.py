@@ -73,7 +73,7 @@ class Metrics:
         )
         self.stage_duration = Histogram(
             "expressnet_stage_duration_seconds",
-            "Time of one image in one stage of the pipeline, waiting for it included.",
+            "Time of one image in one stage of the pipeline; all waiting is in `queue`.",
             ("stage",),
             buckets=LATENCY_BUCKETS_S,
             registry=registry,

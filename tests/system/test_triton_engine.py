@@ -20,8 +20,8 @@ from service.arrays import Faces
 from service.assembly import Engines, make_engines
 from service.deadline import NEVER, Deadline
 from service.errors import DeadlineExceeded, EngineContractError, EngineUnavailable, Overloaded, ServiceError
-from service.inference.engine import LocalDetector, RemoteDetector
-from service.inference.triton import TritonClassifier
+from service.inference.engine import LocalDetector
+from service.inference.triton import TritonClassifier, TritonDetector
 from service.manifest import ClassifierManifest, read_manifest
 from service.metrics import Metrics
 from service.settings import Settings
@@ -85,7 +85,7 @@ async def test_it_answers_as_the_embedded_engine_does(
             np.testing.assert_allclose(found.gates, expected.gates, atol=1e-4)
             np.testing.assert_allclose(found.occlusion, expected.occlusion, atol=1e-4)
         assert isinstance(embedded.detector, LocalDetector)
-        assert isinstance(remote.detector, RemoteDetector)
+        assert isinstance(remote.detector, TritonDetector)
         for image in (astronaut, astronaut[:64, :48], np.zeros((40, 300, 3), np.uint8)):
             at_home = embedded.detector.find(image, 20, 0.6)
             abroad = await remote.detector.detect(image, 20, 0.6, Deadline.after(30))
@@ -170,7 +170,7 @@ async def outcome(call: object) -> str:
 async def test_a_full_queue_is_overload_and_leaves_the_circuit_closed(slow_server: TritonServer) -> None:
     image = np.zeros((32, 32, 3), np.uint8)
     async with engines_of(settings_for(slow_server)) as engines:
-        assert isinstance(engines.detector, RemoteDetector)
+        assert isinstance(engines.detector, TritonDetector)
         calls = (outcome(engines.detector.detect(image, 32, 0.9, Deadline.after(10))) for _ in range(20))
         found = await asyncio.gather(*calls)
         assert set(found) == {"answered", Overloaded.__name__}
