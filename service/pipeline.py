@@ -115,8 +115,14 @@ class Pipeline:
             with timings.stage("queue"):
                 place = await self._workers.acquire()
             try:
-                framing = Framing(data, query, self._manifest.input, self._pixel_limit, timings)
-                framed = await self._frame(framing, query, deadline, timings, place)
+                # No name for it here: its pixels must be gone when faces wait for the classifier.
+                framed = await self._frame(
+                    Framing(data, query, self._manifest.input, self._pixel_limit, timings),
+                    query,
+                    deadline,
+                    timings,
+                    place,
+                )
             finally:
                 place.release()
         classification = await self._classify(framed.faces, deadline, timings)

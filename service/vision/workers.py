@@ -59,8 +59,9 @@ class Place:
 
     def release(self) -> None:
         """Give the place to the next image; not before the thread is free that still works on this one."""
-        if self._job is not None and self._job.state is _State.running:
-            self._job.place_left = True
+        job, self._job = self._job, None  # which holds an image's pixels
+        if job is not None and job.state is _State.running:
+            job.place_left = True
         else:
             self._workers.free()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -75,7 +77,10 @@ def scales(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @asynccontextmanager
 async def started(
-    detector: FakeDetector, classifier: FakeClassifier, metrics: Metrics, aggregate_only: int | None = None
+    detector: FakeDetector | FaceHere,
+    classifier: FakeClassifier,
+    metrics: Metrics,
+    aggregate_only: int | None = None,
 ) -> AsyncIterator[Pipeline]:
     settings = Settings()
     manifest = read_manifest(settings.model_repository, settings.classifier)
@@ -219,3 +224,54 @@ async def test_groups_alone_whoever_asks(astronaut: NDArray[np.uint8]) -> None:
     assert many.group.faces == 36, "more than a caller gets by default"
     assert values(metrics, "expressnet_faces_per_image_count", "expressnet_faces_per_image_sum") == [2, 36]
     assert values(metrics, "expressnet_confidence_count", "expressnet_face_size_pixels_count") == [0, 0]
+
+
+@dataclass
+class Asked(FakeClassifier):
+    """Says when it is asked, and answers once its gate is open."""
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def classify(self, faces: Faces, deadline: Deadline) -> Classification:
+        self.asked.set()
+        return await super().classify(faces, deadline)
+
+
+class FaceHere:
+    """A detector that works in the thread that asks, and finds what `OneFace` finds."""
+
+    circuit = None
+
+    async def warm_up(self) -> None: ...
+    async def ping(self) -> None: ...
+    async def close(self) -> None: ...
+
+    def find(self, image: Pixels, min_face_px: float, threshold: float) -> Detections:
+        side = image.shape[0]
+        return Detections(BOX * side, np.ones(1, np.float32), LANDMARKS * side)
+
+
+@pytest.mark.parametrize("detector", [OneFace(), FaceHere()], ids=["elsewhere", "here"])
+async def test_pixels_are_gone_while_faces_wait_for_the_classifier(
+    monkeypatch: pytest.MonkeyPatch, jpeg: bytes, detector: OneFace | FaceHere
+) -> None:
+    pixels: list[weakref.ref[NDArray[np.uint8]]] = []
+
+    def decode(*args: object, **options: object) -> Photo:
+        photo = original(*args, **options)  # type: ignore[arg-type]
+        pixels.append(weakref.ref(photo.pixels))
+        return photo
+
+    original = module.decode
+    monkeypatch.setattr(module, "decode", decode)
+    gate = asyncio.Event()
+    classifier = Asked(gate=gate)
+    async with started(detector, classifier, Metrics()) as pipeline:
+        running = asyncio.create_task(pipeline.run(jpeg, EmotionQuery(), NEVER, Timings()))
+        await classifier.asked.wait()
+        await asyncio.sleep(0.05)  # until the thread has let go of it
+        left = [kept() is not None for kept in pixels]
+        gate.set()
+        await running
+    assert left
+    assert not any(left)
