@@ -96,7 +96,7 @@ def assemble(settings: Settings, engines: Engines | None = None) -> Assembly:
         ),
         BatcherEvents(metrics.batch_size.observe, metrics.queue_depth.set),
     )
-    backlog = Backlog(settings.worker_threads, settings.max_wait_s)
+    backlog = Backlog(settings.worker_threads, settings.max_images_per_worker)
     pipeline = Pipeline(
         engines.detector,
         batcher,

@@ -66,7 +66,13 @@ class Pipeline:
         self._pixel_limit = pixel_limit
         self._backlog = backlog
         self._aggregate_only = aggregate_only
-        self._workers = Workers(workers, budget_s=decode_budget_s, overran=metrics.abandoned_images.inc)
+        self._workers = Workers(
+            workers,
+            budget_s=decode_budget_s,
+            overran=metrics.abandoned_images.inc,
+            # Where an image keeps its thread to the end, one that waits for it is no more than its bytes.
+            ahead=workers if self._local is not None else 0,
+        )
 
     @property
     def alive(self) -> bool:

@@ -213,10 +213,10 @@ class Settings(BaseSettings):
     max_in_flight_requests: Count = Field(
         64, description="Requests that are worked on or wait; one more is answered `overloaded`."
     )
-    max_wait_s: Seconds = Field(
-        0.25,
-        description="While more images arrive than can be answered, requests that would wait longer than "
-        "this are answered `overloaded`.",
+    max_images_per_worker: Count = Field(
+        7,
+        description="While more images arrive than can be answered, so many are let in for each worker "
+        "thread, and at least 8; others are answered `overloaded`.",
     )
     queue_limit_faces: Count = Field(
         256, description="Faces that wait for the classifier; a request that would go beyond is `overloaded`."

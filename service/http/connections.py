@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.errors import HeadTooLarge, MalformedRequest, Overloaded, RequestTimeout, ServiceError
 from service.http.problems import MEDIA_TYPE, to_problem
+from service.http.request_ids import new_request_id
 from service.http.security_headers import ALWAYS
 from service.http.sockets import STREAM, Socket, is_handshake
 from service.metrics import Metrics
@@ -168,7 +168,7 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
     def _answer(self, error: ServiceError) -> bytes:
-        request_id = secrets.token_hex(16)
+        request_id = new_request_id()
         body = to_problem(error, request_id).model_dump_json().encode()
         headers = [
             *self.server_state.default_headers,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import secrets
 import time
 
 import structlog
@@ -13,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import Internal
 from service.http.problems import problem_response
+from service.http.request_ids import new_request_id
 from service.http.security_headers import HEADS
 from service.logs import log
 from service.metrics import Metrics
@@ -39,7 +39,7 @@ class Observation:
             return
         started = time.perf_counter()
         offered = Headers(scope=scope).get("x-request-id", "")
-        request_id = offered if _REQUEST_ID.fullmatch(offered) else secrets.token_hex(16)
+        request_id = offered if _REQUEST_ID.fullmatch(offered) else new_request_id()
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         status = 0

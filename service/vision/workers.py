@@ -37,10 +37,11 @@ class _Job:
         self.place_left = False
         self.budget: asyncio.TimerHandle | None = None
         self.thread: threading.Thread | None = None
+        self.began_at: float | None = None  # by the loop's clock, once a thread is at it
 
 
 class Place:
-    """The right to work on one image. `release` it once, whatever has come of the image."""
+    """The right to work on one image, now or next. `release` it once, whatever has come of the image."""
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
@@ -67,7 +68,9 @@ class Place:
 
 
 class Workers:
-    """`count` threads, and as many places: an image that has a place never waits for a thread.
+    """`count` threads, and a place for each of them; with `ahead`, places for so many more images.
+
+    An image that has one of these waits for a thread, and no thread for the event loop, which may be busy.
 
     A thread cannot be stopped from outside. One that overruns `budget_s` is abandoned: its image is answered,
     another thread takes over, and it ends with what it is at. At most `count` may be abandoned at a time, as
@@ -75,11 +78,11 @@ class Workers:
     the thread is back.
     """
 
-    def __init__(self, count: int, *, budget_s: float, overran: Callable[[], None]) -> None:
+    def __init__(self, count: int, *, budget_s: float, overran: Callable[[], None], ahead: int = 0) -> None:
         self._count = count
         self._budget_s = budget_s
         self._overran = overran
-        self._places = asyncio.Semaphore(count)
+        self._places = asyncio.Semaphore(count + ahead)
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._abandoned = 0
@@ -122,8 +125,11 @@ class Workers:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             job.thread = threading.current_thread()
+            job.began_at = job.loop.time()
             answer, error = None, None
             try:
+                if job.answer.done():
+                    raise GivenUp
                 answer = job.function()
             except BaseException as raised:
                 error = raised
@@ -140,7 +146,11 @@ class Workers:
             del job, answer, error
 
     def _overrun(self, job: _Job) -> None:
-        """The budget is spent; runs on the event loop."""
+        """The budget is spent, or would be if the job had not waited for a thread; runs on the event loop."""
+        began_at = job.loop.time() if job.began_at is None else job.began_at
+        if (left_s := began_at + self._budget_s - job.loop.time()) > 0:
+            job.budget = job.loop.call_later(left_s, self._overrun, job)
+            return
         with self._lock:
             if job.state is not _State.running:
                 return

@@ -13,13 +13,14 @@ from service.schemas import Include
 from service.timings import STAGES
 from tests.bench.figures import SERVED_ROUNDS, Figure, ratios, spread
 from tests.bench.load import Answer, Outcome, callers, post
-from tests.bench.photos import LARGE, montage, photo
+from tests.bench.photos import LARGE, enlarged, montage, photo
 from tests.conftest import encoded
 from tests.system.conftest import Process, running
 
 SECONDS = 3.0  # of each scene in each round, about
 LEAST, WARM_UP, INCLUDING = 5, 10, 20  # requests
-SMALL, HUGE = "640x480, 1 face", "{}x{}, 1 face".format(*LARGE)
+SMALL = "640x480, 1 face"
+SAME, FAR = ("{}x{}, ".format(*LARGE) + what for what in ("the same scene", "a face of 3.5 % of its height"))
 
 
 def latency() -> Iterator[Figure]:
@@ -29,7 +30,8 @@ def latency() -> Iterator[Figure]:
         "640x480, 8 faces": montage(640, 480),
         "1280x960, 1 face": photo(1280, 960),
         "1280x960, 8 faces": montage(1280, 960),
-        HUGE: photo(*LARGE),
+        SAME: enlarged(photo(640, 480), *LARGE),
+        FAR: photo(*LARGE),
     }
     jpegs = {name: encoded(pixels) for name, pixels in scenes.items()}
     with running() as gateway:
@@ -48,7 +50,8 @@ def latency() -> Iterator[Figure]:
                 [load.latency_ms(0.99) for load in loads],
                 f"of {asked[name]} a round",
             )
-        yield ratios("12 megapixels over 640x480", medians[HUGE], medians[SMALL])
+        for name in (SAME, FAR):
+            yield ratios(f"{name}, over 640x480", medians[name], medians[SMALL])
         yield from _parts([each[SMALL] for each in rounds])
         yield from _include_costs(gateway, jpegs[SMALL])
 

@@ -64,7 +64,7 @@ def peers() -> Iterator[Figure | Unmeasured]:
             )
         except PeerError as reason:
             yield Unmeasured(f"fer as a library, {mode.label}", str(reason))
-    with running(max_in_flight_requests=256, max_wait_s=600) as gateway:
+    with running(max_in_flight_requests=256, max_images_per_worker=1000) as gateway:
         for mode in MODES:
             ours = post(f"{gateway.url}/v1/emotions?min_face_px={mode.min_face_px}", jpeg)
             try:

@@ -27,6 +27,11 @@ def photo(width: int, height: int) -> NDArray[np.uint8]:
     return np.array(scene)
 
 
+def enlarged(scene: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """The same scene as a camera of more pixels shows it: uint8 [height,width,3]."""
+    return np.array(Image.fromarray(scene).resize((width, height), Image.Resampling.LANCZOS))
+
+
 def montage(width: int, height: int) -> NDArray[np.uint8]:
     """Eight faces in two rows before the same scene: uint8 [height,width,3]."""
     scene = Image.fromarray(skimage.data.coffee()).resize((width, height))

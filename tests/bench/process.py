@@ -79,7 +79,7 @@ def start_up() -> Iterator[Figure]:
 
 
 def memory(soak_requests: int) -> Iterator[Figure]:
-    with running(max_in_flight_requests=256, max_wait_s=600) as gateway:
+    with running(max_in_flight_requests=256, max_images_per_worker=1000) as gateway:
         pid = gateway.process.pid
         idle = memory_mb(pid)
         photos = [post(f"{gateway.url}/v1/emotions", jpeg) for jpeg in mixed(SIZES)]

@@ -41,7 +41,7 @@ class Round:
 def throughput() -> Iterator[Figure]:
     """640x480, one face."""
     jpeg = encoded(photo(640, 480))
-    with running(max_in_flight_requests=256, max_wait_s=600) as gateway:
+    with running(max_in_flight_requests=256, max_images_per_worker=1000) as gateway:
         request = post(f"{gateway.url}/v1/emotions", jpeg)
         callers(FEW, repeat(request, 10 * FEW))
         rounds = [_round(gateway, request) for _ in range(SERVED_ROUNDS)]
@@ -110,7 +110,7 @@ def scaling() -> Iterator[Figure | Unmeasured]:
         for count in (1, 2):
             with started_on(set(cores[:count])):
                 gateway = stack.enter_context(
-                    running(worker_threads=count, max_in_flight_requests=256, max_wait_s=600)
+                    running(worker_threads=count, max_in_flight_requests=256, max_images_per_worker=1000)
                 )
             served[count] = post(f"{gateway.url}/v1/emotions", jpeg)
             callers(FEW, repeat(served[count], 5 * FEW))

@@ -41,7 +41,7 @@ def gateway_overhead() -> Iterator[Figure]:
     with (
         triton(settings.model_repository) as server,
         running(
-            engine="triton", triton_url=server.url, max_in_flight_requests=256, max_wait_s=600
+            engine="triton", triton_url=server.url, max_in_flight_requests=256, max_images_per_worker=1000
         ) as gateway,
     ):
         request = post(f"{gateway.url}/v1/emotions?detect=false", jpeg)

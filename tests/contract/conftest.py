@@ -15,7 +15,7 @@ from tests.triton.server import TritonServer
 @pytest.fixture(scope="session", params=["embedded", "fake", "triton"])
 def gateway(request: pytest.FixtureRequest) -> Iterator[Gateway]:
     # Who asks at once has to wait on a slow machine, and no test here is of those refused for that.
-    settings = Settings(port=0, max_wait_s=600)
+    settings = Settings(port=0, max_images_per_worker=1000)
     if request.param == "triton":
         server: TritonServer = request.getfixturevalue("triton_server")
         with serving(settings.model_copy(update={"engine": "triton", "triton_url": server.url})) as served:

@@ -46,7 +46,7 @@ class Row:
 def soak(minutes: float, seed: int = 0) -> list[Row]:
     """Start a service, send it traffic for so long, and look at what is left of it."""
     # Wide limits: no caller may be refused, and on a slow machine none may be late.
-    with running(timeout_s=60, max_wait_s=600) as gateway:
+    with running(timeout_s=60, max_images_per_worker=1000) as gateway:
         pid = gateway.process.pid
         record = Record()
         watch = Watch(pid, lambda: record.total, minutes * 60 / SAMPLES)

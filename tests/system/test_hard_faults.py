@@ -33,7 +33,7 @@ from tests.system.conftest import Caller, Process, running, status
 IN_FLIGHT = "expressnet_requests_in_flight"
 LIMITS: dict[str, object] = {
     "max_in_flight_requests": 64,
-    "max_wait_s": 600,
+    "max_images_per_worker": 1000,
     "timeout_s": 60,
     # Who stands still in the middle of a head does so for as long as the test takes.
     "client_timeout_s": 60,

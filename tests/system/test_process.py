@@ -79,7 +79,9 @@ def test_a_swapped_model_file_is_refused_with_both_digests(tmp_path: Path) -> No
 
 @pytest.mark.alone
 def test_two_hundred_at_once_against_a_queue_of_64(astronaut_jpeg: bytes) -> None:
-    with running(max_in_flight_requests=64, queue_limit_faces=64, max_wait_s=600, timeout_s=60) as gateway:
+    with running(
+        max_in_flight_requests=64, queue_limit_faces=64, max_images_per_worker=1000, timeout_s=60
+    ) as gateway:
         limits = httpx.Limits(max_connections=200)
         with httpx.Client(base_url=gateway.url, timeout=90, limits=limits) as client:
 
@@ -105,7 +107,7 @@ def test_two_hundred_at_once_against_a_queue_of_64(astronaut_jpeg: bytes) -> Non
 @pytest.mark.alone
 def test_sigterm_with_fifty_in_flight_answers_them_all(astronaut: NDArray[np.uint8]) -> None:
     montage = encoded(np.tile(astronaut, (9, 9, 1)), quality=30)
-    limits = {"max_in_flight_requests": 64, "queue_limit_faces": 5000, "max_wait_s": 600}
+    limits = {"max_in_flight_requests": 64, "queue_limit_faces": 5000, "max_images_per_worker": 1000}
     with running(**limits, timeout_s=90, grace_s=90) as gateway:
         # All but their ends first, and 81 faces each: none of it is done before all of it has arrived.
         callers = [

@@ -79,7 +79,7 @@ class Load:
 
 @pytest.mark.alone
 def test_killing_the_server_under_load_costs_no_answer(server: TritonServer, astronaut_jpeg: bytes) -> None:
-    with serving(gateway_to(server, max_wait_s=600)) as gateway:
+    with serving(gateway_to(server, max_images_per_worker=1000)) as gateway:
         with Load(gateway, astronaut_jpeg) as load:
             eventually(lambda: load.codes["ok"] > 5, 60)
             server.kill()
@@ -99,7 +99,7 @@ def test_a_server_that_stands_still_is_late_and_then_left_alone(
     server: TritonServer, astronaut_jpeg: bytes
 ) -> None:
     # Else callers who would have to wait are refused while nobody is answered.
-    with serving(gateway_to(server, timeout_s=1, max_wait_s=600)) as gateway:
+    with serving(gateway_to(server, timeout_s=1, max_images_per_worker=1000)) as gateway:
         assert gateway.post(astronaut_jpeg).status_code == 200
         server.signal(signal.SIGSTOP)
         try:

@@ -12,7 +12,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from service.backlog import STANDING_S, Backlog
+from service.backlog import LEAST_LIMIT, STANDING_S, Backlog
 from service.deadline import Deadline
 from service.errors import BodyTooLarge, Overloaded
 from service.http.admission import Admission
@@ -54,7 +54,7 @@ class Door:
         self.inner = Inner()
         self.readiness = Readiness(warmed_up=True)
         self.now_s = 0.0
-        self.backlog = Backlog(workers=1, max_wait_s=0.4, now=lambda: self.now_s)
+        self.backlog = Backlog(workers=1, images_per_worker=1, now=lambda: self.now_s)
         self.metrics = Metrics()
         self.app = Admission(self.inner, SETTINGS, self.readiness, self.backlog, self.metrics)
 
@@ -157,7 +157,7 @@ async def test_one_request_too_many_is_overloaded_at_once(door: Door) -> None:
 
 async def test_a_queue_that_stands_takes_no_more(door: Door) -> None:
     with ExitStack() as images:
-        for _ in range(3):
+        for _ in range(LEAST_LIMIT - 1):
             images.enter_context(door.backlog.image())
         assert (await door.post())[0] == 200, "a burst is let in"
         door.now_s += STANDING_S + 0.1

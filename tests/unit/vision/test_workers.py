@@ -25,9 +25,9 @@ class Stuck:
 
 
 class Pool:
-    def __init__(self, count: int, budget_s: float) -> None:
+    def __init__(self, count: int, budget_s: float, ahead: int = 0) -> None:
         self.overruns = 0
-        self.workers = Workers(count, budget_s=budget_s, overran=self._count)
+        self.workers = Workers(count, budget_s=budget_s, overran=self._count, ahead=ahead)
         self.stuck: list[Stuck] = []
 
     def _count(self) -> None:
@@ -132,6 +132,55 @@ async def test_an_image_that_nobody_waits_for_is_abandoned_at_its_budget() -> No
     leaving.cancel()
     assert await asyncio.wait_for(pool.image(lambda: "next"), 5) == "next"
     assert pool.overruns == 1
+    await pool.close()
+
+
+async def test_a_thread_finds_the_next_image_while_the_event_loop_is_busy() -> None:
+    pool = Pool(1, budget_s=20, ahead=1)
+    pool.workers.start()
+    begun, first = threading.Event(), Stuck()
+    pool.stuck.append(first)
+    holding = asyncio.create_task(pool.image(first))
+    await asyncio.to_thread(first.started.wait)
+    second = asyncio.create_task(pool.image(lambda: str(begun.set())))
+    await asyncio.sleep(0.1)
+    assert not begun.is_set()
+    first.let_go.set()
+    assert begun.wait(5), "the loop, which waits here, had to help"
+    assert await holding == "late"
+    await second
+    await pool.close()
+
+
+async def test_the_budget_begins_when_a_thread_does() -> None:
+    pool = Pool(1, budget_s=1.0, ahead=1)
+    pool.workers.start()
+    first, second = Stuck(), Stuck()
+    pool.stuck += [first, second]
+    both = [asyncio.create_task(pool.image(work)) for work in (first, second)]
+    await asyncio.sleep(0.6)
+    first.let_go.set()
+    await asyncio.sleep(0.6)
+    second.let_go.set()
+    assert await asyncio.gather(*both) == ["late", "late"]
+    assert pool.overruns == 0
+    await pool.close()
+
+
+async def test_what_nobody_waits_for_any_more_is_not_begun() -> None:
+    pool = Pool(1, budget_s=20, ahead=1)
+    pool.workers.start()
+    first, second = Stuck(), Stuck()
+    pool.stuck.append(first)
+    holding = asyncio.create_task(pool.image(first))
+    leaving = asyncio.create_task(pool.image(second))
+    await asyncio.to_thread(first.started.wait)
+    leaving.cancel()
+    await asyncio.sleep(0)
+    first.let_go.set()
+    assert await holding == "late"
+    assert await asyncio.wait_for(pool.image(lambda: "next"), 5) == "next"
+    assert not second.started.is_set()
     await pool.close()
 
 
