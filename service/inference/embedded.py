@@ -63,6 +63,9 @@ class _EmbeddedModel:
             file = io.BytesIO(read_verified(self._path, self._sha256))
             self._module = torch.jit.load(file, map_location="cpu")  # type: ignore[no-untyped-call]
             self._module.eval()
+            if not self.profiled:
+                # Nor does the executor then keep what it has looked up: weights as constants need no looking.
+                self._module = torch.jit.freeze(self._module)
         except RuntimeError as error:
             raise ModelFileError(f"{self._path} cannot be loaded as TorchScript: {error}") from error
 

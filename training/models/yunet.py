@@ -30,10 +30,7 @@ _STAGES = (
 
 
 class Separable(nn.Module):
-    """Pointwise, then depthwise 3x3 convolution; the first as a product on small maps."""
-
-    PRODUCT = 1 << 16  # numbers in a map up to which a matrix product is quicker than a convolution
-    __constants__ = ("PRODUCT",)
+    """Pointwise, then depthwise 3x3 convolution; the first as a product, which is quicker on small maps."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -41,14 +38,8 @@ class Separable(nn.Module):
         self.depthwise = nn.Conv2d(outputs, outputs, 3, padding=1, groups=outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1] * x.shape[2] * x.shape[3] > self.PRODUCT:
-            kernel = self.pointwise.weight[:, :, None, None]
-            # Dilation changes nothing about one pixel, but without it torch leaves the convolution of one
-            # thread to the BLAS library, whose products are half as quick on other CPUs than Intel's.
-            mixed = functional.conv2d(x, kernel, self.pointwise.bias, dilation=2)
-        else:
-            mixed = self.pointwise(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        spread: Tensor = self.depthwise(mixed)
+        mixed: Tensor = self.pointwise(x.permute(0, 2, 3, 1))
+        spread: Tensor = self.depthwise(mixed.permute(0, 3, 1, 2))
         return spread
 
 
