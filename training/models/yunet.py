@@ -21,34 +21,64 @@ from training.models.boxes import suppress
 _HEADS = (("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10))
 # Place in the network, channels before, between and after.
 _STAGES = (
-    ("fine.1", 16, 16, 32),
-    ("fine.2", 32, 32, 64),
+    ("narrow", 16, 16, 32),
+    ("wide", 32, 32, 64),
     ("low", 64, 64, 64),
-    ("middle.1", 64, 64, 64),
-    ("high.1", 64, 64, 64),
+    ("middle", 64, 64, 64),
+    ("high", 64, 64, 64),
 )
 
 
 class Separable(nn.Module):
-    """Pointwise, then depthwise 3x3 convolution; the first as a product, which is quicker on small maps."""
+    """Pointwise, then depthwise 3x3 convolution; the first as a product, unless the image's size is `usual`.
+
+    By oneDNN large maps take as little as half of the time, but it generates code for each of their
+    sizes, which takes 0.2 ms and memory.
+    """
+
+    PRODUCT = 1 << 17  # numbers in a map up to which a product is as quick
+    __constants__ = ("PRODUCT",)
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.pointwise = nn.Linear(inputs, outputs)
         self.depthwise = nn.Conv2d(outputs, outputs, 3, padding=1, groups=outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
-        mixed: Tensor = self.pointwise(x.permute(0, 2, 3, 1))
-        spread: Tensor = self.depthwise(mixed.permute(0, 3, 1, 2))
+    def forward(self, x: Tensor, usual: bool) -> Tensor:
+        if usual and x.shape[1] * x.shape[2] * x.shape[3] > self.PRODUCT:
+            # Dilation changes nothing about one pixel, but keeps torch from leaving the convolution of one
+            # thread to BLAS, which has no AVX-512 for other CPUs than Intel's.
+            kernel = self.pointwise.weight[:, :, None, None]
+            mixed = functional.conv2d(x, kernel, self.pointwise.bias, dilation=2)
+        else:
+            mixed = self.pointwise(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        spread: Tensor = self.depthwise(mixed)
         return spread
 
 
-def _rectified(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(Separable(inputs, outputs), nn.ReLU(inplace=True))
+class Rectified(nn.Module):
+    """`Separable`, then a ReLU."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.separable = Separable(inputs, outputs)
+
+    def forward(self, x: Tensor, usual: bool) -> Tensor:
+        answer: Tensor = self.separable(x, usual)
+        return answer.relu_()
 
 
-def _block(inputs: int, between: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(_rectified(inputs, between), _rectified(between, outputs))
+class Block(nn.Module):
+    """Two of `Rectified`."""
+
+    def __init__(self, inputs: int, between: int, outputs: int) -> None:
+        super().__init__()
+        self.first = Rectified(inputs, between)
+        self.second = Rectified(between, outputs)
+
+    def forward(self, x: Tensor, usual: bool) -> Tensor:
+        answer: Tensor = self.second(self.first(x, usual), usual)
+        return answer
 
 
 class YuNet(nn.Module):
@@ -59,6 +89,7 @@ class YuNet(nn.Module):
     LEAST_FACE = 12  # px of an image's smallest face, then enlarged to 16
     PIXELS = 1 << 20  # of the shrunk image at most: bounds time and memory, whatever comes in
     PIECE = 1 << 18  # pixels of it for which the large maps are computed at a time
+    CAMERA = 1 << 19  # pixels of it beyond which it is a camera's photo: of their sizes there are few
     MARGIN = 24  # px around a piece that its maps depend on: 19, and whole cells of the finest stride
     SCORE = 0.3  # least score of a candidate, libfacedetection's
     CANDIDATES = 5000  # best of them that enter suppression, OpenCV's limit
@@ -71,6 +102,7 @@ class YuNet(nn.Module):
         "LEAST_FACE",
         "PIXELS",
         "PIECE",
+        "CAMERA",
         "MARGIN",
         "SCORE",
         "CANDIDATES",
@@ -81,13 +113,16 @@ class YuNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 16, 3, stride=2, padding=1)
-        self.stem_block = _rectified(16, 16)
-        # To an eighth of the image's side; then one map each for strides 8, 16 and 32.
-        self.fine = nn.Sequential(HalvingMax(), _block(16, 16, 32), _block(32, 32, 64), nn.MaxPool2d(2))
-        self.low = _block(64, 64, 64)
-        self.middle = nn.Sequential(nn.MaxPool2d(2), _block(64, 64, 64))
-        self.high = nn.Sequential(nn.MaxPool2d(2), _block(64, 64, 64))
-        self.lateral = nn.ModuleList(_rectified(64, 64) for _ in self.STRIDES)
+        self.stem_block = Rectified(16, 16)
+        self.halved = HalvingMax()
+        self.narrow = Block(16, 16, 32)
+        self.wide = Block(32, 32, 64)
+        self.pooled = nn.MaxPool2d(2)
+        # At an eighth of the image's side; one map each for strides 8, 16 and 32.
+        self.low = Block(64, 64, 64)
+        self.middle = Block(64, 64, 64)
+        self.high = Block(64, 64, 64)
+        self.lateral = nn.ModuleList(Rectified(64, 64) for _ in self.STRIDES)
         self.heads = nn.ModuleList(Separable(64, sum(width for _, width in _HEADS)) for _ in self.STRIDES)
 
     @classmethod
@@ -157,14 +192,15 @@ class YuNet(nn.Module):
 
     def maps(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[1,3,32h,32w] -> the answers of each stride's cells: [1,16,4h,4w], [1,16,2h,2w], [1,16,h,w]."""
-        low = self.low(self.eighth(image))
-        middle = self.middle(low)
-        high = self.lateral[2](self.high(middle))
-        middle = self.lateral[1](middle + functional.interpolate(high, scale_factor=2.0))
-        low = self.lateral[0](low + functional.interpolate(middle, scale_factor=2.0))
-        return self.heads[0](low), self.heads[1](middle), self.heads[2](high)
+        usual = image.shape[2] * image.shape[3] > self.CAMERA
+        low = self.low(self.eighth(image, usual), usual)
+        middle = self.middle(self.pooled(low), usual)
+        high = self.lateral[2](self.high(self.pooled(middle), usual), usual)
+        middle = self.lateral[1](middle + functional.interpolate(high, scale_factor=2.0), usual)
+        low = self.lateral[0](low + functional.interpolate(middle, scale_factor=2.0), usual)
+        return self.heads[0](low, usual), self.heads[1](middle, usual), self.heads[2](high, usual)
 
-    def eighth(self, image: Tensor) -> Tensor:
+    def eighth(self, image: Tensor, usual: bool) -> Tensor:
         """[1,3,8h,8w] -> [1,64,h,w], piece by piece: all of a large image's maps at once fit no cache."""
         height, width = image.shape[2], image.shape[3]
         pieces = (height * width + self.PIECE - 1) // self.PIECE
@@ -174,7 +210,8 @@ class YuNet(nn.Module):
             first = max(top - self.MARGIN, 0)
             bottom = min(top + rows, height)
             piece = image[:, :, first : min(bottom + self.MARGIN, height)].float()
-            answers = self.fine(self.stem_block(self.stem(piece).relu_()))
+            halved = self.halved(self.stem_block(self.stem(piece).relu_(), usual))
+            answers = self.pooled(self.wide(self.narrow(halved, usual), usual))
             found.append(answers[:, :, (top - first) // 8 : (bottom - first) // 8])
         return torch.cat(found, dim=2)
 
@@ -220,12 +257,12 @@ def published_state() -> dict[str, Tensor]:
         "stem.weight": patches.permute(0, 3, 1, 2).flip(1),
         "stem.bias": weights.read("backbone__model0_pw_bias", 16),
     }
-    units = {"stem_block.0": [("backbone__model0_dp", 16, 16)]}
+    units = {"stem_block.separable": [("backbone__model0_dp", 16, 16)]}
     for stage, (place, inputs, between, outputs) in enumerate(_STAGES, start=1):
-        units[f"{place}.0.0"] = [(f"backbone__model{stage}_dp1", inputs, between)]
-        units[f"{place}.1.0"] = [(f"backbone__model{stage}_dp2", between, outputs)]
+        units[f"{place}.first.separable"] = [(f"backbone__model{stage}_dp1", inputs, between)]
+        units[f"{place}.second.separable"] = [(f"backbone__model{stage}_dp2", between, outputs)]
     for level in range(len(YuNet.STRIDES)):
-        units[f"lateral.{level}.0"] = [(f"neck__lateral_convs__{level}", 64, 64)]
+        units[f"lateral.{level}.separable"] = [(f"neck__lateral_convs__{level}", 64, 64)]
         units[f"heads.{level}"] = [(f"bbox_head__multi_level_{n}__{level}", 64, width) for n, width in _HEADS]
     for place, parts in units.items():
         read = [_unit(weights, *part) for part in parts]

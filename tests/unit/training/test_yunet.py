@@ -23,7 +23,7 @@ from tests.unit.training.scenes import (
     scripted,
 )
 from training.models import yunet
-from training.models.yunet import YuNet
+from training.models.yunet import Separable, YuNet
 from training.repository import script
 
 pytestmark = pytest.mark.skipif(
@@ -120,10 +120,23 @@ def test_maps_made_in_pieces_are_those_of_the_whole_image(monkeypatch: pytest.Mo
     network = YuNet.published()
     # Neither the pieces nor what they are of are alike.
     image = torch.from_numpy(skimage.data.astronaut()[:488].copy()).permute(2, 0, 1)[None]
-    whole = network.eighth(image)
+    whole = network.eighth(image, False)
     for pieces in (2, 5, 61):
         monkeypatch.setattr(network, "PIECE", 488 * 512 // pieces)
-        torch.testing.assert_close(network.eighth(image), whole, rtol=0, atol=1e-4)
+        torch.testing.assert_close(network.eighth(image, False), whole, rtol=0, atol=1e-4)
+
+
+def test_a_camera_s_photo_is_answered_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, image = YuNet.published(), torch.from_numpy(montage().copy())
+    assert image.shape[0] * image.shape[1] > Separable.PRODUCT // 4, "its first maps are convolved"
+    inputs = (image, torch.tensor([16.0]), torch.tensor([0.9]))
+    found = {}
+    for pixels in (0, YuNet.PIXELS):
+        monkeypatch.setattr(network, "CAMERA", pixels)
+        found[pixels] = network(*inputs)
+    for one, other in zip(*found.values(), strict=True):
+        assert len(one) > 0
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-3)
 
 
 def test_many_candidates_are_cut_to_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
