@@ -37,7 +37,7 @@ class _Job:
         self.place_left = False
         self.budget: asyncio.TimerHandle | None = None
         self.thread: threading.Thread | None = None
-        self.began_at: float | None = None  # by the loop's clock, once a thread is at it
+        self.began_at: float | None = None  # by `time.monotonic`, once a thread is at it
 
 
 class Place:
@@ -125,7 +125,8 @@ class Workers:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             job.thread = threading.current_thread()
-            job.began_at = job.loop.time()
+            # Not by the loop's clock: uvloop's stands still while the loop waits.
+            job.began_at = time.monotonic()
             answer, error = None, None
             try:
                 if job.answer.done():
@@ -147,8 +148,9 @@ class Workers:
 
     def _overrun(self, job: _Job) -> None:
         """The budget is spent, or would be if the job had not waited for a thread; runs on the event loop."""
-        began_at = job.loop.time() if job.began_at is None else job.began_at
-        if (left_s := began_at + self._budget_s - job.loop.time()) > 0:
+        now = time.monotonic()
+        began_at = now if job.began_at is None else job.began_at
+        if (left_s := began_at + self._budget_s - now) > 0:
             job.budget = job.loop.call_later(left_s, self._overrun, job)
             return
         with self._lock:
