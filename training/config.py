@@ -57,7 +57,18 @@ class AttentionConfig(_Part):
     dropout: Share = 0.3
 
 
-NetworkConfig = Annotated[MoESConfig | MoEConfig | AttentionConfig, Field(discriminator="name")]
+class FaceResNetConfig(_Part):
+    """The network of a face recognition, which teaches the compact one."""
+
+    name: Literal["face_resnet"]
+    enlarged_px: Annotated[int, Field(ge=64)] = 112
+    """Side to which faces of 48 px are enlarged for it."""
+    dropout: Share = 0.4
+
+
+NetworkConfig = Annotated[
+    MoESConfig | MoEConfig | AttentionConfig | FaceResNetConfig, Field(discriminator="name")
+]
 
 
 class OptimiserConfig(_Part):

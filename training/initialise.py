@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from training.models import Network
+from training.models.face_resnet import published_state
 
 # What others wrap a state dict in, and what they put before its names.
 WRAPPERS = ("average", "state_dict", "model_state_dict", "model")
@@ -81,7 +82,12 @@ def initialise(network: Network, source: Path) -> Initialised:
 
 
 def read_state_dict(source: Path) -> dict[str, Tensor]:
-    """Tensors by name, from a state dict or from what wraps one. Raises `ValueError` for any other file."""
+    """Tensors by name, from a state dict, what wraps one, or the manifest of face-api's face recognition.
+
+    Raises `ValueError` for any other file.
+    """
+    if source.suffix == ".json":
+        return published_state(source)
     try:
         content: Any = torch.load(source, map_location="cpu", weights_only=True)
     except FileNotFoundError:

@@ -36,6 +36,8 @@ from training.optimise import at_sharpest, learning_rate, make_optimiser, update
 from training.progress import Progress
 from training.teachers import Teachers
 
+SETTLED = 512  # images by which weights from elsewhere are settled
+
 
 @dataclass(frozen=True)
 class Start:
@@ -99,6 +101,10 @@ def train(
     progress.say(summary(dataset))
     if start.weights is not None:
         progress.say(str(initialise(network, start.weights)))
+        some = rows.pictures.read(
+            np.arange(min(len(rows), SETTLED)), size=network.size, channels=network.channels
+        )
+        network.settle(torch.from_numpy(some).float() / 255)
 
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(network).eval().requires_grad_(False).to(fabric.device)

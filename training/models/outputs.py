@@ -27,6 +27,9 @@ class Network(nn.Module):
     size: int
     channels: int
 
+    def settle(self, images: Tensor) -> None:
+        """Called with training images once weights came from elsewhere; changes no answer."""
+
     def shown_layer(self) -> nn.Module:
         """The last layer of the backbone whose maps are fine enough for a heatmap of the face."""
         raise NotImplementedError

