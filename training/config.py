@@ -30,6 +30,8 @@ class MoESConfig(_Part):
     before; none: the plain small kernels."""
     backbone_size: Annotated[int, Field(ge=32)] | None = None
     """Side to which images are enlarged for a backbone beside the small kernels, px; none: no backbone."""
+    backbone: Literal["efficientnet_lite", "face_resnet"] = "efficientnet_lite"
+    """Which one: its own weights were trained on ImageNet, or to tell faces apart."""
     backbone_width: Positive = 1.0
     backbone_depths: tuple[Count, Count, Count, Count, Count, Count, Count] = (1, 2, 2, 3, 3, 4, 1)
     """Multiplier of EfficientNet-Lite0's channels, and blocks per stage: its own fit pretrained weights."""
@@ -57,18 +59,7 @@ class AttentionConfig(_Part):
     dropout: Share = 0.3
 
 
-class FaceResNetConfig(_Part):
-    """The network of a face recognition, which teaches the compact one."""
-
-    name: Literal["face_resnet"]
-    enlarged_px: Annotated[int, Field(ge=64)] = 112
-    """Side to which faces of 48 px are enlarged for it."""
-    dropout: Share = 0.4
-
-
-NetworkConfig = Annotated[
-    MoESConfig | MoEConfig | AttentionConfig | FaceResNetConfig, Field(discriminator="name")
-]
+NetworkConfig = Annotated[MoESConfig | MoEConfig | AttentionConfig, Field(discriminator="name")]
 
 
 class OptimiserConfig(_Part):

@@ -6,7 +6,6 @@ from training.config import NetworkConfig
 from training.models.expressnet import ExpressNet
 from training.models.expressnet_moe import ExpressNetMoE
 from training.models.expressnet_moe_s import ExpressNetMoES
-from training.models.face_resnet import FaceResNet
 from training.models.outputs import Network, Outputs
 
 __all__ = ["Network", "Outputs", "build"]
@@ -15,7 +14,6 @@ NETWORKS: dict[str, type[Network]] = {
     "expressnet": ExpressNet,
     "expressnet_moe": ExpressNetMoE,
     "expressnet_moe_s": ExpressNetMoES,
-    "face_resnet": FaceResNet,
 }
 
 

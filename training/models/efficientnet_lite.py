@@ -32,6 +32,8 @@ class EfficientNetLite(nn.Sequential):
     published depths it is Lite0.
     """
 
+    contrast = 0.5  # deviation of the pixels of a standardised photo is 1; about what the weights have met
+
     def __init__(self, channels: int = 3, *, width: float = 1.0, depths: Sequence[int] = DEPTHS) -> None:
         wide = _scaled(STEM, width)
         layers: list[nn.Module] = [*_convolution(channels, wide, 3, stride=2), nn.ReLU(inplace=True)]

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from training.models.blocks import ConvNormAct, Residual
 from training.models.efficientnet_lite import DEPTHS, EfficientNetLite
+from training.models.face_resnet import FaceResNet
 from training.models.mixture import MixtureOfExperts
 from training.models.outputs import Network, Outputs, head
 
@@ -83,6 +84,7 @@ class ExpressNetMoES(Network):
         auxiliary_classes: int = 7,
         residual_widths: Sequence[int] | None = None,
         backbone_size: int | None = None,
+        backbone: str = "efficientnet_lite",
         backbone_width: float = 1.0,
         backbone_depths: Sequence[int] = DEPTHS,
         extractor_width: int = 16,
@@ -99,10 +101,15 @@ class ExpressNetMoES(Network):
             self.small, local = SmallKernelExtractor(extractor_width), extractor_width * 8
         else:
             self.small, local = ResidualExtractor(residual_widths), residual_widths[-1]
-        self.backbone: EfficientNetLite | None = None
-        self.backbone_size = backbone_size or 0
+        self.backbone: EfficientNetLite | FaceResNet | None = None
+        self.backbone_size, self.contrast = backbone_size or 0, 1.0
         if backbone_size:
-            self.backbone = EfficientNetLite(1, width=backbone_width, depths=backbone_depths)
+            self.backbone = (
+                FaceResNet()
+                if backbone == "face_resnet"
+                else EfficientNetLite(1, width=backbone_width, depths=backbone_depths)
+            )
+            self.contrast = self.backbone.contrast
             local += self.backbone.features
         self.project_large = nn.Sequential(nn.Linear(extractor_width * 8, features), nn.ReLU())
         self.fuse = nn.Sequential(nn.Linear(local, features), nn.ReLU())
@@ -135,11 +142,16 @@ class ExpressNetMoES(Network):
         )
 
     def enlarged(self, images: Tensor) -> Tensor:
-        """As the backbone met images when it was pretrained: larger, and half as contrasty."""
+        """As the backbone met images when it was pretrained: larger, and less contrasty."""
         size = [self.backbone_size, self.backbone_size]
-        return functional.interpolate(images / 2, size=size, mode="bilinear", align_corners=False)
+        return functional.interpolate(images * self.contrast, size=size, mode="bilinear", align_corners=False)
 
     def shown_layer(self) -> nn.Module:
         if self.backbone is not None:
             return self.backbone[self.backbone.fine]
         return self.small[-3]  # before the pooling
+
+    @torch.no_grad()
+    def settle(self, images: Tensor) -> None:
+        if isinstance(self.backbone, FaceResNet):
+            self.backbone.settle(self.enlarged(standardise(images)))

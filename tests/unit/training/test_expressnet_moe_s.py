@@ -22,7 +22,7 @@ from training.models.expressnet_moe_s import ExpressNetMoES, standardise
 from training.models.served import ServedClassifier, grey
 
 REPOSITORY = Settings().model_repository
-SHIPPED = Path(training.__file__).parent / "configs" / "expressnet_moe_s.yaml"
+CONFIGS = Path(training.__file__).parent / "configs"
 PARAMETER_LIMIT = 5_000_000
 MAC_LIMIT = 0.3e9
 
@@ -30,7 +30,7 @@ MAC_LIMIT = 0.3e9
 @pytest.fixture(scope="module")
 def shipped() -> ExpressNetMoES:
     torch.manual_seed(0)
-    network = build(read_config(SHIPPED).network, served=8, auxiliary=7).eval()
+    network = build(read_config(CONFIGS / "expressnet_moe_s.yaml").network, served=8, auxiliary=7).eval()
     assert isinstance(network, ExpressNetMoES)
     return network
 
@@ -38,7 +38,14 @@ def shipped() -> ExpressNetMoES:
 TINY = {"name": "expressnet_moe_s", "extractor_width": 2, "features": 8}
 
 
-@pytest.fixture(params=[{"residual_widths": (4, 8, 8)}, TINY_BACKBONE], ids=["residual", "backbone"])
+@pytest.fixture(
+    params=[
+        {"residual_widths": (4, 8, 8)},
+        TINY_BACKBONE,
+        {"backbone": "face_resnet", "backbone_size": 80},
+    ],
+    ids=["residual", "efficientnet_lite", "face_resnet"],
+)
 def tiny(request: pytest.FixtureRequest) -> ExpressNetMoES:
     torch.manual_seed(0)
     network = build(MoESConfig(**TINY, **request.param), served=8, auxiliary=7).eval()
@@ -56,8 +63,15 @@ def with_no_hint(network: Network, temperature: float) -> ServedClassifier:
     return ServedClassifier(network, temperature, nn.Linear(pooled.shape[1], 1))
 
 
-def test_it_is_small(shipped: ExpressNetMoES) -> None:
-    assert sum(parameter.numel() for parameter in shipped.parameters()) <= PARAMETER_LIMIT
+@pytest.mark.parametrize("config", ["expressnet_moe_s", "expressnet_moe_s_faces"])
+@torch.no_grad()
+def test_it_is_small_and_quick(config: str) -> None:
+    network = build(read_config(CONFIGS / f"{config}.yaml").network, served=8, auxiliary=7).eval()
+    assert sum(parameter.numel() for parameter in network.parameters()) <= PARAMETER_LIMIT
+    with FlopCounterMode(display=False) as counter:
+        network(torch.rand(1, 1, 48, 48))
+    macs = counter.get_total_flops() / 2
+    assert 0.01e9 < macs <= MAC_LIMIT
 
 
 @torch.no_grad()
@@ -69,14 +83,6 @@ def test_the_checkpoint_that_is_shipped_is_what_is_served() -> None:
     batch = faces(8)
     for found, wanted in zip(own(batch)[:2], served(batch)[:2], strict=True):
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
-
-
-@torch.no_grad()
-def test_it_is_quick(shipped: ExpressNetMoES) -> None:
-    with FlopCounterMode(display=False) as counter:
-        shipped(torch.rand(1, 1, 48, 48))
-    macs = counter.get_total_flops() / 2
-    assert 0.01e9 < macs <= MAC_LIMIT
 
 
 @pytest.mark.parametrize("side", [48, 64])
