@@ -42,6 +42,13 @@ class MoESConfig(_Part):
     renormalise: bool = True
     dropout: Share = 0.3
 
+    @model_validator(mode="after")
+    def _has_room(self) -> Self:
+        # Its convolutions without padding leave nothing of less.
+        if self.backbone == "face_resnet" and (self.backbone_size or 0) < 64:
+            raise ValueError("backbone: face_resnet needs a backbone_size of at least 64")
+        return self
+
 
 class MoEConfig(_Part):
     """The paper's network; its gate does not renormalise."""

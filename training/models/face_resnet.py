@@ -125,7 +125,7 @@ def published_state(manifest: Path) -> dict[str, Tensor]:
                 state |= _unit(weights, f"{name}/conv{number}", f"{place}.{part}.0", f"{place}.{part}.1")
     except FileNotFoundError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"{manifest} does not list the weights of face-api's face recognition: {error}"
         ) from error

@@ -77,6 +77,7 @@ def test_an_unknown_key_is_refused_by_name(tmp_path: Path, content: object, key:
     [
         ({}, "network"),
         ({"network": {"name": "resnet"}}, "name"),
+        ({"network": {"name": "expressnet_moe_s", "backbone": "face_resnet"}}, "backbone_size"),
         ({**MINIMAL, "epochs": 0}, "epochs"),
         ({**MINIMAL, "batch": "many"}, "batch"),
         ({**MINIMAL, "validation_share": 1}, "validation_share"),

@@ -137,7 +137,16 @@ def listing(**entry: object) -> str:
 
 @pytest.mark.parametrize(
     "content",
-    ["no JSON", "{}", "[]", "[3]", listing(), listing(shape=[999]), listing(shape=[1], dtype="nothing")],
+    [
+        "no JSON",
+        "{}",
+        "[]",
+        "[3]",
+        '[{"paths": ["model.bin"], "weights": ["fc"]}]',
+        listing(),
+        listing(shape=[999]),
+        listing(shape=[1], dtype="nothing"),
+    ],
 )
 def test_other_manifests_are_refused(content: str, network: ExpressNetMoES, tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"1234")
