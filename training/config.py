@@ -32,6 +32,8 @@ class MoESConfig(_Part):
     """Side to which images are enlarged for a backbone beside the small kernels, px; none: no backbone."""
     backbone: Literal["efficientnet_lite", "face_resnet"] = "efficientnet_lite"
     """Which one: its own weights were trained on ImageNet, or to tell faces apart."""
+    backbone_blocks: Annotated[int, Field(ge=10, le=13)] = 13
+    """How many blocks of a `face_resnet`, from the first one on."""
     backbone_width: Positive = 1.0
     backbone_depths: tuple[Count, Count, Count, Count, Count, Count, Count] = (1, 2, 2, 3, 3, 4, 1)
     """Multiplier of EfficientNet-Lite0's channels, and blocks per stage: its own fit pretrained weights."""

@@ -85,6 +85,7 @@ class ExpressNetMoES(Network):
         residual_widths: Sequence[int] | None = None,
         backbone_size: int | None = None,
         backbone: str = "efficientnet_lite",
+        backbone_blocks: int = 13,
         backbone_width: float = 1.0,
         backbone_depths: Sequence[int] = DEPTHS,
         extractor_width: int = 16,
@@ -105,7 +106,7 @@ class ExpressNetMoES(Network):
         self.backbone_size, self.contrast = backbone_size or 0, 1.0
         if backbone_size:
             self.backbone = (
-                FaceResNet()
+                FaceResNet(backbone_blocks)
                 if backbone == "face_resnet"
                 else EfficientNetLite(1, width=backbone_width, depths=backbone_depths)
             )

@@ -66,14 +66,17 @@ class Block(nn.Module):
 
 
 class FaceResNet(nn.Sequential):
-    """[N,1,H,W] -> [N,256]: mean over positions of the last maps, H/32 x W/32."""
+    """[N,1,H,W] -> [N,features]: mean over positions of the last maps.
 
-    features = _BLOCKS[-1][1]
+    blocks: how many of the published ones, from the first on. With 10 the last maps have 128 channels and
+    H/16 x W/16, with 11 to 13 they have 256 and H/32 x W/32.
+    """
+
     contrast = 0.2  # deviation of the pixels that the weights have met, where white is 1
     fine = 13  # the last block of 128 channels; the next ones' maps are too small to tell a mouth from a nose
 
-    def __init__(self) -> None:
-        widths = [_STEM_WIDTH, *(width for _, width in _BLOCKS)]
+    def __init__(self, blocks: int = len(_BLOCKS)) -> None:
+        widths = [_STEM_WIDTH, *(width for _, width in _BLOCKS[:blocks])]
         super().__init__(
             *_convolution(1, _STEM_WIDTH, 7, 2, 0),
             nn.ReLU(inplace=True),
@@ -82,6 +85,7 @@ class FaceResNet(nn.Sequential):
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
+        self.features = widths[-1]
 
     @torch.no_grad()
     def settle(self, images: Tensor) -> None:

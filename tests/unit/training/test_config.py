@@ -78,6 +78,7 @@ def test_an_unknown_key_is_refused_by_name(tmp_path: Path, content: object, key:
         ({}, "network"),
         ({"network": {"name": "resnet"}}, "name"),
         ({"network": {"name": "expressnet_moe_s", "backbone": "face_resnet"}}, "backbone_size"),
+        ({"network": {"name": "expressnet_moe_s", "backbone_blocks": 14}}, "backbone_blocks"),
         ({**MINIMAL, "epochs": 0}, "epochs"),
         ({**MINIMAL, "batch": "many"}, "batch"),
         ({**MINIMAL, "validation_share": 1}, "validation_share"),
