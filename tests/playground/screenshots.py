@@ -40,7 +40,7 @@ def two_faces() -> Image.Image:
     face = Image.fromarray(skimage.data.astronaut()).crop((90, 0, 390, 300))
     both = Image.new("RGB", (600, 300))
     both.paste(face, (0, 0))
-    both.paste(face.rotate(120, fillcolor=(96, 104, 112)), (300, 0))
+    both.paste(face.rotate(115, fillcolor=(96, 104, 112)), (300, 0))
     return both
 
 

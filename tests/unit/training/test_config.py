@@ -34,8 +34,9 @@ def test_something_is_shipped() -> None:
         "expressnet",
         "expressnet_moe",
         "expressnet_moe_s",
-        "expressnet_moe_s_faces",
-        "expressnet_moe_s_second",
+        "expressnet_moe_s_light",
+        "expressnet_moe_s_light_second",
+        "expressnet_moe_s_light_teacher",
         "expressnet_moe_s_teacher",
     ]
 

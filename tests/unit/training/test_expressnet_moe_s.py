@@ -63,7 +63,7 @@ def with_no_hint(network: Network, temperature: float) -> ServedClassifier:
     return ServedClassifier(network, temperature, nn.Linear(pooled.shape[1], 1))
 
 
-@pytest.mark.parametrize("config", ["expressnet_moe_s", "expressnet_moe_s_faces"])
+@pytest.mark.parametrize("config", ["expressnet_moe_s", "expressnet_moe_s_teacher"])
 @torch.no_grad()
 def test_it_is_small_and_quick(config: str) -> None:
     network = build(read_config(CONFIGS / f"{config}.yaml").network, served=8, auxiliary=7).eval()
@@ -83,6 +83,14 @@ def test_the_checkpoint_that_is_shipped_is_what_is_served() -> None:
     batch = faces(8)
     for found, wanted in zip(own(batch)[:2], served(batch)[:2], strict=True):
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("folder", "config"), [("teacher", "teacher"), ("light", "light_second")])
+def test_what_it_learned_from_is_there(folder: str, config: str) -> None:
+    trained = load_trained(SHIPPED_CHECKPOINT.parent / folder)
+    assert trained.config.network == read_config(CONFIGS / f"expressnet_moe_s_{config}.yaml").network
+    own = load_trained(SHIPPED_CHECKPOINT)
+    assert (trained.served, trained.auxiliary) == (own.served, own.auxiliary)
 
 
 @pytest.mark.parametrize("side", [48, 64])
