@@ -45,10 +45,12 @@ class MoESConfig(_Part):
     dropout: Share = 0.3
 
     @model_validator(mode="after")
-    def _has_room(self) -> Self:
+    def _backbone_fits(self) -> Self:
         # Its convolutions without padding leave nothing of less.
         if self.backbone == "face_resnet" and (self.backbone_size or 0) < 64:
             raise ValueError("backbone: face_resnet needs a backbone_size of at least 64")
+        if self.backbone != "face_resnet" and self.backbone_blocks != 13:
+            raise ValueError("backbone_blocks is for backbone: face_resnet alone")
         return self
 
 
