@@ -60,6 +60,14 @@ def describe(
     }
 
 
+def config_of(path: Path) -> RunConfig | None:
+    """What a checkpoint, or a run's folder, was trained by; None for weights from elsewhere."""
+    try:
+        return load_trained(path).config
+    except ValueError:
+        return None
+
+
 def save_trained(trained: Trained, path: Path, *, halved: bool = False) -> None:
     """What `load_trained` reads. halved: weights with 16 bits, but what batch norm has measured with 32."""
     described = describe(trained.config, trained.served, trained.auxiliary, trained.epoch)

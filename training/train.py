@@ -22,7 +22,7 @@ from torch import Tensor
 
 from service.manifest import EMOTIONS, digest
 from training.augment import Augmentation, Mixing
-from training.checkpoint import checkpoint_file, describe, save_atomically
+from training.checkpoint import checkpoint_file, config_of, describe, save_atomically
 from training.config import RunConfig
 from training.datasets import summary
 from training.datasets.faces import Dataset, LabelledFaces, one_hot
@@ -37,6 +37,8 @@ from training.progress import Progress
 from training.teachers import Teachers
 
 SETTLED = 512  # images by which weights from elsewhere are settled
+# The same for every run, whatever its seed: a teacher must not have learned what its student validates on.
+SPLIT_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def train(
     network = build(config.network, served=len(dataset.served), auxiliary=len(dataset.auxiliary))
     if bool(start.teachers) != (config.loss.distillation > 0):
         raise ValueError("a teacher and loss.distillation above 0 need each other")
+    refuse_what_learned_validation(start, config)
     teachers = Teachers.load(start.teachers, network, dataset) if start.teachers else None
     targets = Targets.of(rows, dataset)
     objective = Objective(config.loss, targets.served.sum(dim=0))
@@ -225,7 +228,22 @@ def _carved(dataset: Dataset, config: RunConfig) -> tuple[LabelledFaces, Labelle
     clean = dataset.training
     for test in dataset.tests.values():
         clean = without_copies_of(clean, test)
-    return carve_validation(clean, config.validation_share, config.seed)
+    return carve_validation(clean, config.validation_share, SPLIT_SEED)
+
+
+def refuse_what_learned_validation(start: Start, config: RunConfig) -> None:
+    """Raises `ValueError` for a checkpoint that kept fewer rows of the same data set out of its training."""
+    for file in (*start.teachers, *([] if start.weights is None else [start.weights])):
+        other = config_of(file)
+        if (
+            other is not None
+            and other.dataset == config.dataset
+            and other.validation_share < config.validation_share
+        ):
+            raise ValueError(
+                f"{file} has learned from rows that this run would validate on: its validation_share "
+                f"was {other.validation_share:g}, this run's is {config.validation_share:g}"
+            )
 
 
 def widened(dataset: Dataset, emotions: int) -> Dataset:

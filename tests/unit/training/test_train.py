@@ -27,7 +27,7 @@ from training import train as training
 from training.checkpoint import load_trained
 from training.config import RunConfig, read_config
 from training.datasets.faces import Dataset, LabelledFaces, PixelPictures, one_hot
-from training.train import Start, epoch_order, read_ahead, training_rows
+from training.train import Start, epoch_order, read_ahead, training_rows, validation_rows
 
 
 def noise(count: int, seed: int) -> LabelledFaces:
@@ -274,6 +274,22 @@ def test_a_teacher_of_other_emotions_is_refused(data: Dataset, tmp_path: Path) -
             start=Start(teachers=(tmp_path / "teacher",)),
             threads=1,
         )
+
+
+@pytest.mark.usefixtures("_undrawn")
+@pytest.mark.parametrize("way", ["weights", "teachers"])
+def test_what_learned_from_validation_is_refused(way: str, data: Dataset, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    training.train(tiny_config(epochs=1, validation_share=0.1), data, seen, threads=1)
+    start = Start(weights=seen / "best.ckpt") if way == "weights" else Start(teachers=(seen,))
+    config = tiny_config(epochs=1, loss={"distillation": float(way == "teachers")})
+    with pytest.raises(ValueError, match=r"its validation_share was 0\.1, this run's is 0\.25"):
+        training.train(config, data, tmp_path / "run", start=start, threads=1)
+
+
+def test_every_seed_keeps_the_same_rows_for_validation(data: Dataset) -> None:
+    one, two = (validation_rows(data, tiny_config(seed=seed)) for seed in (0, 1))
+    assert one.names.tolist() == two.names.tolist()
 
 
 @pytest.mark.usefixtures("_undrawn")
