@@ -85,8 +85,10 @@ def test_the_checkpoint_that_is_shipped_is_what_is_served() -> None:
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize(("folder", "config"), [("teacher", "teacher"), ("light", "light_second")])
-def test_what_it_learned_from_is_there(folder: str, config: str) -> None:
+@pytest.mark.parametrize(
+    ("folder", "config"), [("teacher", "teacher"), ("light", "light_second"), ("labels", "labels_second")]
+)
+def test_the_other_checkpoints_are_of_their_configurations(folder: str, config: str) -> None:
     trained = load_trained(SHIPPED_CHECKPOINT.parent / folder)
     assert trained.config.network == read_config(CONFIGS / f"expressnet_moe_s_{config}.yaml").network
     own = load_trained(SHIPPED_CHECKPOINT)
