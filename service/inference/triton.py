@@ -38,7 +38,8 @@ from service.manifest import ClassifierManifest, Manifest, digest_parameter
 
 MESSAGE_LIMIT = 256 * 1024 * 1024  # a 50-megapixel image is 150 MB of pixels
 KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS = 20_000, 5_000
-RETRY_WITHIN_S = 0.05
+# Servers in turn are shared with other calls, so the next one may be the same one again.
+RETRIES, RETRY_WITHIN_S = 3, 0.05
 PING_TIMEOUT_S = 0.8
 # A server that works answers a ping of one of the two models every half second.
 SILENT_S = 2.5
@@ -46,8 +47,8 @@ SILENT_S = 2.5
 # Triton answers UNAVAILABLE to nearly all of these; only the words tell them apart.
 QUEUE_FULL = ("exceeds maximum queue size",)
 QUEUE_LATE = ("request timeout expired",)
-# A server that stops unloads its models first; one that starts loads them last.
-NOT_LOADED = ("server not ready", "not at ready state", "has no available versions")
+# A server that stops ends what it has begun, then unloads its models; one that starts loads them last.
+NOT_LOADED = ("server is stopping", "server not ready", "not at ready state", "has no available versions")
 NOT_CONNECTED = (
     "failed to connect",
     "connection refused",
@@ -207,12 +208,13 @@ class _TritonModel:
 
     async def _infer(self, inputs: dict[str, NDArray[Any]], deadline: Deadline) -> list[NDArray[np.float32]]:
         async with self._breaker.guard():
-            try:
-                return await self._asked(inputs, deadline)
-            except _NotTaken:
-                if deadline.remaining_s() <= RETRY_WITHIN_S:
-                    raise
-            await asyncio.sleep(random.uniform(0, RETRY_WITHIN_S))
+            for _ in range(RETRIES):
+                try:
+                    return await self._asked(inputs, deadline)
+                except _NotTaken:
+                    if deadline.remaining_s() <= RETRY_WITHIN_S:
+                        raise
+                await asyncio.sleep(random.uniform(0, RETRY_WITHIN_S))
             return await self._asked(inputs, deadline)
 
     async def _asked(self, inputs: dict[str, NDArray[Any]], deadline: Deadline) -> list[NDArray[np.float32]]:
@@ -252,7 +254,7 @@ class _TritonModel:
         if status in ("StatusCode.INVALID_ARGUMENT", "StatusCode.RESOURCE_EXHAUSTED"):
             return EngineContractError(f"the inference server refused the request: {words}")
         if any(known in words for known in NOT_LOADED):
-            return _NotTaken("the inference server has not loaded the model")
+            return _NotTaken("the inference server takes nothing: it starts or stops")
         # Down, restarting, without the model, or broken: whatever answers next may be another model.
         self._verified = False
         if any(known in words for known in NOT_CONNECTED):

@@ -238,6 +238,31 @@ async def test_several_servers_are_asked_in_turn_and_one_may_stop(triton_server:
                 await engines.classifier.classify(faces(1), Deadline.after(10))
 
 
+async def test_a_busy_server_that_stops_ends_what_it_has_and_the_rest_goes_to_the_other(
+    triton_server: TritonServer, tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(MODELS, models)
+    with_parameter(models, CLASSIFIER, "delay_s", 0.3)
+    with triton(models) as other:
+        both = settings_for(other, triton_url=f"{triton_server.url},{other.url}")
+        async with engines_of(settings_for(other)) as direct, engines_of(both) as engines:
+            for _ in range(4):
+                await engines.classifier.classify(faces(1), Deadline.after(10))
+            batches = [direct.classifier.classify(faces(32), Deadline.after(10)) for _ in range(8)]
+            held = asyncio.gather(*(outcome(batch) for batch in batches))
+            await asyncio.sleep(0.1)
+            other.signal(signal.SIGTERM)
+            outcomes = []
+            while other.running:
+                calls = [engines.classifier.classify(faces(1), Deadline.after(10)) for _ in range(3)]
+                outcomes += await asyncio.gather(*(outcome(call) for call in calls))
+            assert await held == ["answered"] * 8
+            # What it refuses goes to the other; three at most are on their way to it when it ends.
+            assert outcomes.count("answered") >= len(outcomes) - 3
+            assert engines.classifier.circuit == "closed"
+
+
 async def test_a_call_that_a_server_cancels_as_it_ends_goes_to_the_next(
     triton_server: TritonServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
