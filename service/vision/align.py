@@ -63,21 +63,24 @@ def placement(points: NDArray[np.float32], crop: Crop, size: int) -> tuple[compl
 
     None where the landmarks define no framing.
     """
+    # As complex numbers, x + iy: for five points numpy's calls cost more than they do.
+    found = [complex(x, y) for x, y in points.tolist()]
     # Written so that a NaN fails it too.
-    if not (np.abs(points) < _COORDINATE_LIMIT_PX).all():
+    if not all(abs(point.real) < _COORDINATE_LIMIT_PX > abs(point.imag) for point in found):
         return None
-    found = points.astype(np.float64) @ np.array([1, 1j])
     left_eye, right_eye, _, left_mouth, right_mouth = found
-    source = np.array([left_eye, right_eye, (left_mouth + right_mouth) / 2])
-    target = np.array([complex(*point) for point in (crop.left_eye, crop.right_eye, crop.mouth)]) * size
-    centred, wanted = source - source.mean(), target - target.mean()
-    spread = np.vdot(centred, centred).real
+    source = left_eye, right_eye, (left_mouth + right_mouth) / 2
+    target = [complex(*point) * size for point in (crop.left_eye, crop.right_eye, crop.mouth)]
+    middle, aim = sum(source) / 3, sum(target) / 3
+    centred = [point - middle for point in source]
+    spread = sum(abs(point) ** 2 for point in centred)
     # The fit is made in crop px and then inverted: an error counts by what the classifier sees of it.
-    scale = np.vdot(centred, wanted) / spread if spread > 1e-6 else 0
+    fitted = sum(point.conjugate() * (to - aim) for point, to in zip(centred, target, strict=True))
+    scale = fitted / spread if spread > 1e-6 else 0
     if abs(scale) * _COORDINATE_LIMIT_PX < size:
         return None
-    step = complex(1 / scale)
-    return step, complex(source.mean() - step * target.mean())
+    step = 1 / scale
+    return step, middle - step * aim
 
 
 def _warp(image: NDArray[np.uint8], step: complex, origin: complex, size: int) -> NDArray[np.uint8]:
@@ -91,7 +94,7 @@ def _warp(image: NDArray[np.uint8], step: complex, origin: complex, size: int) -
     apart = abs(step) / reduction
     # A face a hair larger than the crop is taken as it is, not blurred by a second sample.
     samples = 1 if apart <= 1.05 else max(2, math.ceil(apart / 1.5))
-    corners = origin + step * np.array([0, size, 1j * size, size + 1j * size])
+    corners = [origin + step * corner for corner in (0, size, 1j * size, size + 1j * size)]
     source, left, top = _region(image, corners, reduction)
     a, b = step / (samples * reduction), (origin - complex(left, top)) / reduction
     warped = source.transform(
@@ -104,12 +107,12 @@ def _warp(image: NDArray[np.uint8], step: complex, origin: complex, size: int) -
 
 
 def _region(
-    image: NDArray[np.uint8], corners: NDArray[np.complex128], reduction: int
+    image: NDArray[np.uint8], corners: list[complex], reduction: int
 ) -> tuple[Image.Image, int, int]:
     """The image under the corners, box-reduced, edges repeated outside; and where its top left lies in px."""
     height, width = image.shape[:2]
-    columns, left, pad_x = _span(corners.real, width, reduction)
-    rows, top, pad_y = _span(corners.imag, height, reduction)
+    columns, left, pad_x = _span([corner.real for corner in corners], width, reduction)
+    rows, top, pad_y = _span([corner.imag for corner in corners], height, reduction)
     region = Image.fromarray(np.ascontiguousarray(image[rows, columns]))
     if reduction > 1:
         region = region.reduce(reduction)
@@ -119,10 +122,10 @@ def _region(
     return region, left, top
 
 
-def _span(corners: NDArray[np.float64], side: int, reduction: int) -> tuple[slice, int, tuple[int, int]]:
+def _span(corners: list[float], side: int, reduction: int) -> tuple[slice, int, tuple[int, int]]:
     """Along one axis: the pixels to read, where the padded region starts, blocks to pad before and after."""
     margin = 3 * reduction  # the reach of the bicubic kernel
-    start, stop = math.floor(corners.min()) - margin, math.ceil(corners.max()) + margin
+    start, stop = math.floor(min(corners)) - margin, math.ceil(max(corners)) + margin
     read = slice(min(max(start, 0), side - 1), max(min(stop, side), 1))
     before = -(-max(read.start - start, 0) // reduction)
     after = -(-max(stop - read.stop, 0) // reduction)

@@ -11,6 +11,7 @@ import numpy as np
 
 from service.schemas import Include
 from service.timings import STAGES
+from tests.bench.bare import bare
 from tests.bench.figures import SERVED_ROUNDS, Figure, ratios, spread
 from tests.bench.load import Answer, Outcome, callers, post
 from tests.bench.photos import LARGE, enlarged, montage, photo
@@ -19,6 +20,8 @@ from tests.system.conftest import Process, running
 
 SECONDS = 3.0  # of each scene in each round, about
 LEAST, WARM_UP, INCLUDING = 5, 10, 20  # requests
+ASKED_BARE_MS = 10.0  # about what a lone request takes: a caller that slept as long wakes as late
+ASKING = "asking"
 SMALL = "640x480, 1 face"
 SAME, FAR = ("{}x{}, ".format(*LARGE) + what for what in ("the same scene", "a face of 3.5 % of its height"))
 
@@ -34,10 +37,11 @@ def latency() -> Iterator[Figure]:
         FAR: photo(*LARGE),
     }
     jpegs = {name: encoded(pixels) for name, pixels in scenes.items()}
-    with running() as gateway:
-        asked = {name: _requests(_lone(gateway, jpeg, WARM_UP)) for name, jpeg in jpegs.items()}
+    with running() as gateway, bare(ASKED_BARE_MS) as nothing:
+        asked = {name: _requests(_lone(gateway.url, jpeg, WARM_UP)) for name, jpeg in jpegs.items()}
         rounds = [
-            {name: _lone(gateway, jpeg, asked[name]) for name, jpeg in jpegs.items()}
+            {name: _lone(gateway.url, jpeg, asked[name]) for name, jpeg in jpegs.items()}
+            | {ASKING: _lone(nothing, jpegs[SMALL], asked[SMALL])}
             for _ in range(SERVED_ROUNDS)
         ]
         medians = {name: [loads[name].latency_ms(0.5) for loads in rounds] for name in jpegs}
@@ -52,12 +56,12 @@ def latency() -> Iterator[Figure]:
             )
         for name in (SAME, FAR):
             yield ratios(f"{name}, over 640x480", medians[name], medians[SMALL])
-        yield from _parts([each[SMALL] for each in rounds])
+        yield from _parts([each[SMALL] for each in rounds], [each[ASKING] for each in rounds])
         yield from _include_costs(gateway, jpegs[SMALL])
 
 
-def _lone(gateway: Process, jpeg: bytes, requests: int) -> Outcome:
-    return callers(1, repeat(post(f"{gateway.url}/v1/emotions", jpeg), requests))
+def _lone(url: str, jpeg: bytes, requests: int) -> Outcome:
+    return callers(1, repeat(post(f"{url}/v1/emotions", jpeg), requests))
 
 
 def _requests(warm_up: Outcome) -> int:
@@ -72,25 +76,36 @@ def _found(loads: list[Outcome]) -> str:
     return f"{', '.join(map(str, sorted(faces)))} found" + (f", {errors} errors" if errors else "")
 
 
-def _parts(loads: list[Outcome]) -> Iterator[Figure]:
-    """`Server-Timing` names the stages; what the caller waited beside them is the gateway's machinery."""
+def _parts(loads: list[Outcome], bare: list[Outcome]) -> Iterator[Figure]:
+    """`Server-Timing` names the stages; what the caller waits beside them is asking and the machinery."""
+    name = f"lone request {SMALL}, "
     for stage in STAGES:
         medians = [_median(load, lambda answer, stage=stage: answer.stages_ms[stage]) for load in loads]
-        yield spread(f"lone request {SMALL}, {stage}", "ms", medians)
+        yield spread(name + stage, "ms", medians)
+    asking = [_median(load, _beside_ms) for load in bare]
+    beside = [_median(load, _beside_ms) for load in loads]
+    between = [_median(load, lambda answer: _beside_ms(answer) + _between_ms(answer)) for load in loads]
     yield spread(
-        f"lone request {SMALL}, machinery",
+        name + "asking",
         "ms",
-        [_median(load, _machinery_ms) for load in loads],
-        "what the caller measures less the stages: sockets, HTTP, checks, JSON, and asking itself",
+        asking,
+        "of a server that only keeps a core busy for as long: what the caller and the kernel take",
     )
     yield spread(
-        f"lone request {SMALL}, all but decode, detect and classify",
+        name + "machinery",
         "ms",
-        [_median(load, lambda answer: _machinery_ms(answer) + _between_ms(answer)) for load in loads],
+        [all_ms - asking_ms for all_ms, asking_ms in zip(beside, asking, strict=True)],
+        "what the caller measures less the stages and asking: HTTP, checks, JSON, metrics, log",
+    )
+    yield spread(
+        name + "all but decode, detect, classify and asking",
+        "ms",
+        [all_ms - asking_ms for all_ms, asking_ms in zip(between, asking, strict=True)],
+        f"with asking {statistics.median(between):.2f}",
     )
 
 
-def _machinery_ms(answer: Answer) -> float:
+def _beside_ms(answer: Answer) -> float:
     return answer.latency_s * 1e3 - sum(answer.stages_ms[stage] for stage in STAGES)
 
 

@@ -110,13 +110,20 @@ def latency_ms(answers: Iterable[Answer], share: float) -> float:
     return latencies[math.ceil(share * len(latencies)) - 1] * 1e3 if latencies else math.nan
 
 
+def content_length(head: bytes) -> int:
+    """Of the body after a head that ends with an empty line. Raises `ValueError` where it is not told."""
+    length = _LENGTH.search(head)
+    if length is None:
+        raise ValueError(f"a body of unknown length: {head[:80]!r}")
+    return int(length[1])
+
+
 async def read_answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
     """Head and body of the next answer."""
     head = await reader.readuntil(b"\r\n\r\n")
-    length = _LENGTH.search(head)
-    if not head.startswith(b"HTTP/1.1 ") or length is None:
-        raise ValueError(f"not an answer of a known length: {head[:80]!r}")
-    return head, await reader.readexactly(int(length[1]))
+    if not head.startswith(b"HTTP/1.1 "):
+        raise ValueError(f"not an answer: {head[:80]!r}")
+    return head, await reader.readexactly(content_length(head))
 
 
 def answered(head: bytes, body: bytes, started: float) -> Answer:

@@ -10,7 +10,19 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.bench.load import Answer, Connection, Outcome, Pool, Request, closed_loop, open_loop, post, upload
+from tests.bench.bare import bare
+from tests.bench.load import (
+    Answer,
+    Connection,
+    Outcome,
+    Pool,
+    Request,
+    callers,
+    closed_loop,
+    open_loop,
+    post,
+    upload,
+)
 
 Reply = Callable[[int], Awaitable[bytes]]
 
@@ -169,3 +181,11 @@ def test_a_form_holds_the_photo() -> None:
     assert f"content-length: {len(body)}".encode() in head.lower()
     assert b'name="file"' in body
     assert b"\r\n\r\nphoto\r\n--" in body
+
+
+def test_a_bare_server_answers_whole_requests_and_says_how_long_it_was_busy() -> None:
+    with bare(5.0) as url:
+        outcome = callers(1, [post(url, bytes(300_000)), post(url, b"")])
+    assert not outcome.errors
+    for answer in outcome.answers:
+        assert 5.0 <= answer.stages_ms["queue"] <= answer.latency_s * 1e3
