@@ -35,6 +35,7 @@ def test_something_is_shipped() -> None:
         "expressnet_moe",
         "expressnet_moe_s",
         "expressnet_moe_s_labels",
+        "expressnet_moe_s_labels_sam",
         "expressnet_moe_s_labels_second",
         "expressnet_moe_s_labels_teacher",
         "expressnet_moe_s_light",

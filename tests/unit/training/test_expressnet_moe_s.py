@@ -86,7 +86,7 @@ def test_the_checkpoint_that_is_shipped_is_what_is_served() -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "config"), [("teacher", "teacher"), ("light", "light_second"), ("labels", "labels_second")]
+    ("folder", "config"), [("teacher", "teacher"), ("light", "light_second"), ("labels", "labels_sam")]
 )
 def test_the_other_checkpoints_are_of_their_configurations(folder: str, config: str) -> None:
     trained = load_trained(SHIPPED_CHECKPOINT.parent / folder)
