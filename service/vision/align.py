@@ -106,9 +106,7 @@ def _warp(image: NDArray[np.uint8], step: complex, origin: complex, size: int) -
     return _channels_first(warped.reduce(samples) if samples > 1 else warped)
 
 
-def _region(
-    image: NDArray[np.uint8], corners: list[complex], reduction: int
-) -> tuple[Image.Image, int, int]:
+def _region(image: NDArray[np.uint8], corners: list[complex], reduction: int) -> tuple[Image.Image, int, int]:
     """The image under the corners, box-reduced, edges repeated outside; and where its top left lies in px."""
     height, width = image.shape[:2]
     columns, left, pad_x = _span([corner.real for corner in corners], width, reduction)
