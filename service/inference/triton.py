@@ -48,7 +48,7 @@ SILENT_S = 2.5
 QUEUE_FULL = ("exceeds maximum queue size",)
 QUEUE_LATE = ("request timeout expired",)
 # A server that stops ends what it has begun, then unloads its models; one that starts loads them last.
-NOT_LOADED = ("server is stopping", "server not ready", "not at ready state", "has no available versions")
+NOT_TAKING = ("server is stopping", "server not ready", "not at ready state", "has no available versions")
 NOT_CONNECTED = (
     "failed to connect",
     "connection refused",
@@ -253,7 +253,7 @@ class _TritonModel:
             return Overloaded("the inference server's queue is full")
         if status in ("StatusCode.INVALID_ARGUMENT", "StatusCode.RESOURCE_EXHAUSTED"):
             return EngineContractError(f"the inference server refused the request: {words}")
-        if any(known in words for known in NOT_LOADED):
+        if any(known in words for known in NOT_TAKING):
             return _NotTaken("the inference server takes nothing: it starts or stops")
         # Down, restarting, without the model, or broken: whatever answers next may be another model.
         self._verified = False

@@ -76,13 +76,13 @@ def _found(loads: list[Outcome]) -> str:
     return f"{', '.join(map(str, sorted(faces)))} found" + (f", {errors} errors" if errors else "")
 
 
-def _parts(loads: list[Outcome], bare: list[Outcome]) -> Iterator[Figure]:
+def _parts(loads: list[Outcome], of_nothing: list[Outcome]) -> Iterator[Figure]:
     """`Server-Timing` names the stages; what the caller waits beside them is asking and the machinery."""
     name = f"lone request {SMALL}, "
     for stage in STAGES:
         medians = [_median(load, lambda answer, stage=stage: answer.stages_ms[stage]) for load in loads]
         yield spread(name + stage, "ms", medians)
-    asking = [_median(load, _beside_ms) for load in bare]
+    asking = [_median(load, _beside_ms) for load in of_nothing]
     beside = [_median(load, _beside_ms) for load in loads]
     between = [_median(load, lambda answer: _beside_ms(answer) + _between_ms(answer)) for load in loads]
     yield spread(
