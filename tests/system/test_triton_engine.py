@@ -259,7 +259,7 @@ async def test_a_busy_server_that_stops_ends_what_it_has_and_the_rest_goes_to_th
                 outcomes += await asyncio.gather(*(outcome(call) for call in calls))
             assert await held == ["answered"] * 8
             # What it refuses goes to the other; three at most are on their way to it when it ends.
-            assert outcomes.count("answered") >= len(outcomes) - 3
+            assert outcomes.count("answered") >= len(outcomes) - 3 > 0
             assert engines.classifier.circuit == "closed"
 
 
