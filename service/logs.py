@@ -18,7 +18,7 @@ from service.settings import Settings
 
 GATHER_S = 0.02
 
-log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("service")
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger("service")
 
 
 class Writer(logging.Handler):
@@ -29,10 +29,21 @@ class Writer(logging.Handler):
         self._lines = Lines(_writing(stream), "log", gather_s=GATHER_S)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._lines.put(self.format(record))
+        self.put(self.format(record))
+
+    def put(self, line: str) -> None:
+        self._lines.put(line)
 
     def flush(self) -> None:
         self._lines.flush()
+
+
+class _Events:
+    """What structlog hands its lines to. A record of the standard library would cost as much again."""
+
+    def __init__(self, name: str, writer: Writer) -> None:
+        self.name = name
+        self.debug = self.info = self.warning = self.error = self.critical = writer.put
 
 
 def _writing(stream: TextIO) -> Callable[[str], object]:
@@ -68,18 +79,14 @@ def configure_logs(settings: Settings) -> None:
             )
         ]
     )
+    handler = Writer(sys.stderr)
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     structlog.configure(
-        # First, so that what is not logged costs next to nothing.
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[*shared, *ending],
+        logger_factory=lambda name: _Events(name, handler),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
-    handler = Writer(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -88,8 +95,8 @@ def configure_logs(settings: Settings) -> None:
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(settings.log_level.upper())
+    root.setLevel(level)
     # uvicorn tells of each start and stop as we do; its warnings and errors stay.
     # Odd image files are their senders' business, not an event of ours.
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
-    logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, root.level))
+    logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, level))

@@ -67,11 +67,10 @@ def shape_faces(
             verdict="uncertain" if doubts else "certain",
             reasons=doubts or None,
             probabilities={label: round(p, 6) for label, p in zip(manifest.labels, row, strict=True)},
+            detection_confidence=None if detections is None else round(float(detections.scores[index]), 4),
         )
-        if detections is not None:
-            face.detection_confidence = round(float(detections.scores[index]), 4)
-            if query.includes(Include.landmarks):
-                face.landmarks = _landmarks(detections.landmarks[index])
+        if detections is not None and query.includes(Include.landmarks):
+            face.landmarks = _landmarks(detections.landmarks[index])
         if query.includes(Include.quality):
             face.quality = _quality(seen)
         if query.includes(Include.experts):

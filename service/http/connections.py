@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from service.metrics import Metrics
 # Eight times what a request with a long query and a bearer token needs.
 HEAD_LIMIT_BYTES = 32 * 1024
 
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _OF_A_BODY = (b"content-length", b"transfer-encoding")
 
 
@@ -25,6 +27,34 @@ _OF_A_BODY = (b"content-length", b"transfer-encoding")
 class ConnectionLimits:
     max_connections: int
     client_timeout_s: float
+
+
+class _Answer:
+    """The transport of one answer. Its head waits for the body: one call of the kernel, and one segment."""
+
+    __slots__ = ("_head", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head: bytes | None = b""  # None once it is sent
+
+    def write(self, data: bytes) -> None:
+        if self._head is None or data == _CONTINUE:
+            self._transport.write(data)
+        elif not self._head:
+            self._head = data
+        else:
+            head, self._head = self._head, None
+            self._transport.write(head + data)
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+            self._head = None
+        self._transport.close()
 
 
 class Connection(HttpToolsProtocol):
@@ -57,6 +87,8 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
+        if cycle.scope["method"] != "HEAD":  # which has no body to wait for
+            cycle.transport = _Answer(self.transport)  # type: ignore[assignment]
         super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from service.audit import Answered
@@ -57,6 +59,8 @@ from service.vision.decode import CONTENT_TYPES
 
 MAX_BATCH_IMAGES = 32
 
+_DEFAULT = EmotionQuery()
+
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 _PROBLEMS = documented(
     InvalidImage,
@@ -85,13 +89,28 @@ async def _query_of_faces(query: Annotated[EmotionQuery, Query()]) -> EmotionQue
 
 
 async def _query_of_groups(_: Annotated[GroupQuery, Query()]) -> EmotionQuery:
-    return EmotionQuery()
+    return _DEFAULT
+
+
+class _Route(APIRoute):
+    """Most requests have no parameters: their query is the default one, and not solved each time anew."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        solve = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            if request.scope["query_string"]:
+                return await solve(request)
+            answer: Response = await self.endpoint(request, _DEFAULT)
+            return answer
+
+        return handle
 
 
 def emotions_router(
     pipeline: Pipeline, classifier: Manifest, settings: Settings, metrics: Metrics
 ) -> APIRouter:
-    router = APIRouter(tags=["emotions"])
+    router = APIRouter(tags=["emotions"], route_class=_Route)
     model = ModelName(name=classifier.name, version=classifier.version)
     alone = settings.aggregate_only is None
     what = "The emotions of every face" if alone else "The mean emotions of all faces"

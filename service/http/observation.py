@@ -67,10 +67,8 @@ class Observation:
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = self._route(scope)
         method = scope.get("method", "GET")  # a WebSocket is opened by nothing else
-        self._metrics.http_requests.labels(route, method, str(status)).inc()
         # How long a stream is open says nothing about how quick the service is.
-        if status != SWITCHING_PROTOCOLS:
-            self._metrics.http_request_duration.labels(route).observe(seconds)
+        self._metrics.request(route, method, status, None if status == SWITCHING_PROTOCOLS else seconds)
         # A flood must not become a flood of lines; the metrics count every refusal.
         level = "debug" if route in QUIET_ROUTES or status == TOO_MANY else "info"
         key = scope["state"].get("key")

@@ -1,8 +1,7 @@
 """Batching across concurrent requests.
 
-One task takes an engine slot, waits for the first face, then until the batch is full, nobody else's faces are
-coming or the oldest face has waited `max_delay_s`, and runs the batch as a task of its own while the next one
-forms.
+Whenever something changes - faces arrive, nobody else's are coming any more, a call has ended, the oldest
+face has waited `max_delay_s` - the calls that are due begin, each as a task, and the next batch forms.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -80,19 +79,18 @@ class Batcher:
         self._queue: deque[_Ticket] = deque()
         self._depth_faces = 0
         self._coming = 0
-        self._arrived = asyncio.Event()
-        self._slots = asyncio.Semaphore(limits.calls_in_flight)
         self._calls: set[asyncio.Task[None]] = set()
-        self._runner: asyncio.Task[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None  # set while the oldest face waits for company
+        self._started = False
         self._closing = False
 
     @property
     def alive(self) -> bool:
         """Whether faces that are submitted now will be worked on."""
-        return self._runner is not None and not self._runner.done() and not self._closing
+        return self._started and not self._closing
 
     def start(self) -> None:
-        self._runner = asyncio.create_task(self._run(), name="batcher")
+        self._started = True
 
     @contextmanager
     def coming(self) -> Iterator[None]:
@@ -102,7 +100,8 @@ class Batcher:
             yield
         finally:
             self._coming -= 1
-            self._arrived.set()
+            if self._queue:
+                self._go_on()
 
     async def classify(self, faces: Faces, deadline: Deadline) -> tuple[Classification, float]:
         """faces: uint8 [N,3,S,S], N >= 1 -> (their classification, seconds that the last of them waited).
@@ -121,11 +120,12 @@ class Batcher:
         tickets = [
             _Ticket(faces[i : i + step], deadline, loop.create_future()) for i in range(0, len(faces), step)
         ]
-        self._queue.extend(tickets)
-        self._count(len(faces))
-        self._arrived.set()
         try:
-            parts = await asyncio.gather(*(ticket.answer for ticket in tickets))
+            self._queue.extend(tickets)
+            self._count(len(faces))
+            self._go_on()
+            answers = [ticket.answer for ticket in tickets]
+            parts = [await answers[0]] if len(answers) == 1 else await asyncio.gather(*answers)
         except BaseException:
             for ticket in tickets:
                 ticket.answer.cancel()
@@ -139,58 +139,78 @@ class Batcher:
     async def close(self) -> None:
         """Answer what was admitted, then stop."""
         self._closing = True
-        self._arrived.set()
-        if self._runner is not None:
-            await asyncio.gather(self._runner, return_exceptions=True)
-        await asyncio.gather(*self._calls, return_exceptions=True)
-
-    async def _run(self) -> None:
-        try:
-            while True:
-                await self._slots.acquire()
-                batch = await self._next_batch()
-                if not batch:
-                    return
-                call = asyncio.create_task(self._call(batch))
-                self._calls.add(call)
-                call.add_done_callback(self._finished)
-                if self._classifier.cancellable:
-                    for ticket in batch:
-                        ticket.answer.add_done_callback(partial(_stop_if_all_gone, call, batch))
-        finally:
-            # Whatever ended this task, nobody may be left waiting for it.
-            self._fail(self._queue, self._stopped())
-            self._drop_gone()
+        self._go_on()
+        while self._calls:
+            await asyncio.wait(self._calls)
 
     def _stopped(self) -> ServiceError:
         if self._closing:
             return Draining("the service is shutting down")
         return EngineUnavailable("the batcher has stopped")
 
+    def _go_on(self) -> None:
+        """Begin every call that is due now, and come back when the next one is."""
+        try:
+            self._begin_due()
+        except Exception as error:
+            # Whatever went wrong, nobody may be left waiting for it.
+            self._fail(self._queue, error)
+            self._queue.clear()
+            self._depth_faces = 0
+
+    def _begin_due(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        self._drop_gone()
+        while self._queue and len(self._calls) < self._limits.calls_in_flight:
+            wait_s = self._queue[0].arrived_at + self._limits.max_delay_s - time.monotonic()
+            full = self._depth_faces >= self._limits.max_batch_faces
+            if wait_s > 0 and self._coming and not full and not self._closing:
+                self._alarm = asyncio.get_running_loop().call_later(wait_s, self._go_on)
+                return
+            self._begin(self._take())
+
+    def _begin(self, batch: list[_Ticket]) -> None:
+        call = asyncio.create_task(self._call(batch))
+        self._calls.add(call)
+        call.add_done_callback(self._finished)
+        if self._classifier.cancellable:
+            for ticket in batch:
+                ticket.answer.add_done_callback(partial(_stop_if_all_gone, call, batch))
+
     def _finished(self, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
-        self._slots.release()
+        self._go_on()
 
-    async def _next_batch(self) -> list[_Ticket]:
-        """Whole tickets up to the largest batch; empty only when closing and nothing is left."""
-        while True:
-            self._drop_gone()
-            wait_s: float | None = None
-            if self._queue:
-                wait_s = self._queue[0].arrived_at + self._limits.max_delay_s - time.monotonic()
-                full = self._depth_faces >= self._limits.max_batch_faces
-                if wait_s <= 0 or full or not self._coming or self._closing:
-                    return self._take()
-            elif self._closing:
-                return []
-            self._arrived.clear()
-            try:
-                async with asyncio.timeout(wait_s):
-                    await self._arrived.wait()
-            except TimeoutError:
-                pass
+    async def _call(self, batch: list[_Ticket]) -> None:
+        try:
+            faces = np.concatenate([ticket.faces for ticket in batch])
+            self._events.batch(len(faces))
+            padded = self._padded(faces)
+            last = max((ticket.deadline for ticket in batch), key=lambda deadline: deadline.at)
+            result = await self._classifier.classify(padded, last)
+            result = _checked(result, len(faces), len(padded))
+        except Exception as error:
+            self._fail(batch, error)
+            return
+        except BaseException:
+            # Cancelled, or what no handler of errors catches: the waiters must hear of it all the same.
+            self._fail(batch, self._stopped())
+            raise
+        self._answer(batch, result)
+
+    @staticmethod
+    def _answer(batch: list[_Ticket], result: Classification) -> None:
+        start = 0
+        for ticket in batch:
+            end = start + len(ticket.faces)
+            if not ticket.answer.done():
+                ticket.answer.set_result(result[start:end])
+            start = end
 
     def _take(self) -> list[_Ticket]:
+        """Whole tickets up to the largest batch."""
         batch: list[_Ticket] = []
         room = self._limits.max_batch_faces
         for ticket in self._queue:
@@ -199,7 +219,7 @@ class Batcher:
             ticket.waited_s = time.monotonic() - ticket.arrived_at
             room -= len(ticket.faces)
             batch.append(ticket)
-        # Counted before they leave the queue: should an observer raise, `_run` still finds them there.
+        # Counted before they leave the queue: should an observer raise, they are still found there.
         self._count(room - self._limits.max_batch_faces)
         for _ in batch:
             self._queue.popleft()
@@ -215,33 +235,6 @@ class Batcher:
         self._depth_faces += faces
         self._events.depth(self._depth_faces)
 
-    async def _call(self, batch: list[_Ticket]) -> None:
-        try:
-            faces = np.concatenate([ticket.faces for ticket in batch])
-            self._events.batch(len(faces))
-            padded = self._padded(faces)
-            last = max((ticket.deadline for ticket in batch), key=lambda deadline: deadline.at)
-            result = await self._classifier.classify(padded, last)
-            _check(result, len(faces), len(padded))
-        except ServiceError as error:
-            self._fail(batch, error)
-            return
-        except Exception as error:
-            failure = Internal("the classifier failed")
-            failure.__cause__ = error
-            self._fail(batch, failure)
-            return
-        except BaseException:
-            # Cancelled, or what no handler of errors catches: the waiters must hear of it all the same.
-            self._fail(batch, self._stopped())
-            raise
-        start = 0
-        for ticket in batch:
-            end = start + len(ticket.faces)
-            if not ticket.answer.done():
-                ticket.answer.set_result(result[start:end])
-            start = end
-
     def _padded(self, faces: Faces) -> Faces:
         """Rows added up to the next of few sizes, so that the engine meets only shapes that are warm."""
         missing = next(size for size in self._sizes if size >= len(faces)) - len(faces)
@@ -250,10 +243,14 @@ class Batcher:
         return np.concatenate([faces, np.zeros((missing, *faces.shape[1:]), faces.dtype)])
 
     @staticmethod
-    def _fail(batch: list[_Ticket] | deque[_Ticket], error: Exception) -> None:
+    def _fail(batch: Iterable[_Ticket], error: Exception) -> None:
+        failure = error
+        if not isinstance(error, ServiceError):
+            failure = Internal("the classifier failed")
+            failure.__cause__ = error
         for ticket in batch:
             if not ticket.answer.done():
-                ticket.answer.set_exception(error)
+                ticket.answer.set_exception(failure)
 
 
 def _stop_if_all_gone(
@@ -263,15 +260,15 @@ def _stop_if_all_gone(
         call.cancel()
 
 
-def _check(result: Classification, count: int, asked: int) -> None:
-    """Wrong shapes and values must not become wrong answers. Values of padding rows are not looked at."""
+def _checked(result: Classification, count: int, asked: int) -> Classification:
+    """Without the padding. Wrong shapes and values must not become wrong answers; those of padding may be."""
     shapes = result.probabilities.shape, result.gates.shape, result.occlusion.shape
     if any(shape[:1] != (asked,) for shape in shapes) or shapes[2][1:] != (1,):
         raise EngineContractError(f"probabilities, gates and occlusion {shapes} for {asked} faces")
     result = result[:count]
-    # Written so that a NaN fails every one of them.
-    probabilities, occlusion = result.probabilities, result.occlusion
-    if not (probabilities.min() >= 0 and abs(probabilities.sum(axis=1) - 1).max() <= 1e-3):
+    # Plain floats take less time than numpy's calls. Written so that a NaN fails every one of them.
+    if not all(min(row) >= 0 and abs(sum(row) - 1) <= 1e-3 for row in result.probabilities.tolist()):
         raise EngineContractError("probabilities are not finite, negative or do not sum to 1")
-    if not 0 <= occlusion.min() <= occlusion.max() <= 1:
+    if not all(0 <= hint <= 1 for (hint,) in result.occlusion.tolist()):
         raise EngineContractError("occlusion is not finite or not between 0 and 1")
+    return result

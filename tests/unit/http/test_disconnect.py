@@ -58,7 +58,9 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def others() -> set[asyncio.Task[object]]:
+async def others() -> set[asyncio.Task[object]]:
+    """What still runs once all that is over has ended."""
+    await settle()
     return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
 
 
@@ -66,8 +68,8 @@ async def test_work_of_a_patient_client_is_answered() -> None:
     client, work = Client(), Work()
     work.go_on.set()
     assert await race_disconnect(client.receive, work.run()) == "answer"
+    assert not await others()
     assert client.waiting == 0
-    assert not others()
 
 
 async def test_errors_of_the_work_come_out() -> None:
@@ -75,7 +77,7 @@ async def test_errors_of_the_work_come_out() -> None:
     work.go_on.set()
     with pytest.raises(InvalidImage, match="broken"):
         await race_disconnect(client.receive, work.run(InvalidImage("broken")))
-    assert not others()
+    assert not await others()
 
 
 async def test_a_client_that_leaves_cancels_the_work() -> None:
@@ -87,7 +89,7 @@ async def test_a_client_that_leaves_cancels_the_work() -> None:
     with pytest.raises(ClientDisconnected):
         await race
     assert work.state == "cancelled and tidied up"
-    assert not others()
+    assert not await others()
 
 
 async def test_only_the_disconnect_counts_as_leaving() -> None:
@@ -107,7 +109,7 @@ async def test_an_answer_that_is_ready_wins_over_a_disconnect() -> None:
     work.go_on.set()
     client.says("http.disconnect")
     assert await race == "answer"
-    assert not others()
+    assert not await others()
 
 
 async def test_a_cancelled_request_cancels_its_work() -> None:
@@ -118,8 +120,8 @@ async def test_a_cancelled_request_cancels_its_work() -> None:
     with pytest.raises(asyncio.CancelledError):
         await race
     assert work.state == "cancelled and tidied up"
+    assert not await others()
     assert client.waiting == 0
-    assert not others()
 
 
 async def test_a_broken_connection_counts_as_leaving() -> None:

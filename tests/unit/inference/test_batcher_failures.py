@@ -16,7 +16,7 @@ from service.deadline import NEVER, Deadline
 from service.errors import EngineContractError, EngineUnavailable, Internal, Overloaded, ServiceError
 from service.inference.batcher import Batcher, BatcherEvents, BatcherLimits
 from tests.fake_engine import FakeClassifier
-from tests.unit.inference.batching import LONG_S, PATIENCE_S, answered, batching, faces, settle
+from tests.unit.inference.batching import PATIENCE_S, answered, batching, faces, settle
 
 POISON = 255
 
@@ -188,18 +188,6 @@ async def test_an_observer_that_fails_leaves_nobody_waiting(events: BatcherEvent
     await asyncio.gather(task, batcher.close(), return_exceptions=True)
     assert not pending
     assert isinstance(task.exception(), ServiceError)
-
-
-async def test_a_runner_that_dies_leaves_nobody_waiting() -> None:
-    async with batching(FakeClassifier(), delay_s=LONG_S) as rig:
-        tasks = [rig.submit(1), rig.submit(2, 3)]
-        await settle()
-        (runner,) = (task for task in asyncio.all_tasks() if task.get_name() == "batcher")
-        runner.cancel()
-        assert [type(await failure_of(task)) for task in tasks] == [EngineUnavailable] * 2
-        assert not rig.batcher.alive
-        with pytest.raises(EngineUnavailable):
-            await rig.submit(4)
 
 
 async def test_a_waiter_that_leaves_as_its_answer_arrives_harms_nobody() -> None:
