@@ -40,7 +40,7 @@ def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
             tasks = [
                 asyncio.create_task(work)
                 for work in (
-                    probe(assembly.named_engines, lambda: pipeline.alive, readiness, metrics),
+                    probe(assembly.named_engines, readiness, metrics),
                     give_back_when_idle(lambda: assembly.backlog.idle),
                     *door.background(),
                 )

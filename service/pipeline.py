@@ -74,11 +74,6 @@ class Pipeline:
             ahead=workers if self._local is not None else 0,
         )
 
-    @property
-    def alive(self) -> bool:
-        """Whether an image that arrives now will be worked on."""
-        return self._batcher.alive
-
     async def start(self) -> None:
         self._workers.start()
         self._batcher.start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fastapi import APIRouter
@@ -36,13 +36,11 @@ class Readiness:
         self.draining = True
 
 
-async def probe(
-    engines: Mapping[str, Engine], working: Callable[[], bool], readiness: Readiness, metrics: Metrics
-) -> None:
+async def probe(engines: Mapping[str, Engine], readiness: Readiness, metrics: Metrics) -> None:
     """Ask every engine whether it can answer, for ever; `/readyz` reads what was last heard."""
 
     async def ask(name: str, engine: Engine) -> None:
-        state = UP if working() else DOWN
+        state = UP
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 await engine.ping()

@@ -168,8 +168,6 @@ class Predictor:
 
     async def _gone(self) -> str:
         """Why the engines cannot answer anybody; empty if they can."""
-        if not self._assembly.pipeline.alive:
-            return "the pipeline has stopped"
         for name, engine in self._assembly.named_engines.items():
             try:
                 await engine.ping()

@@ -174,6 +174,33 @@ def test_pipelined_requests_are_answered_in_turn(gateway: Process) -> None:
     assert statuses(answer) == [404] * 300 + [200]
 
 
+def test_head_and_body_of_an_answer_come_as_one(gateway: Process, faceless_jpeg: bytes) -> None:
+    with connect(gateway.url) as connection:
+        for _ in range(20):
+            connection.sendall(head("Content-Type: image/jpeg", f"Content-Length: {len(faceless_jpeg)}"))
+            connection.sendall(faceless_jpeg)
+            answer = connection.recv(65536)
+            assert statuses(answer) == [200]
+            assert json.loads(answer.partition(b"\r\n\r\n")[2])["faces"] == []
+
+
+def test_who_waits_to_be_told_to_go_on_is_told_before_the_answer(
+    gateway: Process, faceless_jpeg: bytes
+) -> None:
+    length = f"Content-Length: {len(faceless_jpeg)}"
+    with connect(gateway.url) as connection:
+        connection.sendall(head("Content-Type: image/jpeg", length, "Expect: 100-continue"))
+        assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(faceless_jpeg)
+        assert statuses(connection.recv(65536)) == [200]
+
+
+def test_an_answer_without_a_body_does_not_wait_for_one(gateway: Process) -> None:
+    with connect(gateway.url) as connection:
+        connection.sendall(head(method="HEAD", path="/livez"))
+        assert statuses(connection.recv(65536)) == [200]
+
+
 def test_trailers_are_not_headers(gateway: Process, faceless_jpeg: bytes) -> None:
     chunk = b"%x\r\n" % len(faceless_jpeg) + faceless_jpeg + b"\r\n0\r\n"
     trailers = b"X-Request-ID: forged\r\n" + b"A: b\r\n" * 10_000 + b"\r\n"
