@@ -10,6 +10,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from service.errors import HeadTooLarge, MalformedRequest, Overloaded, RequestTimeout, ServiceError
+from service.http.disconnect import LEFT
 from service.http.problems import MEDIA_TYPE, to_problem
 from service.http.request_ids import new_request_id
 from service.http.security_headers import ALWAYS
@@ -69,6 +70,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._unread_since: float | None = None
         self._running: RequestResponseCycle | None = None
+        self._left: asyncio.Future[None] | None = None
         self._opens_stream = False
 
     def connection_made(self, transport: Any) -> None:
@@ -83,10 +85,13 @@ class Connection(HttpToolsProtocol):
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
+        if self._left is not None and not self._left.done():
+            self._left.set_result(None)
         super().connection_lost(exc)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
+        self._left = cycle.scope["state"][LEFT] = self.loop.create_future()
         if cycle.scope["method"] != "HEAD":  # which has no body to wait for
             cycle.transport = _Answer(self.transport)  # type: ignore[assignment]
         super()._start_asgi_task(cycle, app)

@@ -4,41 +4,41 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import suppress
 from typing import Any, TypeVar
 
-from starlette.types import Receive
-
 T = TypeVar("T")
+
+LEFT = "left"
+"""Where a request's state has a future that is done once its client has left."""
 
 
 class ClientDisconnected(Exception):
     """Nobody is there to read an answer."""
 
 
-async def race_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+async def race_disconnect(left: asyncio.Future[None] | None, work: Coroutine[Any, Any, T]) -> T:
     """What `work` returns or raises; cancels it and raises `ClientDisconnected` if the client leaves first.
 
-    The body must have been read: the next message of `receive` is then the disconnect.
+    left: done once the client has left; None where nobody can tell. To listen for the message that says so
+    would take a task for each request.
     """
+    if left is None:
+        return await work
     at_work = asyncio.current_task()
     assert at_work is not None
-    left = False
+    over = False
 
-    async def listen() -> None:
-        nonlocal left
-        with suppress(Exception):  # a broken connection counts as leaving
-            while (await receive())["type"] != "http.disconnect":
-                pass
-        left = True
-        at_work.cancel()
+    def stop(_: asyncio.Future[None]) -> None:
+        if not over:
+            at_work.cancel()
 
-    listener = asyncio.create_task(listen())
+    left.add_done_callback(stop)
     try:
         return await work
     except asyncio.CancelledError:
-        if left and not at_work.uncancel():
+        if left.done() and not at_work.uncancel():
             raise ClientDisconnected from None
         raise
     finally:
-        listener.cancel()  # and not waited for: the answer need not
+        over = True
+        left.remove_done_callback(stop)

@@ -31,7 +31,7 @@ from service.errors import (
     UnsupportedMediaType,
 )
 from service.http.bodies import JSON, MULTIPART, read_image, read_images
-from service.http.disconnect import ClientDisconnected, race_disconnect
+from service.http.disconnect import LEFT, ClientDisconnected, race_disconnect
 from service.http.observation import CLIENT_LEFT
 from service.http.problems import documented, to_problem
 from service.http.quotas import spend
@@ -140,7 +140,8 @@ def emotions_router(
             async with deadline.within(lambda: "receive"):
                 data = await read_image(request)
                 await spend(request.scope, _cost_images(query))
-            found = await race_disconnect(request.receive, pipeline.run(data, query, deadline, timings))
+            left = request.scope["state"].get(LEFT)
+            found = await race_disconnect(left, pipeline.run(data, query, deadline, timings))
         except ClientDisconnected:
             return Response(status_code=CLIENT_LEFT)
         request.state.answered = Answered.of([found], timings.seconds)
@@ -196,7 +197,8 @@ def emotions_router(
             async with deadline.within(lambda: "receive"):
                 images = await read_images(request, MAX_BATCH_IMAGES)
                 await spend(request.scope, len(images) * _cost_images(query))
-            results = await race_disconnect(request.receive, all_items(images))
+            left = request.scope["state"].get(LEFT)
+            results = await race_disconnect(left, all_items(images))
         except ClientDisconnected:
             return Response(status_code=CLIENT_LEFT)
         found = [None if isinstance(result, Problem) else result for result in results]
