@@ -19,7 +19,7 @@ from service.http.playground import playground_router
 from service.http.problems import install_handlers
 from service.http.stream import stream_router
 from service.logs import log
-from service.memory import collecting_what_is_new, give_back_when_idle
+from service.memory import give_back_when_idle
 from service.settings import Settings
 
 
@@ -48,8 +48,7 @@ def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
             readiness.warmed_up = True
             log.info("ready", classifier=classifier.name, version=classifier.version)
             try:
-                with collecting_what_is_new():
-                    yield
+                yield
             finally:
                 readiness.drain()
                 for task in tasks:

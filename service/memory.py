@@ -1,14 +1,12 @@
-"""How this process holds on to memory that it has freed, and looks for what it might free."""
+"""How this process holds on to memory that it has freed."""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
-import gc
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 # Of glibc's mallopt(3).
@@ -48,17 +46,6 @@ async def give_back_when_idle(idle: Callable[[], bool]) -> None:
             await asyncio.to_thread(trim, 0)
             least = _resident_bytes()
         least = min(least, _resident_bytes())
-
-
-@contextmanager
-def collecting_what_is_new() -> Iterator[None]:
-    """Around the serving: what is there by now, modules and models, stays; no garbage is looked for in it."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def _of_glibc(name: str) -> Callable[..., int] | None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import sys
 
 import pytest
-
-from service.memory import collecting_what_is_new
 
 PROGRAM = """
 import resource
@@ -43,12 +40,6 @@ def test_small_blocks_are_kept_and_large_ones_returned() -> None:
     assert faults < 50  # of 512 pages
     assert grown > 60
     assert kept < 8
-
-
-def test_what_is_there_before_the_serving_is_not_looked_through_meanwhile() -> None:
-    with collecting_what_is_new():
-        assert gc.get_freeze_count() > 0
-    assert gc.get_freeze_count() == 0
 
 
 IDLING = """
