@@ -132,6 +132,13 @@ class Connection(HttpToolsProtocol):
         )
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        # A large body has paused the reading, and without reading nobody hears that the client leaves. What a
+        # client sends while it is answered stays paused.
+        if self.cycle is self._running:
+            self.flow.resume_reading()
+
     def _should_upgrade(self) -> bool:
         return self._opens_stream
 

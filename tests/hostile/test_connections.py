@@ -7,17 +7,18 @@ import time
 from collections.abc import Iterator
 
 import httpx
+import numpy as np
 import psutil
 import pytest
 
 from service.http.connections import HEAD_LIMIT_BYTES
-from tests.conftest import eventually
+from tests.conftest import encoded, eventually
 from tests.hostile.bombs import SLOW
 from tests.hostile.clients import Trickle, connect, head, read_all, say, statuses
 from tests.system.conftest import Process, running
 
 LIVE = head(method="GET", path="/livez")
-IMAGE = "Content-Type: image/jpeg"
+JPEG = "Content-Type: image/jpeg"
 
 
 @pytest.fixture(scope="module")
@@ -73,18 +74,18 @@ def problem(answer: bytes) -> tuple[int, str]:
         b"GET /\xff\xfe HTTP/1.1\r\nHost: t\r\n\r\n",
         b"GET /\0 HTTP/1.1\r\nHost: t\r\n\r\n",
         b"CONNECT t:80 HTTP/1.1\r\nHost: t\r\n\r\n",
-        head(IMAGE, "Content-Length: -1"),
-        head(IMAGE, "Content-Length: 1e3"),
-        head(IMAGE, f"Content-Length: {10**30}"),
-        head(IMAGE, "Content-Length: 5", "Content-Length: 6") + b"aaaaaa",
-        head(IMAGE, "Content-Length: 5", "Transfer-Encoding: chunked") + b"0\r\n\r\n" + LIVE,
-        head(IMAGE, "Transfer-Encoding: chunked", "Content-Length: 5") + b"0\r\n\r\n" + LIVE,
-        head(IMAGE, "Transfer-Encoding: chunked, identity") + b"0\r\n\r\n" + LIVE,
-        head(IMAGE, "Transfer-Encoding: xchunked") + b"0\r\n\r\n" + LIVE,
-        head(IMAGE, "Transfer-Encoding: chunked") + b"zz\r\nabc\r\n",
-        head(IMAGE, "Transfer-Encoding: chunked") + b"-1\r\nabc\r\n",
-        head(IMAGE, "Transfer-Encoding: chunked") + b"f" * 40 + b"\r\nabc\r\n",
-        head(IMAGE, "Transfer-Encoding: chunked") + b"3\r\nabcd\r\n0\r\n\r\n",
+        head(JPEG, "Content-Length: -1"),
+        head(JPEG, "Content-Length: 1e3"),
+        head(JPEG, f"Content-Length: {10**30}"),
+        head(JPEG, "Content-Length: 5", "Content-Length: 6") + b"aaaaaa",
+        head(JPEG, "Content-Length: 5", "Transfer-Encoding: chunked") + b"0\r\n\r\n" + LIVE,
+        head(JPEG, "Transfer-Encoding: chunked", "Content-Length: 5") + b"0\r\n\r\n" + LIVE,
+        head(JPEG, "Transfer-Encoding: chunked, identity") + b"0\r\n\r\n" + LIVE,
+        head(JPEG, "Transfer-Encoding: xchunked") + b"0\r\n\r\n" + LIVE,
+        head(JPEG, "Transfer-Encoding: chunked") + b"zz\r\nabc\r\n",
+        head(JPEG, "Transfer-Encoding: chunked") + b"-1\r\nabc\r\n",
+        head(JPEG, "Transfer-Encoding: chunked") + b"f" * 40 + b"\r\nabc\r\n",
+        head(JPEG, "Transfer-Encoding: chunked") + b"3\r\nabcd\r\n0\r\n\r\n",
     ],
     ids=range(24),
 )
@@ -152,7 +153,7 @@ def test_odd_paths(gateway: Process, path: str) -> None:
     ["/v1/emotions?" + "&".join(f"{n}=%00" for n in range(3000)), "/v1/emotions?max_faces=" + "9" * 9000],
 )
 def test_odd_queries(gateway: Process, path: str) -> None:
-    sent = head(IMAGE, "Content-Length: 1", "Connection: close", path=path) + b"x"
+    sent = head(JPEG, "Content-Length: 1", "Connection: close", path=path) + b"x"
     assert problem(say(gateway.url, sent)) == (422, "invalid_request")
 
 
@@ -164,7 +165,7 @@ def test_an_upgrade_is_not_made(gateway: Process, upgrade: str, faceless_jpeg: b
     assert statuses(answer) == [200]
     assert b"connection: close" in answer
     # The parser skips the body of such a request: it must not be taken for an empty one.
-    sent = head(*more, IMAGE, f"Content-Length: {len(faceless_jpeg)}") + faceless_jpeg
+    sent = head(*more, JPEG, f"Content-Length: {len(faceless_jpeg)}") + faceless_jpeg
     assert problem(say(gateway.url, sent)) == (400, "malformed_request")
 
 
@@ -195,6 +196,17 @@ def test_who_waits_to_be_told_to_go_on_is_told_before_the_answer(
         assert statuses(connection.recv(65536)) == [200]
 
 
+def test_who_leaves_after_a_large_upload_is_heard_to_leave(gateway: Process) -> None:
+    left = 'expressnet_http_requests_total{method="POST",route="/v1/emotions",status="499"}'
+    noise = np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), np.uint8)
+    large = encoded(noise)
+    assert len(large) > 2 << 20  # far more than is read ahead of the route
+    before = gateway.metric(left)
+    with connect(gateway.url) as connection:
+        connection.sendall(head(JPEG, f"Content-Length: {len(large)}") + large)
+    eventually(lambda: gateway.metric(left) == before + 1)
+
+
 def test_an_answer_without_a_body_does_not_wait_for_one(gateway: Process) -> None:
     with connect(gateway.url) as connection:
         connection.sendall(head(method="HEAD", path="/livez"))
@@ -205,9 +217,7 @@ def test_trailers_are_not_headers(gateway: Process, faceless_jpeg: bytes) -> Non
     chunk = b"%x\r\n" % len(faceless_jpeg) + faceless_jpeg + b"\r\n0\r\n"
     trailers = b"X-Request-ID: forged\r\n" + b"A: b\r\n" * 10_000 + b"\r\n"
     sent = (
-        head(IMAGE, "Transfer-Encoding: chunked", "X-Request-ID: mine", "Connection: close")
-        + chunk
-        + trailers
+        head(JPEG, "Transfer-Encoding: chunked", "X-Request-ID: mine", "Connection: close") + chunk + trailers
     )
     answer = say(gateway.url, sent)
     assert statuses(answer) == [200]
@@ -222,9 +232,9 @@ def test_trailers_are_not_headers(gateway: Process, faceless_jpeg: bytes) -> Non
         (b"GET /livez HTTP/1.1\r\nA: ", b"b"),
         (b"", b"\r\n"),
         (head("Content-Length: 1000000", method="GET", path="/livez"), b"x"),
-        (head(IMAGE, "Content-Length: 1000000"), b"x"),
+        (head(JPEG, "Content-Length: 1000000"), b"x"),
         (head("Content-Type: multipart/form-data; boundary=x", "Content-Length: 1000000"), b"-"),
-        (head(IMAGE, "Transfer-Encoding: chunked"), b"1\r\nx\r\n"),
+        (head(JPEG, "Transfer-Encoding: chunked"), b"1\r\nx\r\n"),
     ],
     ids=["silent", "headers", "one header", "blank lines", "body of a GET", "body", "multipart", "chunks"],
 )
@@ -239,7 +249,7 @@ def test_others_are_served_while_many_trickle(
         until = time.monotonic() + 2.5
         while time.monotonic() < until:
             attackers.beat()
-            sent = head(IMAGE, f"Content-Length: {len(faceless_jpeg)}", "Connection: close") + faceless_jpeg
+            sent = head(JPEG, f"Content-Length: {len(faceless_jpeg)}", "Connection: close") + faceless_jpeg
             answered += statuses(say(gateway.url, sent))
             time.sleep(0.1)
     finally:
