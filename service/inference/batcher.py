@@ -111,7 +111,7 @@ class Batcher:
         queue is full, and what the engine raised when their batch failed.
         """
         if not self.alive:
-            raise self._stopped()
+            raise self._refusal("the batcher has not begun")
         # A request of more faces than the queue holds is let in alone, or it never could be.
         if self._depth_faces and self._depth_faces + len(faces) > self._limits.queue_limit_faces:
             raise Overloaded(f"{self._depth_faces} faces are waiting already")
@@ -143,10 +143,10 @@ class Batcher:
         while self._calls:
             await asyncio.wait(self._calls)
 
-    def _stopped(self) -> ServiceError:
+    def _refusal(self, reason: str) -> ServiceError:
         if self._closing:
             return Draining("the service is shutting down")
-        return EngineUnavailable("the batcher has stopped")
+        return EngineUnavailable(reason)
 
     def _go_on(self) -> None:
         """Begin every call that is due now, and come back when the next one is."""
@@ -196,7 +196,7 @@ class Batcher:
             return
         except BaseException:
             # Cancelled, or what no handler of errors catches: the waiters must hear of it all the same.
-            self._fail(batch, self._stopped())
+            self._fail(batch, self._refusal("the call of the classifier was broken off"))
             raise
         self._answer(batch, result)
 

@@ -178,7 +178,7 @@ def test_pipelined_requests_are_answered_in_turn(gateway: Process) -> None:
 def test_head_and_body_of_an_answer_come_as_one(gateway: Process, faceless_jpeg: bytes) -> None:
     with connect(gateway.url) as connection:
         for _ in range(20):
-            connection.sendall(head("Content-Type: image/jpeg", f"Content-Length: {len(faceless_jpeg)}"))
+            connection.sendall(head(JPEG, f"Content-Length: {len(faceless_jpeg)}"))
             connection.sendall(faceless_jpeg)
             answer = connection.recv(65536)
             assert statuses(answer) == [200]
@@ -190,7 +190,7 @@ def test_who_waits_to_be_told_to_go_on_is_told_before_the_answer(
 ) -> None:
     length = f"Content-Length: {len(faceless_jpeg)}"
     with connect(gateway.url) as connection:
-        connection.sendall(head("Content-Type: image/jpeg", length, "Expect: 100-continue"))
+        connection.sendall(head(JPEG, length, "Expect: 100-continue"))
         assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.sendall(faceless_jpeg)
         assert statuses(connection.recv(65536)) == [200]
