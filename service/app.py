@@ -19,7 +19,7 @@ from service.http.playground import playground_router
 from service.http.problems import install_handlers
 from service.http.stream import stream_router
 from service.logs import log
-from service.memory import give_back_when_idle
+from service.memory import give_back
 from service.settings import Settings
 
 
@@ -41,7 +41,7 @@ def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
                 asyncio.create_task(work)
                 for work in (
                     probe(assembly.named_engines, readiness, metrics),
-                    give_back_when_idle(lambda: assembly.backlog.idle),
+                    give_back(lambda: assembly.backlog.idle),
                     *door.background(),
                 )
             ]

@@ -13,7 +13,9 @@ from pathlib import Path
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 
 LOOK_S = 1.0
-GROWN_BYTES = 32 << 20
+# By how much the process may have grown: at rest, and while photos come. Photos of all sizes, two at a time,
+# need some 120 MB for a moment, and what they leave between blocks that live longer, by chance twice that.
+IDLE_BYTES, BUSY_BYTES = 32 << 20, 144 << 20
 
 
 def bound_heap() -> None:
@@ -31,8 +33,8 @@ def bound_heap() -> None:
         mallopt(option, value)
 
 
-async def give_back_when_idle(idle: Callable[[], bool]) -> None:
-    """Hand freed memory back to the system, for ever: when nothing is at work, and the process has grown.
+async def give_back(idle: Callable[[], bool]) -> None:
+    """Hand freed memory back to the system, for ever: when the process has grown, at rest sooner than not.
 
     While photos come, what the heap keeps is quick to use again; afterwards it would only be held.
     """
@@ -42,7 +44,7 @@ async def give_back_when_idle(idle: Callable[[], bool]) -> None:
     least = _resident_bytes()
     while True:
         await asyncio.sleep(LOOK_S)
-        if idle() and _resident_bytes() > least + GROWN_BYTES:
+        if _resident_bytes() > least + (IDLE_BYTES if idle() else BUSY_BYTES):
             await asyncio.to_thread(trim, 0)
             least = _resident_bytes()
         least = min(least, _resident_bytes())

@@ -55,8 +55,9 @@ memory.LOOK_S = 0.01
 def resident_mb():
     return memory._resident_bytes() / 1e6
 
-async def after(idle):
-    task = asyncio.create_task(memory.give_back_when_idle(lambda: idle))
+async def after(idle, busy_bytes=memory.BUSY_BYTES):
+    memory.BUSY_BYTES = busy_bytes
+    task = asyncio.create_task(memory.give_back(lambda: idle))
     await asyncio.sleep(0)  # it sees how large the process was before
     # Each below what the system would get back by itself, and the last one keeps the others in the heap.
     blocks = [np.ones(1 << 17) for _ in range(80)]
@@ -66,13 +67,15 @@ async def after(idle):
     task.cancel()
     return grown - resident_mb()
 
-print(asyncio.run(after(idle=False)), asyncio.run(after(idle=True)))
+for case in {"idle": False}, {"idle": False, "busy_bytes": 40 << 20}, {"idle": True}:
+    print(asyncio.run(after(**case)))
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator is Linux's")
-def test_what_was_freed_goes_back_when_nothing_is_at_work() -> None:
+def test_what_was_freed_goes_back_at_rest_and_what_is_too_much_at_work() -> None:
     done = subprocess.run([sys.executable, "-c", IDLING], capture_output=True, text=True, check=True)
-    busy, idle = map(float, done.stdout.split())
+    busy, far_grown, idle = map(float, done.stdout.split())
     assert abs(busy) < 8
+    assert far_grown > 60
     assert idle > 60
