@@ -41,7 +41,7 @@ def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
                 asyncio.create_task(work)
                 for work in (
                     probe(assembly.named_engines, readiness, metrics),
-                    give_back(lambda: assembly.backlog.idle),
+                    give_back(lambda: assembly.backlog.idle, settings.worker_threads),
                     *door.background(),
                 )
             ]

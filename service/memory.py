@@ -13,9 +13,9 @@ from pathlib import Path
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 
 LOOK_S = 1.0
-# By how much the process may have grown: at rest, and while photos come. Photos of all sizes, two at a time,
-# need some 120 MB for a moment, and what they leave between blocks that live longer, by chance twice that.
-IDLE_BYTES, BUSY_BYTES = 32 << 20, 144 << 20
+# By how much the process may have grown: at rest, and at work for each worker thread. Photos of all sizes
+# need some 60 MB a thread for a moment, and leave by chance as much again between blocks that live longer.
+IDLE_BYTES, BUSY_BYTES = 32 << 20, 72 << 20
 
 
 def bound_heap() -> None:
@@ -33,7 +33,7 @@ def bound_heap() -> None:
         mallopt(option, value)
 
 
-async def give_back(idle: Callable[[], bool]) -> None:
+async def give_back(idle: Callable[[], bool], worker_threads: int) -> None:
     """Hand freed memory back to the system, for ever: when the process has grown, at rest sooner than not.
 
     While photos come, what the heap keeps is quick to use again; afterwards it would only be held.
@@ -41,10 +41,11 @@ async def give_back(idle: Callable[[], bool]) -> None:
     trim = _of_glibc("malloc_trim")
     if trim is None:
         return
+    busy_bytes = BUSY_BYTES * max(2, worker_threads)  # a single thread needs as much for its largest photo
     least = _resident_bytes()
     while True:
         await asyncio.sleep(LOOK_S)
-        if _resident_bytes() > least + (IDLE_BYTES if idle() else BUSY_BYTES):
+        if _resident_bytes() > least + (IDLE_BYTES if idle() else busy_bytes):
             await asyncio.to_thread(trim, 0)
             least = _resident_bytes()
         least = min(least, _resident_bytes())

@@ -55,9 +55,8 @@ memory.LOOK_S = 0.01
 def resident_mb():
     return memory._resident_bytes() / 1e6
 
-async def after(idle, busy_bytes=memory.BUSY_BYTES):
-    memory.BUSY_BYTES = busy_bytes
-    task = asyncio.create_task(memory.give_back(lambda: idle))
+async def after(idle, worker_threads=1):
+    task = asyncio.create_task(memory.give_back(lambda: idle, worker_threads))
     await asyncio.sleep(0)  # it sees how large the process was before
     # Each below what the system would get back by itself, and the last one keeps the others in the heap.
     blocks = [np.ones(1 << 17) for _ in range(80)]
@@ -67,7 +66,8 @@ async def after(idle, busy_bytes=memory.BUSY_BYTES):
     task.cancel()
     return grown - resident_mb()
 
-for case in {"idle": False}, {"idle": False, "busy_bytes": 40 << 20}, {"idle": True}:
+memory.BUSY_BYTES = 20 << 20
+for case in {"idle": False, "worker_threads": 8}, {"idle": False}, {"idle": True, "worker_threads": 8}:
     print(asyncio.run(after(**case)))
 """
 
