@@ -386,15 +386,27 @@ def test_two_processes_train_one_network(launcher: str, folder: Path, tmp_path: 
     assert load_trained(tmp_path / "run").served == EMOTIONS[:4]
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell has what it runs in the background ignore Ctrl-C, and so would what is started here."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_loses_one_epoch(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     endless = tiny_config(dataset="folder", epochs=100_000)
     process = subprocess.Popen(
         command(folder, run, endless), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
     )
-    eventually(lambda: (run / "metrics.jsonl").is_file() and len(metrics(run)) >= 2, timeout_s=90)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    try:
+        eventually(lambda: (run / "metrics.jsonl").is_file() and len(metrics(run)) >= 2, timeout_s=90)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "--resume" in said
     assert "Traceback" not in said
