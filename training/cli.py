@@ -150,7 +150,7 @@ def explain_command(
 @export.command("detector")
 def export_detector_command(
     network: Annotated[
-        Literal["yunet", "mtcnn"],
+        Literal["yunet", "yunet_mtcnn"],
         typer.Argument(help="Which one; `EXPRESSNET_DETECTOR` chooses the served one."),
     ] = "yunet",
     repository: Repository = Path("model_repository"),

@@ -1,7 +1,7 @@
 """Every stage of a request alone, in this process on one thread, and beside its own limit.
 
 Decoding has libjpeg-turbo's plain decode of the same bytes, the networks the multiply-adds that one thread of
-this machine does in a large matrix product, the detector facenet-pytorch's.
+this machine does in a large matrix product, the detectors facenet-pytorch's MTCNN.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from service.arrays import Photo
 from service.assembly import make_engines
 from service.deadline import NEVER
+from service.inference.embedded import EmbeddedDetector
 from service.inference.engine import LocalDetector
 from service.manifest import ClassifierManifest, Manifest, read_manifest, verified_model_path
 from service.memory import bound_heap
@@ -32,6 +35,8 @@ from tests.bench.figures import ROUNDS, Figure, Unmeasured, converted, ratios, s
 from tests.bench.photos import LARGE, enlarged, montage, photo
 from tests.conftest import encoded
 from tests.reference_mtcnn import Reference
+from tests.unit.training.scenes import overlap
+from training.export_detector import export_detector
 
 MIN_FACE_PX = 32  # the default
 MATRIX, CHANNELS = 1024, 128  # large enough for the kernels' peak, small enough to stay near the cache
@@ -140,16 +145,38 @@ def _detecting(scenes: dict[str, np.ndarray], peak: Figure) -> Iterator[Figure]:
             yield _share(f"detect {name}, share of peak", macs, figure, peak)
 
         reference = Reference()
-        for width, height in ((512, 512), (1280, 960)):
-            pixels = photo(width, height)
-            ours, theirs = _in_turn(
-                lambda pixels=pixels: detect(pixels, 40),
-                lambda pixels=pixels: reference.detect(pixels, 40, 0.9),
-            )
-            yield spread(f"detect {width}x{height}, min face 40", "ms", ours)
-            yield spread(f"facenet-pytorch {width}x{height}, min face 40", "ms", theirs)
-            yield ratios(f"detector speed-up {width}x{height}", theirs, ours)
+        with TemporaryDirectory() as folder:
+            export_detector(Path(folder), "yunet_mtcnn")
+            manifest = read_manifest(Path(folder), "yunet_mtcnn")
+            with_mtcnn = EmbeddedDetector(verified_model_path(Path(folder), manifest), manifest.sha256)
+            runner.run(with_mtcnn.warm_up())
+        for name, pixels in (
+            ("512x512", photo(512, 512)),
+            ("1280x960", photo(1280, 960)),
+            ("1280x960, 8 faces", montage(1280, 960)),
+        ):
+            yield from _beside_mtcnn(name, pixels, detector, with_mtcnn, reference)
+        runner.run(with_mtcnn.close())
         runner.run(detector.close())
+
+
+def _beside_mtcnn(
+    scene: str, pixels: np.ndarray, detector: LocalDetector, with_mtcnn: LocalDetector, reference: Reference
+) -> Iterator[Figure]:
+    """The served detector, and the one that answers MTCNN's boxes, beside facenet-pytorch's MTCNN."""
+    calls = (
+        lambda: detector.find(pixels, 40, 0.9),
+        lambda: with_mtcnn.find(pixels, 40, 0.9),
+        lambda: reference.detect(pixels, 40, 0.9),
+    )
+    expected = calls[2]().boxes
+    ours, boxed, theirs = _in_turn(*calls)
+    yield spread(f"facenet-pytorch {scene}, min face 40", "ms", theirs)
+    for name, call, times in (("yunet", calls[0], ours), ("yunet_mtcnn", calls[1], boxed)):
+        shared = overlap(expected, call().boxes).max(axis=1)
+        note = f"overlap with its boxes {np.median(shared):.2f}, least {shared.min():.2f} of {len(shared)}"
+        yield spread(f"{name} {scene}, min face 40", "ms", times)
+        yield ratios(f"{name} over facenet-pytorch {scene}", theirs, times, note)
 
 
 def _classifying(peak: Figure) -> Iterator[Figure]:

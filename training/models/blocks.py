@@ -29,6 +29,25 @@ class HalvingMax(nn.Module):
         return torch.maximum(x[:, :, :, ::2], x[:, :, :, 1::2])
 
 
+class OverlappingMax(nn.Module):
+    """3x3 max pool of stride 2, [N,C,H,W] -> [N,C,H//2,W//2]; on few channels far faster than `MaxPool2d`.
+
+    The last window of an even side holds two pixels of it.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
+        rows = torch.maximum(x[:, :, :height:2], x[:, :, 1:height:2])
+        third = x[:, :, 2::2]
+        shown = rows[:, :, : third.shape[2]]
+        torch.maximum(shown, third, out=shown)
+        columns = torch.maximum(rows[..., :width:2], rows[..., 1:width:2])
+        third = rows[..., 2::2]
+        shown = columns[..., : third.shape[3]]
+        torch.maximum(shown, third, out=shown)
+        return columns
+
+
 class ChannelAttention(nn.Module):
     """Squeeze and excitation (Hu et al., 2018): scales each channel by a gate in (0, 1)."""
 

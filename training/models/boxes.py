@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 
-def overlaps(a: Tensor, b: Tensor, limit: float, of_smaller: bool) -> Tensor:
-    """Which boxes [N,4] overlap which boxes [M,4] by more than `limit`: bool [N,M].
+def overlaps(a: Tensor, b: Tensor, of_smaller: bool = False) -> Tensor:
+    """What boxes [N,4] and boxes [M,4] share of their union: float32 [N,M].
 
-    The overlap is a share of the union; or, `of_smaller`, of the smaller box, with both edges' pixels inside.
+    Or, `of_smaller`, of the smaller box, with both edges' pixels inside.
     """
     edge = 1.0 if of_smaller else 0.0
     a_left, a_top, a_right, a_bottom = a[:, :, None].unbind(1)
@@ -19,7 +19,7 @@ def overlaps(a: Tensor, b: Tensor, limit: float, of_smaller: bool) -> Tensor:
     area_a = (a_right - a_left + edge) * (a_bottom - a_top + edge)
     area_b = (b_right - b_left + edge) * (b_bottom - b_top + edge)
     whole = torch.minimum(area_a, area_b) if of_smaller else area_a + area_b - shared
-    return shared / whole > limit
+    return shared / whole
 
 
 def suppress(boxes: Tensor, scores: Tensor, limit: float, of_smaller: bool = False) -> Tensor:
@@ -32,9 +32,10 @@ def suppress(boxes: Tensor, scores: Tensor, limit: float, of_smaller: bool = Fal
         # Bounds the matrix of pairs to some million entries, whatever a hostile image brings.
         size = max(64, min(1024, 2_000_000 // max(kept.shape[0], 1)))
         rivals = torch.arange(start, min(start + size, boxes.shape[0]), device=boxes.device)
-        beaten = overlaps(boxes[kept], boxes[rivals], limit, of_smaller).any(dim=0)
-        rivals = rivals[~beaten]
-        beats = overlaps(boxes[rivals], boxes[rivals], limit, of_smaller).triu(1).float()
+        if start > 0:
+            beaten = (overlaps(boxes[kept], boxes[rivals], of_smaller) > limit).any(dim=0)
+            rivals = rivals[~beaten]
+        beats = (overlaps(boxes[rivals], boxes[rivals], of_smaller) > limit).triu(1).float()
         # A box falls if a kept box before it beats it. Repeated from "all kept", that settles on the greedy
         # answer: n rounds decide at least the first n boxes for good, and chains of beaten beaters are short.
         keep = torch.ones_like(rivals, dtype=torch.float32)

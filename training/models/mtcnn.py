@@ -1,8 +1,9 @@
-"""MTCNN (Zhang et al., 2016, arXiv 1604.02878) as one TorchScript module with facenet-pytorch's weights.
+"""MTCNN (Zhang et al., 2016, arXiv 1604.02878) around known faces, as TorchScript.
 
-The cascade answers what `facenet_pytorch.MTCNN.detect` (2.6.0) answers at its default thresholds and pyramid
-factor, but every resampling reads one summed-area table: a pyramid level or a crop costs its own size, not
-the image's, and the crops of a stage are cut together.
+With facenet-pytorch's weights, the cascade finds there what `facenet_pytorch.MTCNN.detect` (2.6.0) finds at
+its default thresholds and pyramid factor. But it looks at those parts of the pyramid alone that may show the
+faces, and every resampling reads one summed-area table: a crop costs its own size, not the image's, and the
+crops of a stage are cut together.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from training.models.blocks import HalvingMax
+from training.models.blocks import HalvingMax, OverlappingMax
 from training.models.boxes import regressed, square, suppress
-from training.models.summed_area import cells, crops, normalised, summed_area_table
+from training.models.summed_area import cells, crops, summed_area_table
 
 
 class _SwapFlatten(nn.Module):
@@ -27,14 +28,15 @@ class _SwapFlatten(nn.Module):
 
 
 class _Net(nn.Module):
-    """A trunk and one head: channel 0 is the score in (0, 1), 1-4 move the box, 5-14 are landmarks."""
+    """A trunk and one head: channel 0 is the score in (0, 1), 1-4 move the box."""
 
-    CHUNK = 128  # crops taken at once: bounds memory, and stays near a CPU's cache
-    __constants__ = ("CHUNK",)
+    PIXELS = (
+        64 * 24 * 24
+    )  # of the crops taken at once: bounds memory, and what they become fits a CPU's cache
+    __constants__ = ("PIXELS",)
 
     def __init__(self, trunk: OrderedDict[str, nn.Module], head: nn.Conv2d | nn.Linear) -> None:
         super().__init__()
-        self.channels = head.weight.shape[0]
         self.trunk = nn.Sequential(trunk)
         self.head = head
 
@@ -42,33 +44,28 @@ class _Net(nn.Module):
         answer = self.head(self.trunk(x))
         return torch.cat([answer[:, :1].sigmoid(), answer[:, 1:]], dim=1)
 
-    def judge(self, table: Tensor, windows: Tensor, size: int) -> Tensor:
-        """Its answer on the crop [3,size,size] of each window [N,4]: float32 [N,5 or 15]."""
-        answers = torch.empty([windows.shape[0], self.channels], dtype=torch.float32, device=windows.device)
-        for start in range(0, windows.shape[0], self.CHUNK):
-            part = windows[start : start + self.CHUNK]
-            answers[start : start + self.CHUNK] = self(crops(table, part, size))
-        return answers
+    def judge(self, table: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Its answers on crops with cells of these edges: float32 [N,5], P-net's [N,5,h,w]."""
+        answers: list[Tensor] = []
+        count = self.PIXELS // (x.shape[2] * y.shape[2])
+        for start in range(0, x.shape[0], count):
+            end = start + count
+            answers.append(self(crops(table, x[start:end], y[start:end])))
+        return torch.cat(answers) if len(answers) > 0 else torch.empty([0, 5], device=table.device)
 
-    def load_published(self, state: dict[str, Tensor], heads: tuple[str, ...]) -> None:
-        """Take facenet-pytorch's state; `heads` names its two-class softmax first, then what is regressed.
+    def load_published(self, state: dict[str, Tensor], classes: str, box: str) -> None:
+        """Take facenet-pytorch's state; `classes` and `box` name its two-class softmax and what is regressed.
 
         A softmax over two classes is a sigmoid of their difference, so the head keeps one score row. Channels
-        that the published trunk does not have stay zero.
+        that the published trunk does not have stay zero; landmarks are left out.
         """
         with torch.no_grad():
             for kind, target in (("weight", self.head.weight), ("bias", self.head.bias)):
-                classes, *regressed = (state.pop(f"{head}.{kind}") for head in heads)
+                either = state[f"{classes}.{kind}"]
                 assert target is not None
-                target.copy_(torch.cat([classes[1:] - classes[:1], *regressed]))
+                target.copy_(torch.cat([either[1:] - either[:1], state[f"{box}.{kind}"]]))
             for name, value in self.trunk.state_dict().items():
-                published = state.pop(name)
-                value.zero_()[tuple(slice(side) for side in published.shape)] = published
-        assert not state, state.keys()
-
-
-def _pool(kernel: int) -> nn.MaxPool2d:
-    return nn.MaxPool2d(kernel, 2, ceil_mode=True)
+                value.zero_()[tuple(slice(side) for side in state[name].shape)] = state[name]
 
 
 def _p_net() -> _Net:
@@ -89,10 +86,10 @@ def _r_net() -> _Net:
     trunk: OrderedDict[str, nn.Module] = OrderedDict(
         conv1=nn.Conv2d(3, 28, 3),
         prelu1=nn.PReLU(28),
-        pool1=_pool(3),
+        pool1=OverlappingMax(),
         conv2=nn.Conv2d(28, 48, 3),
         prelu2=nn.PReLU(48),
-        pool2=_pool(3),
+        pool2=OverlappingMax(),
         conv3=nn.Conv2d(48, 64, 2),
         prelu3=nn.PReLU(64),
         flatten=_SwapFlatten(),
@@ -106,20 +103,20 @@ def _o_net() -> _Net:
     trunk: OrderedDict[str, nn.Module] = OrderedDict(
         conv1=nn.Conv2d(3, 32, 3),
         prelu1=nn.PReLU(32),
-        pool1=_pool(3),
+        pool1=OverlappingMax(),
         conv2=nn.Conv2d(32, 64, 3),
         prelu2=nn.PReLU(64),
-        pool2=_pool(3),
+        pool2=OverlappingMax(),
         conv3=nn.Conv2d(64, 64, 3),
         prelu3=nn.PReLU(64),
-        pool3=_pool(2),
+        pool3=HalvingMax(),
         conv4=nn.Conv2d(64, 128, 2),
         prelu4=nn.PReLU(128),
         flatten=_SwapFlatten(),
         dense5=nn.Linear(1152, 256),
         prelu5=nn.PReLU(256),
     )
-    return _Net(trunk, nn.Linear(256, 15))
+    return _Net(trunk, nn.Linear(256, 5))
 
 
 def published_weights(net: str) -> dict[str, Tensor]:
@@ -141,27 +138,30 @@ def published_weights(net: str) -> dict[str, Tensor]:
 
 
 class Mtcnn(nn.Module):
-    """The cascade: pyramid, P-net, R-net and O-net, each followed by non-maximum suppression."""
+    """The cascade around faces that are known: P-net, R-net and O-net, each followed by suppression."""
 
     FACTOR = 0.709  # from one pyramid level to the next
     CELL = 12  # P-net's receptive field, and so the smallest face it can see
     P_THRESHOLD = 0.6
     R_THRESHOLD = 0.7
     O_THRESHOLD = 0.7
-    STRIP = 1 << 17  # pixels of a level that P-net takes at once: fits a CPU's cache, bounds memory
-    # Bound the time a hostile image can take. A photo of 29 faces has a thousand candidates in all; a montage
-    # of 400 faces loses none to these caps, one of 1089 faces 5 %.
-    LEVEL_CAP = 16384  # best candidates of one level that enter suppression
-    CROP_CAP = 4096  # best candidates of all levels that R-net sees
+    FIELD = 24  # px of a level around a face, both ways, that P-net sees
+    # Least and most of a cell's side over the face's on the levels it sees: on others no candidate lasts.
+    LEAST = 0.35
+    MOST = 2.2
+    CROP_CAP = 4096  # best candidates that R-net sees: bounds the time a hostile image can take
+    APART = 1 << 18  # px, more than any image has
     __constants__ = (
         "FACTOR",
         "CELL",
         "P_THRESHOLD",
         "R_THRESHOLD",
         "O_THRESHOLD",
-        "STRIP",
-        "LEVEL_CAP",
+        "FIELD",
+        "LEAST",
+        "MOST",
         "CROP_CAP",
+        "APART",
     )
 
     def __init__(self) -> None:
@@ -174,93 +174,102 @@ class Mtcnn(nn.Module):
     def published(cls) -> Mtcnn:
         """The cascade with facenet-pytorch's weights, in eval mode and without gradients."""
         cascade = cls()
-        cascade.p_net.load_published(published_weights("pnet"), ("conv4_1", "conv4_2"))
-        cascade.r_net.load_published(published_weights("rnet"), ("dense5_1", "dense5_2"))
-        cascade.o_net.load_published(published_weights("onet"), ("dense6_1", "dense6_2", "dense6_3"))
+        cascade.p_net.load_published(published_weights("pnet"), "conv4_1", "conv4_2")
+        cascade.r_net.load_published(published_weights("rnet"), "dense5_1", "dense5_2")
+        cascade.o_net.load_published(published_weights("onet"), "dense6_1", "dense6_2")
         cascade.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return cascade.eval().requires_grad_(False)
 
-    def forward(self, image: Tensor, min_face_px: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Find faces; the best score comes first, boxes may reach beyond the image.
+    def forward(self, image: Tensor, faces: Tensor, min_face_px: float) -> tuple[Tensor, Tensor]:
+        """What the cascade finds around `faces`, the best score first; boxes may reach beyond the image.
 
-        image: uint8 [H,W,3] RGB; min_face_px: float32 [1], taken as 12 if lower or not a number;
-        threshold: float32 [1], on top of the cascade's own 0.7
-        -> boxes float32 [N,4] xyxy px, scores float32 [N], landmarks float32 [N,5,2] px.
+        image: uint8 [H,W,3] RGB; faces: float32 [N,4] xyxy px; min_face_px: the pyramid's, at least 12
+        -> boxes float32 [M,4] xyxy px, scores float32 [M]. A face may have several of them, or none.
         """
         height, width = image.shape[0], image.shape[1]
-        table = summed_area_table(image)
-        boxes = self.propose(table, height, width, float(min_face_px.item()))
+        whole = torch.tensor([width, height], device=image.device)
+        face, level, scale = self.levels(faces, height, width, min_face_px)
+        if face.shape[0] == 0:
+            return faces[:0], faces[:0, 0]
+        extent = (whole * scale[:, None] + 1).long()  # of the level, in its own pixels
+        corner = self.corners(faces[face], scale, extent)
+        steps = torch.minimum(
+            corner[:, None] + torch.arange(self.FIELD, device=image.device)[None, :, None],
+            extent[:, None] - 1,
+        )
+        x = cells(steps[:, :, 0], whole[:1], extent[:, :1])
+        y = cells(steps[:, :, 1], whole[1:], extent[:, 1:])
 
-        boxes, windows = self.inside(boxes, height, width)
-        answer = self.r_net.judge(table, windows, 24)
+        # Nothing beyond what P-net sees is summed up, or looked at.
+        left, right = int(x.min().item()), int(x.max().item())
+        top, bottom = int(y.min().item()), int(y.max().item())
+        table = summed_area_table(image[top:bottom, left:right])
+        limits = torch.tensor([left, top, right, bottom], device=image.device)
+
+        answer = self.p_net.judge(table, x - left, y - top)
+        boxes = self.propose(answer, corner, extent, scale, level)
+
+        boxes, x, y = self.inside(boxes, limits, 24)
+        answer = self.r_net.judge(table, x, y)
         passed = answer[:, 0] > self.R_THRESHOLD
         boxes, answer = boxes[passed], answer[passed]
         picked = suppress(boxes, answer[:, 0], 0.7)
         boxes = square(regressed(boxes[picked], answer[picked, 1:5], 1.0))
 
-        boxes, windows = self.inside(boxes, height, width)
-        answer = self.o_net.judge(table, windows, 48)
+        boxes, x, y = self.inside(boxes, limits, 48)
+        answer = self.o_net.judge(table, x, y)
         passed = answer[:, 0] > self.O_THRESHOLD
         boxes, answer = boxes[passed], answer[passed]
-        offsets = torch.stack([answer[:, 5:10], answer[:, 10:15]], dim=2)
-        landmarks = boxes[:, None, :2] + offsets * (boxes[:, 2:] - boxes[:, :2] + 1)[:, None] - 1
         boxes = regressed(boxes, answer[:, 1:5], 1.0)
         picked = suppress(boxes, answer[:, 0], 0.7, of_smaller=True)
-        picked = picked[answer[picked, 0] >= threshold]
-        return boxes[picked], answer[picked, 0], landmarks[picked]
+        return boxes[picked], answer[picked, 0]
 
-    def propose(self, table: Tensor, height: int, width: int, min_face_px: float) -> Tensor:
-        """P-net's candidates over the whole pyramid: square boxes float32 [N,4]."""
-        scale = self.CELL / (min_face_px if min_face_px >= self.CELL else float(self.CELL))
-        shorter = min(height, width) * scale
-        found = torch.empty([0, 9], dtype=torch.float32, device=table.device)
-        while shorter >= self.CELL:
-            level = self.scan(table, height, width, scale)
-            if level.shape[0] > self.LEVEL_CAP:
-                level = level[level[:, 4].topk(self.LEVEL_CAP, sorted=False)[1].sort()[0]]
-            level = level[suppress(level[:, :4], level[:, 4], 0.5)]
-            found = torch.cat([found, level])
+    def levels(
+        self, faces: Tensor, height: int, width: int, min_face_px: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Which levels P-net sees of which faces: int64 [F] of faces and of levels, float64 [F] of scales."""
+        scales: list[float] = []
+        scale = self.CELL / min_face_px
+        while min(height, width) * scale >= self.CELL:
+            scales.append(scale)
             scale *= self.FACTOR
-            shorter *= self.FACTOR
-        found = found[suppress(found[:, :4], found[:, 4], 0.7)[: self.CROP_CAP]]
-        return square(regressed(found[:, :4], found[:, 5:], 0.0))
+        pyramid = torch.tensor(scales, dtype=torch.float64, device=faces.device)
+        sides = (faces[:, 2:] - faces[:, :2]).amax(dim=1)
+        share = self.CELL / pyramid / sides[:, None]
+        at = ((share >= self.LEAST) & (share <= self.MOST)).nonzero()
+        return at[:, 0], at[:, 1], pyramid[at[:, 1]]
 
-    def scan(self, table: Tensor, height: int, width: int, scale: float) -> Tensor:
-        """P-net over one level: float32 [N,9] of box, score and regression, in image pixels."""
-        level_height, level_width = int(height * scale + 1), int(width * scale + 1)
-        left, right = cells(torch.tensor(width, device=table.device), level_width)
-        top, bottom = cells(torch.tensor(height, device=table.device), level_height)
-        channel = torch.arange(3, device=table.device)
-        left_index = (left[:, None] * 3 + channel).flatten()[None]
-        right_index = (right[:, None] * 3 + channel).flatten()[None]
-        lines = table.flatten(1)
+    def corners(self, faces: Tensor, scale: Tensor, extent: Tensor) -> Tensor:
+        """First of the level's pixels that P-net sees around each face, even as its stride: int64 [F,2]."""
+        centre = (faces[:, :2] + faces[:, 2:]) / 2 * scale[:, None]
+        corner = ((centre - self.FIELD / 2) / 2).round().long()
+        return torch.minimum(corner, (extent - self.FIELD + 1) // 2).clamp(min=0) * 2
 
-        # A 2-px stride and a 12-px field: n rows of answers need 2n + 10 rows of pixels.
-        map_height = (level_height - 1) // 2 - 4
-        strip = max(16, self.STRIP // (2 * level_width))
-        found: list[Tensor] = []
-        for start in range(0, map_height, strip):
-            above = top[2 * start : 2 * (start + strip) + 10]
-            below = bottom[2 * start : 2 * (start + strip) + 10]
-            sums = lines.index_select(0, below) - lines.index_select(0, above)
-            count = above.shape[0]
-            sums = sums.gather(1, right_index.expand(count, -1)) - sums.gather(
-                1, left_index.expand(count, -1)
-            )
-            pixels = normalised(sums.view(count, level_width, 3), below - above, right - left)
-            answer = self.p_net(pixels.permute(2, 0, 1)[None])[0]
-            at = (answer[0] >= self.P_THRESHOLD).nonzero()
-            corner = at.flip(1) * 2.0
-            corner[:, 1] += 2.0 * start
-            first = ((corner + 1) / scale).floor()
-            last = ((corner + self.CELL) / scale).floor()
-            found.append(torch.cat([first, last, answer[:, at[:, 0], at[:, 1]].t()], dim=1))
-        return torch.cat(found)
+    def propose(self, answer: Tensor, corner: Tensor, extent: Tensor, scale: Tensor, level: Tensor) -> Tensor:
+        """P-net's candidates, of its answers [F,5,n,n]: square boxes float32 [N,4]."""
+        at = (answer[:, 0] >= self.P_THRESHOLD).nonzero()
+        field = at[:, 0]
+        place = corner[field] + at[:, 1:].flip(1) * 2
+        shown = (place + self.CELL <= extent[field] + 1).all(dim=1)
+        at, field, place = at[shown], field[shown], place[shown]
+        found = answer[field, :, at[:, 1], at[:, 2]]
+        pixel = scale[field, None].float()
+        boxes = torch.cat([((place + 1) / pixel).floor(), ((place + self.CELL) / pixel).floor()], dim=1)
 
-    def inside(self, boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Boxes that show some of the image, and what they show: int64 [N,4] left, top, right, bottom."""
-        corners = boxes.trunc().long()  # counted from 1 at the first pixel, as the weights were trained
-        start = corners[:, :2].clamp(min=1) - 1
-        end = torch.stack([corners[:, 2].clamp(max=width), corners[:, 3].clamp(max=height)], dim=1)
+        # Far from each other, levels suppress nothing of each other.
+        picked = suppress(boxes + level[field, None] * self.APART, found[:, 0], 0.5)
+        picked = picked[suppress(boxes[picked], found[picked, 0], 0.7)[: self.CROP_CAP]]
+        return square(regressed(boxes[picked], found[picked, 1:], 0.0))
+
+    def inside(self, boxes: Tensor, limits: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes that show something within `limits`, xyxy, and the cells of their crops of `size` px."""
+        pixels = boxes.trunc().long()  # counted from 1 at the first pixel, as the weights were trained
+        start = torch.maximum(pixels[:, :2] - 1, limits[:2])
+        end = torch.minimum(pixels[:, 2:], limits[2:])
         shown = (end > start).all(dim=1)
-        return boxes[shown], torch.cat([start, end], dim=1)[shown]
+        start, length = start[shown] - limits[:2], (end - start)[shown]
+        steps = torch.arange(size, device=boxes.device)[None]
+        count = torch.full([1, 1], size, device=boxes.device)
+        x = cells(steps, length[:, :1], count) + start[:, :1, None]
+        y = cells(steps, length[:, 1:], count) + start[:, 1:, None]
+        return boxes[shown], x, y

@@ -25,32 +25,23 @@ def summed_area_table(image: Tensor) -> Tensor:
     return table
 
 
-def cells(length: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """First and one-past-last pixel of each of `count` cells over `length` px: [..., count] each.
+def cells(steps: Tensor, length: Tensor, count: Tensor) -> Tensor:
+    """Edges of the cells `steps` [N,n] of `count` [N,1] over `length` [N,1] px: int64 [N,2,n].
 
-    Cells may overlap by one pixel: the area resampling of `torch.nn.functional.interpolate`.
+    First and one-past-last pixel. Cells may overlap by one: the area resampling of
+    `torch.nn.functional.interpolate`.
     """
-    steps = torch.arange(count, device=length.device)
     first = torch.div(steps * length, count, rounding_mode="floor")
     end = torch.div((steps + 1) * length + count - 1, count, rounding_mode="floor")
-    return first, end
+    return torch.stack([first, end], dim=1)
 
 
-def normalised(sums: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Sums of cells int32 [...,h,w,3] and their sides in px [...,h], [...,w] -> means in (-1, 1)."""
-    area = (rows[..., :, None] * columns[..., None, :])[..., None]
-    return (sums / area - 127.5) * 0.0078125
-
-
-def crops(table: Tensor, windows: Tensor, size: int) -> Tensor:
-    """windows: int64 [N,4] (left, top, right, bottom) px inside the image -> float32 [N,3,size,size]."""
-    left, right = cells((windows[:, 2] - windows[:, 0])[:, None], size)
-    top, bottom = cells((windows[:, 3] - windows[:, 1])[:, None], size)
-    width = table.shape[1]
-    x = torch.cat([left, right], dim=1) + windows[:, :1]
-    y = torch.cat([top, bottom], dim=1) + windows[:, 1:2]
-    index = y[:, :, None] * width + x[:, None, :]
+def crops(table: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Means in (-1, 1) over cells with edges int64 [N,2,n] inside the table: float32 [N,3,n,n]."""
+    size, width = x.shape[2], table.shape[1]
+    index = y.flatten(1)[:, :, None] * width + x.flatten(1)[:, None, :]
     corners = table.view(-1, 3).index_select(0, index.flatten()).view(-1, 2, size, 2, size, 3)
     sums = corners[:, 1, :, 1] - corners[:, 0, :, 1] - corners[:, 1, :, 0] + corners[:, 0, :, 0]
+    area = (y[:, 1] - y[:, 0])[:, :, None] * (x[:, 1] - x[:, 0])[:, None, :]
     # Channels lie innermost already: the networks run in channels_last, two to three times as fast on a CPU.
-    return normalised(sums, bottom - top, right - left).permute(0, 3, 1, 2)
+    return ((sums / area[..., None] - 127.5) * 0.0078125).permute(0, 3, 1, 2)

@@ -140,10 +140,15 @@ class YuNet(nn.Module):
         or not a number; threshold: float32 [1], on top of 0.3 ** 0.2 = 0.786
         -> boxes float32 [N,4] xyxy px, scores float32 [N], landmarks float32 [N,5,2] px: eyes, nose, mouth.
         """
+        least = self.least(min_face_px)
+        return self.find(image, least, least, threshold)
+
+    def find(
+        self, image: Tensor, searched: float, least: float, threshold: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `forward`: faces from `least` px on in the image shrunk so that `searched` px are 16."""
         height, width = image.shape[0], image.shape[1]
-        asked = float(min_face_px.item())
-        least = asked if asked >= self.LEAST_FACE else float(self.LEAST_FACE)
-        shrunk = self.shrink(image, least)
+        shrunk = self.shrink(image, searched)
         # Both sides in px of the image; rounding makes them differ.
         pixel = torch.tensor(
             [width / max(shrunk.shape[3], 1), height / max(shrunk.shape[2], 1)], device=image.device
@@ -160,6 +165,11 @@ class YuNet(nn.Module):
         boxes, scores, landmarks = boxes[wanted], scores[wanted], points[wanted, 2:]
         kept = suppress(boxes, scores, self.OVERLAP)
         return boxes[kept], scores[kept], landmarks[kept]
+
+    def least(self, min_face_px: Tensor) -> float:
+        """Longer side in px of the smallest face that is looked for."""
+        asked = float(min_face_px.item())
+        return asked if asked >= self.LEAST_FACE else float(self.LEAST_FACE)
 
     def shrink(self, image: Tensor, least: float) -> Tensor:
         """The image with its smallest face at 16 px: [1,3,h,w], at most a megapixel; on a GPU of floats."""

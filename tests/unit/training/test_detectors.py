@@ -9,11 +9,11 @@ import pytest
 from torch import nn
 
 from tests.unit.training.scenes import Detect, astronaut, montage, noise, overlap, scripted
-from training.models.mtcnn import Mtcnn
 from training.models.yunet import YuNet
+from training.models.yunet_mtcnn import YuNetMtcnn
 
 
-@pytest.fixture(scope="module", params=[Mtcnn.published, YuNet.published], ids=["mtcnn", "yunet"])
+@pytest.fixture(scope="module", params=[YuNet.published, YuNetMtcnn.published], ids=["yunet", "yunet_mtcnn"])
 def detect(request: pytest.FixtureRequest) -> Detect:
     published: Callable[[], nn.Module] = request.param
     try:

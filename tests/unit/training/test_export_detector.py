@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import skimage.data
@@ -22,24 +23,32 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(scope="module", params=get_args(export_detector.DetectorName))
+def name(request: pytest.FixtureRequest) -> export_detector.DetectorName:
+    if request.param == "yunet_mtcnn" and find_spec("facenet_pytorch") is None:
+        pytest.skip("the weights are not installed: pip install --no-deps facenet-pytorch==2.6.0")
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repository(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("repository")
-    answer = CliRunner().invoke(app, ["export", "detector", "--repository", str(path)])
+    answer = CliRunner().invoke(app, ["export", "detector", name, "--repository", str(path)])
     assert answer.exit_code == 0, answer.output
     return path
 
 
-def test_the_manifest_is_read_back(repository: Path) -> None:
-    manifest = read_manifest(repository, "yunet")
-    assert (manifest.name, manifest.version, manifest.kind) == ("yunet", "1", "detector")
+def test_the_manifest_is_read_back(name: str, repository: Path) -> None:
+    manifest = read_manifest(repository, name)
+    assert (manifest.name, manifest.version, manifest.kind) == (name, "1", "detector")
     assert manifest.metrics["synthetic_images"]["script_against_eager_px"].value < 0.001
     assert "BSD-3-Clause" in manifest.training.licences[0]
+    assert any("MIT" in licence for licence in manifest.training.licences) == (name == "yunet_mtcnn")
     assert manifest.limits
 
 
-def test_the_file_loads_and_finds_the_face(repository: Path) -> None:
-    path = verified_model_path(repository, read_manifest(repository, "yunet"))
+def test_the_file_loads_and_finds_the_face(name: str, repository: Path) -> None:
+    path = verified_model_path(repository, read_manifest(repository, name))
     detector = torch.jit.load(path, map_location="cpu")
     image = torch.from_numpy(skimage.data.astronaut().copy())
     with torch.inference_mode():
@@ -50,13 +59,15 @@ def test_the_file_loads_and_finds_the_face(repository: Path) -> None:
     assert not any(weights.requires_grad for weights in detector.parameters())
 
 
-def test_two_exports_are_one_file(repository: Path, tmp_path: Path) -> None:
-    export_detector.export_detector(tmp_path)
-    assert digest(tmp_path / "yunet/1/model.pt") == digest(repository / "yunet/1/model.pt")
+def test_two_exports_are_one_file(
+    name: export_detector.DetectorName, repository: Path, tmp_path: Path
+) -> None:
+    export_detector.export_detector(tmp_path, name)
+    assert digest(tmp_path / name / "1/model.pt") == digest(repository / name / "1/model.pt")
 
 
-def test_the_file_names_no_path_of_the_machine(repository: Path) -> None:
-    content = (repository / "yunet/1/model.pt").read_bytes()
+def test_the_file_names_no_path_of_the_machine(name: str, repository: Path) -> None:
+    content = (repository / name / "1/model.pt").read_bytes()
     assert b"def forward" in content  # stored, not compressed, so that the next line means something
     assert str(Path(export_detector.__file__).parents[1]).encode() not in content
 
@@ -72,8 +83,8 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
         verified_model_path(tmp_path, manifest)
 
 
-def test_the_configuration_names_every_tensor(repository: Path) -> None:
-    config = (repository / "yunet/config.pbtxt").read_text()
+def test_the_configuration_names_every_tensor(name: str, repository: Path) -> None:
+    config = (repository / name / "config.pbtxt").read_text()
     named = re.findall(r'\{ name: "(\w+__\d)"', config)
     assert named == ["image__0", "min_face_px__1", "threshold__2", "boxes__0", "scores__1", "landmarks__2"]
     assert 'platform: "pytorch_libtorch"' in config
@@ -81,9 +92,9 @@ def test_the_configuration_names_every_tensor(repository: Path) -> None:
     assert config.count("{") == config.count("}")
 
 
-def test_nothing_partial_is_left(repository: Path) -> None:
+def test_nothing_partial_is_left(name: str, repository: Path) -> None:
     files = {str(path.relative_to(repository)) for path in repository.rglob("*") if path.is_file()}
-    assert files == {"yunet/1/model.pt", "yunet/config.pbtxt", "yunet/manifest.json"}
+    assert files == {f"{name}/{file}" for file in ("1/model.pt", "config.pbtxt", "manifest.json")}
 
 
 def test_a_script_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,68 @@
+"""YuNet's faces in MTCNN's boxes, as one TorchScript module.
+
+For who needs the boxes that MTCNN draws, as with data that were cropped by them, at a fraction of its price:
+YuNet looks for faces in one pass, and the cascade is run around them alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from training.models.boxes import overlaps
+from training.models.mtcnn import Mtcnn
+from training.models.yunet import YuNet
+
+
+class YuNetMtcnn(nn.Module):
+    """A face is what YuNet or, around YuNet's candidates, MTCNN is sure of. Landmarks are YuNet's."""
+
+    # By MTCNN the smallest face is the smallest window that is looked at, and its box may be smaller.
+    SMALLER = 0.75
+    FACES = 256  # the surest that the cascade is run around: bounds the time a hostile image can take
+    OVERLAP = (
+        0.3  # intersection over union of both boxes, within the image, from which on they are of one face
+    )
+    __constants__ = ("SMALLER", "FACES", "OVERLAP")
+
+    def __init__(self, yunet: YuNet, mtcnn: Mtcnn) -> None:
+        super().__init__()
+        self.yunet = yunet
+        self.mtcnn = mtcnn
+
+    @classmethod
+    def published(cls) -> YuNetMtcnn:
+        """With libfacedetection's and facenet-pytorch's weights, in eval mode and without gradients."""
+        return cls(YuNet.published(), Mtcnn.published()).eval()
+
+    def forward(self, image: Tensor, min_face_px: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Find faces; the best score comes first, boxes may reach beyond the image.
+
+        image: uint8 [H,W,3] RGB; min_face_px: float32 [1], taken as 12 if lower or not a number; threshold:
+        float32 [1], which either network's score reaches
+        -> boxes float32 [N,4] xyxy px, MTCNN's where its own score does and YuNet's elsewhere; scores float32
+        [N], the larger ones; landmarks float32 [N,5,2] px: eyes, nose, mouth.
+        """
+        least = self.yunet.least(min_face_px)
+        anything = torch.zeros_like(threshold)
+        boxes, scores, landmarks = self.yunet.find(image, least, least * self.SMALLER, anything)
+        scores = torch.where((boxes[:, 2:] - boxes[:, :2]).amax(dim=1) >= least, scores, 0)
+        faces = boxes[: self.FACES]
+        found, sure = self.mtcnn(image, faces, least)
+        found, sure = found[sure >= threshold], sure[sure >= threshold]
+        if found.shape[0] > 0:
+            shared = overlaps(within(faces, image), within(found, image))
+            # Each of the cascade's is of the face that it overlaps most, and each face gets the surest.
+            owned = (shared == shared.amax(dim=0)) & (shared > self.OVERLAP)
+            surest, index = (owned * sure).max(dim=1)
+            boxes[: self.FACES] = torch.where(surest[:, None] > 0, found[index], faces)
+            scores[: self.FACES] = torch.maximum(scores[: self.FACES], surest)
+        order = scores.argsort(stable=True, dim=0, descending=True)
+        order = order[scores[order] >= threshold]
+        return boxes[order], scores[order], landmarks[order]
+
+
+def within(boxes: Tensor, image: Tensor) -> Tensor:
+    """What of the boxes float32 [N,4] lies in the image [H,W,3]."""
+    height, width = image.shape[0], image.shape[1]
+    return torch.stack([boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)], dim=2).flatten(1)
