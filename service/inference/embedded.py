@@ -8,6 +8,7 @@ import math
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,9 @@ from service.manifest import ClassifierManifest, read_verified
 
 # The profiling executor re-specialises a script for each of its first shapes; two rounds settle it.
 WARM_UP_ROUNDS = 3
+# A detector may have another method beside `forward` that answers the same, but has other threads help.
+SPREAD = "spread"
+HELPERS = 2
 # More than the largest image takes on a busy core.
 STUCK_S = 60.0
 
@@ -58,6 +62,10 @@ class _EmbeddedModel:
     def _load(self) -> None:
         # One forward uses one core; concurrent requests use the others.
         torch.set_num_threads(1)
+        if torch.get_num_interop_threads() != HELPERS:
+            # Too late where something of torch has spread its work already.
+            with suppress(RuntimeError):
+                torch.set_num_interop_threads(HELPERS)
         torch.jit.set_fusion_strategy([("DYNAMIC", 2)])
         try:
             file = io.BytesIO(read_verified(self._path, self._sha256))
@@ -65,26 +73,27 @@ class _EmbeddedModel:
             self._module.eval()
             if not self.profiled:
                 # Nor does the executor then keep what it has looked up: weights as constants need no looking.
-                self._module = torch.jit.freeze(self._module)
+                kept = [SPREAD] if hasattr(self._module, SPREAD) else []
+                self._module = torch.jit.freeze(self._module, preserved_attrs=kept)
         except RuntimeError as error:
             raise ModelFileError(f"{self._path} cannot be loaded as TorchScript: {error}") from error
 
-    def _call(self, *inputs: torch.Tensor) -> tuple[NDArray[np.float32], ...]:
+    def _call(self, *inputs: torch.Tensor, method: str = "forward") -> tuple[NDArray[np.float32], ...]:
         thread = threading.get_ident()
         self._began_at[thread] = time.monotonic()
         try:
-            return tuple(output.numpy() for output in self._forward(*inputs))
+            return tuple(output.numpy() for output in self._run(method, *inputs))
         # A `raise` inside a script comes out as torch.jit.Error, which is no RuntimeError.
         except (RuntimeError, torch.jit.Error) as error:
             raise EngineUnavailable("the model could not be run") from error
         finally:
             del self._began_at[thread]
 
-    def _forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _run(self, method: str, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         if self._module is None:
             raise EngineUnavailable("the model is not loaded")
         with torch.inference_mode(), optimized_execution(self.profiled):
-            outputs: tuple[torch.Tensor, ...] = self._module(*inputs)
+            outputs: tuple[torch.Tensor, ...] = getattr(self._module, method)(*inputs)
         return outputs
 
 
@@ -134,5 +143,7 @@ class EmbeddedDetector(_EmbeddedModel):
 
         await asyncio.to_thread(run)
 
-    def find(self, image: Image, min_face_px: float, threshold: float) -> Detections:
-        return Detections(*self._call(_tensor(image), torch.tensor([min_face_px]), torch.tensor([threshold])))
+    def find(self, image: Image, min_face_px: float, threshold: float, *, alone: bool = False) -> Detections:
+        inputs = _tensor(image), torch.tensor([min_face_px]), torch.tensor([threshold])
+        spread = alone and hasattr(self._module, SPREAD)
+        return Detections(*self._call(*inputs, method=SPREAD if spread else "forward"))

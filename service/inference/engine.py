@@ -46,8 +46,8 @@ class RemoteDetector(Engine, Protocol):
 class LocalDetector(Engine, Protocol):
     """Works in the thread that asks: several may at a time, and whoever has decoded an image searches it."""
 
-    def find(self, image: Image, min_face_px: float, threshold: float) -> Detections:
-        """The same as `RemoteDetector.detect`."""
+    def find(self, image: Image, min_face_px: float, threshold: float, *, alone: bool = False) -> Detections:
+        """The same as `RemoteDetector.detect`. alone: whether another core has nothing to do and may help."""
 
 
 Detector = RemoteDetector | LocalDetector

@@ -81,6 +81,7 @@ async def started(
     classifier: FakeClassifier,
     metrics: Metrics,
     aggregate_only: int | None = None,
+    workers: int = 1,
 ) -> AsyncIterator[Pipeline]:
     settings = Settings()
     manifest = read_manifest(settings.model_repository, settings.classifier)
@@ -92,10 +93,10 @@ async def started(
         batcher,
         manifest,
         metrics,
-        workers=1,
+        workers=workers,
         decode_budget_s=60,
         pixel_limit=50_000_000,
-        backlog=Backlog(1, 60),
+        backlog=Backlog(workers, 60),
         aggregate_only=aggregate_only,
     )
     await pipeline.start()
@@ -246,9 +247,24 @@ class FaceHere:
     async def ping(self) -> None: ...
     async def close(self) -> None: ...
 
-    def find(self, image: Pixels, min_face_px: float, threshold: float) -> Detections:
+    def __init__(self) -> None:
+        self.alone: list[bool] = []
+
+    def find(self, image: Pixels, min_face_px: float, threshold: float, *, alone: bool = False) -> Detections:
+        self.alone.append(alone)
         side = image.shape[0]
         return Detections(BOX * side, np.ones(1, np.float32), LANDMARKS * side)
+
+
+@pytest.mark.parametrize(("workers", "callers", "alone"), [(1, 1, False), (2, 1, True), (2, 2, False)])
+async def test_idle_cores_help_with_an_image_that_is_alone(
+    jpeg: bytes, workers: int, callers: int, alone: bool
+) -> None:
+    detector = FaceHere()
+    async with started(detector, FakeClassifier(), Metrics(), workers=workers) as pipeline:
+        await asyncio.gather(*(pipeline.run(jpeg, EmotionQuery(), NEVER, Timings()) for _ in range(callers)))
+    assert detector.alone[0] is alone
+    assert len(detector.alone) == callers
 
 
 @pytest.mark.parametrize("detector", [OneFace(), FaceHere()], ids=["elsewhere", "here"])

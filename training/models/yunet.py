@@ -141,10 +141,16 @@ class YuNet(nn.Module):
         -> boxes float32 [N,4] xyxy px, scores float32 [N], landmarks float32 [N,5,2] px: eyes, nose, mouth.
         """
         least = self.least(min_face_px)
-        return self.find(image, least, least, threshold)
+        return self.find(image, least, least, threshold, False)
+
+    @torch.jit.export
+    def spread(self, image: Tensor, min_face_px: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `forward`, to the last bit, for when other cores are idle: they help with large images."""
+        least = self.least(min_face_px)
+        return self.find(image, least, least, threshold, True)
 
     def find(
-        self, image: Tensor, searched: float, least: float, threshold: Tensor
+        self, image: Tensor, searched: float, least: float, threshold: Tensor, spread: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As `forward`: faces from `least` px on in the image shrunk so that `searched` px are 16."""
         height, width = image.shape[0], image.shape[1]
@@ -154,7 +160,7 @@ class YuNet(nn.Module):
             [width / max(shrunk.shape[3], 1), height / max(shrunk.shape[2], 1)], device=image.device
         )
 
-        candidates = self.candidates(shrunk)
+        candidates = self.candidates(shrunk, spread)
         if candidates.shape[0] > self.CANDIDATES:
             candidates = candidates[candidates[:, 0].topk(self.CANDIDATES)[1]]
         scores = candidates[:, 0] ** self.CERTAINTY
@@ -186,7 +192,7 @@ class YuNet(nn.Module):
             return pixels
         return functional.interpolate(pixels, size=size, mode="bilinear", antialias=True)
 
-    def candidates(self, image: Tensor) -> Tensor:
+    def candidates(self, image: Tensor, spread: bool) -> Tensor:
         """Cells that may show a face: float32 [N,15] of score, box and landmarks, in pixels of `image`."""
         height, width = image.shape[2], image.shape[3]
         coarsest = self.STRIDES[2]
@@ -195,35 +201,48 @@ class YuNet(nn.Module):
         if height * width > 0:
             # Channels last, as an image's bytes lie already where it was not shrunk here.
             image = image.contiguous(memory_format=torch.channels_last)
-            levels = self.maps(functional.pad(image, padding))
+            levels = self.maps(functional.pad(image, padding), spread)
             for level, stride in zip(levels, self.STRIDES, strict=True):
                 found.append(self.decoded(level[0], stride))
         return torch.cat(found)
 
-    def maps(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def maps(self, image: Tensor, spread: bool) -> tuple[Tensor, Tensor, Tensor]:
         """[1,3,32h,32w] -> the answers of each stride's cells: [1,16,4h,4w], [1,16,2h,2w], [1,16,h,w]."""
         usual = image.shape[2] * image.shape[3] > self.CAMERA
-        low = self.low(self.eighth(image, usual), usual)
+        low = self.low(self.eighth(image, usual, spread), usual)
         middle = self.middle(self.pooled(low), usual)
         high = self.lateral[2](self.high(self.pooled(middle), usual), usual)
         middle = self.lateral[1](middle + functional.interpolate(high, scale_factor=2.0), usual)
         low = self.lateral[0](low + functional.interpolate(middle, scale_factor=2.0), usual)
         return self.heads[0](low, usual), self.heads[1](middle, usual), self.heads[2](high, usual)
 
-    def eighth(self, image: Tensor, usual: bool) -> Tensor:
+    def eighth(self, image: Tensor, usual: bool, spread: bool) -> Tensor:
         """[1,3,8h,8w] -> [1,64,h,w], piece by piece: all of a large image's maps at once fit no cache."""
         height, width = image.shape[2], image.shape[3]
         pieces = (height * width + self.PIECE - 1) // self.PIECE
+        spread = spread and pieces > 1
+        if spread:
+            pieces += pieces % 2
         rows = (height // 8 + pieces - 1) // pieces * 8
         found: list[Tensor] = []
+        helped: list[torch.jit.Future[Tensor]] = []
         for top in range(0, height, rows):
-            first = max(top - self.MARGIN, 0)
-            bottom = min(top + rows, height)
-            piece = image[:, :, first : min(bottom + self.MARGIN, height)].float()
-            halved = self.halved(self.stem_block(self.stem(piece).relu_(), usual))
-            answers = self.pooled(self.wide(self.narrow(halved, usual), usual))
-            found.append(answers[:, :, (top - first) // 8 : (bottom - first) // 8])
+            if spread:
+                helped.append(torch.jit.fork(self.piece, image, top, rows, usual))  # type: ignore[no-untyped-call]
+            else:
+                found.append(self.piece(image, top, rows, usual))
+        for future in helped:
+            found.append(torch.jit.wait(future))  # type: ignore[no-untyped-call]
         return torch.cat(found, dim=2)
+
+    def piece(self, image: Tensor, top: int, rows: int, usual: bool) -> Tensor:
+        """Of `eighth`, what comes from the rows `top` to `top` + `rows` of the image."""
+        first = max(top - self.MARGIN, 0)
+        bottom = min(top + rows, image.shape[2])
+        piece = image[:, :, first : min(bottom + self.MARGIN, image.shape[2])].float()
+        halved = self.halved(self.stem_block(self.stem(piece).relu_(), usual))
+        answers: Tensor = self.pooled(self.wide(self.narrow(halved, usual), usual))
+        return answers[:, :, (top - first) // 8 : (bottom - first) // 8]
 
     def decoded(self, answers: Tensor, stride: int) -> Tensor:
         """answers: [16,h,w] of one stride -> as `candidates` tells them."""

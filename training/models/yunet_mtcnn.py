@@ -45,7 +45,7 @@ class YuNetMtcnn(nn.Module):
         """
         least = self.yunet.least(min_face_px)
         anything = torch.zeros_like(threshold)
-        boxes, scores, landmarks = self.yunet.find(image, least, least * self.SMALLER, anything)
+        boxes, scores, landmarks = self.yunet.find(image, least, least * self.SMALLER, anything, False)
         scores = torch.where((boxes[:, 2:] - boxes[:, :2]).amax(dim=1) >= least, scores, 0)
         faces = boxes[: self.FACES]
         found, sure = self.mtcnn(image, faces, least)

@@ -42,6 +42,15 @@ class TinyDetector(nn.Module):
         return box[:count], torch.full([count], 0.5), landmarks[:count]
 
 
+class SpreadingDetector(TinyDetector):
+    """Its score tells that other threads helped."""
+
+    @torch.jit.export
+    def spread(self, image: Tensor, min_face_px: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        boxes, scores, landmarks = self.forward(image, min_face_px, threshold)
+        return boxes, torch.jit.wait(torch.jit.fork(torch.add, scores, 0.25)), landmarks
+
+
 class FailingClassifier(nn.Module):
     """Refuses dark faces, as a graph that raises does."""
 
@@ -150,6 +159,20 @@ async def test_the_detector_gets_its_parameters(detector: EmbeddedDetector) -> N
     assert none.landmarks.shape == (0, 5, 2)
 
 
+@pytest.mark.parametrize(("kind", "helped"), [(SpreadingDetector, 0.75), (TinyDetector, 0.5)])
+async def test_other_threads_help_where_they_are_idle_and_the_detector_can_use_them(
+    tmp_path: Path, kind: type[nn.Module], helped: float
+) -> None:
+    engine = detector_of(scripted(kind(), tmp_path))
+    await engine.warm_up()
+    image = np.zeros((30, 40, 3), np.uint8)
+    assert engine.find(image, 24.0, 0.5).scores.tolist() == [0.5]
+    assert engine.find(image, 24.0, 0.5, alone=True).scores.tolist() == [helped]
+    await engine.close()
+    with pytest.raises(EngineUnavailable):
+        engine.find(image, 24.0, 0.5, alone=True)
+
+
 async def test_a_corrupt_file_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     path.write_bytes(b"not a model" * 100)
@@ -185,13 +208,13 @@ async def test_a_call_that_does_not_come_back_takes_the_engine_down(
     engine = classifier_of(scripted(TinyClassifier(), tmp_path))
     await engine.warm_up()
     release = threading.Event()
-    forward = engine._forward
+    run = engine._run
 
-    def hanging(*inputs: Tensor) -> tuple[Tensor, ...]:
+    def hanging(method: str, *inputs: Tensor) -> tuple[Tensor, ...]:
         release.wait(30)
-        return forward(*inputs)
+        return run(method, *inputs)
 
-    monkeypatch.setattr(engine, "_forward", hanging)
+    monkeypatch.setattr(engine, "_run", hanging)
     call = asyncio.create_task(engine.classify(flat(1), NEVER))
     try:
         await asyncio.sleep(0.05)

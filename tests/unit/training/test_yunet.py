@@ -120,10 +120,22 @@ def test_maps_made_in_pieces_are_those_of_the_whole_image(monkeypatch: pytest.Mo
     network = YuNet.published()
     # Neither the pieces nor what they are of are alike.
     image = torch.from_numpy(skimage.data.astronaut()[:488].copy()).permute(2, 0, 1)[None]
-    whole = network.eighth(image, False)
+    whole = network.eighth(image, False, False)
     for pieces in (2, 5, 61):
         monkeypatch.setattr(network, "PIECE", 488 * 512 // pieces)
-        torch.testing.assert_close(network.eighth(image, False), whole, rtol=0, atol=1e-4)
+        torch.testing.assert_close(network.eighth(image, False, False), whole, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("height", "width"), [(750, 1000), (1000, 700), (512, 512), (33, 700), (0, 5)])
+def test_helped_by_other_threads_it_answers_the_same(height: int, width: int) -> None:
+    module = torch.jit.freeze(script(YuNet.published()), preserved_attrs=["spread"])
+    image = torch.from_numpy(np.tile(skimage.data.astronaut(), (2, 2, 1))[:height, :width].copy())
+    inputs = (image, torch.tensor([16.0]), torch.tensor([0.0]))
+    with torch.inference_mode(), torch.jit.optimized_execution(False):
+        alone, helped = module(*inputs), module.spread(*inputs)
+    assert len(alone[0]) > 0 or height < 100
+    for one, other in zip(alone, helped, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_a_camera_s_photo_is_answered_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
