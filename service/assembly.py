@@ -173,7 +173,7 @@ def _detector(
     from service.inference.embedded import EmbeddedDetector
 
     path = verified_model_path(settings.model_repository, manifest)
-    return EmbeddedDetector(path, manifest.sha256)
+    return EmbeddedDetector(path, manifest.sha256, settings.worker_threads)
 
 
 def _breaker(server: TritonConnection, manifest: Manifest, metrics: Metrics) -> Breaker:

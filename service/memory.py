@@ -15,7 +15,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 LOOK_S = 1.0
 # By how much the process may have grown: at rest, and at work for each worker thread. Photos of all sizes
 # need some 60 MB a thread for a moment, and leave by chance as much again between blocks that live longer.
-IDLE_BYTES, BUSY_BYTES = 32 << 20, 72 << 20
+IDLE_BYTES, BUSY_BYTES = 32 << 20, 56 << 20
 
 
 def bound_heap() -> None:

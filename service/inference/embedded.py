@@ -26,7 +26,6 @@ from service.manifest import ClassifierManifest, read_verified
 WARM_UP_ROUNDS = 3
 # A detector may have another method beside `forward` that answers the same, but has other threads help.
 SPREAD = "spread"
-HELPERS = 2
 # More than the largest image takes on a busy core.
 STUCK_S = 60.0
 
@@ -62,10 +61,6 @@ class _EmbeddedModel:
     def _load(self) -> None:
         # One forward uses one core; concurrent requests use the others.
         torch.set_num_threads(1)
-        if torch.get_num_interop_threads() != HELPERS:
-            # Too late where something of torch has spread its work already.
-            with suppress(RuntimeError):
-                torch.set_num_interop_threads(HELPERS)
         torch.jit.set_fusion_strategy([("DYNAMIC", 2)])
         try:
             file = io.BytesIO(read_verified(self._path, self._sha256))
@@ -134,9 +129,17 @@ class EmbeddedDetector(_EmbeddedModel):
 
     profiled = False  # each image size is another shape
 
+    def __init__(self, path: Path, sha256: str, helpers: int) -> None:
+        """helpers: how many threads of torch's may take a part of an image, of all images together."""
+        super().__init__(path, sha256)
+        self._helpers = helpers
+
     async def warm_up(self) -> None:
         def run() -> None:
             self._load()
+            # Once in a process, before the first of them has work.
+            with suppress(RuntimeError):
+                torch.set_num_interop_threads(self._helpers)
             noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
             for _ in range(WARM_UP_ROUNDS):
                 self.find(noise, 32, 0.9)

@@ -148,7 +148,7 @@ def _detecting(scenes: dict[str, np.ndarray], peak: Figure) -> Iterator[Figure]:
         with TemporaryDirectory() as folder:
             export_detector(Path(folder), "yunet_mtcnn")
             manifest = read_manifest(Path(folder), "yunet_mtcnn")
-            with_mtcnn = EmbeddedDetector(verified_model_path(Path(folder), manifest), manifest.sha256)
+            with_mtcnn = EmbeddedDetector(verified_model_path(Path(folder), manifest), manifest.sha256, 1)
             runner.run(with_mtcnn.warm_up())
         for name, pixels in (
             ("512x512", photo(512, 512)),

@@ -93,7 +93,7 @@ def classifier_of(path: Path, max_batch_faces: int = 4) -> EmbeddedClassifier:
 
 
 def detector_of(path: Path) -> EmbeddedDetector:
-    return EmbeddedDetector(path, digest(path))
+    return EmbeddedDetector(path, digest(path), helpers=2)
 
 
 @pytest.fixture
