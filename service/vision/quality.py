@@ -27,7 +27,8 @@ def measure(
     faces: uint8 [N,3,S,S] RGB, as the classifier gets them; boxes: float32 [N,4] xyxy px of the photo;
     landmarks: float32 [N,5,2] px, None if not detected.
     """
-    sizes = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf).clip(0).tolist()
+    # For the few numbers of a face numpy's calls cost more than they do.
+    sizes = [max(0.0, min(right - left, bottom - top)) for left, top, right, bottom in boxes.tolist()]
     poses = [(None, None, None)] * len(faces) if landmarks is None else map(pose, landmarks)
     return [
         FaceQuality(size, *light, *turned)
@@ -60,10 +61,10 @@ def _mean_and_variance(pictures: NDArray[np.float32]) -> tuple[NDArray[np.float3
 
 def pose(points: NDArray[np.float32]) -> tuple[float, float, float] | tuple[None, None, None]:
     """Roll in degrees, yaw and pitch as `FaceQuality` has them; points: float32 [5,2] px."""
-    if not np.isfinite(points).all():
+    found = [complex(x, y) for x, y in points.tolist()]
+    if not all(map(cmath.isfinite, found)):
         return None, None, None
-    # As complex numbers, x + iy: for five points numpy's calls cost more than they do.
-    left_eye, right_eye, nose, left_mouth, right_mouth = (complex(x, y) for x, y in points.tolist())
+    left_eye, right_eye, nose, left_mouth, right_mouth = found
     eyes = (left_eye + right_eye) / 2
     across, down = right_eye - left_eye, (left_mouth + right_mouth) / 2 - eyes
     if abs(across) < 1e-6 or abs(down) < 1e-6:
