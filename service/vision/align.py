@@ -93,8 +93,8 @@ def _warp(image: NDArray[np.uint8], step: complex, origin: complex, size: int) -
     reduction = max(1, math.floor(abs(step) / 2))
     apart = abs(step) / reduction
     samples = math.ceil(apart / 1.5)
-    # A face a hair larger than the crop is taken as it is; bilinearly it would be blurred.
-    taken_as_it_is = apart <= 1.05
+    # Also a face a hair larger than the crop, which is taken as it is: bilinearly it would be blurred.
+    bicubic = apart <= 1.05
     corners = [origin + step * corner for corner in (0, size, 1j * size, size + 1j * size)]
     source, left, top = _region(image, corners, reduction)
     a, b = step / (samples * reduction), (origin - complex(left, top)) / reduction
@@ -102,7 +102,7 @@ def _warp(image: NDArray[np.uint8], step: complex, origin: complex, size: int) -
         (size * samples, size * samples),
         Image.Transform.AFFINE,
         (a.real, -a.imag, b.real, a.imag, a.real, b.imag),
-        Image.Resampling.BICUBIC if taken_as_it_is else Image.Resampling.BILINEAR,
+        Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR,
     )
     return _channels_first(warped.reduce(samples) if samples > 1 else warped)
 

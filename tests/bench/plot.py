@@ -11,6 +11,7 @@ matplotlib.use("agg")
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogFormatter
 
 from tests.bench.figures import Figure
 from tests.bench.peers import CALLERS, MODES
@@ -84,6 +85,8 @@ def _over_rate(ax: Axes, figures: dict[str, Figure]) -> None:
         title="640x480, one face, constant arrivals",
     )
     ax.yaxis.set_major_formatter("{x:g}")
+    # Else the labels between them are powers of ten with factors.
+    ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
 
 
 def _whiskers(figures: Sequence[Figure]) -> tuple[list[float], list[float]]:
