@@ -15,7 +15,15 @@ from service.errors import ModelFileError
 from service.inference.batcher import Batcher, BatcherEvents, BatcherLimits
 from service.inference.breaker import Breaker
 from service.inference.engine import Classifier, Detector, Engine
-from service.manifest import ClassifierManifest, Manifest, read_manifest, verified_model_path
+from service.manifest import (
+    ONNX,
+    TORCHSCRIPT,
+    ClassifierManifest,
+    Manifest,
+    ModelFile,
+    read_manifest,
+    verified_model_path,
+)
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.settings import Settings
@@ -26,8 +34,15 @@ if TYPE_CHECKING:
 # Enough that a server batches while answers travel; in this process one call at a time is as fast.
 CALLS_IN_FLIGHT_ON_TRITON = 4
 
-# What each place needs that the gateway alone does not install.
-EXTRAS = {"torch": "embedded", "tritonclient": "triton", "grpc": "triton"}
+# The file that each place serves.
+SERVED_FILE: dict[str, ModelFile] = {"embedded": ONNX, "triton": TORCHSCRIPT}
+
+# What to install for each package that a place needs and a gateway may lack.
+INSTALLED_BY = {
+    "onnxruntime": "onnxruntime",
+    "tritonclient": "'expressnet-service[triton]'",
+    "grpc": "'expressnet-service[triton]'",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +99,8 @@ def assemble(settings: Settings, engines: Engines | None = None) -> Assembly:
     classifier, detector = served_manifests(settings)
     metrics = Metrics()
     engines = engines or make_engines(settings, classifier, detector, metrics)
-    for manifest in (classifier, detector):
-        metrics.serving(manifest)
+    for manifest, place in zip((classifier, detector), places(settings), strict=True):
+        metrics.serving(manifest, SERVED_FILE[place])
     batcher = Batcher(
         engines.classifier,
         BatcherLimits(
@@ -122,24 +137,27 @@ def served_manifests(settings: Settings) -> tuple[ClassifierManifest, Manifest]:
     return classifier, detector
 
 
+def places(settings: Settings) -> tuple[str, str]:
+    """Where the classifier and the detector run."""
+    return settings.classifier_engine or settings.engine, settings.detector_engine or settings.engine
+
+
 def make_engines(
     settings: Settings, classifier: ClassifierManifest, detector: Manifest, metrics: Metrics
 ) -> Engines:
     """Each model where the settings place it; what a place needs is imported for it alone."""
-    places = settings.classifier_engine or settings.engine, settings.detector_engine or settings.engine
+    remote = [place == "triton" for place in places(settings)]
     try:
-        server = _triton(settings) if "triton" in places else None
+        server = _triton(settings) if any(remote) else None
         return Engines(
-            _classifier(settings, classifier, metrics, server if places[0] == "triton" else None),
-            _detector(settings, detector, metrics, server if places[1] == "triton" else None),
+            _classifier(settings, classifier, metrics, server if remote[0] else None),
+            _detector(settings, detector, metrics, server if remote[1] else None),
         )
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing not in EXTRAS:
+        if missing not in INSTALLED_BY:
             raise
-        raise ModelFileError(
-            f"{missing} is not installed: pip install 'expressnet-service[{EXTRAS[missing]}]'"
-        ) from error
+        raise ModelFileError(f"{missing} is not installed: pip install {INSTALLED_BY[missing]}") from error
 
 
 def _triton(settings: Settings) -> TritonConnection:
@@ -157,10 +175,10 @@ def _classifier(
 
         breaker = _breaker(server, manifest, metrics)
         return TritonClassifier(server, manifest, breaker, settings.max_batch_faces)
-    from service.inference.embedded import EmbeddedClassifier
+    from service.inference.onnx import OnnxClassifier
 
-    path = verified_model_path(settings.model_repository, manifest)
-    return EmbeddedClassifier(path, manifest, settings.max_batch_faces)
+    verified_model_path(settings.model_repository, manifest, ONNX)
+    return OnnxClassifier(settings.model_repository, manifest)
 
 
 def _detector(
@@ -170,10 +188,10 @@ def _detector(
         from service.inference.triton import TritonDetector
 
         return TritonDetector(server, manifest, _breaker(server, manifest, metrics))
-    from service.inference.embedded import EmbeddedDetector
+    from service.inference.onnx import OnnxDetector
 
-    path = verified_model_path(settings.model_repository, manifest)
-    return EmbeddedDetector(path, manifest.sha256, settings.worker_threads)
+    verified_model_path(settings.model_repository, manifest, ONNX)
+    return OnnxDetector(settings.model_repository, manifest)
 
 
 def _breaker(server: TritonConnection, manifest: Manifest, metrics: Metrics) -> Breaker:

@@ -43,11 +43,6 @@ class Backlog:
     def idle(self) -> bool:
         return self._images == 0
 
-    @property
-    def sparse(self) -> bool:
-        """Whether every image at work could have the core of another worker as well."""
-        return 2 * self._images <= self._workers
-
     @contextmanager
     def image(self) -> Iterator[None]:
         """Around one image, from when it could be worked on until its answer is there."""

@@ -15,18 +15,19 @@ from importlib.util import find_spec
 from io import BytesIO
 from typing import Literal
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from service.assembly import Assembly, assemble, served_manifests
+from service.assembly import INSTALLED_BY, Assembly, assemble, places, served_manifests
 from service.cores import cores_of_process
 from service.deadline import Deadline
 from service.errors import ModelFileError, ServiceError
 from service.keys import KeysFileError, read_keys
-from service.manifest import Manifest, verified_model_path
+from service.manifest import ONNX, Manifest, verified_model_path
 from service.schemas import EmotionQuery, Face, ImageAnswer
 from service.server import bind, bind_admin, check_certificate
 from service.settings import PREFIX, Settings, SettingsError, read_settings
 from service.timings import Timings
+from service.vision.drawn import drawn_face
 
 State = Literal["ok", "warning", "wrong"]
 
@@ -35,7 +36,7 @@ REDIS_TIMEOUT_S = 2.0
 DESCRIPTORS_BESIDE_CONNECTIONS = 100
 DRAWN_PX = (640, 480)
 # The package that tells whether an extra is installed.
-PACKAGES = {"embedded": "torch", "triton": "tritonclient", "training": "lightning-fabric"}
+PACKAGES = {"embedded": "onnxruntime", "triton": "tritonclient", "training": "lightning-fabric"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +182,10 @@ def _extras() -> Finding:
 
 
 def _engine(settings: Settings) -> Iterator[Finding]:
-    for place in sorted(
-        {settings.classifier_engine or settings.engine, settings.detector_engine or settings.engine}
-    ):
+    for place in sorted(set(places(settings))):
         package = PACKAGES[place]
         if find_spec(package) is None:
-            mend = f"Install it: pip install 'expressnet-service[{place}]'."
+            mend = f"Install it: pip install {INSTALLED_BY[package]}."
             yield Finding("engine", "wrong", f"{place} needs {package}, which is not installed", mend)
         else:
             yield Finding("engine", "ok", f"{place}, by {package} {version(package)}")
@@ -199,8 +198,7 @@ def _models(settings: Settings) -> Iterator[Finding]:
         mend = f"Correct {PREFIX}MODEL_REPOSITORY, _CLASSIFIER, _MODEL_VERSION or _DETECTOR."
         yield Finding("models", "wrong", str(error), mend)
         return
-    places = settings.classifier_engine or settings.engine, settings.detector_engine or settings.engine
-    for manifest, place in zip(manifests, places, strict=True):
+    for manifest, place in zip(manifests, places(settings), strict=True):
         yield _model(settings, manifest, place)
 
 
@@ -209,12 +207,12 @@ def _model(settings: Settings, manifest: Manifest, place: str) -> Finding:
     if place == "triton":
         return Finding("models", "ok", f"{named}: its manifest is sound; the file is Triton's")
     try:
-        verified_model_path(settings.model_repository, manifest)
+        verified_model_path(settings.model_repository, manifest, ONNX)
     except ModelFileError as error:
         return Finding(
             "models", "wrong", str(error), "Fetch the file that belongs to its manifest, or export anew."
         )
-    return Finding("models", "ok", f"{named}: sha256 {manifest.sha256[:12]} as its manifest says")
+    return Finding("models", "ok", f"{named}: sha256 {manifest.sha256[ONNX][:12]} as its manifest says")
 
 
 async def _answer(settings: Settings) -> AsyncIterator[Finding]:
@@ -235,8 +233,7 @@ async def _answer(settings: Settings) -> AsyncIterator[Finding]:
 
 
 async def _pings(settings: Settings, assembly: Assembly) -> AsyncIterator[Finding]:
-    places = settings.classifier_engine or settings.engine, settings.detector_engine or settings.engine
-    for (name, engine), place in zip(assembly.named_engines.items(), places, strict=True):
+    for (name, engine), place in zip(assembly.named_engines.items(), places(settings), strict=True):
         if place != "triton":
             continue
         try:
@@ -254,7 +251,7 @@ async def _drawn_face(settings: Settings, assembly: Assembly, warm_s: float) -> 
     async def answered(query: EmotionQuery) -> tuple[list[Face], float]:
         began = time.perf_counter()
         deadline = Deadline.after(settings.timeout_s)
-        found = await assembly.pipeline.run(drawn_face(), query, deadline, Timings())
+        found = await assembly.pipeline.run(_drawn_photo(), query, deadline, Timings())
         assert isinstance(found, ImageAnswer)
         return found.faces, 1e3 * (time.perf_counter() - began)
 
@@ -274,16 +271,12 @@ async def _drawn_face(settings: Settings, assembly: Assembly, warm_s: float) -> 
     )
 
 
-def drawn_face() -> bytes:
-    """A face of circles as PNG: enough to run everything once, and nobody's photo."""
+def _drawn_photo() -> bytes:
+    """A drawn face as PNG: enough to run everything once."""
+    width, height = DRAWN_PX
     picture = Image.new("RGB", DRAWN_PX, (90, 110, 140))
-    draw = ImageDraw.Draw(picture)
-    draw.ellipse((220, 110, 420, 370), (224, 180, 150))
-    for x in (275, 365):
-        draw.ellipse((x - 18, 205, x + 18, 225), (250, 250, 250))
-        draw.ellipse((x - 8, 206, x + 8, 224), (40, 30, 30))
-    draw.polygon(((320, 230), (305, 275), (335, 275)), (200, 150, 125))
-    draw.arc((275, 270, 365, 330), 20, 160, (150, 40, 50), 8)
+    face = drawn_face(height // 2)
+    picture.paste(face, ((width - face.width) // 2, height // 4))
     file = BytesIO()
     picture.save(file, "PNG")
     return file.getvalue()

@@ -18,6 +18,12 @@ EMOTIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "
 
 Point = tuple[float, float]
 
+ModelFile = Literal["model.onnx", "model.pt"]
+"""The two files of a model version, made of one network: for ONNX Runtime, and TorchScript for Triton."""
+ONNX: ModelFile = "model.onnx"
+TORCHSCRIPT: ModelFile = "model.pt"
+MODEL_FILES: tuple[ModelFile, ...] = (ONNX, TORCHSCRIPT)
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -142,13 +148,16 @@ class Training(_Part):
     seeds: tuple[int, ...] = ()
 
 
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 class Manifest(_Part):
-    """One served model."""
+    """One served model; sha256: of each of its two files."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
     version: Annotated[str, Field(pattern=r"^[1-9][0-9]*$")]
     kind: Literal["classifier", "detector"]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[dict[ModelFile, Digest], Field(min_length=len(MODEL_FILES))]
     labels: tuple[str, ...] = ()
     input: Input | None = None
     calibration: Calibration | None = None
@@ -175,13 +184,13 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def model_path(repository: Path, name: str, version: str) -> Path:
-    """Where Triton's layout keeps a model's TorchScript file."""
-    return repository / name / version / "model.pt"
+def model_path(repository: Path, name: str, version: str, file: ModelFile) -> Path:
+    """Where Triton's layout keeps a file of a model."""
+    return repository / name / version / file
 
 
 def digest_parameter(version: str) -> str:
-    """The parameter of `config.pbtxt` that holds the SHA-256 of a version's file."""
+    """The parameter of `config.pbtxt` that holds the SHA-256 of a version's TorchScript file."""
     return f"sha256_{version}"
 
 
@@ -231,7 +240,8 @@ def survey(repository: Path) -> list[tuple[str, Manifest | ModelFileError]]:
         for version in (None, *other_versions(repository, folder.name)):
             try:
                 manifest = read_manifest(repository, folder.name, version)
-                verified_model_path(repository, manifest)
+                for file in MODEL_FILES:
+                    verified_model_path(repository, manifest, file)
                 found.append((folder.name, manifest))
             except ModelFileError as error:
                 found.append((folder.name, error))
@@ -246,33 +256,16 @@ def other_versions(repository: Path, name: str) -> list[str]:
     return sorted((path.parent.name for path in beside), key=int)
 
 
-def read_verified(path: Path, sha256: str) -> bytes:
-    """A file's bytes, the very ones whose digest was looked at: what lies at its path may change meanwhile.
+def verified_model_path(repository: Path, manifest: Manifest, file: ModelFile) -> Path:
+    """The path of a model file whose SHA-256 is the manifest's.
 
-    Raises `ModelFileError` when it cannot be read or its SHA-256 differs.
+    Raises `ModelFileError` when it cannot be read, or with both digests when they differ.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ModelFileError(f"{path} cannot be read: {error.strerror}") from error
-    _compare(path, hashlib.sha256(data).hexdigest(), sha256)
-    return data
-
-
-def verified_model_path(repository: Path, manifest: Manifest) -> Path:
-    """The model file of a manifest, refused with both digests if it is not the file the manifest speaks of.
-
-    Raises `ModelFileError` when it is missing or its SHA-256 differs.
-    """
-    path = model_path(repository, manifest.name, manifest.version)
+    path = model_path(repository, manifest.name, manifest.version, file)
     try:
         found = digest(path)
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror}") from error
-    _compare(path, found, manifest.sha256)
-    return path
-
-
-def _compare(path: Path, found: str, expected: str) -> None:
-    if found != expected:
+    if found != (expected := manifest.sha256[file]):
         raise ModelFileError(f"{path} has sha256 {found}, but its manifest says {expected}")
+    return path

@@ -22,7 +22,7 @@ from service.errors import (
     Unauthorized,
 )
 from service.inference.breaker import STATES, State
-from service.manifest import Manifest
+from service.manifest import Manifest, ModelFile
 from service.schemas import VERDICTS, Face, Group
 
 # What protects the service or its caller's deadline; other errors are the caller's own.
@@ -81,7 +81,7 @@ class Metrics:
         )
         self.batch_size = Histogram(
             "expressnet_batch_size_faces",
-            "Faces in one call of the classifier, padding not counted.",
+            "Faces in one call of the classifier.",
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
             registry=registry,
         )
@@ -181,8 +181,8 @@ class Metrics:
             registry=registry,
         )
 
-    def serving(self, model: Manifest) -> None:
-        self.model_info.labels(model.name, model.version, model.sha256).set(1)
+    def serving(self, model: Manifest, file: ModelFile) -> None:
+        self.model_info.labels(model.name, model.version, model.sha256[file]).set(1)
         for emotion, verdict in itertools.product(model.labels, VERDICTS):
             self.predictions.labels(emotion, verdict)
 

@@ -146,7 +146,7 @@ class Pipeline:
         if not query.detect:
             return await _timed(place, framing.whole, timings)
         if (local := self._local) is not None:
-            in_one_go = partial(_search_here, framing, local, query, place, self._backlog, timings)
+            in_one_go = partial(_search_here, framing, local, query, place, timings)
             return await _timed(place, in_one_go, timings)
         assert self._remote is not None
         plan = await _timed(place, framing.plan, timings)
@@ -193,7 +193,6 @@ def _search_here(
     detector: LocalDetector,
     query: EmotionQuery,
     place: Place,
-    backlog: Backlog,
     timings: Timings,
 ) -> Framed:
     """All steps in one thread. Raises `GivenUp` between them when nobody waits for the image any more."""
@@ -202,7 +201,7 @@ def _search_here(
     found = NOTHING
     if plan is not None:
         with timings.stage("detect"):
-            found = detector.find(plan.image, plan.min_face_px, query.min_confidence, alone=backlog.sparse)
+            found = detector.find(plan.image, plan.min_face_px, query.min_confidence)
     place.check()
     return framing.frame(plan, found)
 

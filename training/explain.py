@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.manifest import read_manifest, verified_model_path
+from service.manifest import read_manifest
 from service.settings import Settings
 from service.vision.align import align_faces
 from service.vision.decode import decode
@@ -55,7 +55,7 @@ def explain_photo(run: Path, photo: Path, out: Path, repository: Path) -> Path:
     """
     trained, settings = load_trained(run), Settings()
     classifier = read_manifest(repository, settings.classifier)
-    detector = FaceDetector(verified_model_path(repository, read_manifest(repository, settings.detector)))
+    detector = FaceDetector(repository)
     image = decode(photo.read_bytes(), pixel_limit=PIXEL_LIMIT).pixels
     found = detector.landmarks(image, MIN_FACE_PX, CONFIDENCE)
     if not len(found) or classifier.input is None:

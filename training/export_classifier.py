@@ -7,20 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from torch import nn
 
-from service.inference.batcher import batch_sizes
+from service.inference.engine import batch_sizes
 from service.manifest import (
     Calibration,
     ClassifierManifest,
     Input,
+    Metric,
     Training,
     Verdict,
-    read_manifest,
-    verified_model_path,
 )
-from service.settings import Settings
 from training.calibrate import choose_threshold, fit_temperature
 from training.checkpoint import Trained, load_trained
 from training.datasets import DatasetKind, load
@@ -30,11 +29,12 @@ from training.evaluation.metrics import calibration_error, figures
 from training.evaluation.predict import predict
 from training.evaluation.subgroups import for_manifest
 from training.export_quality import with_quality
+from training.formats import Interface, Pair, digests, make_files
 from training.framing import FaceDetector, measure_crop, realign
 from training.models.folding import folded
 from training.models.served import ServedClassifier
 from training.occlusion import fit_occlusion
-from training.repository import script, write_model
+from training.repository import write_model
 from training.train import training_rows
 
 NAME = "expressnet_moe"
@@ -99,7 +99,8 @@ def export_classifier(
     chosen. The detector must be in the repository: it measures where the data set's images have eyes and
     mouth. `version` becomes the default one; others stay beside it. `kind`: the data set's, by default the
     run's. `max_batch_faces`: most in one call on Triton, which warms all sizes that a gateway pads to.
-    Raises `RuntimeError` when the script does not answer as the network does, or cannot be reproduced.
+    Raises `RuntimeError` when a file does not answer as the network does, cannot be reproduced, or when the
+    network cannot be written as ONNX.
     """
     trained = load_trained(run)
     network, config = trained.network, trained.config
@@ -112,7 +113,7 @@ def export_classifier(
     threshold = choose_threshold(calibrated.probabilities, held_out.majority, SELECTIVE_ACCURACY)
 
     auxiliary = len(trained.auxiliary) if dataset.auxiliary else 0
-    detector = FaceDetector(verified_model_path(repository, read_manifest(repository, Settings().detector)))
+    detector = FaceDetector(repository)
     crop = measure_crop(rows.pictures, detector, size=network.size)
     metrics = {"validation": figures(calibrated, held_out, auxiliary, threshold)}
     subgroups = None
@@ -133,13 +134,16 @@ def export_classifier(
 
     occlusion, metrics["validation_occlusion"] = fit_occlusion(network, rows, held_out)
     served = ServedClassifier(folded(network), temperature, occlusion)
-    scripted = script(served)
-    check_parity(ServedClassifier(network, temperature, occlusion), scripted, network.size)
+    files = make_files(name, served, interface(network.size))
+    pair = Pair(files)
+    metrics["onnx_against_torchscript"] = agreement(
+        ServedClassifier(network, temperature, occlusion), pair, network.size
+    )
     test_split = next(iter(dataset.tests), "validation")
     manifest = ClassifierManifest(
         name=name,
         version=version,
-        sha256="0" * 64,
+        sha256=digests(files),
         labels=trained.served,
         input=Input(size=network.size, crop=crop),
         calibration=Calibration(
@@ -162,7 +166,7 @@ def export_classifier(
         "many faces or as a hint to a person. It does not tell what somebody feels.",
         limits=LIMITS,
     )
-    manifest, _ = with_quality(manifest, scripted, detector, dataset, held_out)
+    manifest, _ = with_quality(manifest, pair.torchscript, detector, dataset, held_out)
     batches = batch_sizes(max_batch_faces)
     config_pbtxt = CONFIG.format(
         name=name,
@@ -172,7 +176,7 @@ def export_classifier(
         preferred=", ".join(str(batch) for batch in batches if batch >= min(8, max_batch_faces)),
         warmup="".join(WARMUP.format(batch=batch, size=network.size) for batch in batches),
     )
-    return write_model(repository, manifest, served, config_pbtxt, instances=instances)
+    return write_model(repository, manifest, files, config_pbtxt, instances=instances)
 
 
 LIMITS = (
@@ -186,18 +190,40 @@ LIMITS = (
 )
 
 
+def interface(size: int) -> Interface:
+    """Of a classifier of faces of `size` px."""
+    outputs = ("probabilities__0", "gates__1", "occlusion__2")
+    return Interface(
+        inputs={"faces__0": torch.zeros(2, 3, size, size, dtype=torch.uint8)},
+        outputs=outputs,
+        varying={name: {0: "batch"} for name in ("faces__0", *outputs)},
+    )
+
+
 @torch.inference_mode()
-def check_parity(eager: nn.Module, scripted: nn.Module, size: int) -> None:
-    """Raises `RuntimeError` when the two differ, or when a row's answer depends on its neighbours."""
+def agreement(network: nn.Module, pair: Pair, size: int) -> dict[str, Metric]:
+    """How far the two files differ at most, by output.
+
+    Raises `RuntimeError` when either differs too much from the network, or when a row's answer depends on its
+    neighbours.
+    """
     generator = torch.Generator().manual_seed(0)
     shape = (max(PARITY_BATCHES), 3, size, size)
     faces = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    expected = eager(faces)
+    expected = [output.numpy() for output in network(faces)]
+    differences = dict.fromkeys(("probabilities", "gates", "occlusion"), 0.0)
     for batch in PARITY_BATCHES:
-        for wanted, found in zip(expected, scripted(faces[:batch]), strict=True):
-            difference = (wanted[:batch] - found).abs().max().item()
-            if difference > PARITY_TOLERANCE:
-                raise RuntimeError(f"script and network differ by {difference} in a batch of {batch}")
+        torchscript, onnx = pair.answers(faces[:batch])
+        for name, wanted, ours, theirs in zip(differences, expected, torchscript, onnx, strict=True):
+            for kind, found in (("TorchScript", ours), ("ONNX", theirs)):
+                difference = float(np.abs(wanted[:batch] - found).max())
+                if not difference <= PARITY_TOLERANCE:
+                    raise RuntimeError(
+                        f"{kind} differs from the network by {difference:g} in {name} of a batch of {batch}"
+                    )
+            differences[name] = max(differences[name], float(np.abs(ours - theirs).max()))
+    samples = sum(PARITY_BATCHES)
+    return {name: Metric(value=value, samples=samples) for name, value in differences.items()}
 
 
 def _training(run: Path, trained: Trained, dataset: Dataset, rows: int, held_out: int) -> Training:

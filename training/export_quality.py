@@ -11,13 +11,13 @@ from torch import Tensor
 
 from service.errors import ModelFileError
 from service.manifest import (
+    TORCHSCRIPT,
     ClassifierManifest,
     QualityLimits,
     manifest_path,
     read_manifest,
     verified_model_path,
 )
-from service.settings import Settings
 from training.config import RunConfig
 from training.datasets import DatasetKind, load
 from training.datasets.faces import Dataset, LabelledFaces
@@ -46,8 +46,8 @@ def export_quality(
     """
     try:
         manifest = read_manifest(repository, name, version)
-        path = verified_model_path(repository, manifest)
-        detector = verified_model_path(repository, read_manifest(repository, Settings().detector))
+        path = verified_model_path(repository, manifest, TORCHSCRIPT)
+        detector = FaceDetector(repository)
     except ModelFileError as error:
         raise ValueError(str(error)) from error
     if not isinstance(manifest, ClassifierManifest):
@@ -59,7 +59,7 @@ def export_quality(
     dataset = load(cast(DatasetKind, kind or config.dataset), data, skip_bad=skip_bad)
     classifier = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
     held_out = validation_rows(dataset, config)
-    complete, limits = with_quality(manifest, classifier, FaceDetector(detector), dataset, held_out)
+    complete, limits = with_quality(manifest, classifier, detector, dataset, held_out)
     beside = manifest_path(repository, name, manifest.version)
     write_manifest(beside if beside.exists() else manifest_path(repository, name), complete)
     if plot is not None:

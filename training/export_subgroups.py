@@ -8,7 +8,13 @@ from typing import cast
 import numpy as np
 import torch
 
-from service.manifest import ClassifierManifest, manifest_path, read_manifest, verified_model_path
+from service.manifest import (
+    TORCHSCRIPT,
+    ClassifierManifest,
+    manifest_path,
+    read_manifest,
+    verified_model_path,
+)
 from training.datasets import DatasetKind, load
 from training.datasets.faces import LabelledFaces
 from training.evaluation.predict import Floats
@@ -36,7 +42,7 @@ def export_subgroups(
     manifest = read_manifest(repository, name, version)
     if not isinstance(manifest, ClassifierManifest):
         raise ValueError(f"{name} is a {manifest.kind}, not a classifier")
-    path = verified_model_path(repository, manifest)
+    path = verified_model_path(repository, manifest, TORCHSCRIPT)
     dataset = load(cast(DatasetKind, kind or manifest.training.config["dataset"]), data, skip_bad=skip_bad)
     split = split or next(iter(dataset.tests), None)
     if split not in dataset.tests:

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.manifest import Crop
+from service.manifest import TORCHSCRIPT, Crop, read_manifest, verified_model_path
+from service.settings import Settings
 from service.vision.align import align_faces
 from training.datasets.faces import Pictures, PixelPictures
 
@@ -22,9 +23,11 @@ CONFIDENCE = 0.9
 
 
 class FaceDetector:
-    """The repository's detector, for pictures one at a time."""
+    """The detector that is served by default, for pictures one at a time. Raises `ModelFileError`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, repository: Path) -> None:
+        manifest = read_manifest(repository, Settings().detector)
+        path = verified_model_path(repository, manifest, TORCHSCRIPT)
         self._module = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
 
     def landmarks(

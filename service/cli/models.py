@@ -46,23 +46,27 @@ def _entry(name: str, found: Manifest | ModelFileError) -> dict[str, Any]:
     return {**entry, "labels": list(found.labels), "verified": True}
 
 
+def _digests(found: Manifest) -> str:
+    return ", ".join(f"{file} {digest[:12]}" for file, digest in sorted(found.sha256.items()))
+
+
 def _print_lines(models: list[tuple[str, Manifest | ModelFileError]]) -> None:
     for name, found in models:
         if isinstance(found, ModelFileError):
             typer.echo(f"{name}: {found}", err=True)
         else:
-            typer.echo(f"{name} {found.version}: {found.kind}, sha256 {found.sha256[:12]}, verified")
+            typer.echo(f"{name} {found.version}: {found.kind}, {_digests(found)}, verified")
 
 
 def _print_table(models: list[tuple[str, Manifest | ModelFileError]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("model", "version", "kind", "answers", "sha256", "file")
+    table = Table("model", "version", "kind", "answers", "sha256", "files")
     for name, found in models:
         if isinstance(found, ModelFileError):
             table.add_row(name, "", "", "", "", f"[red]wrong[/]: {found}")
         else:
             answers = ", ".join(found.labels) or "faces"
-            table.add_row(name, found.version, found.kind, answers, found.sha256[:12], "[green]verified[/]")
+            table.add_row(name, found.version, found.kind, answers, _digests(found), "[green]verified[/]")
     Console().print(table)

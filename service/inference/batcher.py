@@ -29,12 +29,6 @@ from service.errors import (
 from service.inference.engine import Classifier
 
 
-def batch_sizes(max_batch_faces: int) -> list[int]:
-    """The few sizes that batches are padded to: powers of two, and the largest batch itself."""
-    powers = [1 << exponent for exponent in range(max_batch_faces.bit_length())]
-    return [size for size in powers if size < max_batch_faces] + [max_batch_faces]
-
-
 @dataclass(frozen=True, slots=True)
 class BatcherLimits:
     """max_batch_faces per call, queue_limit_faces waiting, max_delay_s for company, calls in flight."""
@@ -74,7 +68,6 @@ class Batcher:
     def __init__(self, classifier: Classifier, limits: BatcherLimits, events: BatcherEvents) -> None:
         self._classifier = classifier
         self._limits = limits
-        self._sizes = batch_sizes(limits.max_batch_faces)
         self._events = events
         self._queue: deque[_Ticket] = deque()
         self._depth_faces = 0
@@ -187,10 +180,9 @@ class Batcher:
         try:
             faces = np.concatenate([ticket.faces for ticket in batch])
             self._events.batch(len(faces))
-            padded = self._padded(faces)
             last = max((ticket.deadline for ticket in batch), key=lambda deadline: deadline.at)
-            result = await self._classifier.classify(padded, last)
-            result = _checked(result, len(faces), len(padded))
+            result = await self._classifier.classify(faces, last)
+            _check(result, len(faces))
         except Exception as error:
             self._fail(batch, error)
             return
@@ -235,13 +227,6 @@ class Batcher:
         self._depth_faces += faces
         self._events.depth(self._depth_faces)
 
-    def _padded(self, faces: Faces) -> Faces:
-        """Rows added up to the next of few sizes, so that the engine meets only shapes that are warm."""
-        missing = next(size for size in self._sizes if size >= len(faces)) - len(faces)
-        if not missing:
-            return faces
-        return np.concatenate([faces, np.zeros((missing, *faces.shape[1:]), faces.dtype)])
-
     @staticmethod
     def _fail(batch: Iterable[_Ticket], error: Exception) -> None:
         failure = error
@@ -260,15 +245,13 @@ def _stop_if_all_gone(
         call.cancel()
 
 
-def _checked(result: Classification, count: int, asked: int) -> Classification:
-    """Without the padding. Wrong shapes and values must not become wrong answers; those of padding may be."""
+def _check(result: Classification, count: int) -> None:
+    """Wrong shapes and values must not become wrong answers."""
     shapes = result.probabilities.shape, result.gates.shape, result.occlusion.shape
-    if any(shape[:1] != (asked,) for shape in shapes) or shapes[2][1:] != (1,):
-        raise EngineContractError(f"probabilities, gates and occlusion {shapes} for {asked} faces")
-    result = result[:count]
+    if any(shape[:1] != (count,) for shape in shapes) or shapes[2][1:] != (1,):
+        raise EngineContractError(f"probabilities, gates and occlusion {shapes} for {count} faces")
     # Plain floats take less time than numpy's calls. Written so that a NaN fails every one of them.
     if not all(min(row) >= 0 and abs(sum(row) - 1) <= 1e-3 for row in result.probabilities.tolist()):
         raise EngineContractError("probabilities are not finite, negative or do not sum to 1")
     if not all(0 <= hint <= 1 for (hint,) in result.occlusion.tolist()):
         raise EngineContractError("occlusion is not finite or not between 0 and 1")
-    return result

@@ -8,6 +8,12 @@ from service.arrays import Classification, Detections, Faces, Image
 from service.deadline import Deadline
 
 
+def batch_sizes(max_batch_faces: int) -> list[int]:
+    """The few batch sizes that a Triton server warms: powers of two, and the largest batch itself."""
+    powers = [1 << exponent for exponent in range(max_batch_faces.bit_length())]
+    return [size for size in powers if size < max_batch_faces] + [max_batch_faces]
+
+
 class Engine(Protocol):
     """The life of a model, wherever it runs."""
 
@@ -46,8 +52,8 @@ class RemoteDetector(Engine, Protocol):
 class LocalDetector(Engine, Protocol):
     """Works in the thread that asks: several may at a time, and whoever has decoded an image searches it."""
 
-    def find(self, image: Image, min_face_px: float, threshold: float, *, alone: bool = False) -> Detections:
-        """The same as `RemoteDetector.detect`. alone: whether another core has nothing to do and may help."""
+    def find(self, image: Image, min_face_px: float, threshold: float) -> Detections:
+        """The same as `RemoteDetector.detect`."""
 
 
 Detector = RemoteDetector | LocalDetector

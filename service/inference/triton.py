@@ -34,7 +34,8 @@ from service.errors import (
     ServiceError,
 )
 from service.inference.breaker import Breaker, State
-from service.manifest import ClassifierManifest, Manifest, digest_parameter
+from service.inference.engine import batch_sizes
+from service.manifest import TORCHSCRIPT, ClassifierManifest, Manifest, digest_parameter
 
 MESSAGE_LIMIT = 256 * 1024 * 1024  # a 50-megapixel image is 150 MB of pixels
 KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS = 20_000, 5_000
@@ -195,10 +196,10 @@ class _TritonModel:
         """Raise `EngineUnavailable` if the served model is not the one that this gateway is set up for."""
         manifest = self._manifest
         served = config.parameters[digest_parameter(manifest.version)].string_value
-        if served != manifest.sha256:
+        if served != manifest.sha256[TORCHSCRIPT]:
             raise EngineUnavailable(
                 f"the inference server's {manifest.name} {manifest.version} has sha256 "
-                f"{served or 'unknown'}, the manifest says {manifest.sha256}"
+                f"{served or 'unknown'}, the manifest says {manifest.sha256[TORCHSCRIPT]}"
             )
         missing = set(self._outputs) - {output.name for output in config.output}
         if missing:
@@ -279,6 +280,7 @@ class TritonClassifier(_TritonModel):
         super().__init__(connection, manifest, breaker)
         self._size = manifest.input.size
         self._max_batch_faces = max_batch_faces
+        self._warm_sizes = batch_sizes(max_batch_faces)
 
     def _check(self, config: ModelConfig) -> None:
         super()._check(config)
@@ -292,7 +294,10 @@ class TritonClassifier(_TritonModel):
         await self.classify(np.zeros((1, 3, self._size, self._size), np.uint8), deadline)
 
     async def classify(self, faces: Faces, deadline: Deadline) -> Classification:
-        return Classification(*await self._infer({"faces__0": faces}, deadline))
+        """Rows are padded up to the next size that the server has warmed."""
+        missing = next(size for size in self._warm_sizes if size >= len(faces)) - len(faces)
+        rows = np.concatenate([faces, np.zeros((missing, *faces.shape[1:]), faces.dtype)])
+        return Classification(*await self._infer({"faces__0": rows}, deadline))[: len(faces)]
 
 
 class TritonDetector(_TritonModel):

@@ -65,8 +65,7 @@ def search(photo: Photo, min_face_px: float) -> SearchPlan:
     """
     factor = max(1, shrinkage(photo.width, photo.height, min_face_px) // photo.scale)
     scale = factor * photo.scale
-    # np.array and not np.asarray: torch takes no read-only memory.
-    shrunk = photo.pixels if factor == 1 else np.array(Pictures.fromarray(photo.pixels).reduce(factor))
+    shrunk = photo.pixels if factor == 1 else np.asarray(Pictures.fromarray(photo.pixels).reduce(factor))
     return SearchPlan(shrunk, smallest_face_px(photo.width, photo.height, min_face_px) / scale, scale)
 
 

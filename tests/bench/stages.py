@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from service.inference.embedded import EmbeddedDetector
 from torch.jit._fuser import optimized_execution
 from torch.nn.functional import conv2d
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,7 +23,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from service.arrays import Photo
 from service.assembly import make_engines
 from service.deadline import NEVER
-from service.inference.embedded import EmbeddedDetector
 from service.inference.engine import LocalDetector
 from service.manifest import ClassifierManifest, Manifest, read_manifest, verified_model_path
 from service.memory import bound_heap

@@ -29,6 +29,8 @@ from service.manifest import digest
 from service.settings import Settings
 from tests.conftest import Gateway, encoded, eventually, free_port
 from tests.system.conftest import Caller, Process, running, status
+from training.export_classifier import interface
+from training.formats import onnx_file, script
 
 IN_FLIGHT = "expressnet_requests_in_flight"
 LIMITS: dict[str, object] = {
@@ -123,7 +125,7 @@ def test_model_files_that_change_under_it_change_nothing_until_the_next_start(
     gateway: Process, models: Path, astronaut_jpeg: bytes
 ) -> None:
     before = gateway.post(astronaut_jpeg).json()["faces"]
-    files = [models / name / "1" / "model.pt" for name in ("expressnet_moe", "yunet")]
+    files = [models / name / "1" / "model.onnx" for name in ("expressnet_moe", "yunet")]
     contents = [file.read_bytes() for file in files]
     settings = Settings(model_repository=models)
 
@@ -276,10 +278,12 @@ def test_a_model_that_hangs_makes_callers_late_and_does_not_keep_the_process(
 ) -> None:
     repository = tmp_path / "repository"
     shutil.copytree(Settings().model_repository, repository)
-    file = repository / "expressnet_moe" / "1" / "model.pt"
-    torch.jit.script(Hanging().eval()).save(str(file))
+    file = repository / "expressnet_moe" / "1" / "model.onnx"
+    file.write_bytes(onnx_file(script(Hanging()), interface(48)))
     manifest = repository / "expressnet_moe" / "manifest.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"sha256": digest(file)}))
+    changed = json.loads(manifest.read_text())
+    changed["sha256"]["model.onnx"] = digest(file)
+    manifest.write_text(json.dumps(changed))
     white = encoded(np.full((64, 64, 3), 255, np.uint8))
     with running(model_repository=repository, timeout_s=2, grace_s=1) as gateway:
         assert gateway.post(astronaut_jpeg, detect=False).json()["faces"][0]["emotion"] == "neutral"

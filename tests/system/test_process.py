@@ -69,11 +69,11 @@ def test_a_port_that_is_taken_stops_the_start() -> None:
 def test_a_swapped_model_file_is_refused_with_both_digests(tmp_path: Path) -> None:
     repository = tmp_path / "models"
     shutil.copytree(Settings().model_repository, repository)
-    model = repository / "expressnet_moe" / "1" / "model.pt"
+    model = repository / "expressnet_moe" / "1" / "model.onnx"
     model.write_bytes(model.read_bytes() + b"x")
     said = refused(model_repository=str(repository))
     manifest = json.loads((repository / "expressnet_moe" / "manifest.json").read_text())
-    assert manifest["sha256"] in said
+    assert manifest["sha256"]["model.onnx"] in said
     assert said.count("sha256") == 1
 
 

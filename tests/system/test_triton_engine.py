@@ -22,7 +22,7 @@ from service.deadline import NEVER, Deadline
 from service.errors import DeadlineExceeded, EngineContractError, EngineUnavailable, Overloaded, ServiceError
 from service.inference.engine import LocalDetector
 from service.inference.triton import TritonClassifier, TritonDetector
-from service.manifest import ClassifierManifest, read_manifest
+from service.manifest import MODEL_FILES, ClassifierManifest, read_manifest
 from service.metrics import Metrics
 from service.settings import Settings
 from tests.conftest import free_port
@@ -121,7 +121,7 @@ async def test_a_wrong_shape_is_this_service_s_own_mistake(triton_server: Triton
     [
         ({"name": "nobody"}, "cannot answer"),
         ({"version": "9"}, "cannot answer"),
-        ({"sha256": "0" * 64}, "the manifest says 000"),
+        ({"sha256": dict.fromkeys(MODEL_FILES, "0" * 64)}, "the manifest says 000"),
     ],
 )
 async def test_a_model_that_is_not_the_manifest_s_is_not_asked(

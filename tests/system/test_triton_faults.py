@@ -132,7 +132,7 @@ def test_a_server_that_comes_back_with_another_model_is_not_believed(
 ) -> None:
     config = server.repository / "expressnet_moe" / "config.pbtxt"
     own = config.read_text()
-    sha256 = json.loads(manifest_path(MODELS, "expressnet_moe").read_text())["sha256"]
+    sha256 = json.loads(manifest_path(MODELS, "expressnet_moe").read_text())["sha256"]["model.pt"]
     with serving(gateway_to(server)) as gateway:
         assert gateway.post(astronaut_jpeg).status_code == 200
         server.kill()
@@ -189,7 +189,7 @@ def test_a_rollback_is_one_setting(astronaut_jpeg: bytes, server: TritonServer) 
         (folder / "2" / file).write_bytes((folder / "1" / file).read_bytes())
     (folder / "1" / "manifest.json").write_text(json.dumps(one))
     (folder / "manifest.json").write_text(json.dumps(two))
-    parameter = f'parameters {{ key: "sha256_2" value {{ string_value: "{one["sha256"]}" }} }}\n'
+    parameter = f'parameters {{ key: "sha256_2" value {{ string_value: "{one["sha256"]["model.pt"]}" }} }}\n'
     (folder / "config.pbtxt").write_text(config.replace("versions: [ 1 ]", "versions: [ 1, 2 ]") + parameter)
     server.start()
     for setting, expected in (({}, "2"), ({"model_version": "1"}, "1")):

@@ -77,7 +77,7 @@ def test_options_stand_above_the_environment(monkeypatch: pytest.MonkeyPatch) ->
 def test_models_are_told_to_people_and_to_scripts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["models", "--json"])
     entries = json.loads(result.stdout)
-    assert [entry["name"] for entry in entries] == ["expressnet_moe", "yunet"]
+    assert [entry["name"] for entry in entries] == ["expressnet_moe", "yunet", "yunet_mtcnn"]
     assert all(entry["verified"] for entry in entries)
     (tmp_path / "broken").mkdir()
     result = CliRunner().invoke(app, ["models", "--json", "--repository", str(tmp_path)])

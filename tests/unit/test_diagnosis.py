@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 from service import cores, diagnosis
 from service.assembly import Engines
 from service.cli import app
-from service.diagnosis import drawn_face
 from service.errors import EngineUnavailable
 from service.keys import add_key
 from service.scopes import Scope
@@ -113,7 +112,7 @@ def test_a_store_of_rates_that_is_away_is_told_of_without_its_password() -> None
 @pytest.mark.usefixtures("engines")
 def test_a_model_that_is_not_its_manifests_is_wrong_and_nothing_is_asked(tmp_path: Path) -> None:
     shutil.copytree(Settings().model_repository, tmp_path, dirs_exist_ok=True)
-    with (tmp_path / "yunet/1/model.pt").open("ab") as file:
+    with (tmp_path / "yunet/1/model.onnx").open("ab") as file:
         file.write(b"!")
     found = findings(1, model_repository=tmp_path)
     assert "its manifest says" in found["models"]["found"]
@@ -140,7 +139,7 @@ def test_an_engine_that_cannot_answer_is_wrong(engines: Engines) -> None:
 @pytest.mark.usefixtures("engines")
 def test_an_engine_that_is_not_installed_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "find_spec", lambda package: None)
-    assert findings(1)["engine"]["mend"] == "Install it: pip install 'expressnet-service[embedded]'."
+    assert findings(1)["engine"]["mend"] == "Install it: pip install onnxruntime."
 
 
 @pytest.mark.usefixtures("engines")
@@ -156,6 +155,6 @@ def test_limits_of_the_machine_are_held_against_the_settings(
 
 
 def test_the_drawn_image_is_an_image() -> None:
-    photo = decode(drawn_face(), pixel_limit=1_000_000)
+    photo = decode(diagnosis._drawn_photo(), pixel_limit=1_000_000)
     assert (photo.width, photo.height) == diagnosis.DRAWN_PX
     assert photo.pixels.std() > 20

@@ -13,8 +13,10 @@ from pydantic import ValidationError
 from service.errors import ModelFileError
 from service.manifest import (
     EMOTIONS,
+    MODEL_FILES,
     ClassifierManifest,
     Manifest,
+    ModelFile,
     digest,
     model_path,
     read_manifest,
@@ -29,7 +31,7 @@ def classifier(**changes: Any) -> dict[str, Any]:
         "name": "tiny",
         "version": "2",
         "kind": "classifier",
-        "sha256": hashlib.sha256(MODEL).hexdigest(),
+        "sha256": dict.fromkeys(MODEL_FILES, hashlib.sha256(MODEL).hexdigest()),
         "labels": list(EMOTIONS),
         "input": {
             "size": 48,
@@ -63,7 +65,8 @@ def detector(**changes: Any) -> dict[str, Any]:
 def write(repository: Path, content: dict[str, Any] | bytes, name: str = "tiny") -> Path:
     folder = repository / name
     (folder / "2").mkdir(parents=True)
-    (folder / "2" / "model.pt").write_bytes(MODEL)
+    for file in MODEL_FILES:
+        (folder / "2" / file).write_bytes(MODEL)
     path = folder / "manifest.json"
     path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
     return path
@@ -99,21 +102,23 @@ def test_a_detector_needs_no_labels(tmp_path: Path) -> None:
     assert manifest.labels == ()
 
 
-def test_the_right_model_file_is_accepted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", MODEL_FILES)
+def test_the_right_model_file_is_accepted(tmp_path: Path, file: ModelFile) -> None:
     write(tmp_path, classifier())
     manifest = read_manifest(tmp_path, "tiny")
-    path = verified_model_path(tmp_path, manifest)
-    assert path == model_path(tmp_path, "tiny", "2") == tmp_path / "tiny" / "2" / "model.pt"
-    assert digest(path) == manifest.sha256
+    path = verified_model_path(tmp_path, manifest, file)
+    assert path == model_path(tmp_path, "tiny", "2", file) == tmp_path / "tiny" / "2" / file
+    assert digest(path) == manifest.sha256[file]
 
 
 def test_another_model_file_is_refused_with_both_digests(tmp_path: Path) -> None:
     write(tmp_path, classifier())
     manifest = read_manifest(tmp_path, "tiny")
     changed = MODEL + b"!"
-    model_path(tmp_path, "tiny", "2").write_bytes(changed)
+    model_path(tmp_path, "tiny", "2", "model.pt").write_bytes(changed)
+    verified_model_path(tmp_path, manifest, "model.onnx")
     with pytest.raises(ModelFileError) as caught:
-        verified_model_path(tmp_path, manifest)
+        verified_model_path(tmp_path, manifest, "model.pt")
     assert hashlib.sha256(MODEL).hexdigest() in str(caught.value)
     assert hashlib.sha256(changed).hexdigest() in str(caught.value)
     assert "model.pt" in str(caught.value)
@@ -122,9 +127,9 @@ def test_another_model_file_is_refused_with_both_digests(tmp_path: Path) -> None
 def test_a_missing_model_file_is_named(tmp_path: Path) -> None:
     write(tmp_path, classifier())
     manifest = read_manifest(tmp_path, "tiny")
-    model_path(tmp_path, "tiny", "2").unlink()
-    with pytest.raises(ModelFileError, match=r"model\.pt cannot be read"):
-        verified_model_path(tmp_path, manifest)
+    model_path(tmp_path, "tiny", "2", "model.onnx").unlink()
+    with pytest.raises(ModelFileError, match=r"model\.onnx cannot be read"):
+        verified_model_path(tmp_path, manifest, "model.onnx")
 
 
 def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
@@ -156,7 +161,10 @@ def test_a_classifier_without_what_it_needs_is_refused(tmp_path: Path, missing: 
     [
         {"labels": []},
         {"labels": ["happiness"]},
-        {"sha256": "ABC"},
+        {"sha256": "0" * 64},
+        {"sha256": {"model.onnx": "ABC", "model.pt": "0" * 64}},
+        {"sha256": {"model.onnx": "0" * 64}},
+        {"sha256": {"model.onnx": "0" * 64, "model.pt": "0" * 64, "model.bin": "0" * 64}},
         {"version": "0"},
         {"version": "latest"},
         {"name": "../tiny"},

@@ -80,7 +80,7 @@ def test_what_is_published_is_what_is_declared() -> None:
     metrics.faces([face(10, 10)])
     metrics.engine_up.labels("tiny").set(1)
     metrics.circuit("tiny")
-    metrics.serving(read_manifest(Settings().model_repository, "expressnet_moe"))
+    metrics.serving(read_manifest(Settings().model_repository, "expressnet_moe"), "model.onnx")
     found = {
         family.name: {label for sample in family.samples for label in sample.labels} - {"le"}
         for family in text_string_to_metric_families(generate_latest(metrics.registry).decode())
@@ -92,7 +92,7 @@ def test_what_is_published_is_what_is_declared() -> None:
 def test_what_can_be_counted_is_known_before_it_is() -> None:
     metrics = Metrics()
     model = read_manifest(Settings().model_repository, "expressnet_moe")
-    metrics.serving(model)
+    metrics.serving(model, "model.onnx")
     zeros = {
         tuple(sample.labels.values())
         for family in metrics.registry.collect()

@@ -247,24 +247,9 @@ class FaceHere:
     async def ping(self) -> None: ...
     async def close(self) -> None: ...
 
-    def __init__(self) -> None:
-        self.alone: list[bool] = []
-
-    def find(self, image: Pixels, min_face_px: float, threshold: float, *, alone: bool = False) -> Detections:
-        self.alone.append(alone)
+    def find(self, image: Pixels, min_face_px: float, threshold: float) -> Detections:
         side = image.shape[0]
         return Detections(BOX * side, np.ones(1, np.float32), LANDMARKS * side)
-
-
-@pytest.mark.parametrize(("workers", "callers", "alone"), [(1, 1, False), (2, 1, True), (2, 2, False)])
-async def test_idle_cores_help_with_an_image_that_is_alone(
-    jpeg: bytes, workers: int, callers: int, alone: bool
-) -> None:
-    detector = FaceHere()
-    async with started(detector, FakeClassifier(), Metrics(), workers=workers) as pipeline:
-        await asyncio.gather(*(pipeline.run(jpeg, EmotionQuery(), NEVER, Timings()) for _ in range(callers)))
-    assert detector.alone[0] is alone
-    assert len(detector.alone) == callers
 
 
 @pytest.mark.parametrize("detector", [OneFace(), FaceHere()], ids=["elsewhere", "here"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 
 class ConvNormAct(nn.Sequential):
@@ -16,36 +15,6 @@ class ConvNormAct(nn.Sequential):
             nn.BatchNorm2d(channels_out),
             nn.ReLU(inplace=True),
         )
-
-
-class HalvingMax(nn.Module):
-    """2x2 max pool, [N,C,H,W] -> [N,C,ceil(H/2),ceil(W/2)]; on few channels far faster than `MaxPool2d`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        odd_height, odd_width = x.shape[2] % 2, x.shape[3] % 2
-        if odd_height + odd_width > 0:
-            x = functional.pad(x, [0, odd_width, 0, odd_height], value=float("-inf"))
-        x = torch.maximum(x[:, :, ::2], x[:, :, 1::2])
-        return torch.maximum(x[:, :, :, ::2], x[:, :, :, 1::2])
-
-
-class OverlappingMax(nn.Module):
-    """3x3 max pool of stride 2, [N,C,H,W] -> [N,C,H//2,W//2]; on few channels far faster than `MaxPool2d`.
-
-    The last window of an even side holds two pixels of it.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
-        rows = torch.maximum(x[:, :, :height:2], x[:, :, 1:height:2])
-        third = x[:, :, 2::2]
-        shown = rows[:, :, : third.shape[2]]
-        torch.maximum(shown, third, out=shown)
-        columns = torch.maximum(rows[..., :width:2], rows[..., 1:width:2])
-        third = rows[..., 2::2]
-        shown = columns[..., : third.shape[3]]
-        torch.maximum(shown, third, out=shown)
-        return columns
 
 
 class ChannelAttention(nn.Module):

@@ -7,7 +7,6 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from training.models.blocks import HalvingMax
 from training.models.mixture import MixtureOfExperts
 from training.models.outputs import Network, Outputs, head
 from training.models.resnet import ResNet50
@@ -27,7 +26,7 @@ class Extractor(nn.Sequential):
         channels = 3
         for index, (width, kernel) in enumerate(layers):
             if index:
-                modules.append(HalvingMax())
+                modules.append(nn.MaxPool2d(2))
             # Keras' batch norm: epsilon 1e-3, averages that keep 0.99 of the past.
             modules += [
                 SameConv2d(channels, width, kernel),
@@ -89,7 +88,7 @@ def with_spectra(network: ExpressNetMoE) -> ExpressNetMoE:
     for extractor in (frozen.large, frozen.small):
         size = ExpressNetMoE.size
         for index, module in enumerate(extractor):
-            if isinstance(module, HalvingMax):
+            if isinstance(module, nn.MaxPool2d):
                 size //= 2
             elif isinstance(module, SameConv2d):
                 extractor[index] = for_inference(module, size)

@@ -1,9 +1,8 @@
-"""MTCNN (Zhang et al., 2016, arXiv 1604.02878) around known faces, as TorchScript.
+"""MTCNN (Zhang et al., 2016, arXiv 1604.02878) around known faces.
 
 With facenet-pytorch's weights, the cascade finds there what `facenet_pytorch.MTCNN.detect` (2.6.0) finds at
-its default thresholds and pyramid factor. But it looks at those parts of the pyramid alone that may show the
-faces, and every resampling reads one summed-area table: a crop costs its own size, not the image's, and the
-crops of a stage are cut together.
+its default thresholds and pyramid factor. It looks only at the parts of the pyramid that may show the faces,
+and every crop reads one summed-area table: a crop costs its own size, not the image's.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from training.models.blocks import HalvingMax, OverlappingMax
 from training.models.boxes import regressed, square, suppress
 from training.models.summed_area import cells, crops, summed_area_table
 
@@ -30,11 +28,6 @@ class _SwapFlatten(nn.Module):
 class _Net(nn.Module):
     """A trunk and one head: channel 0 is the score in (0, 1), 1-4 move the box."""
 
-    PIXELS = (
-        64 * 24 * 24
-    )  # of the crops taken at once: bounds memory, and what they become fits a CPU's cache
-    __constants__ = ("PIXELS",)
-
     def __init__(self, trunk: OrderedDict[str, nn.Module], head: nn.Conv2d | nn.Linear) -> None:
         super().__init__()
         self.trunk = nn.Sequential(trunk)
@@ -44,37 +37,30 @@ class _Net(nn.Module):
         answer = self.head(self.trunk(x))
         return torch.cat([answer[:, :1].sigmoid(), answer[:, 1:]], dim=1)
 
-    def judge(self, table: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """Its answers on crops with cells of these edges: float32 [N,5], P-net's [N,5,h,w]."""
-        answers: list[Tensor] = []
-        count = self.PIXELS // (x.shape[2] * y.shape[2])
-        for start in range(0, x.shape[0], count):
-            end = start + count
-            answers.append(self(crops(table, x[start:end], y[start:end])))
-        return torch.cat(answers) if len(answers) > 0 else torch.empty([0, 5], device=table.device)
-
     def load_published(self, state: dict[str, Tensor], classes: str, box: str) -> None:
         """Take facenet-pytorch's state; `classes` and `box` name its two-class softmax and what is regressed.
 
-        A softmax over two classes is a sigmoid of their difference, so the head keeps one score row. Channels
-        that the published trunk does not have stay zero; landmarks are left out.
+        A softmax over two classes is a sigmoid of their difference, so the head keeps one score row. The
+        published landmarks are skipped.
         """
         with torch.no_grad():
             for kind, target in (("weight", self.head.weight), ("bias", self.head.bias)):
                 either = state[f"{classes}.{kind}"]
                 assert target is not None
                 target.copy_(torch.cat([either[1:] - either[:1], state[f"{box}.{kind}"]]))
-            for name, value in self.trunk.state_dict().items():
-                value.zero_()[tuple(slice(side) for side in state[name].shape)] = state[name]
+        self.trunk.load_state_dict({name: state[name] for name in self.trunk.state_dict()})
+
+
+def _pool(kernel: int) -> nn.Module:
+    return nn.MaxPool2d(kernel, 2, ceil_mode=True)
 
 
 def _p_net() -> _Net:
-    # Published with ten channels in front; a CPU is four times as fast on the sixteen of its vectors.
     trunk: OrderedDict[str, nn.Module] = OrderedDict(
-        conv1=nn.Conv2d(3, 16, 3),
-        prelu1=nn.PReLU(16),
-        pool1=HalvingMax(),
-        conv2=nn.Conv2d(16, 16, 3),
+        conv1=nn.Conv2d(3, 10, 3),
+        prelu1=nn.PReLU(10),
+        pool1=_pool(2),
+        conv2=nn.Conv2d(10, 16, 3),
         prelu2=nn.PReLU(16),
         conv3=nn.Conv2d(16, 32, 3),
         prelu3=nn.PReLU(32),
@@ -86,10 +72,10 @@ def _r_net() -> _Net:
     trunk: OrderedDict[str, nn.Module] = OrderedDict(
         conv1=nn.Conv2d(3, 28, 3),
         prelu1=nn.PReLU(28),
-        pool1=OverlappingMax(),
+        pool1=_pool(3),
         conv2=nn.Conv2d(28, 48, 3),
         prelu2=nn.PReLU(48),
-        pool2=OverlappingMax(),
+        pool2=_pool(3),
         conv3=nn.Conv2d(48, 64, 2),
         prelu3=nn.PReLU(64),
         flatten=_SwapFlatten(),
@@ -103,13 +89,13 @@ def _o_net() -> _Net:
     trunk: OrderedDict[str, nn.Module] = OrderedDict(
         conv1=nn.Conv2d(3, 32, 3),
         prelu1=nn.PReLU(32),
-        pool1=OverlappingMax(),
+        pool1=_pool(3),
         conv2=nn.Conv2d(32, 64, 3),
         prelu2=nn.PReLU(64),
-        pool2=OverlappingMax(),
+        pool2=_pool(3),
         conv3=nn.Conv2d(64, 64, 3),
         prelu3=nn.PReLU(64),
-        pool3=HalvingMax(),
+        pool3=_pool(2),
         conv4=nn.Conv2d(64, 128, 2),
         prelu4=nn.PReLU(128),
         flatten=_SwapFlatten(),
@@ -141,26 +127,32 @@ class Mtcnn(nn.Module):
     """The cascade around faces that are known: P-net, R-net and O-net, each followed by suppression."""
 
     FACTOR = 0.709  # from one pyramid level to the next
+    LEVELS = 20  # down to a cell of 12,000 px
     CELL = 12  # P-net's receptive field, and so the smallest face it can see
     P_THRESHOLD = 0.6
     R_THRESHOLD = 0.7
     O_THRESHOLD = 0.7
     FIELD = 24  # px of a level around a face, both ways, that P-net sees
-    # Least and most of a cell's side over the face's on the levels it sees: on others no candidate lasts.
-    LEAST = 0.35
-    MOST = 2.2
-    CROP_CAP = 4096  # best candidates that R-net sees: bounds the time a hostile image can take
+    # Smallest and largest ratio of a cell's side to the face's on the levels P-net sees: on others no
+    # candidate lasts.
+    MIN_CELL = 0.35
+    MAX_CELL = 2.2
+    # Best candidates that R-net and O-net see: bounds time and memory for a hostile image.
+    R_CROPS = 1024
+    O_CROPS = 512
     APART = 1 << 18  # px, more than any image has
     __constants__ = (
         "FACTOR",
+        "LEVELS",
         "CELL",
         "P_THRESHOLD",
         "R_THRESHOLD",
         "O_THRESHOLD",
         "FIELD",
-        "LEAST",
-        "MOST",
-        "CROP_CAP",
+        "MIN_CELL",
+        "MAX_CELL",
+        "R_CROPS",
+        "O_CROPS",
         "APART",
     )
 
@@ -177,7 +169,6 @@ class Mtcnn(nn.Module):
         cascade.p_net.load_published(published_weights("pnet"), "conv4_1", "conv4_2")
         cascade.r_net.load_published(published_weights("rnet"), "dense5_1", "dense5_2")
         cascade.o_net.load_published(published_weights("onet"), "dense6_1", "dense6_2")
-        cascade.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return cascade.eval().requires_grad_(False)
 
     def forward(self, image: Tensor, faces: Tensor, min_face_px: float) -> tuple[Tensor, Tensor]:
@@ -206,18 +197,18 @@ class Mtcnn(nn.Module):
         table = summed_area_table(image[top:bottom, left:right])
         limits = torch.tensor([left, top, right, bottom], device=image.device)
 
-        answer = self.p_net.judge(table, x - left, y - top)
+        answer = self.p_net(crops(table, x - left, y - top))
         boxes = self.propose(answer, corner, extent, scale, level)
 
-        boxes, x, y = self.inside(boxes, limits, 24)
-        answer = self.r_net.judge(table, x, y)
+        boxes, x, y = self.inside(boxes[: self.R_CROPS], limits, 24)
+        answer = self.r_net(crops(table, x, y))
         passed = answer[:, 0] > self.R_THRESHOLD
         boxes, answer = boxes[passed], answer[passed]
         picked = suppress(boxes, answer[:, 0], 0.7)
         boxes = square(regressed(boxes[picked], answer[picked, 1:5], 1.0))
 
-        boxes, x, y = self.inside(boxes, limits, 48)
-        answer = self.o_net.judge(table, x, y)
+        boxes, x, y = self.inside(boxes[: self.O_CROPS], limits, 48)
+        answer = self.o_net(crops(table, x, y))
         passed = answer[:, 0] > self.O_THRESHOLD
         boxes, answer = boxes[passed], answer[passed]
         boxes = regressed(boxes, answer[:, 1:5], 1.0)
@@ -228,15 +219,12 @@ class Mtcnn(nn.Module):
         self, faces: Tensor, height: int, width: int, min_face_px: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Which levels P-net sees of which faces: int64 [F] of faces and of levels, float64 [F] of scales."""
-        scales: list[float] = []
-        scale = self.CELL / min_face_px
-        while min(height, width) * scale >= self.CELL:
-            scales.append(scale)
-            scale *= self.FACTOR
-        pyramid = torch.tensor(scales, dtype=torch.float64, device=faces.device)
+        number = torch.arange(self.LEVELS, device=faces.device)
+        pyramid = torch.pow(self.FACTOR, number.double()) * (self.CELL / min_face_px)
         sides = (faces[:, 2:] - faces[:, :2]).amax(dim=1)
         share = self.CELL / pyramid / sides[:, None]
-        at = ((share >= self.LEAST) & (share <= self.MOST)).nonzero()
+        seen = (share >= self.MIN_CELL) & (share <= self.MAX_CELL)
+        at = (seen & (min(height, width) * pyramid >= self.CELL)).nonzero()
         return at[:, 0], at[:, 1], pyramid[at[:, 1]]
 
     def corners(self, faces: Tensor, scale: Tensor, extent: Tensor) -> Tensor:
@@ -258,12 +246,12 @@ class Mtcnn(nn.Module):
 
         # Far from each other, levels suppress nothing of each other.
         picked = suppress(boxes + level[field, None] * self.APART, found[:, 0], 0.5)
-        picked = picked[suppress(boxes[picked], found[picked, 0], 0.7)[: self.CROP_CAP]]
+        picked = picked[suppress(boxes[picked], found[picked, 0], 0.7)]
         return square(regressed(boxes[picked], found[picked, 1:], 0.0))
 
     def inside(self, boxes: Tensor, limits: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes that show something within `limits`, xyxy, and the cells of their crops of `size` px."""
-        pixels = boxes.trunc().long()  # counted from 1 at the first pixel, as the weights were trained
+        pixels = boxes.long()  # counted from 1 at the first pixel, as the weights were trained
         start = torch.maximum(pixels[:, :2] - 1, limits[:2])
         end = torch.minimum(pixels[:, 2:], limits[2:])
         shown = (end > start).all(dim=1)

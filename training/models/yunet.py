@@ -1,4 +1,4 @@
-"""YuNet (Wu et al., 2023, doi 10.1007/s11633-023-1423-y), with libfacedetection's weights, as TorchScript.
+"""YuNet (Wu et al., 2023, doi 10.1007/s11633-023-1423-y), with libfacedetection's weights.
 
 One pass over one shrunk image finds faces of every size from 16 px of it upwards, frontal or not.
 """
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.models.blocks import HalvingMax
 from training.models.boxes import suppress
 
-# What the sixteen numbers of a cell tell: class, objectness, centre and size of the box, five landmarks.
+# The sixteen numbers of a cell: class, objectness, centre and size of the box, five landmarks.
 _HEADS = (("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10))
+_LEVELS = 3  # cells of 8, 16 and 32 px
 # Place in the network, channels before, between and after.
 _STAGES = (
     ("narrow", 16, 16, 32),
@@ -29,46 +29,25 @@ _STAGES = (
 )
 
 
-class Separable(nn.Module):
-    """Pointwise, then depthwise 3x3 convolution; the first as a product, unless the image's size is `usual`.
-
-    By oneDNN large maps take as little as half of the time, but it generates code for each of their
-    sizes, which takes 0.2 ms and memory.
-    """
-
-    PRODUCT = 1 << 17  # numbers in a map up to which a product is as quick
-    __constants__ = ("PRODUCT",)
+class Separable(nn.Sequential):
+    """Pointwise, then depthwise 3x3 convolution: [N,C,H,W] -> [N,C',H,W]."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.pointwise = nn.Linear(inputs, outputs)
+        self.pointwise = nn.Conv2d(inputs, outputs, 1)
         self.depthwise = nn.Conv2d(outputs, outputs, 3, padding=1, groups=outputs)
 
-    def forward(self, x: Tensor, usual: bool) -> Tensor:
-        if usual and x.shape[1] * x.shape[2] * x.shape[3] > self.PRODUCT:
-            # Dilation changes nothing about one pixel, but keeps torch from leaving the convolution of one
-            # thread to BLAS, which has no AVX-512 for other CPUs than Intel's.
-            kernel = self.pointwise.weight[:, :, None, None]
-            mixed = functional.conv2d(x, kernel, self.pointwise.bias, dilation=2)
-        else:
-            mixed = self.pointwise(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        spread: Tensor = self.depthwise(mixed)
-        return spread
 
-
-class Rectified(nn.Module):
+class Rectified(nn.Sequential):
     """`Separable`, then a ReLU."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.separable = Separable(inputs, outputs)
-
-    def forward(self, x: Tensor, usual: bool) -> Tensor:
-        answer: Tensor = self.separable(x, usual)
-        return answer.relu_()
+        self.relu = nn.ReLU()
 
 
-class Block(nn.Module):
+class Block(nn.Sequential):
     """Two of `Rectified`."""
 
     def __init__(self, inputs: int, between: int, outputs: int) -> None:
@@ -76,34 +55,22 @@ class Block(nn.Module):
         self.first = Rectified(inputs, between)
         self.second = Rectified(between, outputs)
 
-    def forward(self, x: Tensor, usual: bool) -> Tensor:
-        answer: Tensor = self.second(self.first(x, usual), usual)
-        return answer
-
 
 class YuNet(nn.Module):
     """Anchor-free single-shot detector over cells of 8, 16 and 32 px of the shrunk image."""
 
-    STRIDES = (8, 16, 32)
     FACE = 16  # px of the smallest face in the shrunk image; below, libfacedetection's weights miss most
-    LEAST_FACE = 12  # px of an image's smallest face, then enlarged to 16
-    PIXELS = 1 << 20  # of the shrunk image at most: bounds time and memory, whatever comes in
-    PIECE = 1 << 18  # pixels of it for which the large maps are computed at a time
-    CAMERA = 1 << 19  # pixels of it beyond which it is a camera's photo: of their sizes there are few
-    MARGIN = 24  # px around a piece that its maps depend on: 19, and whole cells of the finest stride
-    SCORE = 0.3  # least score of a candidate, libfacedetection's
+    MIN_FACE = 12  # px of an image's smallest face, which is then enlarged to 16
+    PIXELS = 1 << 20  # of the shrunk image at most: bounds time and memory for any input
+    SCORE = 0.3  # lowest score of a candidate, libfacedetection's
     CANDIDATES = 5000  # best of them that enter suppression, OpenCV's limit
     OVERLAP = 0.3  # intersection over union above which the surer face suppresses the other
     # A sure face has a score of 0.6 to 0.95. The fifth root puts 0.6 at 0.9 and 0.95 at 0.99.
     CERTAINTY = 0.2
     __constants__ = (
-        "STRIDES",
         "FACE",
-        "LEAST_FACE",
+        "MIN_FACE",
         "PIXELS",
-        "PIECE",
-        "CAMERA",
-        "MARGIN",
         "SCORE",
         "CANDIDATES",
         "OVERLAP",
@@ -114,7 +81,6 @@ class YuNet(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, 16, 3, stride=2, padding=1)
         self.stem_block = Rectified(16, 16)
-        self.halved = HalvingMax()
         self.narrow = Block(16, 16, 32)
         self.wide = Block(32, 32, 64)
         self.pooled = nn.MaxPool2d(2)
@@ -122,130 +88,82 @@ class YuNet(nn.Module):
         self.low = Block(64, 64, 64)
         self.middle = Block(64, 64, 64)
         self.high = Block(64, 64, 64)
-        self.lateral = nn.ModuleList(Rectified(64, 64) for _ in self.STRIDES)
-        self.heads = nn.ModuleList(Separable(64, sum(width for _, width in _HEADS)) for _ in self.STRIDES)
+        self.lateral = nn.ModuleList(Rectified(64, 64) for _ in range(_LEVELS))
+        self.heads = nn.ModuleList(Separable(64, sum(width for _, width in _HEADS)) for _ in range(_LEVELS))
 
     @classmethod
     def published(cls) -> YuNet:
         """The network with libfacedetection's weights, in eval mode and without gradients."""
         network = cls()
         network.load_state_dict(published_state())
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network.eval().requires_grad_(False)
 
     def forward(self, image: Tensor, min_face_px: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Find faces; the best score comes first, boxes may reach beyond the image.
 
-        image: uint8 [H,W,3] RGB; min_face_px: float32 [1], least longer side of a box, taken as 12 if lower
-        or not a number; threshold: float32 [1], on top of 0.3 ** 0.2 = 0.786
+        image: uint8 [H,W,3] RGB, at least 1x1; min_face_px: float32 [1], smallest longer side of a box, taken
+        as 12 if lower or not a number; threshold: float32 [1], on top of 0.3 ** 0.2 = 0.786
         -> boxes float32 [N,4] xyxy px, scores float32 [N], landmarks float32 [N,5,2] px: eyes, nose, mouth.
         """
-        least = self.least(min_face_px)
-        return self.find(image, least, least, threshold, False)
-
-    @torch.jit.export
-    def spread(self, image: Tensor, min_face_px: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As `forward`, to the last bit, for when other cores are idle: they help with large images."""
-        least = self.least(min_face_px)
-        return self.find(image, least, least, threshold, True)
+        smallest = self.smallest(min_face_px)
+        return self.find(image, smallest, smallest, threshold)
 
     def find(
-        self, image: Tensor, searched: float, least: float, threshold: Tensor, spread: bool
+        self, image: Tensor, searched: float, smallest: float, threshold: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """As `forward`: faces from `least` px on in the image shrunk so that `searched` px are 16."""
+        """As `forward`: faces from `smallest` px on in the image shrunk so that `searched` px are 16."""
         height, width = image.shape[0], image.shape[1]
         shrunk = self.shrink(image, searched)
         # Both sides in px of the image; rounding makes them differ.
-        pixel = torch.tensor(
-            [width / max(shrunk.shape[3], 1), height / max(shrunk.shape[2], 1)], device=image.device
-        )
+        pixel = torch.tensor([width / shrunk.shape[3], height / shrunk.shape[2]], device=image.device)
 
-        candidates = self.candidates(shrunk, spread)
+        candidates = self.candidates(shrunk)
         if candidates.shape[0] > self.CANDIDATES:
             candidates = candidates[candidates[:, 0].topk(self.CANDIDATES)[1]]
         scores = candidates[:, 0] ** self.CERTAINTY
         points = candidates[:, 1:].view(-1, 7, 2) * pixel
         boxes = points[:, :2].flatten(1)
         sides = (points[:, 1] - points[:, 0]).amax(dim=1)
-        wanted = (scores >= threshold) & (sides >= least)
+        wanted = (scores >= threshold) & (sides >= smallest)
         boxes, scores, landmarks = boxes[wanted], scores[wanted], points[wanted, 2:]
         kept = suppress(boxes, scores, self.OVERLAP)
         return boxes[kept], scores[kept], landmarks[kept]
 
-    def least(self, min_face_px: Tensor) -> float:
+    def smallest(self, min_face_px: Tensor) -> float:
         """Longer side in px of the smallest face that is looked for."""
-        asked = float(min_face_px.item())
-        return asked if asked >= self.LEAST_FACE else float(self.LEAST_FACE)
+        limit = torch.full_like(min_face_px, self.MIN_FACE)
+        return float(torch.where(min_face_px >= limit, min_face_px, limit).item())
 
-    def shrink(self, image: Tensor, least: float) -> Tensor:
-        """The image with its smallest face at 16 px: [1,3,h,w], at most a megapixel; on a GPU of floats."""
+    def shrink(self, image: Tensor, smallest: float) -> Tensor:
+        """The image with its smallest face at 16 px, at most a megapixel: float32 [1,3,h,w] in 0..255."""
         height, width = image.shape[0], image.shape[1]
-        scale = min(self.FACE / least, (self.PIXELS / max(height * width, 1)) ** 0.5)
-        pixels = image.permute(2, 0, 1)[None]
-        if height * width == 0:
-            return pixels
-        # On a CPU torch resizes bytes five times as fast as floats; on a GPU it cannot resize them at all.
-        if image.is_cuda:
-            pixels = pixels.float()
+        scale = min(self.FACE / smallest, (self.PIXELS / (height * width)) ** 0.5)
         size = [max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))]
-        if size[0] == height and size[1] == width:
-            return pixels
-        return functional.interpolate(pixels, size=size, mode="bilinear", antialias=True)
+        pixels = image.permute(2, 0, 1)[None].float()
+        if size[0] != height or size[1] != width:
+            # What `interpolate(mode="bilinear", antialias=True)` calls, and the exporter to ONNX does not.
+            pixels = torch._C._nn._upsample_bilinear2d_aa(pixels, size, False, None)
+        return pixels
 
-    def candidates(self, image: Tensor, spread: bool) -> Tensor:
+    def candidates(self, image: Tensor) -> Tensor:
         """Cells that may show a face: float32 [N,15] of score, box and landmarks, in pixels of `image`."""
-        height, width = image.shape[2], image.shape[3]
-        coarsest = self.STRIDES[2]
-        padding = [0, (coarsest - width % coarsest) % coarsest, 0, (coarsest - height % coarsest) % coarsest]
-        found: list[Tensor] = [torch.empty([0, 15], dtype=torch.float32, device=image.device)]
-        if height * width > 0:
-            # Channels last, as an image's bytes lie already where it was not shrunk here.
-            image = image.contiguous(memory_format=torch.channels_last)
-            levels = self.maps(functional.pad(image, padding), spread)
-            for level, stride in zip(levels, self.STRIDES, strict=True):
-                found.append(self.decoded(level[0], stride))
-        return torch.cat(found)
+        low, middle, high = self.maps(image)
+        return torch.cat([self.decoded(low[0], 8), self.decoded(middle[0], 16), self.decoded(high[0], 32)])
 
-    def maps(self, image: Tensor, spread: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """[1,3,32h,32w] -> the answers of each stride's cells: [1,16,4h,4w], [1,16,2h,2w], [1,16,h,w]."""
-        usual = image.shape[2] * image.shape[3] > self.CAMERA
-        low = self.low(self.eighth(image, usual, spread), usual)
-        middle = self.middle(self.pooled(low), usual)
-        high = self.lateral[2](self.high(self.pooled(middle), usual), usual)
-        middle = self.lateral[1](middle + functional.interpolate(high, scale_factor=2.0), usual)
-        low = self.lateral[0](low + functional.interpolate(middle, scale_factor=2.0), usual)
-        return self.heads[0](low, usual), self.heads[1](middle, usual), self.heads[2](high, usual)
-
-    def eighth(self, image: Tensor, usual: bool, spread: bool) -> Tensor:
-        """[1,3,8h,8w] -> [1,64,h,w], piece by piece: all of a large image's maps at once fit no cache."""
-        height, width = image.shape[2], image.shape[3]
-        pieces = (height * width + self.PIECE - 1) // self.PIECE
-        spread = spread and pieces > 1
-        if spread:
-            pieces += pieces % 2
-        rows = (height // 8 + pieces - 1) // pieces * 8
-        found: list[Tensor] = []
-        helped: list[torch.jit.Future[Tensor]] = []
-        for top in range(0, height, rows):
-            if spread:
-                helped.append(torch.jit.fork(self.piece, image, top, rows, usual))  # type: ignore[no-untyped-call]
-            else:
-                found.append(self.piece(image, top, rows, usual))
-        for future in helped:
-            found.append(torch.jit.wait(future))  # type: ignore[no-untyped-call]
-        return torch.cat(found, dim=2)
-
-    def piece(self, image: Tensor, top: int, rows: int, usual: bool) -> Tensor:
-        """Of `eighth`, what comes from the rows `top` to `top` + `rows` of the image."""
-        first = max(top - self.MARGIN, 0)
-        bottom = min(top + rows, image.shape[2])
-        piece = image[:, :, first : min(bottom + self.MARGIN, image.shape[2])].float()
-        halved = self.halved(self.stem_block(self.stem(piece).relu_(), usual))
-        answers: Tensor = self.pooled(self.wide(self.narrow(halved, usual), usual))
-        return answers[:, :, (top - first) // 8 : (bottom - first) // 8]
+    def maps(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[1,3,H,W], padded to multiples of 32 -> the answers of each stride's cells: [1,16,h,w]."""
+        x = functional.pad(image, [0, -image.shape[3] % 32, 0, -image.shape[2] % 32])
+        x = self.pooled(self.stem_block(torch.relu(self.stem(x))))
+        x = self.pooled(self.wide(self.narrow(x)))
+        low = self.low(x)
+        middle = self.middle(self.pooled(low))
+        high = self.lateral[2](self.high(self.pooled(middle)))
+        middle = self.lateral[1](middle + functional.interpolate(high, scale_factor=2.0))
+        low = self.lateral[0](low + functional.interpolate(middle, scale_factor=2.0))
+        return self.heads[0](low), self.heads[1](middle), self.heads[2](high)
 
     def decoded(self, answers: Tensor, stride: int) -> Tensor:
-        """answers: [16,h,w] of one stride -> as `candidates` tells them."""
+        """answers: [16,h,w] of one stride -> as `candidates` returns them."""
         scores = (answers[0].sigmoid() * answers[1].sigmoid()).sqrt()
         at = (scores > self.SCORE).nonzero()
         answer = answers[:, at[:, 0], at[:, 1]].t()
@@ -290,7 +208,7 @@ def published_state() -> dict[str, Tensor]:
     for stage, (place, inputs, between, outputs) in enumerate(_STAGES, start=1):
         units[f"{place}.first.separable"] = [(f"backbone__model{stage}_dp1", inputs, between)]
         units[f"{place}.second.separable"] = [(f"backbone__model{stage}_dp2", between, outputs)]
-    for level in range(len(YuNet.STRIDES)):
+    for level in range(_LEVELS):
         units[f"lateral.{level}.separable"] = [(f"neck__lateral_convs__{level}", 64, 64)]
         units[f"heads.{level}"] = [(f"bbox_head__multi_level_{n}__{level}", 64, width) for n, width in _HEADS]
     for place, parts in units.items():
@@ -301,7 +219,7 @@ def published_state() -> dict[str, Tensor]:
 
 def _unit(weights: PublishedWeights, name: str, inputs: int, outputs: int) -> dict[str, Tensor]:
     return {
-        "pointwise.weight": weights.read(f"{name}_pw_weight", outputs, inputs),
+        "pointwise.weight": weights.read(f"{name}_pw_weight", outputs, inputs, 1, 1),
         "pointwise.bias": weights.read(f"{name}_pw_bias", outputs),
         "depthwise.weight": weights.read(f"{name}_dw_weight", 9, outputs).t().reshape(outputs, 1, 3, 3),
         "depthwise.bias": weights.read(f"{name}_dw_bias", outputs),

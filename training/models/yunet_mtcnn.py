@@ -1,7 +1,6 @@
-"""YuNet's faces in MTCNN's boxes, as one TorchScript module.
+"""YuNet's faces in MTCNN's boxes, for data that were cropped by MTCNN.
 
-For who needs the boxes that MTCNN draws, as with data that were cropped by them, at a fraction of its price:
-YuNet looks for faces in one pass, and the cascade is run around them alone.
+YuNet finds faces in one pass, and the cascade runs around them alone: a fraction of MTCNN's cost.
 """
 
 from __future__ import annotations
@@ -43,20 +42,20 @@ class YuNetMtcnn(nn.Module):
         -> boxes float32 [N,4] xyxy px, MTCNN's where its own score does and YuNet's elsewhere; scores float32
         [N], the larger ones; landmarks float32 [N,5,2] px: eyes, nose, mouth.
         """
-        least = self.yunet.least(min_face_px)
+        smallest = self.yunet.smallest(min_face_px)
         anything = torch.zeros_like(threshold)
-        boxes, scores, landmarks = self.yunet.find(image, least, least * self.SMALLER, anything, False)
-        scores = torch.where((boxes[:, 2:] - boxes[:, :2]).amax(dim=1) >= least, scores, 0)
-        faces = boxes[: self.FACES]
-        found, sure = self.mtcnn(image, faces, least)
+        boxes, scores, landmarks = self.yunet.find(image, smallest, smallest * self.SMALLER, anything)
+        sides = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1)
+        scores = torch.where(sides >= smallest, scores, torch.zeros_like(scores))
+        found, sure = self.mtcnn(image, boxes[: self.FACES], smallest)
         found, sure = found[sure >= threshold], sure[sure >= threshold]
         if found.shape[0] > 0:
-            shared = overlaps(within(faces, image), within(found, image))
+            shared = overlaps(within(boxes, image), within(found, image))
             # Each of the cascade's is of the face that it overlaps most, and each face gets the surest.
             owned = (shared == shared.amax(dim=0)) & (shared > self.OVERLAP)
             surest, index = (owned * sure).max(dim=1)
-            boxes[: self.FACES] = torch.where(surest[:, None] > 0, found[index], faces)
-            scores[: self.FACES] = torch.maximum(scores[: self.FACES], surest)
+            boxes = torch.where(surest[:, None] > 0, found[index], boxes)
+            scores = torch.maximum(scores, surest)
         order = scores.argsort(stable=True, dim=0, descending=True)
         order = order[scores[order] >= threshold]
         return boxes[order], scores[order], landmarks[order]

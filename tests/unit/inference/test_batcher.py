@@ -26,18 +26,8 @@ async def test_waiters_share_a_batch_while_the_engine_is_busy() -> None:
         gate.set()
         results = await asyncio.gather(first, *others)
     assert rig.sizes == [1, 5]
-    assert classifier.batches == [1, 8]
+    assert classifier.batches == [1, 5]
     assert [answered(result) for result in results] == [[0], [10], [20], [30], [40], [50]]
-
-
-@pytest.mark.parametrize(("count", "bucket"), [(1, 1), (2, 2), (3, 4), (4, 4), (5, 8), (9, 16), (17, 32)])
-async def test_batches_are_padded_to_buckets_and_answers_are_not(count: int, bucket: int) -> None:
-    classifier = FakeClassifier()
-    async with batching(classifier, batch=32) as rig:
-        result = await rig.submit(*range(count))
-    assert classifier.batches == [bucket]
-    assert rig.sizes == [count]
-    assert answered(result) == list(range(count))
 
 
 async def test_every_waiter_gets_its_own_answer() -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from service.arrays import Detections
-from training.repository import script
+from training.formats import script
 
 Pixels = NDArray[np.uint8]
 Detect = Callable[[Pixels, float, float], Detections]

@@ -151,8 +151,12 @@ def test_models_are_listed_and_verified(tmp_path: Path) -> None:
     runner = CliRunner()
     listed = runner.invoke(service_app, ["models", "--repository", str(REPOSITORY)])
     assert listed.exit_code == 0
-    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["expressnet_moe", "yunet"]
-    assert listed.stdout.count("verified") == 2
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == [
+        "expressnet_moe",
+        "yunet",
+        "yunet_mtcnn",
+    ]
+    assert listed.stdout.count("verified") == 3
 
     shutil.copytree(REPOSITORY / "yunet", tmp_path / "yunet")
     with (tmp_path / "yunet/1/model.pt").open("ab") as file:

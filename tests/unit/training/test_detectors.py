@@ -34,7 +34,7 @@ def test_finds_the_face_where_it_is(detect: Detect) -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(0, 0), (0, 20), (1, 1), (1, 300), (300, 1), (5, 5), (11, 300), (12, 12), (13, 12), (40, 13)]
+    "shape", [(1, 1), (1, 300), (300, 1), (5, 5), (11, 300), (12, 12), (13, 12), (40, 13)]
 )
 @pytest.mark.parametrize("min_face_px", [12.0, 32.0])
 def test_tiny_images_have_no_faces(shape: tuple[int, int], min_face_px: float, detect: Detect) -> None:

@@ -16,7 +16,14 @@ from PIL import Image
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from service.manifest import EMOTIONS, ClassifierManifest, manifest_path, read_manifest, verified_model_path
+from service.manifest import (
+    EMOTIONS,
+    MODEL_FILES,
+    ClassifierManifest,
+    manifest_path,
+    read_manifest,
+    verified_model_path,
+)
 from service.settings import Settings
 from tests.unit.training.made_up import tiny_config
 from training import export_classifier as exporting
@@ -24,11 +31,12 @@ from training.cli import app
 from training.datasets.faces import Dataset, LabelledFaces, PixelPictures, one_hot
 from training.evaluation.poor_pictures import HARMS
 from training.export_subgroups import export_subgroups
+from training.formats import Files, Pair, make_files
 from training.framing import FaceDetector, detect_landmarks, measure_crop, realign
-from training.repository import script, write_manifest
+from training.repository import write_manifest
 from training.train import train
 
-DETECTOR = Settings().model_repository / "yunet" / "1" / "model.pt"
+REPOSITORY = Settings().model_repository
 TRAINING, TEST = 40, 6
 
 
@@ -49,7 +57,7 @@ def faces(astronaut: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def detector() -> FaceDetector:
-    return FaceDetector(DETECTOR)
+    return FaceDetector(REPOSITORY)
 
 
 def labelled(images: NDArray[np.uint8], first: int) -> LabelledFaces:
@@ -89,7 +97,7 @@ def dataset(faces: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> Datase
 
 def test_a_run_becomes_a_served_model(dataset: Dataset, faces: NDArray[np.uint8], tmp_path: Path) -> None:
     repository = tmp_path / "models"
-    shutil.copytree(DETECTOR.parents[1], repository / "yunet")
+    shutil.copytree(REPOSITORY / "yunet", repository / "yunet")
     train(tiny_config(), dataset, tmp_path / "run", threads=1)
 
     exporting.export_classifier(tmp_path / "run", tmp_path, repository)
@@ -103,12 +111,14 @@ def test_a_run_becomes_a_served_model(dataset: Dataset, faces: NDArray[np.uint8]
     assert manifest.metrics["test_realigned"]["accuracy"].samples > 0
     assert manifest.training.config["network"]["residual_widths"] == [4, 8]
     assert manifest.training.config["versions"][0]["from_epoch"] == 1
-    module = torch.jit.load(str(verified_model_path(repository, manifest)))
-    probabilities, gates, occlusion = module(torch.from_numpy(np.repeat(faces[:5, None], 3, axis=1)))
-    assert probabilities.shape == (5, 8)
-    assert gates.shape == (5, 2, 4)
-    assert occlusion.shape == (5, 1)
-    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(5))
+    assert manifest.metrics["onnx_against_torchscript"]["probabilities"].value < 1e-4
+    files = {file: verified_model_path(repository, manifest, file).read_bytes() for file in MODEL_FILES}
+    for answer in Pair(files).answers(torch.from_numpy(np.repeat(faces[:5, None], 3, axis=1))):
+        probabilities, gates, occlusion = answer
+        assert probabilities.shape == (5, 8)
+        assert gates.shape == (5, 2, 4)
+        assert occlusion.shape == (5, 1)
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
     config = (repository / "expressnet_moe" / "config.pbtxt").read_text()
     assert 'name: "faces__0", data_type: TYPE_UINT8, dims: [ 3, 48, 48 ]' in config
 
@@ -134,16 +144,16 @@ def test_a_run_becomes_a_served_model(dataset: Dataset, faces: NDArray[np.uint8]
     with pytest.raises(ValueError, match="yunet is a detector"):
         export_subgroups(tmp_path, repository, "yunet")
 
-    before = (repository / "expressnet_moe" / "1" / "model.pt").read_bytes()
     exporting.export_classifier(tmp_path / "run", tmp_path, repository)
-    assert (repository / "expressnet_moe" / "1" / "model.pt").read_bytes() == before
+    again = read_manifest(repository, "expressnet_moe")
+    assert again.sha256 == manifest.sha256
 
 
 def test_an_export_carries_the_limits_of_its_verdict_which_can_be_measured_again(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository = tmp_path / "models"
-    shutil.copytree(DETECTOR.parents[1], repository / "yunet")
+    shutil.copytree(REPOSITORY / "yunet", repository / "yunet")
     train(tiny_config(epochs=1), dataset, tmp_path / "run", threads=1)
     # So that there are bands of a handful of faces.
     monkeypatch.setattr("training.evaluation.quality.BAND_ROWS", 4)
@@ -172,17 +182,17 @@ def test_an_export_carries_the_limits_of_its_verdict_which_can_be_measured_again
     assert read_manifest(repository, "expressnet_moe") == manifest
 
 
-def never_the_same(pickled: bytes) -> bytes:
-    return os.urandom(8)
+def never_the_same(pickled: bytes) -> Files:
+    return {file: os.urandom(8) for file in MODEL_FILES}
 
 
 def test_a_file_that_cannot_be_reproduced_is_refused(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository = tmp_path / "models"
-    shutil.copytree(DETECTOR.parents[1], repository / "yunet")
+    shutil.copytree(REPOSITORY / "yunet", repository / "yunet")
     train(tiny_config(epochs=1), dataset, tmp_path / "run", threads=1)
-    monkeypatch.setattr("training.repository.archived", never_the_same)
+    monkeypatch.setattr("training.formats._made", never_the_same)
     with pytest.raises(RuntimeError, match="two exports of it differ"):
         exporting.export_classifier(tmp_path / "run", tmp_path, repository)
     assert not (repository / "expressnet_moe").exists()
@@ -197,8 +207,9 @@ class Neighbourly(nn.Module):
 
 
 def test_a_network_whose_rows_depend_on_each_other_is_refused() -> None:
-    with pytest.raises(RuntimeError, match="batch of 1"):
-        exporting.check_parity(Neighbourly(), script(Neighbourly()), 48)
+    pair = Pair(make_files("tiny", Neighbourly(), exporting.interface(48)))
+    with pytest.raises(RuntimeError, match=r"differs from the network by .* of a batch of 1"):
+        exporting.agreement(Neighbourly(), pair, 48)
 
 
 def test_eyes_and_mouth_are_measured_where_they_are(faces: NDArray[np.uint8], detector: FaceDetector) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import skimage.data
@@ -13,9 +15,11 @@ import torch
 from typer.testing import CliRunner
 
 from service.errors import ModelFileError
-from service.manifest import digest, read_manifest, verified_model_path
+from service.manifest import MODEL_FILES, digest, read_manifest, verified_model_path
+from service.settings import Settings
 from training import export_detector
 from training.cli import app
+from training.formats import Pair
 
 pytestmark = pytest.mark.skipif(
     find_spec("yuface") is None,
@@ -41,29 +45,32 @@ def repository(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_manifest_is_read_back(name: str, repository: Path) -> None:
     manifest = read_manifest(repository, name)
     assert (manifest.name, manifest.version, manifest.kind) == (name, "1", "detector")
-    assert manifest.metrics["synthetic_images"]["script_against_eager_px"].value < 0.001
+    differences = manifest.metrics["onnx_against_torchscript"]
+    assert differences["box_px"].value < 0.05
+    assert differences["score"].value < 1e-4
+    assert differences["box_px"].samples > 20
     assert "BSD-3-Clause" in manifest.training.licences[0]
     assert any("MIT" in licence for licence in manifest.training.licences) == (name == "yunet_mtcnn")
     assert manifest.limits
 
 
-def test_the_file_loads_and_finds_the_face(name: str, repository: Path) -> None:
-    path = verified_model_path(repository, read_manifest(repository, name))
-    detector = torch.jit.load(path, map_location="cpu")
+def test_both_files_find_the_face(name: str, repository: Path) -> None:
+    manifest = read_manifest(repository, name)
+    files = {file: verified_model_path(repository, manifest, file).read_bytes() for file in MODEL_FILES}
+    pair = Pair(files)
     image = torch.from_numpy(skimage.data.astronaut().copy())
-    with torch.inference_mode():
-        boxes, scores, landmarks = detector(image, torch.tensor([40.0]), torch.tensor([0.9]))
-    assert boxes.shape == (1, 4)
-    assert scores.item() > 0.95
-    assert landmarks.shape == (1, 5, 2)
-    assert not any(weights.requires_grad for weights in detector.parameters())
+    for min_face_px in (16.0, 40.0):
+        for boxes, scores, landmarks in pair.answers(image, torch.tensor([min_face_px]), torch.tensor([0.9])):
+            assert boxes.shape == (1, 4)
+            assert scores.item() > 0.95
+            assert landmarks.shape == (1, 5, 2)
+    assert not any(weights.requires_grad for weights in pair.torchscript.parameters())
 
 
-def test_two_exports_are_one_file(
-    name: export_detector.DetectorName, repository: Path, tmp_path: Path
-) -> None:
-    export_detector.export_detector(tmp_path, name)
-    assert digest(tmp_path / name / "1/model.pt") == digest(repository / name / "1/model.pt")
+def test_what_is_served_is_what_the_code_exports(name: str, repository: Path) -> None:
+    shipped = Settings().model_repository / name
+    for file in ("1/model.onnx", "1/model.pt", "config.pbtxt"):
+        assert digest(repository / name / file) == digest(shipped / file), file
 
 
 def test_the_file_names_no_path_of_the_machine(name: str, repository: Path) -> None:
@@ -73,14 +80,14 @@ def test_the_file_names_no_path_of_the_machine(name: str, repository: Path) -> N
 
 
 def test_a_changed_file_is_refused(tmp_path: Path) -> None:
-    export_detector.export_detector(tmp_path)
+    shutil.copytree(Settings().model_repository / "yunet", tmp_path / "yunet")
     path = tmp_path / "yunet/1/model.pt"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     manifest = read_manifest(tmp_path, "yunet")
-    with pytest.raises(ModelFileError, match=f"{digest(path)}.*{manifest.sha256}"):
-        verified_model_path(tmp_path, manifest)
+    with pytest.raises(ModelFileError, match=f"{digest(path)}.*{manifest.sha256['model.pt']}"):
+        verified_model_path(tmp_path, manifest, "model.pt")
 
 
 def test_the_configuration_names_every_tensor(name: str, repository: Path) -> None:
@@ -94,12 +101,45 @@ def test_the_configuration_names_every_tensor(name: str, repository: Path) -> No
 
 def test_nothing_partial_is_left(name: str, repository: Path) -> None:
     files = {str(path.relative_to(repository)) for path in repository.rglob("*") if path.is_file()}
-    assert files == {f"{name}/{file}" for file in ("1/model.pt", "config.pbtxt", "manifest.json")}
+    assert files == {
+        f"{name}/{file}" for file in ("1/model.onnx", "1/model.pt", "config.pbtxt", "manifest.json")
+    }
 
 
-def test_a_script_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export_detector, "largest_difference", lambda eager, scripted: 2.0)
-    with pytest.raises(RuntimeError, match=r"differs from the eager one by 2\.0 px"):
+class Disagreeing(Pair):
+    """Its ONNX half answers something else."""
+
+    def __init__(self, change: Callable[[list[Any]], list[Any]]) -> None:
+        super().__init__(SHIPPED)
+        self._change = change
+
+    def answers(self, *inputs: torch.Tensor) -> tuple[list[Any], list[Any]]:
+        torchscript, onnx = super().answers(*inputs)
+        return torchscript, self._change(onnx)
+
+
+SHIPPED = {file: (Settings().model_repository / "yunet" / "1" / file).read_bytes() for file in MODEL_FILES}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda found: [found[0] + 0.1, *found[1:]], "in box_px"),
+        (lambda found: [found[0], found[1] - 0.01, found[2]], "in score"),
+        (lambda found: [found[0], found[1], found[2] + 1], "in landmark_px"),
+        (lambda found: [part[1:] for part in found], "TorchScript finds . faces"),
+    ],
+    ids=["boxes", "scores", "landmarks", "faces"],
+)
+def test_a_pair_that_disagrees_is_not_written(
+    change: Callable[[list[Any]], list[Any]],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(export_detector, "make_files", lambda *given: SHIPPED)
+    monkeypatch.setattr(export_detector, "Pair", lambda files: Disagreeing(change))
+    with pytest.raises(RuntimeError, match=says):
         export_detector.export_detector(tmp_path)
     assert not list(tmp_path.iterdir())
 

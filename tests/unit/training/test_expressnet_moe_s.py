@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import training
-from service.manifest import read_manifest, verified_model_path
+from service.manifest import TORCHSCRIPT, read_manifest, verified_model_path
 from service.settings import Settings
 from tests.unit.training.made_up import TINY_BACKBONE
 from training.checkpoint import load_trained
@@ -78,7 +78,7 @@ def test_it_is_small_and_quick(config: str) -> None:
 def test_the_checkpoint_that_is_shipped_is_what_is_served() -> None:
     manifest = read_manifest(REPOSITORY, "expressnet_moe")
     assert manifest.calibration is not None
-    served = torch.jit.load(str(verified_model_path(REPOSITORY, manifest)))
+    served = torch.jit.load(str(verified_model_path(REPOSITORY, manifest, TORCHSCRIPT)))
     own = with_no_hint(load_trained(SHIPPED_CHECKPOINT).network, manifest.calibration.temperature)
     batch = faces(8)
     for found, wanted in zip(own(batch)[:2], served(batch)[:2], strict=True):

@@ -5,43 +5,38 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
-from torch import Tensor, nn
 
 from service.errors import ModelFileError
 from service.manifest import (
+    MODEL_FILES,
+    TORCHSCRIPT,
     ClassifierManifest,
     Crop,
     Input,
     Training,
     Verdict,
-    digest,
     model_path,
     other_versions,
     read_manifest,
     survey,
     verified_model_path,
 )
+from training.formats import Files, digests
 from training.repository import write_model
 
 CONFIG = 'name: "tiny"\nmax_batch_size: 32\n'
 
 
-class Scale(nn.Module):
-    def __init__(self, by: float) -> None:
-        super().__init__()
-        self.by = nn.Parameter(torch.tensor(by))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.by
+def files(content: int) -> Files:
+    return {file: f"{file} {content}".encode() for file in MODEL_FILES}
 
 
-def manifest(version: str, labels: tuple[str, ...] = ("yes", "no")) -> ClassifierManifest:
+def manifest(version: str, content: int, labels: tuple[str, ...] = ("yes", "no")) -> ClassifierManifest:
     eye = (0.3, 0.4)
     return ClassifierManifest(
         name="tiny",
         version=version,
-        sha256="0" * 64,
+        sha256=digests(files(content)),
         labels=labels,
         input=Input(size=8, crop=Crop(left_eye=eye, right_eye=(0.7, 0.4), mouth=(0.5, 0.8))),
         verdict=Verdict(threshold=0.5, coverage=1, accuracy=1, data="none"),
@@ -52,20 +47,22 @@ def manifest(version: str, labels: tuple[str, ...] = ("yes", "no")) -> Classifie
 
 
 def test_a_new_version_stands_beside_the_old_one_and_becomes_the_default(tmp_path: Path) -> None:
-    write_model(tmp_path, manifest("1"), Scale(1.0), CONFIG)
-    folder = write_model(tmp_path, manifest("2"), Scale(2.0), CONFIG)
+    write_model(tmp_path, manifest("1", 1), files(1), CONFIG)
+    folder = write_model(tmp_path, manifest("2", 2), files(2), CONFIG)
 
     assert read_manifest(tmp_path, "tiny").version == "2"
     assert other_versions(tmp_path, "tiny") == ["1"]
-    digests = {}
+    expected = {}
     for version in ("1", "2"):
         found = read_manifest(tmp_path, "tiny", version)
         assert found.version == version
-        digests[version] = digest(verified_model_path(tmp_path, found))
-    assert len(set(digests.values())) == 2
+        for file in MODEL_FILES:
+            verified_model_path(tmp_path, found, file)
+        expected[version] = found.sha256[TORCHSCRIPT]
+    assert len(set(expected.values())) == 2
     config = (folder / "config.pbtxt").read_text()
     assert "versions: [ 1, 2 ]" in config
-    for version, sha256 in digests.items():
+    for version, sha256 in expected.items():
         assert f'key: "sha256_{version}" value {{ string_value: "{sha256}" }}' in config
     assert [
         (name, found.version) for name, found in survey(tmp_path) if not isinstance(found, Exception)
@@ -78,24 +75,24 @@ def test_a_new_version_stands_beside_the_old_one_and_becomes_the_default(tmp_pat
 
 
 def test_an_old_version_written_again_is_the_default_again(tmp_path: Path) -> None:
-    write_model(tmp_path, manifest("1"), Scale(1.0), CONFIG)
-    write_model(tmp_path, manifest("2"), Scale(2.0), CONFIG)
-    folder = write_model(tmp_path, manifest("1"), Scale(3.0), CONFIG)
+    write_model(tmp_path, manifest("1", 1), files(1), CONFIG)
+    write_model(tmp_path, manifest("2", 2), files(2), CONFIG)
+    folder = write_model(tmp_path, manifest("1", 3), files(3), CONFIG)
     assert read_manifest(tmp_path, "tiny").version == "1"
     assert other_versions(tmp_path, "tiny") == ["2"]
     assert not (folder / "1" / "manifest.json").exists()
-    verified_model_path(tmp_path, read_manifest(tmp_path, "tiny"))
+    verified_model_path(tmp_path, read_manifest(tmp_path, "tiny"), TORCHSCRIPT)
 
 
 def test_one_configuration_cannot_serve_two_shapes(tmp_path: Path) -> None:
-    write_model(tmp_path, manifest("1"), Scale(1.0), CONFIG)
+    write_model(tmp_path, manifest("1", 1), files(1), CONFIG)
     with pytest.raises(ValueError, match="version 1 of tiny has inputs or outputs of another shape"):
-        write_model(tmp_path, manifest("2", ("yes", "no", "perhaps")), Scale(2.0), CONFIG)
-    assert not model_path(tmp_path, "tiny", "2").exists()
+        write_model(tmp_path, manifest("2", 2, ("yes", "no", "perhaps")), files(2), CONFIG)
+    assert not model_path(tmp_path, "tiny", "2", TORCHSCRIPT).exists()
 
 
 def test_instances_are_left_to_triton_unless_told(tmp_path: Path) -> None:
-    folder = write_model(tmp_path, manifest("1"), Scale(1.0), CONFIG)
+    folder = write_model(tmp_path, manifest("1", 1), files(1), CONFIG)
     assert "instance_group" not in (folder / "config.pbtxt").read_text()
-    write_model(tmp_path, manifest("1"), Scale(1.0), CONFIG, instances=3)
+    write_model(tmp_path, manifest("1", 1), files(1), CONFIG, instances=3)
     assert "instance_group [ { count: 3 kind: KIND_AUTO } ]" in (folder / "config.pbtxt").read_text()

@@ -22,9 +22,9 @@ from tests.unit.training.scenes import (
     overlap,
     scripted,
 )
+from training.formats import script
 from training.models import yunet
-from training.models.yunet import Separable, YuNet
-from training.repository import script
+from training.models.yunet import YuNet
 
 pytestmark = pytest.mark.skipif(
     find_spec("yuface") is None,
@@ -113,42 +113,6 @@ def test_a_huge_image_is_searched_at_a_megapixel() -> None:
     shrunk = network.shrink(torch.zeros(3000, 4000, 3, dtype=torch.uint8), 12)
     assert shrunk.shape[2] * shrunk.shape[3] == pytest.approx(1 << 20, rel=0.01)
     assert shrunk.shape[3] / shrunk.shape[2] == pytest.approx(4 / 3, rel=0.01)
-
-
-@torch.inference_mode()
-def test_maps_made_in_pieces_are_those_of_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = YuNet.published()
-    # Neither the pieces nor what they are of are alike.
-    image = torch.from_numpy(skimage.data.astronaut()[:488].copy()).permute(2, 0, 1)[None]
-    whole = network.eighth(image, False, False)
-    for pieces in (2, 5, 61):
-        monkeypatch.setattr(network, "PIECE", 488 * 512 // pieces)
-        torch.testing.assert_close(network.eighth(image, False, False), whole, rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize(("height", "width"), [(750, 1000), (1000, 700), (512, 512), (33, 700), (0, 5)])
-def test_helped_by_other_threads_it_answers_the_same(height: int, width: int) -> None:
-    module = torch.jit.freeze(script(YuNet.published()), preserved_attrs=["spread"])
-    image = torch.from_numpy(np.tile(skimage.data.astronaut(), (2, 2, 1))[:height, :width].copy())
-    inputs = (image, torch.tensor([16.0]), torch.tensor([0.0]))
-    with torch.inference_mode(), torch.jit.optimized_execution(False):
-        alone, helped = module(*inputs), module.spread(*inputs)
-    assert len(alone[0]) > 0 or height < 100
-    for one, other in zip(alone, helped, strict=True):
-        assert torch.equal(one, other)
-
-
-def test_a_camera_s_photo_is_answered_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    network, image = YuNet.published(), torch.from_numpy(montage().copy())
-    assert image.shape[0] * image.shape[1] > Separable.PRODUCT // 4, "its first maps are convolved"
-    inputs = (image, torch.tensor([16.0]), torch.tensor([0.9]))
-    found = {}
-    for pixels in (0, YuNet.PIXELS):
-        monkeypatch.setattr(network, "CAMERA", pixels)
-        found[pixels] = network(*inputs)
-    for one, other in zip(*found.values(), strict=True):
-        assert len(one) > 0
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-3)
 
 
 def test_many_candidates_are_cut_to_the_best(monkeypatch: pytest.MonkeyPatch) -> None:

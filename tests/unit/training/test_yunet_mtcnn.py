@@ -22,14 +22,13 @@ from tests.unit.training.scenes import (
     overlap,
     scripted,
 )
+from training.formats import script
 from training.models import mtcnn
-from training.models.blocks import OverlappingMax
 from training.models.boxes import suppress
 from training.models.mtcnn import Mtcnn
 from training.models.summed_area import cells, crops, summed_area_table
 from training.models.yunet import YuNet
 from training.models.yunet_mtcnn import YuNetMtcnn
-from training.repository import script
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -163,14 +162,6 @@ def test_suppression_is_greedy_across_blocks(of_smaller: bool) -> None:
 
     assert 50 < len(kept) < 1000
     assert suppress(boxes, scores, 0.5, of_smaller).tolist() == kept
-
-
-@pytest.mark.parametrize("height", range(3, 12))
-def test_a_pool_of_slices_is_the_pool(height: int) -> None:
-    maps = torch.rand(2, 4, height, 9, generator=torch.Generator().manual_seed(height))
-    expected = torch.nn.functional.max_pool2d(maps, 3, 2, ceil_mode=True)
-    assert torch.equal(OverlappingMax()(maps), expected)
-    assert torch.equal(OverlappingMax()(maps.transpose(2, 3)), expected.transpose(2, 3))
 
 
 def test_crops_are_area_resampled_beyond_32_bits() -> None:

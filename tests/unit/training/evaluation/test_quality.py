@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from service.manifest import (
+    TORCHSCRIPT,
     ClassifierManifest,
     QualityLimit,
     QualityLimits,
@@ -174,7 +175,7 @@ def subject(astronaut: NDArray[np.uint8]) -> Subject:
     manifest = read_manifest(repository, "expressnet_moe")
     assert isinstance(manifest, ClassifierManifest)
 
-    shipped = torch.jit.load(str(verified_model_path(repository, manifest)))
+    shipped = torch.jit.load(str(verified_model_path(repository, manifest, TORCHSCRIPT)))
 
     def happy(faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         sure = torch.tensor([0.1, 0.9, 0, 0, 0, 0, 0, 0]).expand(len(faces), 8)
@@ -189,7 +190,7 @@ def subject(astronaut: NDArray[np.uint8]) -> Subject:
         majority=labels,
         group=np.arange(4),
     )
-    detector = FaceDetector(verified_model_path(repository, read_manifest(repository, "yunet")))
+    detector = FaceDetector(repository)
     return Subject(happy, manifest, detector, faces)
 
 

@@ -1,0 +1,191 @@
+"""The two files of a model, both made of the same scripted network: TorchScript for Triton, and ONNX."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.onnx import OnnxExporterError, symbolic_helper
+from torch.onnx.utils import register_custom_op_symbolic
+
+from service.manifest import ONNX, TORCHSCRIPT, ModelFile
+
+# The first whose Resize can average over what it drops.
+OPSET = 18
+
+Files = dict[ModelFile, bytes]
+
+
+@dataclass(frozen=True)
+class Interface:
+    """inputs: an example of each by name, in order; varying: names of their dimensions that may differ."""
+
+    inputs: dict[str, Tensor]
+    outputs: tuple[str, ...]
+    varying: dict[str, dict[int, str]]
+
+
+def make_files(name: str, module: nn.Module, interface: Interface) -> Files:
+    """Both files of a module in eval mode.
+
+    Raises `RuntimeError` when it cannot be written as ONNX, or when two exports are not the same files.
+    """
+    # In processes of their own: the names of classes in the file depend on what was scripted before. Pickled
+    # here, because a pool would move the caller's weights to shared memory.
+    pickled = pickle.dumps((module, interface))
+    fresh = get_context("forkserver")
+    fresh.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(2, fresh, max_tasks_per_child=1) as processes:
+        files, again = processes.map(_made, (pickled, pickled))
+    if again != files:
+        raise RuntimeError(f"{name} cannot be reproduced: two exports of it differ")
+    return files
+
+
+def _made(pickled: bytes) -> Files:
+    module, interface = pickle.loads(pickled)
+    scripted = script(module)
+    return {TORCHSCRIPT: torchscript_file(scripted), ONNX: onnx_file(scripted, interface)}
+
+
+def digests(files: Files) -> dict[ModelFile, str]:
+    """SHA-256 of each file, as manifests hold them."""
+    return {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
+
+
+def torchscript_file(scripted: torch.jit.ScriptModule) -> bytes:
+    buffer = io.BytesIO()
+    with without_jit_warnings():
+        torch.jit.save(scripted, buffer)
+    return reproducible(buffer.getvalue())
+
+
+def onnx_file(scripted: torch.jit.ScriptModule, interface: Interface) -> bytes:
+    """Raises `RuntimeError` when the module uses what ONNX does not have."""
+    for operator, symbolic in _SYMBOLICS.items():
+        register_custom_op_symbolic(operator, symbolic, OPSET)
+    buffer = io.BytesIO()
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns of every node whose shape it cannot tell
+            torch.onnx.export(
+                scripted,
+                tuple(interface.inputs.values()),
+                buffer,  # type: ignore[arg-type]  # only the newer exporter needs a path
+                dynamo=False,  # the newer exporter takes no script, and unrolls loops
+                opset_version=OPSET,
+                input_names=list(interface.inputs),
+                output_names=list(interface.outputs),
+                dynamic_axes=interface.varying,
+            )
+    except OnnxExporterError as error:
+        raise RuntimeError(f"the network cannot be written as ONNX: {str(error).splitlines()[0]}") from error
+    return buffer.getvalue()
+
+
+def _argsort(g: Any, x: Any, stable: Any, dim: Any, descending: Any) -> Any:
+    """Of one dimension, descending. Of equal values TopK puts the first one first, as a stable sort does."""
+    count = g.op("Reshape", g.op("Size", x), g.op("Constant", value_t=torch.tensor([1])))
+    _, order = g.op("TopK", x, count, axis_i=0, largest_i=1, sorted_i=1, outputs=2)
+    return order
+
+
+def _equal(g: Any, a: Any, b: Any) -> Any:
+    kinds = symbolic_helper.cast_pytorch_to_onnx
+    same = g.op("Cast", g.op("Equal", a, b), to_i=kinds["Int"])
+    return g.op("Cast", g.op("ReduceMin", same, keepdims_i=0), to_i=kinds["Bool"])
+
+
+def _resize_with_antialias(g: Any, x: Any, size: Any, *_: Any) -> Any:
+    one = g.op("Constant", value_t=torch.tensor([1]))
+    whole = symbolic_helper.cast_pytorch_to_onnx["Long"]
+    sides = [
+        g.op("Cast", g.op("Reshape", side, one), to_i=whole) for side in symbolic_helper._unpack_list(size)
+    ]
+    ends = (g.op("Constant", value_t=torch.tensor([end])) for end in (0, 2))
+    sizes = g.op("Concat", g.op("Slice", g.op("Shape", x), *ends), *sides, axis_i=0)
+    empty = g.op("Constant", value_t=torch.empty(0))
+    options = {"mode_s": "linear", "antialias_i": 1, "coordinate_transformation_mode_s": "half_pixel"}
+    return g.op("Resize", x, empty, empty, sizes, **options)
+
+
+# What the exporter does not know by itself.
+_SYMBOLICS: dict[str, Callable[..., Any]] = {
+    "aten::argsort": _argsort,
+    "aten::equal": _equal,
+    "aten::_upsample_bilinear2d_aa": _resize_with_antialias,
+}
+
+
+class Pair:
+    """The two files of a model, loaded as they will be served: called alike, and compared."""
+
+    def __init__(self, files: Files) -> None:
+        with without_jit_warnings():
+            self.torchscript = torch.jit.load(io.BytesIO(files[TORCHSCRIPT])).eval()  # type: ignore[no-untyped-call]
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors
+        self._session = onnxruntime.InferenceSession(files[ONNX], options, ["CPUExecutionProvider"])
+        self._names = [given.name for given in self._session.get_inputs()]
+
+    def answers(self, *inputs: Tensor) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+        """What TorchScript and what ONNX Runtime answer."""
+        with torch.inference_mode():
+            expected = [output.numpy() for output in self.torchscript(*inputs)]
+        given = {name: value.numpy() for name, value in zip(self._names, inputs, strict=True)}
+        return expected, self._session.run(None, given)
+
+
+def reproducible(archive: bytes) -> bytes:
+    """A TorchScript file without what differs between two exports, so that equal models are equal files.
+
+    Left out: debug records, which name paths of the exporting machine, and a random id. A class's constants
+    are sorted, since torch writes them in the order of a set.
+    """
+    clean = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as source, zipfile.ZipFile(clean, "w") as target:
+        for name in source.namelist():
+            if name.endswith((".debug_pkl", "serialization_id")):
+                continue
+            content = source.read(name)
+            if name.endswith(".py"):
+                content = CONSTANTS.sub(lambda lines: b"".join(sorted(lines[0].splitlines(True))), content)
+            target.writestr(zipfile.ZipInfo(name), content)
+    return clean.getvalue()
+
+
+CONSTANTS = re.compile(rb"(?m)(?:^ +\w+ : Final\[.*\n)+")
+
+
+def script(module: nn.Module) -> torch.jit.ScriptModule:
+    """TorchScript of a module in eval mode.
+
+    Not frozen: that turns weights into constants which `.to(device)` no longer moves, and gains nothing here.
+    """
+    with without_jit_warnings():
+        scripted = torch.jit.script(module.eval())
+    assert isinstance(scripted, torch.jit.ScriptModule)
+    return scripted
+
+
+@contextmanager
+def without_jit_warnings() -> Iterator[None]:
+    """torch.jit is deprecated, but Triton's pytorch_libtorch platform loads nothing else."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*torch\.jit.*", category=DeprecationWarning)
+        yield
