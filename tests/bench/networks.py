@@ -1,4 +1,4 @@
-"""What exact FFT convolutions give, and the compact network beside the paper's. Weights do not matter."""
+"""What spectral convolutions give, and the compact network beside the paper's. Weights do not matter."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def networks() -> Iterator[Figure]:
         calls=1,
         rounds=SERVED_ROUNDS,
     )
-    quick = timed("FE1, FFT convolutions", lambda: spectral.large(image), f"relative error {worst:.0e}")
+    quick = timed("FE1, spectral convolutions", lambda: spectral.large(image), f"relative error {worst:.0e}")
     yield slow
     yield quick
     yield ratio("FE1 speed-up", slow, quick)

@@ -1,25 +1,24 @@
-"""Large kernels as exact FFT convolutions.
+"""Large kernels without their cost: a 75x75 kernel is 5,625 multiply-adds per pixel and channel pair.
 
-A 75x75 kernel costs 5,625 multiply-adds per pixel and channel pair directly, but a few dozen by its spectrum.
+A network learns through `torch.fft`, which ONNX cannot express. It is served by matrix products.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# From this kernel on the spectrum is the faster way on a CPU.
-SMALLEST_SPECTRAL_KERNEL = 9
-# From so many input channels on a product per frequency is faster than one per channel.
-MANY_CHANNELS = 32
+# From this kernel on the frequency domain is faster on a CPU.
+MIN_SPECTRAL_KERNEL = 9
 
 
 class SameConv2d(nn.Conv2d):
     """Convolution with Keras' "same" padding, which for an even kernel is one more right and below.
 
-    [N,C,H,W] -> [N,C',H,W]. In training it runs directly, or through differentiable transforms if the kernel
-    is large.
+    [N,C,H,W] -> [N,C',H,W]. A large kernel is applied through differentiable transforms.
     """
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int) -> None:
@@ -29,33 +28,82 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         assert self.bias is not None
-        if self.kernel_size[0] >= SMALLEST_SPECTRAL_KERNEL:
-            height, width = x.shape[2], x.shape[3]
-            side = transform_side(max(height, width), self.kernel_size[0])
-            return spectral(x, spectrum(self.weight, side), self.bias, self.after, side)
-        padded = functional.pad(x, (self.before, self.after, self.before, self.after))
-        return functional.conv2d(padded, self.weight, self.bias)
+        if self.kernel_size[0] < MIN_SPECTRAL_KERNEL:
+            padded = functional.pad(x, (self.before, self.after, self.before, self.after))
+            return functional.conv2d(padded, self.weight, self.bias)
+        height, width = x.shape[2], x.shape[3]
+        side = transform_side(max(height, width), self.kernel_size[0])
+        # "Convolution" in networks is correlation: the flipped kernel's convolution.
+        spectrum = torch.fft.rfft2(self.weight.flip(2, 3).float(), s=(side, side))
+        product = torch.einsum("nchw,ochw->nohw", torch.fft.rfft2(x.float(), s=(side, side)), spectrum)
+        whole: Tensor = torch.fft.irfft2(product, s=(side, side))
+        # Output (0, 0) of "same" is what the flipped kernel's convolution has at (after, after).
+        same = whole[:, :, self.after : self.after + height, self.after : self.after + width]
+        return same + self.bias[:, None, None]
 
 
 class SpectralConv2d(nn.Module):
-    """The same convolution for one input size, its spectrum computed once. [N,C,S,S] -> [N,C',S,S]."""
+    """The same convolution for one input size, as products with constants. [N,C,S,S] -> [N,C',S,S].
+
+    A real matrix transforms every column of pixels to F frequencies. Each frequency has a convolution of its
+    own along the rows, and a second matrix turns the frequencies back into pixels.
+    """
 
     def __init__(self, conv: SameConv2d, size: int) -> None:
         super().__init__()
         assert conv.bias is not None
-        self.after = conv.after
-        self.side = transform_side(size, conv.kernel_size[0])
-        self.kernel = nn.Parameter(spectrum(conv.weight.detach(), self.side), requires_grad=False)
-        self.bias = nn.Parameter(conv.bias.detach().clone(), requires_grad=False)
+        kernel = conv.kernel_size[0]
+        self.size, self.channels_in, self.channels_out = size, conv.in_channels, conv.out_channels
+        self.padding = kernel // 2
+        # The shortest period in which a "same" output never reads beyond the zeros after the pixels.
+        period = size + kernel // 2
+        self.frequencies = period // 2 + 1
+
+        pixels = _waves(torch.arange(size), period)
+        matrix = torch.stack([pixels.real, -pixels.imag], dim=1).flatten(0, 1)  # [2*F,S]
+        # Frequencies between the first and the last of an even period stand for their negatives too.
+        share = torch.full((self.frequencies,), 2 / period, dtype=torch.float64)
+        share[0] = 1 / period
+        if period % 2 == 0:
+            share[-1] = 1 / period
+        self.transform = _constant(matrix)
+        self.inverse = _constant((matrix * share.repeat_interleave(2).unsqueeze(1)).t())
+
+        taps = _waves(torch.arange(kernel) - conv.before, period)
+        weight = conv.weight.detach().to(torch.complex128)
+        weight = functional.pad(weight, (1 - kernel % 2, 0))  # an even kernel pads one less on the left
+        kernels = torch.einsum("fk,oikl->foil", taps, weight)
+        real, imaginary = kernels.real, kernels.imag
+        # A complex product as a real one, with real and imaginary parts as channels: [F*2*C',2*C,K].
+        rows = [torch.cat([real, -imaginary], dim=2), torch.cat([imaginary, real], dim=2)]
+        self.kernels = _constant(torch.cat(rows, dim=1).flatten(0, 1))
+        self.bias = _constant(conv.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        return spectral(x, self.kernel, self.bias, self.after, self.side)
+        columns = x.transpose(1, 2).reshape(-1, self.size, self.channels_in * self.size)
+        spectrum = torch.matmul(self.transform, columns)
+        spectrum = spectrum.reshape(-1, 2 * self.frequencies * self.channels_in, self.size)
+        spectrum = functional.conv1d(spectrum, self.kernels, padding=self.padding, groups=self.frequencies)
+        spectrum = spectrum.reshape(-1, 2 * self.frequencies, self.channels_out * self.size)
+        columns = torch.matmul(self.inverse, spectrum)
+        columns = columns.reshape(-1, self.size, self.channels_out, self.size)
+        return columns.transpose(1, 2) + self.bias[:, None, None]
+
+
+def _waves(positions: Tensor, period: int) -> Tensor:
+    """exp(2 pi i f p / period) for all frequencies f up to half of the period: complex [F,P]."""
+    frequencies = torch.arange(period // 2 + 1, dtype=torch.float64)
+    return torch.exp(2j * math.pi / period * torch.outer(frequencies, positions.double()))
+
+
+def _constant(values: Tensor) -> nn.Parameter:
+    return nn.Parameter(values.float().contiguous(), requires_grad=False)
 
 
 def for_inference(conv: SameConv2d, size: int) -> nn.Module:
-    """What computes the same for inputs of `size` px, and can be scripted but not trained."""
+    """What computes the same for inputs of `size` px, and can be scripted and exported but not trained."""
     kernel = conv.kernel_size[0]
-    if kernel >= SMALLEST_SPECTRAL_KERNEL or kernel % 2 == 0:
+    if kernel >= MIN_SPECTRAL_KERNEL or kernel % 2 == 0:
         return SpectralConv2d(conv, size)
     plain = nn.Conv2d(conv.in_channels, conv.out_channels, kernel, padding=kernel // 2)
     plain.load_state_dict(conv.state_dict())
@@ -63,7 +111,7 @@ def for_inference(conv: SameConv2d, size: int) -> nn.Module:
 
 
 def transform_side(size: int, kernel: int) -> int:
-    """The least side of a transform whose wrapped-around border "same" output does not see.
+    """The smallest side of a transform whose wrapped-around border "same" output does not see.
 
     Rounded up to an even number without other prime factors than 2 and 3: transforms are fast at those.
     """
@@ -80,39 +128,3 @@ def _smooth(number: int) -> bool:
         while number % prime == 0:
             number //= prime
     return number == 1
-
-
-def spectrum(weight: Tensor, side: int) -> Tensor:
-    """A kernel [C',C,K,K] at F = side * (side // 2 + 1) frequencies, for correlation, as real numbers.
-
-    Real and imaginary parts lie beside each other, [C,C',F,2], or one after the other where there are many
-    channels: [F,C,2*C'].
-    """
-    # "Convolution" in networks is correlation: the flipped kernel's convolution.
-    transformed = torch.fft.rfft2(weight.flip(2, 3).float(), s=(side, side)).flatten(2)
-    # Real: a cast of the module, as to half precision, would drop a complex number's phase.
-    if weight.shape[1] < MANY_CHANNELS:
-        return torch.view_as_real(transformed.transpose(0, 1).contiguous())
-    return torch.cat([transformed.real, transformed.imag]).permute(2, 1, 0).contiguous()
-
-
-def spectral(x: Tensor, kernel: Tensor, bias: Tensor, after: int, side: int) -> Tensor:
-    """x: [N,C,H,W]; kernel: as `spectrum` gives it; after: how far "same" pads right and below."""
-    count, channels, height, width = x.shape
-    frequencies = torch.fft.rfft2(x.float(), s=(side, side)).flatten(2)
-    if kernel.dim() == 4:
-        # Each channel's spectrum is read once, and nothing is copied.
-        weights = torch.view_as_complex(kernel)
-        product = frequencies[:, 0].unsqueeze(1) * weights[0]
-        for channel in range(1, channels):
-            product.addcmul_(frequencies[:, channel].unsqueeze(1), weights[channel])
-    else:
-        # Per frequency one product of real matrices gives all four of (real, imaginary) x (real, imaginary).
-        parts = torch.view_as_real(frequencies).permute(2, 3, 0, 1).reshape(-1, 2 * count, channels)
-        four = torch.bmm(parts, kernel).view(-1, 2, count, 2, bias.shape[0])
-        real, imaginary = four[:, 0, :, 0] - four[:, 1, :, 1], four[:, 0, :, 1] + four[:, 1, :, 0]
-        product = torch.complex(real, imaginary).permute(1, 2, 0)
-    # Output (0, 0) of "same" is what the flipped kernel's convolution has at (after, after).
-    columns = torch.fft.ifft(product.reshape(count, bias.shape[0], side, side // 2 + 1), dim=2)
-    rows: Tensor = torch.fft.irfft(columns[:, :, after : after + height], n=side, dim=3)
-    return rows[:, :, :, after : after + width] + bias[:, None, None]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import warnings
+
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -121,13 +125,20 @@ def test_large_kernels_are_spectra_when_they_are_served(published: ExpressNetMoE
 @pytest.mark.parametrize("config", CONFIGS, ids=by_name)
 @torch.no_grad()
 def test_what_is_served_answers_as_what_was_trained(config: NetworkConfig) -> None:
-    network = randomised(build(config, served=8, auxiliary=7))
-    faces = torch.randint(0, 256, (3, 3, network.size, network.size), dtype=torch.uint8)
-    images = torch.zeros(1, network.channels, network.size, network.size)
-    hint = nn.Linear(network(images).pooled.shape[1], 1)
-    scripted = torch.jit.script(ServedClassifier(folded(network), 1.3, hint))
-    for wanted, found in zip(ServedClassifier(network, 1.3, hint)(faces), scripted(faces), strict=True):
-        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
+    """As TorchScript, and as ONNX, in other batches than the exported one."""
+    network = settled(build(config, served=8, auxiliary=7))
+    faces = patterns(3, network.size)
+    hint = nn.Linear(network(as_images(faces, network)).pooled.shape[1], 1)
+    # A low temperature, so that small differences of the network count.
+    expected = ServedClassifier(network, 0.1, hint)(faces)
+    assert expected[0].std(dim=0).max() > 0.01
+    scripted = torch.jit.script(ServedClassifier(folded(network), 0.1, hint).eval())
+    session = in_onnx_runtime(scripted, faces[:2])
+    for count in (1, 3):
+        in_onnx = map(torch.from_numpy, session.run(None, {"faces": faces[:count].numpy()}))
+        for wanted, by_script, by_onnx in zip(expected, scripted(faces[:count]), in_onnx, strict=True):
+            torch.testing.assert_close(by_script, wanted[:count], atol=1e-4, rtol=0)
+            torch.testing.assert_close(by_onnx, wanted[:count], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=by_name)
@@ -156,13 +167,42 @@ def test_a_pretrained_resnet_50_finds_its_names(published: ExpressNetMoE) -> Non
     assert usual <= names
 
 
-def randomised(network: Network) -> Network:
-    """Batch norm as after training: statistics and scales that are not those of the beginning."""
+def in_onnx_runtime(scripted: torch.jit.ScriptModule, faces: torch.Tensor) -> onnxruntime.InferenceSession:
+    """The script as ONNX, for any number of faces."""
+    names = ("faces", "probabilities", "gates", "occlusion")
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter that takes scripts is deprecated
+        torch.onnx.export(
+            scripted,
+            (faces,),
+            file,
+            dynamo=False,
+            opset_version=17,
+            input_names=names[:1],
+            output_names=names[1:],
+            dynamic_axes={name: {0: "batch"} for name in names},
+        )
+    return onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+
+
+def settled(network: Network) -> Network:
+    """Batch norm as after training: statistics of images, and scales that are not those of the beginning."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None
-            assert module.running_var is not None
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
+            module.momentum = None  # the statistics of all images seen
+            module.reset_running_stats()
             nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    network.train()(as_images(patterns(8, network.size), network))
     return network.eval()
+
+
+def patterns(count: int, size: int) -> torch.Tensor:
+    """Smooth images that differ: of noise alone, a network with random weights answers always the same."""
+    coarse = 255 * torch.rand(count, 3, 6, 6)
+    return functional.interpolate(coarse, size=(size, size), mode="bilinear").to(torch.uint8)
+
+
+def as_images(faces: torch.Tensor, network: Network) -> torch.Tensor:
+    return faces[:, : network.channels].float() / 255
