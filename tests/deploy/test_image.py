@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,67 +14,25 @@ import pytest
 
 from tests.conftest import Gateway, eventually, free_port
 from tests.deploy.compose import ROOT
-from tests.deploy.programs import need
+from tests.deploy.image import Buildah, missing, with_base
 from tests.triton.server import TritonServer
 
-BASE = "localhost/python:3.11-slim-bookworm"
-IMAGE = "localhost/expressnet-gateway"
-# Python, and what runs its wheels and the build's commands.
-PACKAGES = "python3-venv,ca-certificates,coreutils,dash,findutils,libstdc++6"
 USER = 10001
 
 pytestmark = pytest.mark.timeout(900)
 
 
-class Buildah:
-    """buildah with a store of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self._store = ("--root", str(folder / "store"), "--runroot", str(folder / "run"))
-
-    def command(self, *arguments: object) -> list[str]:
-        return ["buildah", *self._store, *(str(argument) for argument in arguments)]
-
-    def __call__(self, *arguments: object) -> str:
-        """What it prints; fails where it fails."""
-        done = subprocess.run(self.command(*arguments), capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-        return done.stdout.strip()
-
-
 @pytest.fixture(scope="module")
 def buildah(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buildah]:
-    need("buildah", "mmdebstrap")
-    if os.getuid() != 0:
-        pytest.skip("buildah without containers needs root")
-    folder = tmp_path_factory.mktemp("buildah")
-    program = Buildah(folder)
-    yield program
-    program("rm", "--all")
-    program("rmi", "--all", "--force")
-    shutil.rmtree(folder)
+    if reason := missing():
+        pytest.skip(reason)
+    with with_base(tmp_path_factory.mktemp("buildah")) as program:
+        yield program
 
 
 @pytest.fixture(scope="module")
-def image(buildah: Buildah, tmp_path_factory: pytest.TempPathFactory) -> str:
-    system = tmp_path_factory.mktemp("base") / "system"
-    made = ["mmdebstrap", "--quiet", "--variant=extract", f"--include={PACKAGES}", "bookworm", str(system)]
-    subprocess.run(made, check=True)
-    (system / "usr" / "bin" / "python").symlink_to("python3.11")
-    scratch = buildah("from", "scratch")
-    buildah("add", scratch, system, "/")
-    buildah("config", "--env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", scratch)
-    buildah("commit", "--rm", scratch, BASE)
-    shutil.rmtree(system)
-    # pip finds what it finds on this machine: its certificates and, if there is one, its index.
-    given = [path for path in ("/etc/ssl/certs", "/etc/pip.conf") if Path(path).exists()]
-    buildah(
-        "bud",
-        *("--isolation", "chroot", "--network", "host", "--format", "docker", "--pull-never"),
-        *(part for path in given for part in ("--volume", f"{path}:{path}:ro")),
-        *("--build-arg", f"BASE_IMAGE={BASE}", "--target", "gateway", "--tag", IMAGE, ROOT),
-    )
-    return IMAGE
+def image(buildah: Buildah) -> str:
+    return buildah.build(ROOT, "gateway")
 
 
 @pytest.fixture(scope="module")

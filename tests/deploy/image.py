@@ -1,0 +1,83 @@
+"""The images of the Dockerfile, really built, without Docker."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+BASE = "localhost/python:3.11-slim-bookworm"
+# Python, and what runs its wheels and the build's commands.
+PACKAGES = "python3-venv,ca-certificates,coreutils,dash,findutils,libstdc++6"
+
+
+class Buildah:
+    """buildah with a store of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._store = ("--root", str(folder / "store"), "--runroot", str(folder / "run"))
+
+    def command(self, *arguments: object) -> list[str]:
+        return ["buildah", *self._store, *(str(argument) for argument in arguments)]
+
+    def __call__(self, *arguments: object) -> str:
+        """What it prints; fails where it fails."""
+        done = subprocess.run(self.command(*arguments), capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+        return done.stdout.strip()
+
+    def build_base(self) -> None:
+        system = self._folder / "system"
+        made = [
+            "mmdebstrap",
+            "--quiet",
+            "--variant=extract",
+            f"--include={PACKAGES}",
+            "bookworm",
+            str(system),
+        ]
+        subprocess.run(made, check=True)
+        (system / "usr" / "bin" / "python").symlink_to("python3.11")
+        scratch = self("from", "scratch")
+        self("add", scratch, system, "/")
+        self("config", "--env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", scratch)
+        self("commit", "--rm", scratch, BASE)
+        shutil.rmtree(system)
+
+    def build(self, checkout: Path, target: str) -> str:
+        """The name of the image."""
+        image = f"localhost/expressnet-{target}"
+        # pip finds what it finds on this machine: its certificates and, if there is one, its index.
+        given = [path for path in ("/etc/ssl/certs", "/etc/pip.conf") if Path(path).exists()]
+        self(
+            "bud",
+            *("--isolation", "chroot", "--network", "host", "--format", "docker", "--pull-never"),
+            *(part for path in given for part in ("--volume", f"{path}:{path}:ro")),
+            *("--build-arg", f"BASE_IMAGE={BASE}", "--target", target, "--tag", image, checkout),
+        )
+        return image
+
+
+def missing() -> str:
+    """Why no image can be built here; empty where one can."""
+    absent = [program for program in ("buildah", "mmdebstrap") if shutil.which(program) is None]
+    if absent:
+        return f"not installed: {', '.join(absent)}"
+    return "" if os.getuid() == 0 else "buildah without containers needs root"
+
+
+@contextmanager
+def with_base(folder: Path) -> Iterator[Buildah]:
+    """buildah whose store holds the base image; the store is removed at the end."""
+    program = Buildah(folder)
+    try:
+        program.build_base()
+        yield program
+    finally:
+        program("rm", "--all")
+        program("rmi", "--all", "--force")
+        shutil.rmtree(folder)
