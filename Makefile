@@ -40,8 +40,9 @@ openapi: $(VENV)/.dev
 hostile: $(VENV)/.dev
 	$(BIN)/python -m tests.hostile $(HOSTILE)
 
-# `make bench BENCH="service peers --plot bench.png"` for less or more of it: docs/performance.md.
-bench: $(VENV)/.dev $(PEERS)/.installed
+# `make bench BENCH="service peers --plot bench.png"` for less or more of it: docs/performance.md. Only `peers` needs
+# the peers' environment.
+bench: $(VENV)/.dev $(if $(filter peers,$(or $(BENCH),peers)),$(PEERS)/.installed)
 	PEERS=$(PEERS) $(BIN)/python -m tests.bench $(BENCH)
 
 # Three times as many photos as can be answered: docs/reliability.md.

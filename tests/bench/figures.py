@@ -7,10 +7,13 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
 
 ROUNDS = 7  # of a call in this process
 SERVED_ROUNDS = 5  # of seconds of load each
-WARM_UP = 2  # torch's executor specialises a script in its first runs
+WARM_UP = 2
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,17 @@ class Unmeasured:
 
     name: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What a run says without a number."""
+
+    name: str
+    text: str
+
+
+Row = Figure | Remark | Unmeasured  # of a run's table
 
 
 def spread(name: str, unit: str, rounds: Sequence[float], note: str = "") -> Figure:
@@ -71,3 +85,14 @@ def ratios(name: str, over: Sequence[float], under: Sequence[float], note: str =
     """Of interleaved rounds: each is divided by its neighbour, so that a slow minute slows both."""
     shares = [one / other if other else math.inf for one, other in zip(over, under, strict=True)]
     return spread(name, "x", shares, note)
+
+
+def alternating(*calls: Callable[[], T], rounds: int) -> list[list[T]]:
+    """What each call returns in each round; the call that begins a round changes."""
+    results: list[list[T]] = [[] for _ in calls]
+    both = list(zip(calls, results, strict=True))
+    for _ in range(rounds):
+        for call, returned in both:
+            returned.append(call())
+        both.reverse()
+    return results

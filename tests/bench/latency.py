@@ -38,16 +38,16 @@ def latency() -> Iterator[Figure]:
     }
     jpegs = {name: encoded(pixels) for name, pixels in scenes.items()}
     with running() as gateway, bare(ASKED_BARE_MS) as nothing:
-        asked = {name: _requests(_lone(gateway.url, jpeg, WARM_UP)) for name, jpeg in jpegs.items()}
+        asked = {name: requests_of_round(lone(gateway.url, jpeg, WARM_UP)) for name, jpeg in jpegs.items()}
         rounds = [
-            {name: _lone(gateway.url, jpeg, asked[name]) for name, jpeg in jpegs.items()}
-            | {ASKING: _lone(nothing, jpegs[SMALL], asked[SMALL])}
+            {name: lone(gateway.url, jpeg, asked[name]) for name, jpeg in jpegs.items()}
+            | {ASKING: lone(nothing, jpegs[SMALL], asked[SMALL])}
             for _ in range(SERVED_ROUNDS)
         ]
         medians = {name: [loads[name].latency_ms(0.5) for loads in rounds] for name in jpegs}
         for name in jpegs:
             loads = [each[name] for each in rounds]
-            yield spread(f"lone request {name}, p50", "ms", medians[name], _found(loads))
+            yield spread(f"lone request {name}, p50", "ms", medians[name], found(loads))
             yield spread(
                 f"lone request {name}, p99",
                 "ms",
@@ -60,16 +60,16 @@ def latency() -> Iterator[Figure]:
         yield from _include_costs(gateway, jpegs[SMALL])
 
 
-def _lone(url: str, jpeg: bytes, requests: int) -> Outcome:
+def lone(url: str, jpeg: bytes, requests: int) -> Outcome:
     return callers(1, repeat(post(f"{url}/v1/emotions", jpeg), requests))
 
 
-def _requests(warm_up: Outcome) -> int:
+def requests_of_round(warm_up: Outcome) -> int:
     """How many make a round of some seconds."""
     return max(LEAST, round(SECONDS * 1e3 / warm_up.latency_ms(0.5)))
 
 
-def _found(loads: list[Outcome]) -> str:
+def found(loads: list[Outcome]) -> str:
     """How many faces the answers hold, and what was answered otherwise."""
     faces = {len(json.loads(answer.body)["faces"]) for load in loads for answer in load.answers[:1]}
     errors = sum(sum(load.errors.values()) for load in loads)

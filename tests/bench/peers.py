@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -20,11 +20,13 @@ from pathlib import Path
 from tests.bench.figures import SERVED_ROUNDS, Figure, Unmeasured, ratios, spread
 from tests.bench.load import Outcome, Request, callers, post, upload
 from tests.bench.photos import photo
-from tests.conftest import encoded, eventually, free_port
+from tests.bench.process import NotRunning, last_line, started
+from tests.conftest import encoded, free_port
 from tests.system.conftest import running
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = Path(os.environ.get("PEERS", ".venv-peers"))
+VARIABLES = {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
 CALLERS, SECONDS = 8, 4.0
 START_LIMIT_S = 120
 
@@ -51,10 +53,6 @@ class Mode:
 MODES = (Mode("mtcnn", "MTCNN", 20), Mode("haar", "Haar", 50))
 
 
-class PeerError(Exception):
-    """A peer that is not installed or does not run; the text says why."""
-
-
 def peers() -> Iterator[Figure | Unmeasured]:
     jpeg = encoded(photo(640, 480))
     for mode in MODES:
@@ -62,7 +60,7 @@ def peers() -> Iterator[Figure | Unmeasured]:
             yield spread(
                 f"fer as a library, {mode.label}", "ms", _library(mode, jpeg), "640x480, not decoding"
             )
-        except PeerError as reason:
+        except NotRunning as reason:
             yield Unmeasured(f"fer as a library, {mode.label}", str(reason))
     with running(max_in_flight_requests=256, max_images_per_worker=1000) as gateway:
         for mode in MODES:
@@ -70,7 +68,7 @@ def peers() -> Iterator[Figure | Unmeasured]:
             try:
                 with _served(mode) as url:
                     yield from _beside(mode, ours, upload(f"{url}/emotions", jpeg))
-            except PeerError as reason:
+            except NotRunning as reason:
                 yield Unmeasured(mode.theirs, str(reason))
 
 
@@ -91,7 +89,7 @@ def _alone(request: Request) -> Faces:
     """The answer to a caller that is alone, once the server has warmed up."""
     load = callers(1, repeat(request, 5))
     if not load.answers:
-        raise PeerError(f"answers {', '.join(load.errors)} to a caller that is alone")
+        raise NotRunning(f"answers {', '.join(load.errors)} to a caller that is alone")
     return _faces(load.answers[-1].body)
 
 
@@ -113,13 +111,13 @@ def _judged(loads: list[Outcome], expected: Faces) -> str:
 
 
 def _python() -> Path:
-    """Raises `PeerError` with the last line of what went wrong when the environment was built."""
+    """Raises `NotRunning` with the last line of what went wrong when the environment was built."""
     python = ROOT / ENVIRONMENT / "bin" / "python"
     log = ROOT / ENVIRONMENT / "failed.log"
     if log.exists():
-        raise PeerError(f"not installed: {(log.read_text().strip().splitlines() or ['?'])[-1]}")
+        raise NotRunning(f"not installed: {last_line(log.read_text())}")
     if not python.exists():
-        raise PeerError(f"not installed: there is no {ENVIRONMENT}, which `make bench` builds")
+        raise NotRunning(f"not installed: there is no {ENVIRONMENT}, which `make bench` builds")
     return python
 
 
@@ -135,13 +133,13 @@ def _library(mode: Mode, jpeg: bytes) -> list[float]:
         done = subprocess.run(
             _command(mode, "--time", file.name),
             cwd=ROOT,
-            env=_environment(),
+            env=os.environ | VARIABLES,
             capture_output=True,
             text=True,
             timeout=START_LIMIT_S,
         )
     if done.returncode:
-        raise PeerError(f"does not run: {_last_line(done.stderr)}")
+        raise NotRunning(f"does not run: {last_line(done.stderr)}")
     times: list[float] = json.loads(done.stdout.splitlines()[-1])
     return times
 
@@ -150,28 +148,16 @@ def _library(mode: Mode, jpeg: bytes) -> list[float]:
 def _served(mode: Mode) -> Iterator[str]:
     """Its address, until the block ends."""
     port = free_port()
-    with ExitStack() as stack:
-        log = stack.enter_context(tempfile.TemporaryFile("w+"))
-        process = subprocess.Popen(
-            _command(mode, "--port", str(port)), cwd=ROOT, env=_environment(), stdout=log, stderr=log
-        )
-        stack.callback(process.wait)
-        stack.callback(process.kill)
-        eventually(lambda: process.poll() is not None or _listens(port), START_LIMIT_S)
-        if process.poll() is not None:
-            log.seek(0)
-            raise PeerError(f"does not run: {_last_line(log.read())}")
+    with started(
+        _command(mode, "--port", str(port)),
+        lambda: _listens(port),
+        folder=ROOT,
+        environment=VARIABLES,
+        limit_s=START_LIMIT_S,
+    ):
         yield f"http://127.0.0.1:{port}"
-
-
-def _environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it says nothing"])[-1]

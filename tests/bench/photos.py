@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import product
 
 import numpy as np
 import skimage.data
@@ -32,14 +33,25 @@ def enlarged(scene: NDArray[np.uint8], width: int, height: int) -> NDArray[np.ui
     return np.array(Image.fromarray(scene).resize((width, height), Image.Resampling.LANCZOS))
 
 
-def montage(width: int, height: int) -> NDArray[np.uint8]:
-    """Eight faces in two rows before the same scene: uint8 [height,width,3]."""
+def montage(width: int, height: int, columns: int = 4, rows: int = 2) -> NDArray[np.uint8]:
+    """Faces in rows before the same scene: uint8 [height,width,3]."""
     scene = Image.fromarray(skimage.data.coffee()).resize((width, height))
-    side = min(width // 4, height // 2)
+    side = min(width // columns, height // rows)
     head = Image.fromarray(skimage.data.astronaut()).crop(HEAD).resize((side, side))
-    for place in range(8):
-        scene.paste(head, (place % 4 * (width // 4), place // 4 * (height // 2)))
+    for row, column in product(range(rows), range(columns)):
+        scene.paste(head, (column * (width // columns), row * (height // rows)))
     return np.array(scene)
+
+
+def scenes() -> dict[str, bytes]:
+    """The JPEGs by which checkouts are compared."""
+    drawn = {
+        "640x480, 1 face": photo(640, 480),
+        "1280x960, 1 face": photo(1280, 960),
+        "{}x{}, the same scene".format(*LARGE): enlarged(photo(640, 480), *LARGE),
+        "1280x960, 30 faces": montage(1280, 960, columns=6, rows=5),
+    }
+    return {name: encoded(pixels) for name, pixels in drawn.items()}
 
 
 def mixed(count: int) -> Iterator[bytes]:

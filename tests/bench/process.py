@@ -1,26 +1,61 @@
-"""A serving process as the machine sees it: its cores, its memory, its CPU time, its start."""
+"""A process as the machine sees it: its start, its cores, its memory, its CPU time."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from pathlib import Path
 
-import numpy as np
 import psutil
 
-from tests.bench.figures import SERVED_ROUNDS, Figure, spread
-from tests.bench.load import Outcome, Request, callers, post
-from tests.bench.photos import mixed
-from tests.system.conftest import running
+from tests.conftest import eventually
 
-CALLERS = 8
-WARM_UP_REQUESTS = 192
-SIZES = 64  # different photos of the memory's measurement
-SAMPLES = 20
+STOP_LIMIT_S = 60
+
+
+class NotRunning(Exception):
+    """A program that is not installed or does not run; the text says why."""
+
+
+@contextmanager
+def started(
+    command: Sequence[str],
+    ready: Callable[[], bool],
+    *,
+    folder: Path,
+    environment: Mapping[str, str],
+    limit_s: float,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is ready, until the block ends. Raises `NotRunning` with the last line that it wrote."""
+    with tempfile.TemporaryFile("w+") as log:
+        with subprocess.Popen(
+            command, cwd=folder, env=os.environ | environment, stdout=log, stderr=log
+        ) as process:
+            try:
+                eventually(lambda: process.poll() is not None or ready(), limit_s)
+                if process.poll() is None:
+                    yield process
+                    return
+            finally:
+                _stop(process)
+        log.seek(0)
+        raise NotRunning(f"does not run: {last_line(log.read())}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["it says nothing"])[-1]
 
 
 @contextmanager
@@ -67,54 +102,3 @@ def memory_mb(pid: int) -> tuple[float, float]:
 def _family(pid: int) -> list[psutil.Process]:
     parent = psutil.Process(pid)
     return [parent, *parent.children(recursive=True)]
-
-
-def start_up() -> Iterator[Figure]:
-    seconds = []
-    for _ in range(SERVED_ROUNDS):
-        began = time.perf_counter()
-        with running():
-            seconds.append(time.perf_counter() - began)
-    yield spread("start, from exec to ready", "s", seconds, "models warm")
-
-
-def memory(soak_requests: int) -> Iterator[Figure]:
-    with running(max_in_flight_requests=256, max_images_per_worker=1000) as gateway:
-        pid = gateway.process.pid
-        idle = memory_mb(pid)
-        photos = [post(f"{gateway.url}/v1/emotions", jpeg) for jpeg in mixed(SIZES)]
-        _ask(photos, WARM_UP_REQUESTS)
-        samples = [memory_mb(pid)]
-        asked = [0]
-        errors = 0
-        for _ in range(SAMPLES):
-            errors += sum(_ask(photos, soak_requests // SAMPLES).errors.values())
-            samples.append(memory_mb(pid))
-            asked.append(asked[-1] + soak_requests // SAMPLES)
-    resident, proportional = zip(*samples, strict=True)
-    yield spread("memory at the start, RSS", "MB", [idle[0]], "ready, nothing asked")
-    load = f"{asked[-1]} requests of {SIZES} sizes, {CALLERS} callers, {errors} errors"
-    yield spread("memory after warm-up, RSS", "MB", resident, load)
-    yield spread("memory after warm-up, PSS", "MB", proportional, load)
-    yield Figure(
-        "memory's slope, PSS",
-        "MB per 1,000 requests",
-        _slope(asked, proportional),
-        *_extremes(asked, proportional),
-        "a line through all samples; least and most: through its fifths",
-    )
-
-
-def _ask(photos: list[Request], count: int) -> Outcome:
-    rounds = (photo for _ in range(count) for photo in photos)
-    return callers(CALLERS, islice(rounds, count))
-
-
-def _slope(requests: list[int], mb: tuple[float, ...]) -> float:
-    return 1e3 * float(np.polyfit(requests, mb, 1)[0])
-
-
-def _extremes(requests: list[int], mb: tuple[float, ...]) -> tuple[float, float]:
-    step = SAMPLES // 5
-    slopes = [_slope(requests[at : at + step + 1], mb[at : at + step + 1]) for at in range(0, SAMPLES, step)]
-    return min(slopes), max(slopes)

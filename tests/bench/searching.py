@@ -1,0 +1,42 @@
+"""A checkout's detector alone: `python -P tests/bench/searching.py IMAGE.npy MIN_FACE_PX`.
+
+Runs in the environment of the checkout that is measured, so it imports nothing else of this one. For the
+first line of its input it prints how many faces it finds, for each other line the milliseconds of one call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+
+import numpy as np
+
+from service.assembly import make_engines, served_manifests
+from service.inference.engine import LocalDetector
+from service.metrics import Metrics
+from service.settings import Settings
+
+CALLS, WARM_UP_CALLS = 40, 20
+THRESHOLD = 0.9
+
+
+async def main(file: str, min_face_px: float) -> None:
+    settings = Settings()
+    detector = make_engines(settings, *served_manifests(settings), Metrics()).detector
+    assert isinstance(detector, LocalDetector)
+    await detector.warm_up()
+    image = np.load(file)
+    for _ in range(WARM_UP_CALLS):
+        found = detector.find(image, min_face_px, THRESHOLD)
+    sys.stdin.readline()
+    print(len(found.boxes), flush=True)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        for _ in range(CALLS):
+            detector.find(image, min_face_px, THRESHOLD)
+        print((time.perf_counter() - started) / CALLS * 1e3, flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], float(sys.argv[2])))
