@@ -1,7 +1,6 @@
-"""Every stage of a request alone, in this process on one thread, and beside its own limit.
+"""Every stage of a request alone, in this process on one thread.
 
-Decoding has libjpeg-turbo's plain decode of the same bytes, the networks the multiply-adds that one thread of
-this machine does in a large matrix product, the detectors facenet-pytorch's MTCNN.
+Decoding has libjpeg-turbo's plain decode of the same bytes beside it, the detectors facenet-pytorch's MTCNN.
 """
 
 from __future__ import annotations
@@ -9,42 +8,32 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from service.inference.embedded import EmbeddedDetector
-from torch.jit._fuser import optimized_execution
-from torch.nn.functional import conv2d
-from torch.utils.flop_counter import FlopCounterMode
 
 from service.arrays import Photo
-from service.assembly import make_engines
+from service.assembly import Engines, make_engines, served_manifests
 from service.deadline import NEVER
 from service.inference.engine import LocalDetector
-from service.manifest import ClassifierManifest, Manifest, read_manifest, verified_model_path
-from service.memory import bound_heap
 from service.metrics import Metrics
 from service.settings import Settings
 from service.vision.align import align_faces
 from service.vision.decode import decode
 from service.vision.detect import search, shrinkage
-from tests.bench.figures import ROUNDS, Figure, Unmeasured, converted, ratios, spread, timed
+from tests.bench.figures import ROUNDS, Figure, Unmeasured, alternating, ratios, spread, timed
 from tests.bench.photos import LARGE, enlarged, montage, photo
 from tests.conftest import encoded
 from tests.reference_mtcnn import Reference
 from tests.unit.training.scenes import overlap
-from training.export_detector import export_detector
 
 MIN_FACE_PX = 32  # the default
-MATRIX, CHANNELS = 1024, 128  # large enough for the kernels' peak, small enough to stay near the cache
 
 
 def stages() -> Iterator[Figure | Unmeasured]:
-    torch.set_num_threads(1)
-    bound_heap()  # as the serving process has it: else fresh memory is what takes the time
+    torch.set_num_threads(1)  # facenet-pytorch's
     scenes = {
         "640x480": photo(640, 480),
         "640x480, 8 faces": montage(640, 480),
@@ -52,37 +41,10 @@ def stages() -> Iterator[Figure | Unmeasured]:
         "{}x{}".format(*LARGE): photo(*LARGE),
         "{}x{}, of 640x480".format(*LARGE): enlarged(photo(640, 480), *LARGE),
     }
-    peak = _peak()
-    yield peak
     for name, pixels in scenes.items():
         yield from _decoding(name, encoded(pixels))
-    yield from _detecting(scenes, peak)
-    yield from _classifying(peak)
-
-
-def _peak() -> Figure:
-    """What one thread does at best; the shares below are of this.
-
-    By each of torch's two libraries, as BLAS has none of the widest instructions on some machines.
-    """
-    one, other = torch.rand(MATRIX, MATRIX), torch.rand(MATRIX, MATRIX)
-    kernels = torch.rand(CHANNELS, CHANNELS, 3, 3).to(memory_format=torch.channels_last)
-    maps = torch.rand(8, CHANNELS, 32, 32).to(memory_format=torch.channels_last)
-    rates = [
-        converted(
-            figure, name, "GMAC/s", lambda ms, macs=macs: macs / 1e6 / ms, "1 thread; the machine's peak"
-        )
-        for name, call, macs in (
-            (f"matrix product {MATRIX}^3", lambda: torch.mm(one, other), MATRIX**3),
-            (
-                f"3x3 convolution of {CHANNELS} channels",
-                lambda: conv2d(maps, kernels, padding=1),
-                maps.numel() * CHANNELS * 9,
-            ),
-        )
-        for figure in (timed("", call, calls=5),)
-    ]
-    return max(rates, key=lambda rate: rate.median)
+    yield from _detecting(scenes)
+    yield from _classifying()
 
 
 def _decoding(name: str, jpeg: bytes) -> Iterator[Figure | Unmeasured]:
@@ -109,23 +71,24 @@ def _decoding(name: str, jpeg: bytes) -> Iterator[Figure | Unmeasured]:
 
 
 def _in_turn(*calls: Callable[[], object]) -> list[list[float]]:
-    """Milliseconds of each call in each round, one after the other in every round."""
-    times: list[list[float]] = [[] for _ in calls]
-    for turn in range(ROUNDS + 1):
-        for call, measured in zip(calls, times, strict=True):
-            started = time.perf_counter()
-            call()
-            if turn > 0:  # the first warms up
-                measured.append((time.perf_counter() - started) * 1e3)
-    return times
+    """Milliseconds of each call in each round; the first round warms up."""
+    times = alternating(*(partial(_ms, call) for call in calls), rounds=ROUNDS + 1)
+    return [of_call[1:] for of_call in times]
 
 
-def _detecting(scenes: dict[str, np.ndarray], peak: Figure) -> Iterator[Figure]:
-    settings = Settings(worker_threads=1)
+def _ms(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return (time.perf_counter() - started) * 1e3
+
+
+def _detecting(scenes: dict[str, np.ndarray]) -> Iterator[Figure]:
     with asyncio.Runner() as runner:
-        detector = make_engines(settings, *_manifests(settings), Metrics()).detector
+        detector, with_mtcnn = (_engines(name).detector for name in ("yunet", "yunet_mtcnn"))
         assert isinstance(detector, LocalDetector)
-        runner.run(detector.warm_up())
+        assert isinstance(with_mtcnn, LocalDetector)
+        for each in (detector, with_mtcnn):
+            runner.run(each.warm_up())
 
         def detect(pixels: np.ndarray, min_face_px: float) -> int:
             return len(detector.find(pixels, min_face_px, 0.9).boxes)
@@ -135,21 +98,13 @@ def _detecting(scenes: dict[str, np.ndarray], peak: Figure) -> Iterator[Figure]:
             plan = search(whole, MIN_FACE_PX)
             yield timed(f"search {name}", lambda whole=whole: search(whole, MIN_FACE_PX), "not shrunk before")
             found = detect(plan.image, plan.min_face_px)
-            figure = timed(
+            yield timed(
                 f"detect {name}",
                 lambda plan=plan: detect(plan.image, plan.min_face_px),
                 f"min face {MIN_FACE_PX}, {found} found",
             )
-            yield figure
-            macs = _macs(settings, _manifests(settings)[1], plan.image, plan.min_face_px)
-            yield _share(f"detect {name}, share of peak", macs, figure, peak)
 
         reference = Reference()
-        with TemporaryDirectory() as folder:
-            export_detector(Path(folder), "yunet_mtcnn")
-            manifest = read_manifest(Path(folder), "yunet_mtcnn")
-            with_mtcnn = EmbeddedDetector(verified_model_path(Path(folder), manifest), manifest.sha256, 1)
-            runner.run(with_mtcnn.warm_up())
         for name, pixels in (
             ("512x512", photo(512, 512)),
             ("1280x960", photo(1280, 960)),
@@ -179,49 +134,23 @@ def _beside_mtcnn(
         yield ratios(f"{name} over facenet-pytorch {scene}", theirs, times, note)
 
 
-def _classifying(peak: Figure) -> Iterator[Figure]:
-    settings = Settings(worker_threads=1)
-    manifest = _manifests(settings)[0]
+def _classifying() -> Iterator[Figure]:
+    manifest, _ = served_manifests(Settings())
     side = manifest.input.size
     portrait = photo(640, 480)
     eyes = np.array([[[290, 120], [330, 120], [310, 140], [294, 160], [326, 160]]], np.float32)
     yield timed("align 1 face", lambda: align_faces(portrait, eyes, manifest.input.crop, side))
     with asyncio.Runner() as runner:
-        classifier = make_engines(settings, *_manifests(settings), Metrics()).classifier
+        classifier = _engines().classifier
         runner.run(classifier.warm_up())
         for count in (1, 2, 4, 8, 16, 32):
             faces = np.random.default_rng(0).integers(0, 256, (count, 3, side, side), np.uint8)
-            figure = timed(
+            yield timed(
                 f"classify {count}", lambda faces=faces: runner.run(classifier.classify(faces, NEVER))
             )
-            yield figure
-            yield _share(f"classify {count}, share of peak", _macs(settings, manifest, faces), figure, peak)
         runner.run(classifier.close())
 
 
-def _share(name: str, macs: float, figure: Figure, peak: Figure) -> Figure:
-    """What the figure's time would be at the peak, over the time it takes."""
-    ideal_ms = macs / 1e6 / peak.median
-    return converted(figure, name, "%", lambda ms: 100 * ideal_ms / ms, f"{macs / 1e6:.0f} M multiply-adds")
-
-
-def _macs(settings: Settings, manifest: Manifest, *inputs: np.ndarray | float) -> float:
-    """Multiply-adds of the served file's convolutions and matrix products for these inputs."""
-    module = torch.jit.load(str(verified_model_path(settings.model_repository, manifest)))
-    tensors = [
-        torch.from_numpy(given) if isinstance(given, np.ndarray) else torch.tensor([given])
-        for given in (*inputs, 0.9)[: 3 if manifest.kind == "detector" else 1]
-    ]
-    with (
-        torch.inference_mode(),
-        optimized_execution(False),
-        FlopCounterMode(display=False) as counter,
-    ):
-        module(*tensors)
-    return counter.get_total_flops() / 2
-
-
-def _manifests(settings: Settings) -> tuple[ClassifierManifest, Manifest]:
-    classifier = read_manifest(settings.model_repository, settings.classifier)
-    assert isinstance(classifier, ClassifierManifest)
-    return classifier, read_manifest(settings.model_repository, settings.detector)
+def _engines(detector: str = "yunet") -> Engines:
+    settings = Settings(worker_threads=1, detector=detector)
+    return make_engines(settings, *served_manifests(settings), Metrics())
