@@ -81,6 +81,7 @@ def answers(this: Checkout, other: Checkout, photos: Mapping[str, bytes]) -> Ite
     yield Remark(other.name, str(other))
     pairs: list[Pair] = []
     kinds: Counter[str] = Counter()
+    refused = 0
     with this.serving() as ours, other.serving() as theirs:
         for name, photo in photos.items():
             (mine, problem), (its, its_problem) = (_answered(served, photo) for served in (ours, theirs))
@@ -88,6 +89,7 @@ def answers(this: Checkout, other: Checkout, photos: Mapping[str, bytes]) -> Ite
                 kinds["problem"] += 1
                 yield Remark(name, f"{problem or 'answered'}, other {its_problem or 'answered'}")
                 continue
+            refused += bool(problem)
             both, *alone = paired(mine, its)
             pairs += both
             for side, faces in zip(("this", "other"), alone, strict=True):
@@ -107,7 +109,8 @@ def answers(this: Checkout, other: Checkout, photos: Mapping[str, bytes]) -> Ite
             "probability, largest difference of a face", "%", [100 * pair.probability for pair in pairs]
         )
     counts = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()) if count)
-    yield Remark(f"{len(pairs)} faces of both in {len(photos)} photos", counts or "no differences")
+    total = f"{len(pairs)} faces of both in {len(photos)} photos, {refused} photos refused by both"
+    yield Remark(total, counts or "no differences")
 
 
 def _answered(served: Served, photo: bytes) -> tuple[list[Face], str]:

@@ -65,12 +65,10 @@ def _run(folder: Path, *command: object) -> float:
     return time.perf_counter() - began
 
 
-def disk_mb(*paths: Path) -> float:
+def disk_mb(path: Path) -> float:
     """MB of 1e6 bytes on the disk, as `du` counts them: each file once."""
-    counted = subprocess.run(
-        ["du", "--summarize", "--total", "--block-size=1", *paths], capture_output=True, text=True, check=True
-    )
-    return int(counted.stdout.splitlines()[-1].split()[0]) / 1e6
+    command = ["du", "--summarize", "--block-size=1", path]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]) / 1e6
 
 
 def _packages(environment: Path) -> str:
@@ -86,7 +84,7 @@ def _image(checkout: Checkout) -> Iterator[Row]:
     if reason := missing():
         yield Unmeasured(name, reason)
         return
-    with TemporaryDirectory() as folder, with_base(Path(folder) / "buildah") as buildah:
+    with with_base() as buildah:
         image_mb = _unpacked_mb(buildah, buildah.build(checkout.folder, "embedded"))
         base_mb = _unpacked_mb(buildah, BASE)
     yield spread(name, "MB", [image_mb], f"its base, Debian with Python, {base_mb:.0f} MB")

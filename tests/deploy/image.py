@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 BASE = "localhost/python:3.11-slim-bookworm"
 # Python, and what runs its wheels and the build's commands.
@@ -71,13 +72,13 @@ def missing() -> str:
 
 
 @contextmanager
-def with_base(folder: Path) -> Iterator[Buildah]:
-    """buildah whose store holds the base image; the store is removed at the end."""
-    program = Buildah(folder)
-    try:
-        program.build_base()
-        yield program
-    finally:
-        program("rm", "--all")
-        program("rmi", "--all", "--force")
-        shutil.rmtree(folder)
+def with_base() -> Iterator[Buildah]:
+    """buildah with the base image in a store that is removed at the end."""
+    with TemporaryDirectory() as folder:
+        program = Buildah(Path(folder))
+        try:
+            program.build_base()
+            yield program
+        finally:
+            program("rm", "--all")
+            program("rmi", "--all", "--force")

@@ -23,10 +23,10 @@ pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
-def buildah(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buildah]:
+def buildah() -> Iterator[Buildah]:
     if reason := missing():
         pytest.skip(reason)
-    with with_base(tmp_path_factory.mktemp("buildah")) as program:
+    with with_base() as program:
         yield program
 
 
