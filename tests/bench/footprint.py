@@ -67,7 +67,7 @@ def _run(folder: Path, *command: object) -> float:
 
 def disk_mb(path: Path) -> float:
     """MB of 1e6 bytes on the disk, as `du` counts them: each file once."""
-    command = ["du", "--summarize", "--block-size=1", path]
+    command = ["du", "--summarize", "--block-size=1", str(path)]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]) / 1e6
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench.__main__ import main, read, row, setting
-from tests.bench.figures import Figure, Remark, Unmeasured, alternating
+from tests.bench.figures import Figure, Remark, Row, Unmeasured, alternating
 
 
 def test_a_setting_has_a_name_and_a_value() -> None:
@@ -31,7 +31,11 @@ def test_photos_are_a_file_or_those_of_a_folder(tmp_path: Path) -> None:
 
 
 def test_every_row_has_as_many_cells() -> None:
-    rows = [Figure("one", "ms", 1.5, 1, 2, "note"), Remark("two", "text"), Unmeasured("three", "why")]
+    rows: list[Row] = [
+        Figure("one", "ms", 1.5, 1, 2, "note"),
+        Remark("two", "text"),
+        Unmeasured("three", "why"),
+    ]
     assert [row(each) for each in rows] == [
         "| one | 1.50 ms | 1.00 | 2.00 | note |",
         "| two | | | | text |",
