@@ -17,7 +17,7 @@ from tests.bench.checkout import Checkout
 from tests.bench.figures import SERVED_ROUNDS, Figure, Remark, Row, Unmeasured, spread
 from tests.bench.load import Outcome, Request, callers, post
 from tests.bench.photos import mixed
-from tests.bench.process import NotRunning, last_line, memory_mb
+from tests.bench.process import NotRunning, last_line, memory_mb, stop
 from tests.deploy.image import BASE, Buildah, missing, with_base
 
 CALLERS = 8
@@ -59,9 +59,16 @@ def _installed(checkout: Checkout) -> Iterator[Row]:
 def _run(folder: Path, *command: object) -> float:
     """The seconds that it takes. Raises `NotRunning` with its last line where it fails."""
     began = time.perf_counter()
-    done = subprocess.run([str(part) for part in command], cwd=folder, capture_output=True, text=True)
-    if done.returncode:
-        raise NotRunning(f"{command[0]}: {last_line(done.stderr)}")
+    arguments = [str(part) for part in command]
+    with subprocess.Popen(
+        arguments, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            _, errors = process.communicate()
+        finally:
+            stop(process)
+    if process.returncode:
+        raise NotRunning(f"{command[0]}: {last_line(errors)}")
     return time.perf_counter() - began
 
 

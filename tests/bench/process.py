@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -41,12 +42,13 @@ def started(
                     yield process
                     return
             finally:
-                _stop(process)
+                stop(process)
         log.seek(0)
         raise NotRunning(f"does not run: {last_line(log.read())}")
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[Any]) -> None:
+    """By SIGTERM, so that it can stop what it has started."""
     process.terminate()
     try:
         process.wait(STOP_LIMIT_S)
