@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.manifest import read_manifest, verified_model_path
+from service.manifest import TORCHSCRIPT, read_manifest, verified_model_path
 from service.settings import Settings
 from service.shaping import GROUP_STEP
 from training.datasets import load
@@ -38,7 +38,7 @@ def main(data: Path) -> None:
     manifest = read_manifest(settings.model_repository, settings.classifier)
     assert manifest.input is not None
     rows = load("fer2013", data).tests["PublicTest"]
-    path = verified_model_path(settings.model_repository, manifest)
+    path = verified_model_path(settings.model_repository, manifest, TORCHSCRIPT)
     answers = served_answers(path, rows, manifest.input.size)
     most = np.bincount(answers.argmax(axis=1)).max() / len(answers)
     print(f"{len(answers)} faces; always the commonest answer: {most:.0%}\n")

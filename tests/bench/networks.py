@@ -12,11 +12,11 @@ from torch.nn import functional
 from tests.bench.figures import SERVED_ROUNDS, Figure, ratio, timed
 from training.cli import CONFIGS
 from training.config import read_config
+from training.formats import script
 from training.models import build
 from training.models.folding import folded
 from training.models.served import ServedClassifier
 from training.models.spectral import SameConv2d
-from training.repository import script
 
 
 class Direct(nn.Module):

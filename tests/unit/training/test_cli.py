@@ -101,14 +101,6 @@ def test_pictures_without_faces_are_not_exported(
     assert not (tmp_path / "expressnet_moe").exists()
 
 
-def test_the_detector_is_exported(tmp_path: Path) -> None:
-    code, said, _ = expressnet("export", "detector", "--repository", tmp_path)
-    assert code == 0
-    assert said.strip() == f"{tmp_path}/yunet written"
-    same = (tmp_path / "yunet/1/model.pt").read_bytes() == (REPOSITORY / "yunet/1/model.pt").read_bytes()
-    assert same, "model_repository/yunet is not what the code exports"
-
-
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import warnings
-
-import onnxruntime
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
+from service.manifest import ONNX, TORCHSCRIPT
 from training.config import AttentionConfig, MoEConfig, MoESConfig, NetworkConfig
+from training.export_classifier import interface
+from training.formats import Pair, onnx_file, script, torchscript_file
 from training.models import Network, build
 from training.models.expressnet_moe import ExpressNetMoE
 from training.models.folding import folded
@@ -132,13 +132,15 @@ def test_what_is_served_answers_as_what_was_trained(config: NetworkConfig) -> No
     # A low temperature, so that small differences of the network count.
     expected = ServedClassifier(network, 0.1, hint)(faces)
     assert expected[0].std(dim=0).max() > 0.01
-    scripted = torch.jit.script(ServedClassifier(folded(network), 0.1, hint).eval())
-    session = in_onnx_runtime(scripted, faces[:2])
+    scripted = script(ServedClassifier(folded(network), 0.1, hint))
+    files = {
+        TORCHSCRIPT: torchscript_file(scripted),
+        ONNX: onnx_file(scripted, interface(network.size)),
+    }
     for count in (1, 3):
-        in_onnx = map(torch.from_numpy, session.run(None, {"faces": faces[:count].numpy()}))
-        for wanted, by_script, by_onnx in zip(expected, scripted(faces[:count]), in_onnx, strict=True):
-            torch.testing.assert_close(by_script, wanted[:count], atol=1e-4, rtol=0)
-            torch.testing.assert_close(by_onnx, wanted[:count], atol=1e-4, rtol=0)
+        for answers in Pair(files).answers(faces[:count]):
+            for wanted, answer in zip(expected, answers, strict=True):
+                np.testing.assert_allclose(answer, wanted[:count], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=by_name)
@@ -165,25 +167,6 @@ def test_a_pretrained_resnet_50_finds_its_names(published: ExpressNetMoE) -> Non
     names = set(published.backbone.state_dict())
     usual = {"conv1.weight", "bn1.running_mean", "layer1.0.downsample.0.weight", "layer4.2.bn3.bias"}
     assert usual <= names
-
-
-def in_onnx_runtime(scripted: torch.jit.ScriptModule, faces: torch.Tensor) -> onnxruntime.InferenceSession:
-    """The script as ONNX, for any number of faces."""
-    names = ("faces", "probabilities", "gates", "occlusion")
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter that takes scripts is deprecated
-        torch.onnx.export(
-            scripted,
-            (faces,),
-            file,
-            dynamo=False,
-            opset_version=17,
-            input_names=names[:1],
-            output_names=names[1:],
-            dynamic_axes={name: {0: "batch"} for name in names},
-        )
-    return onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
 
 
 def settled(network: Network) -> Network:
