@@ -1,7 +1,7 @@
 # A tag moves. Where builds must be the same byte by byte, give the digest of the day: BASE_IMAGE=python@sha256:...
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
-# Images: `embedded`, the default, runs the models itself; `--target gateway` has neither torch nor models and asks
+# Images: `embedded`, the default, runs the models itself; `--target gateway` has no engine and no models and asks
 # Triton; `--target models` only carries the models to where Triton runs.
 
 FROM ${BASE_IMAGE} AS packages
@@ -12,12 +12,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
 RUN python -m venv /opt/venv
 WORKDIR /src
 
-# pip reads it from the environment. The ordinary Linux wheel of torch brings gigabytes of CUDA packages
-# that the embedded engine does not use; PyTorch's index of CPU wheels has one without.
-ARG PIP_EXTRA_INDEX_URL
-
 # Without the code: it changes daily, what it depends on seldom.
-COPY constraints.txt ./
 COPY locks locks
 
 
@@ -26,19 +21,16 @@ RUN pip install --require-hashes -r locks/gateway.txt \
     && pip uninstall --yes setuptools pip
 
 
-# With the client of Triton, so that each model can run here or there. torch is held to its version only: its file is
-# another one on each index. It names setuptools among what it needs, but only to build extensions.
+# PyAV is a quarter of all packages, and only videos on the command line use it.
 FROM packages AS embedded-packages
 RUN pip install --require-hashes -r locks/embedded.txt \
-    && pip install -c constraints.txt torch \
-    && pip uninstall --yes setuptools pip
+    && pip uninstall --yes av setuptools pip
 
 
 FROM packages AS code
 RUN pip install --require-hashes -r locks/build.txt
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY service service
-COPY training training
 RUN pip install --no-deps --no-build-isolation --target /opt/expressnet .
 
 

@@ -5,8 +5,8 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL := $(PIP) -c constraints.txt
-LOCK := $(BIN)/uv pip compile --quiet --no-annotate --generate-hashes --python-version 3.11 -c constraints.txt \
-	--custom-compile-command "make lock"
+LOCK := $(BIN)/uv pip compile --quiet --no-annotate --generate-hashes --universal --python-version 3.11 \
+	-c constraints.txt --custom-compile-command "make lock"
 
 .PHONY: install run check test docs openapi hostile bench overload soak lock sbom clean
 
@@ -53,15 +53,15 @@ overload: $(VENV)/.dev
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak $(SOAK)
 
-# After constraints.txt or pyproject.toml changed. torch stands in no lock: its file, and on Linux the CUDA packages
-# that it brings, differ between PyPI and PyTorch's own indexes. For macOS it brings nothing but what all others need.
+# After constraints.txt or pyproject.toml changed. The gateway of Triton leaves out ONNX Runtime, which alone needs
+# flatbuffers, and PyAV.
 lock: $(VENV)/.dev
 	echo 'setuptools>=77' | $(LOCK) - -o locks/build.txt
-	$(LOCK) --extra triton --python-platform linux pyproject.toml -o locks/gateway.txt
-	MACOSX_DEPLOYMENT_TARGET=14.0 $(LOCK) --extra embedded --extra triton --python-platform macos \
-		--no-emit-package torch pyproject.toml -o locks/embedded.txt
+	$(LOCK) pyproject.toml -o locks/embedded.txt
+	$(LOCK) --extra triton --no-emit-package av --no-emit-package flatbuffers --no-emit-package onnxruntime \
+		pyproject.toml -o locks/gateway.txt
 
-# What `make run` and the image `embedded` install, and the models, as CycloneDX.
+# What `make run` installs, and the models, as CycloneDX.
 sbom: $(VENV)/.dev
 	$(BIN)/python -m tests.supply.sbom sbom.json
 
@@ -71,17 +71,17 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt locks/embedded.txt
-	$(PIP) --require-hashes -r locks/embedded.txt
-	$(INSTALL) torch
+# Python compiles what it imports. All the rest would take longer to compile than to install.
+$(VENV)/.run: $(BIN)/python pyproject.toml locks/build.txt locks/embedded.txt
+	$(PIP) --no-compile --require-hashes -r locks/build.txt -r locks/embedded.txt
 	$(PIP) --no-deps --no-build-isolation -e .
 	touch $@
 
 # These come alone. yuface's wheel carries YuNet's weights, and is made for few platforms. facenet-pytorch pins an
 # old torch; its wheel carries MTCNN's weights. nvidia-pytriton pins an old numpy; its wheel carries the
 # tritonserver of the tests, for Linux on x86-64.
-$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
-	$(INSTALL) -e '.[embedded,triton,training,docs,dev]'
+$(VENV)/.dev: $(BIN)/python pyproject.toml training/pyproject.toml constraints.txt
+	$(INSTALL) -e '.[triton,docs,dev]' -e training
 	$(INSTALL) --no-deps yuface facenet-pytorch nvidia-pytriton
 	touch $@ $(VENV)/.run
 

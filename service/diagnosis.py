@@ -35,8 +35,10 @@ REDIS_TIMEOUT_S = 2.0
 # Files, sockets and pipes that are not connections of clients; docs/settings.md says the same.
 DESCRIPTORS_BESIDE_CONNECTIONS = 100
 DRAWN_PX = (640, 480)
-# The package that tells whether an extra is installed.
-PACKAGES = {"embedded": "onnxruntime", "triton": "tritonclient", "training": "lightning-fabric"}
+# What each place of a model needs.
+PACKAGES = {"embedded": "onnxruntime", "triton": "tritonclient"}
+# What the gateway can do without, and the package that tells whether it is installed.
+EXTRAS = {"triton": "tritonclient", "training": "expressnet-training"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,7 @@ async def _redis(url: str) -> Finding:
 
 def _extras() -> Finding:
     there, absent = [], []
-    for extra, package in PACKAGES.items():
+    for extra, package in EXTRAS.items():
         try:
             there.append(f"{extra} ({package} {version(package)})")
         except PackageNotFoundError:

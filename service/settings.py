@@ -99,6 +99,12 @@ def _redis(url: SecretStr) -> SecretStr:
     return url
 
 
+def _repository() -> Path:
+    """The one of the current folder, or else the one that came with this package."""
+    own = Path("model_repository")
+    return own if own.is_dir() else Path(__file__).with_name("model_repository")
+
+
 class SettingsError(Exception):
     """A setting has a value that cannot be used; one sentence that names it."""
 
@@ -162,8 +168,10 @@ class Settings(BaseSettings):
     audit_file: Annotated[Path, AfterValidator(_file_to_be)] | None = Field(
         None, description="File to which a line about each request for images is added, without any image."
     )
-    model_repository: Path = Field(
-        Path("model_repository"), description="Folder with the models, in Triton's layout."
+    model_repository: Annotated[Path, AfterValidator(Path.absolute)] = Field(
+        default_factory=_repository,
+        description="Folder with the models, in Triton's layout. By default `model_repository` of the current "
+        "folder; where there is none, the models that the package holds.",
     )
     classifier: str = Field("expressnet_moe", description="The classifier's name in the repository.")
     model_version: str | None = Field(

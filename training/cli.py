@@ -264,10 +264,6 @@ def _explained() -> Iterator[None]:
     """What a user can mend is one sentence, not a traceback."""
     try:
         yield
-    except ModuleNotFoundError as error:
-        typer.echo(
-            f"expressnet: {error.name} is missing; pip install 'expressnet-service[training]'", err=True
-        )
     except KeyboardInterrupt:
         typer.echo("expressnet: stopped; `train --resume` goes on after the last whole epoch", err=True)
         raise SystemExit(130) from None

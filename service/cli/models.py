@@ -16,17 +16,19 @@ if TYPE_CHECKING:
 
 
 def models_command(
-    repository: Annotated[Path, typer.Option(help="Model repository in Triton's layout.")] = Path(
-        "model_repository"
-    ),
+    repository: Annotated[
+        Path | None, typer.Option(help="Model repository in Triton's layout, over EXPRESSNET_MODEL_REPOSITORY.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
 ) -> None:
     """List the models of a repository and verify their files; exit 1 if one is not as its manifest says."""
     from service.manifest import survey
+    from service.settings import SettingsError, read_settings
 
+    given = {} if repository is None else {"model_repository": repository}
     try:
-        models = survey(repository)
-    except ModelFileError as error:
+        models = survey(read_settings(**given).model_repository)
+    except (SettingsError, ModelFileError) as error:
         typer.echo(f"expressnet: {error}", err=True)
         raise SystemExit(1) from None
     if as_json:

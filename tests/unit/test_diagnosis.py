@@ -117,7 +117,8 @@ def test_a_model_that_is_not_its_manifests_is_wrong_and_nothing_is_asked(tmp_pat
     found = findings(1, model_repository=tmp_path)
     assert "its manifest says" in found["models"]["found"]
     assert "answer" not in found
-    assert "is missing" in findings(1, model_repository="/nowhere")["models"]["found"]
+    missing = findings(1, model_repository="/nowhere")["models"]["found"]
+    assert "/nowhere/expressnet_moe/manifest.json is missing; set EXPRESSNET_MODEL_REPOSITORY" in missing
     # On Triton the file is the server's.
     found = findings(0, model_repository=tmp_path, engine="triton")
     assert found["triton"]["found"].startswith("yunet is ready at 127.0.0.1:8001")
@@ -140,6 +141,8 @@ def test_an_engine_that_cannot_answer_is_wrong(engines: Engines) -> None:
 def test_an_engine_that_is_not_installed_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "find_spec", lambda package: None)
     assert findings(1)["engine"]["mend"] == "Install it: pip install onnxruntime."
+    found = findings(1, engine="triton")["engine"]
+    assert found["mend"] == "Install it: pip install 'expressnet-service[triton]'."
 
 
 @pytest.mark.usefixtures("engines")
