@@ -222,7 +222,7 @@ def _read(path: Path, name: str) -> Manifest:
         kind = ClassifierManifest if raw.get("kind") == "classifier" else Manifest
         manifest = kind.model_validate(raw)
     except FileNotFoundError as error:
-        raise ModelFileError(f"{path} is missing; set EXPRESSNET_MODEL_REPOSITORY to a folder that has it") from error
+        raise ModelFileError(f"{path} is missing; set EXPRESSNET_MODEL_REPOSITORY") from error
     except (OSError, ValueError, AttributeError, RecursionError, ValidationError) as error:
         raise ModelFileError(f"{path} is not a valid manifest: {error}") from error
     if manifest.name != name:
@@ -246,7 +246,7 @@ def survey(repository: Path) -> list[tuple[str, Manifest | ModelFileError]]:
             except ModelFileError as error:
                 found.append((folder.name, error))
     if not found:
-        raise ModelFileError(f"{repository} holds no models; set EXPRESSNET_MODEL_REPOSITORY to a folder with models")
+        raise ModelFileError(f"{repository} holds no models; set EXPRESSNET_MODEL_REPOSITORY")
     return found
 
 

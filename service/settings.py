@@ -170,8 +170,8 @@ class Settings(BaseSettings):
     )
     model_repository: Annotated[Path, AfterValidator(Path.absolute)] = Field(
         default_factory=_repository,
-        description="Folder with the models, in Triton's layout. By default `model_repository` of the current "
-        "folder; where there is none, the models that the package holds.",
+        description="Folder with the models, in Triton's layout. Without it: `model_repository` of the "
+        "current folder, or else the models of the package.",
     )
     classifier: str = Field("expressnet_moe", description="The classifier's name in the repository.")
     model_version: str | None = Field(

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 
 def models_command(
-    repository: Annotated[
-        Path | None, typer.Option(help="Model repository in Triton's layout, over EXPRESSNET_MODEL_REPOSITORY.")
-    ] = None,
+    repository: Annotated[Path | None, typer.Option(help="Folder, over EXPRESSNET_MODEL_REPOSITORY.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
 ) -> None:
     """List the models of a repository and verify their files; exit 1 if one is not as its manifest says."""

@@ -21,7 +21,18 @@ from service.messages import StreamQuery
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.settings import Settings
-from service.timeline import VideoError, read_frames, read_timeline, write_timeline
+from service.timeline import (
+    COLOURS,
+    GAP_PX,
+    LEFT_PX,
+    PANEL_PX,
+    PLOT_PX,
+    TOP_PX,
+    VideoError,
+    read_frames,
+    read_timeline,
+    write_timeline,
+)
 from tests.fake_engine import FakeClassifier, FakeDetector
 from tests.scenes import video
 
@@ -144,6 +155,19 @@ async def test_a_face_becomes_rows_and_a_picture(
     assert 178 < float(rows[0]["x"]) < 184
     with Image.open(tmp_path / "t.png") as picture:
         assert picture.width == 1000
+
+
+async def test_the_picture_is_white_while_nobody_is_there(
+    tmp_path: Path, pipeline: Pipeline, classifier: ClassifierManifest
+) -> None:
+    empty = np.zeros((512, 512, 3), np.uint8)
+    file = video(tmp_path / "v.mp4", {n: empty if 10 <= n < 40 else portrait() for n in range(50)})
+    await write_timeline(pipeline, classifier, file, tmp_path / "t.csv", tmp_path / "t.png")
+    with Image.open(tmp_path / "t.png") as picture:
+        middle = TOP_PX + (PANEL_PX - GAP_PX) // 2
+        shown = [picture.getpixel((LEFT_PX + round(PLOT_PX * s / 1.8), middle)) for s in (0.1, 1.0, 1.7)]
+    happiness = tuple(COLOURS[classifier.labels.index("happiness")])
+    assert shown == [happiness, (255, 255, 255), happiness]
 
 
 async def test_a_video_without_faces_has_a_timeline_without_rows(
