@@ -176,6 +176,19 @@ def test_each_variable_is_read(monkeypatch: pytest.MonkeyPatch, name: str) -> No
     assert value != default or name == "worker_threads"
 
 
+def test_models_are_those_of_the_setting_else_of_the_folder_else_of_the_package(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    packaged = read_settings().model_repository
+    assert packaged.is_absolute()
+    assert {path.name for path in packaged.iterdir()} >= {"expressnet_moe", "yunet"}
+    (tmp_path / "model_repository").mkdir()
+    assert read_settings().model_repository == tmp_path / "model_repository"
+    monkeypatch.setenv("EXPRESSNET_MODEL_REPOSITORY", "elsewhere")
+    assert read_settings().model_repository == tmp_path / "elsewhere"
+
+
 def test_no_setting_is_without_a_test() -> None:
     assert set(Settings.model_fields) == set(GOOD)
     assert set(GOOD) - set(BAD) <= {"model_repository", "classifier", "detector", "redis_url"}

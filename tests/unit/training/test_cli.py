@@ -159,4 +159,4 @@ def test_models_are_listed_and_verified(tmp_path: Path) -> None:
 
     empty = runner.invoke(service_app, ["models", "--repository", str(tmp_path / "none")])
     assert empty.exit_code == 1
-    assert "holds no models" in empty.stderr
+    assert f"{tmp_path / 'none'} holds no models; set EXPRESSNET_MODEL_REPOSITORY" in empty.stderr
