@@ -1,6 +1,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 PEERS ?= .venv-peers
+OLDEST ?= .venv-oldest
 WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -8,7 +9,7 @@ INSTALL := $(PIP) -c constraints.txt
 LOCK := $(BIN)/uv pip compile --quiet --no-annotate --generate-hashes --universal --python-version 3.11 \
 	-c constraints.txt --custom-compile-command "make lock"
 
-.PHONY: install run check test docs openapi hostile bench overload soak lock sbom clean
+.PHONY: install run check test test-oldest docs openapi hostile bench overload soak lock sbom clean
 
 # Everything that a developer needs. `make run` installs less.
 install: $(VENV)/.dev
@@ -27,6 +28,14 @@ check: $(VENV)/.dev
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder \
 		--cov --cov-report=term:skip-covered --cov-fail-under=90
+
+# The service with the oldest packages that pyproject.toml allows; those of Triton's server and of training are not there.
+test-oldest: $(VENV)/.dev
+	$(BIN)/uv venv --quiet --clear --no-project --python $(BIN)/python $(OLDEST)
+	$(BIN)/uv pip install --quiet --python $(OLDEST) --resolution lowest-direct -e '.[test,triton]'
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest --quiet -k 'not (contract and triton)' tests/contract \
+		$(addprefix tests/unit/,http inference predict tracking vision) \
+		$(patsubst %,tests/unit/test_%.py,app limiter logs manifest metrics pipeline settings timeline)
 
 # The documentation as a site, in site/.
 docs: $(VENV)/.dev
@@ -66,7 +75,7 @@ sbom: $(VENV)/.dev
 	$(BIN)/python -m tests.supply.sbom sbom.json
 
 clean:
-	rm -rf $(VENV) $(PEERS)
+	rm -rf $(VENV) $(PEERS) $(OLDEST)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
