@@ -50,7 +50,8 @@ def test_answers_a_photo_and_leaves_in_good_order(astronaut_jpeg: bytes, tmp_pat
         ({"body_limit_mb": "5"}, "EXPRESSNET_BODY_LIMIT_MB"),
         ({"queue_limit_faces": "4"}, "queue_limit_faces"),
         ({"host": "0.0.0.0"}, "keys_file"),
-        ({"model_repository": "/nowhere"}, "/nowhere"),
+        ({"model_repository": "no/models"}, str(Path("no/models/expressnet_moe/manifest.json").absolute())),
+        ({"model_repository": "no/models"}, "EXPRESSNET_MODEL_REPOSITORY"),
         ({"purpose": "workplace", "jurisdiction": "de"}, "Article 5(1)(f) of Regulation (EU) 2024/1689"),
     ],
 )

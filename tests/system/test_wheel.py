@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from service import __version__
 from tests.conftest import OPTIONAL, free_port
 from tests.scenes import video
 from tests.system.conftest import running
@@ -38,7 +39,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_the_service_and_its_models_and_nothing_else(wheel: Path) -> None:
     names = ZipFile(wheel).namelist()
-    assert {name.partition("/")[0] for name in names} == {"service", "expressnet_service-0.1.0.dist-info"}
+    assert {name.partition("/")[0] for name in names} == {
+        "service",
+        f"expressnet_service-{__version__}.dist-info",
+    }
     listed = subprocess.run(
         ["git", "ls-files", "model_repository"], cwd=ROOT, check=True, capture_output=True, text=True
     )

@@ -12,6 +12,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from service import __version__
 from service.manifest import read_manifest
 from service.settings import Settings
 from tests.supply.audit import verdict
@@ -47,8 +48,19 @@ def test_a_lock_holds_the_pinned_versions_each_with_hashes(name: str) -> None:
     assert all("--hash=sha256:" in entry for entry in entries)
 
 
+def project_of(folder: Path) -> dict[str, Any]:
+    project: dict[str, Any] = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    return project
+
+
+def test_service_and_training_are_of_one_version() -> None:
+    training = project_of(ROOT / "training")
+    assert project_of(ROOT)["version"] == training["version"] == __version__
+    assert f"expressnet-service=={__version__}" in training["dependencies"]
+
+
 def test_what_the_project_asks_for_is_locked() -> None:
-    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = project_of(ROOT)
     extras = project["optional-dependencies"]
 
     def asked(*needs: str) -> set[str]:
