@@ -42,6 +42,8 @@ SELECTIVE_ACCURACY = 0.9
 PARITY_TOLERANCE = 1e-4
 PARITY_BATCHES = (1, 2, 3, 8, 32, 64)
 
+# No default_queue_policy: with any of its limits Triton fetches no calls ahead, and its batcher may sleep for
+# 500 ms beside a free model. tests/system/test_triton_queue.py shows it.
 CONFIG = """\
 name: "{name}"
 platform: "pytorch_libtorch"
@@ -55,12 +57,6 @@ output [
 dynamic_batching {{
   preferred_batch_size: [ {preferred} ]
   max_queue_delay_microseconds: 0
-  default_queue_policy {{
-    timeout_action: REJECT
-    default_timeout_microseconds: 10000000
-    allow_timeout_override: true
-    max_queue_size: 64
-  }}
 }}
 parameters {{ key: "INFERENCE_MODE" value {{ string_value: "true" }} }}
 parameters {{ key: "ENABLE_WEIGHT_SHARING" value {{ string_value: "true" }} }}

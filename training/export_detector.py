@@ -22,6 +22,8 @@ DetectorName = Literal["yunet", "yunet_mtcnn"]
 
 # DISABLE_OPTIMIZED_EXECUTION: shapes change with every image, so profiling the first two calls makes them
 # three times as long and gains nothing after.
+# dynamic_batching: no calls are batched here, but only this scheduler drops calls that were cancelled.
+# No default_queue_policy, for the reason in export_classifier.py.
 DETECTOR_CONFIG = """\
 name: "%s"
 platform: "pytorch_libtorch"
@@ -36,14 +38,7 @@ output [
   { name: "scores__1", data_type: TYPE_FP32, dims: [ -1 ] },
   { name: "landmarks__2", data_type: TYPE_FP32, dims: [ -1, 5, 2 ] }
 ]
-dynamic_batching {
-  default_queue_policy {
-    timeout_action: REJECT
-    default_timeout_microseconds: 10000000
-    allow_timeout_override: true
-    max_queue_size: 64
-  }
-}
+dynamic_batching { }
 parameters { key: "INFERENCE_MODE" value { string_value: "true" } }
 parameters { key: "DISABLE_OPTIMIZED_EXECUTION" value { string_value: "true" } }
 parameters { key: "ENABLE_WEIGHT_SHARING" value { string_value: "true" } }

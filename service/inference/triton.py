@@ -46,8 +46,8 @@ PING_TIMEOUT_S = 0.8
 SILENT_S = 2.5
 
 # Triton answers UNAVAILABLE to nearly all of these; only the words tell them apart.
-QUEUE_FULL = ("exceeds maximum queue size",)
-QUEUE_LATE = ("request timeout expired",)
+# Only where somebody gave the models a queue policy: the project's own configuration has none.
+QUEUE_REFUSES = ("exceeds maximum queue size", "request timeout expired")
 # A server that stops ends what it has begun, then unloads its models; one that starts loads them last.
 NOT_TAKING = ("server is stopping", "server not ready", "not at ready state", "has no available versions")
 NOT_CONNECTED = (
@@ -222,15 +222,13 @@ class _TritonModel:
         deadline.check("inference")
         if not self._verified:
             await self._verify(deadline.remaining_s())
-        left_s = deadline.remaining_s()
         with self._translated():
             result = await self._connection.client.infer(
                 self._manifest.name,
                 [_input(name, array) for name, array in inputs.items()],
                 model_version=self._manifest.version,
                 outputs=[InferRequestedOutput(name) for name in self._outputs],
-                client_timeout=left_s,
-                timeout=int(left_s * 1e6),
+                client_timeout=deadline.remaining_s(),
             )
         self._connection.heard()
         found = [result.as_numpy(name) for name in self._outputs]
@@ -247,9 +245,9 @@ class _TritonModel:
             raise self._meaning(str(error.status()), str(error.message()).lower()) from error
 
     def _meaning(self, status: str, words: str) -> ServiceError:
-        if status == "StatusCode.DEADLINE_EXCEEDED" or any(known in words for known in QUEUE_LATE):
+        if status == "StatusCode.DEADLINE_EXCEEDED":
             return DeadlineExceeded("the inference server did not answer in time")
-        if any(known in words for known in QUEUE_FULL):
+        if any(known in words for known in QUEUE_REFUSES):
             self._connection.heard()
             return Overloaded("the inference server's queue is full")
         if status in ("StatusCode.INVALID_ARGUMENT", "StatusCode.RESOURCE_EXHAUSTED"):

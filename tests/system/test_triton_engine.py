@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shutil
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 from service.arrays import Faces
 from service.assembly import Engines, make_engines
 from service.deadline import NEVER, Deadline
-from service.errors import DeadlineExceeded, EngineContractError, EngineUnavailable, Overloaded, ServiceError
+from service.errors import EngineContractError, EngineUnavailable, ServiceError
 from service.inference.engine import LocalDetector
 from service.inference.triton import TritonClassifier, TritonDetector
 from service.manifest import MODEL_FILES, ClassifierManifest, read_manifest
@@ -59,19 +58,6 @@ def faces(count: int) -> Faces:
     assert size is not None
     noise = np.random.default_rng(0).integers(0, 256, (count, 3, size.size, size.size), np.uint8)
     return noise
-
-
-@pytest.fixture(scope="module")
-def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    """Both models take a fifth of a second; the detector's queue holds two."""
-    models = tmp_path_factory.mktemp("slow") / "models"
-    shutil.copytree(MODELS, models)
-    for name in (CLASSIFIER, DETECTOR):
-        with_parameter(models, name, "delay_s", 0.2)
-    config = models / DETECTOR / "config.pbtxt"
-    config.write_text(re.sub(r"max_queue_size: \d+", "max_queue_size: 2", config.read_text()))
-    with triton(models) as server:
-        yield server
 
 
 async def test_it_answers_as_the_embedded_engine_does(
@@ -165,48 +151,6 @@ async def outcome(call: object) -> str:
     except ServiceError as error:
         return type(error).__name__
     return "answered"
-
-
-async def test_a_full_queue_is_overload_and_leaves_the_circuit_closed(slow_server: TritonServer) -> None:
-    image = np.zeros((32, 32, 3), np.uint8)
-    async with engines_of(settings_for(slow_server)) as engines:
-        assert isinstance(engines.detector, TritonDetector)
-        calls = (outcome(engines.detector.detect(image, 32, 0.9, Deadline.after(10))) for _ in range(20))
-        found = await asyncio.gather(*calls)
-        assert set(found) == {"answered", Overloaded.__name__}
-        assert found.count("answered") >= 3  # one that runs and two that wait
-        assert engines.detector.circuit == "closed"
-
-
-@asynccontextmanager
-async def only_the_busy_are_run(server: TritonServer) -> AsyncIterator[Engines]:
-    """While a batch of 32 keeps the classifier busy: of all that is asked inside, nothing may be run."""
-    async with engines_of(settings_for(server)) as engines:
-        await engines.classifier.classify(faces(1), Deadline.after(10))
-        before = server.metric("nv_inference_count", model=CLASSIFIER)
-        busy = asyncio.create_task(engines.classifier.classify(faces(32), Deadline.after(10)))
-        await asyncio.sleep(0.05)
-        yield engines
-        await busy
-        await asyncio.sleep(0.5)
-        assert server.metric("nv_inference_count", model=CLASSIFIER) - before == 32
-
-
-async def test_what_waits_longer_than_its_caller_is_never_run(slow_server: TritonServer) -> None:
-    async with only_the_busy_are_run(slow_server) as engines:
-        late = [outcome(engines.classifier.classify(faces(1), Deadline.after(0.08))) for _ in range(5)]
-        assert set(await asyncio.gather(*late)) == {DeadlineExceeded.__name__}
-        assert engines.classifier.circuit == "closed"
-
-
-async def test_cancelling_reaches_the_server(slow_server: TritonServer) -> None:
-    async with only_the_busy_are_run(slow_server) as engines:
-        leaving = [
-            asyncio.create_task(engines.classifier.classify(faces(1), Deadline.after(10))) for _ in range(5)
-        ]
-        await asyncio.sleep(0.05)
-        for task in leaving:
-            task.cancel()
 
 
 async def test_several_servers_are_asked_in_turn_and_one_may_stop(triton_server: TritonServer) -> None:

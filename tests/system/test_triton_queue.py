@@ -1,0 +1,180 @@
+"""Calls that wait on a real tritonserver: for how long, who leaves, and what a queue policy refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
+
+import numpy as np
+import pytest
+
+from service.assembly import Engines
+from service.deadline import Deadline
+from service.errors import DeadlineExceeded, Overloaded
+from service.inference.triton import TritonDetector
+from tests.conftest import eventually, serving
+from tests.system.test_triton_engine import (
+    CLASSIFIER,
+    DETECTOR,
+    MODELS,
+    engines_of,
+    faces,
+    outcome,
+    settings_for,
+)
+from tests.triton.server import TritonServer, triton, with_parameter
+
+# A server loads torch twice before it is ready.
+pytestmark = pytest.mark.timeout(300)
+
+BOTH = pytest.mark.parametrize("name", [CLASSIFIER, DETECTOR])
+# One call runs, and Triton has fetched two more ahead: what is cancelled then is run all the same.
+TAKEN = 3
+
+
+async def call(engines: Engines, name: str, timeout_s: float = 60, count: int = 1) -> None:
+    """The smallest detection, or `count` faces."""
+    deadline = Deadline.after(timeout_s)
+    if name == CLASSIFIER:
+        await engines.classifier.classify(faces(count), deadline)
+    else:
+        assert isinstance(engines.detector, TritonDetector)
+        await engines.detector.detect(np.zeros((32, 32, 3), np.uint8), 32, 0.9, deadline)
+
+
+def waiting(server: TritonServer, name: str) -> float:
+    return server.metric("nv_inference_pending_request_count", model=name)
+
+
+def circuit(engines: Engines, name: str) -> str:
+    return (engines.classifier if name == CLASSIFIER else engines.detector).circuit
+
+
+@pytest.fixture(scope="module")
+def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """Both models take long enough for all calls of a test to arrive meanwhile."""
+    models = tmp_path_factory.mktemp("slow") / "models"
+    shutil.copytree(MODELS, models)
+    for name in (CLASSIFIER, DETECTOR):
+        with_parameter(models, name, "delay_s", 0.4)
+    with triton(models) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def server_on_one_core() -> Iterator[TritonServer]:
+    """Its threads take turns, so that one often looks for another that is not back yet."""
+    cores = os.sched_getaffinity(0)
+    with ExitStack() as stack:
+        os.sched_setaffinity(0, {min(cores)})
+        try:
+            server = stack.enter_context(triton(MODELS))
+        finally:
+            os.sched_setaffinity(0, cores)
+        yield server
+
+
+@BOTH
+async def test_no_call_waits_beside_a_free_model(server_on_one_core: TritonServer, name: str) -> None:
+    """A batcher that misses the end of a call sleeps for 500 ms; else three small calls wait some 10 ms."""
+
+    def waited_s() -> float:
+        return server_on_one_core.metric("nv_inference_queue_duration_us", model=name) / 1e6
+
+    stalls = 0
+    async with engines_of(settings_for(server_on_one_core)) as engines:
+        await call(engines, name)
+        for _ in range(20):
+            before = waited_s()
+            await asyncio.gather(*(call(engines, name) for _ in range(3)))
+            stalls += waited_s() - before > 0.25
+    # Some are allowed: the whole machine may stop for a moment.
+    assert stalls < 5
+
+
+@asynccontextmanager
+async def only_the_taken_are_run(server: TritonServer, name: str) -> AsyncIterator[Engines]:
+    """While full batches, or images, keep a model busy: none of the calls that are made inside may run."""
+
+    def counted() -> float:
+        return server.metric("nv_inference_count", model=name)
+
+    async with engines_of(settings_for(server)) as engines:
+        await call(engines, name)
+        before, size = counted(), 32 if name == CLASSIFIER else 1
+        taken = [asyncio.create_task(call(engines, name, count=size)) for _ in range(TAKEN)]
+        await asyncio.to_thread(eventually, lambda: waiting(server, name) == TAKEN - 1)
+        yield engines
+        await asyncio.gather(*taken)
+        await call(engines, name)
+        await asyncio.to_thread(eventually, lambda: waiting(server, name) == 0)
+        assert counted() - before == TAKEN * size + 1
+
+
+@BOTH
+async def test_what_waits_longer_than_its_caller_is_never_run(slow_server: TritonServer, name: str) -> None:
+    async with only_the_taken_are_run(slow_server, name) as engines:
+        late = [outcome(call(engines, name, timeout_s=0.08)) for _ in range(5)]
+        assert set(await asyncio.gather(*late)) == {DeadlineExceeded.__name__}
+        assert circuit(engines, name) == "closed"
+
+
+@BOTH
+async def test_cancelling_reaches_the_server(slow_server: TritonServer, name: str) -> None:
+    async with only_the_taken_are_run(slow_server, name) as engines:
+        leaving = [asyncio.create_task(call(engines, name)) for _ in range(5)]
+        await asyncio.to_thread(eventually, lambda: waiting(slow_server, name) == TAKEN - 1 + 5)
+        for task in leaving:
+            task.cancel()
+
+
+async def test_behind_a_flood_of_others_a_photo_is_late_and_the_circuit_stays_closed(
+    slow_server: TritonServer, astronaut_jpeg: bytes
+) -> None:
+    settings = settings_for(slow_server, port=0)
+    with serving(settings) as gateway:
+        async with engines_of(settings) as others:
+            flood = [asyncio.create_task(call(others, DETECTOR)) for _ in range(50)]
+            await asyncio.to_thread(eventually, lambda: waiting(slow_server, DETECTOR) > 40)
+            late = {"Content-Type": "image/jpeg", "X-Timeout-Ms": "400"}
+            answer = await asyncio.to_thread(
+                gateway.client.post, "/v1/emotions", content=astronaut_jpeg, headers=late
+            )
+            assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
+            assert gateway.metric(f'expressnet_circuit_state{{engine="{DETECTOR}",state="closed"}}') == 1
+            assert gateway.ready
+            # Triton refused nobody, so only the number of waiting calls tells of a flood.
+            assert slow_server.metric("nv_inference_request_failure", model=DETECTOR, reason="REJECTED") == 0
+            for other in flood:
+                other.cancel()
+        assert gateway.post(astronaut_jpeg).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def limited_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """Slow models with queue policies of somebody else: one limits the wait, the other the length."""
+    models = tmp_path_factory.mktemp("limited") / "models"
+    shutil.copytree(MODELS, models)
+    for name, limit in (
+        (CLASSIFIER, "default_timeout_microseconds: 100000"),
+        (DETECTOR, "max_queue_size: 2"),
+    ):
+        with_parameter(models, name, "delay_s", 0.2)
+        config = models / name / "config.pbtxt"
+        policy = f"dynamic_batching {{ default_queue_policy {{ {limit} }}"
+        config.write_text(config.read_text().replace("dynamic_batching {", policy))
+    with triton(models) as server:
+        yield server
+
+
+@BOTH
+async def test_a_queue_that_refuses_is_overload_and_leaves_the_circuit_closed(
+    limited_server: TritonServer, name: str
+) -> None:
+    async with engines_of(settings_for(limited_server)) as engines:
+        found = await asyncio.gather(*(outcome(call(engines, name, count=32)) for _ in range(20)))
+        assert set(found) == {"answered", Overloaded.__name__}
+        assert circuit(engines, name) == "closed"
