@@ -12,7 +12,7 @@ from tests.conftest import Gateway, serving
 from tests.deploy.compose import triton_arguments
 from tests.triton.server import TritonServer, triton
 
-# Newer than the server of the tests, which starts with what comes to the same.
+# It exists from release 26.04 on; the server of the tests is older.
 UNKNOWN_TO_THE_SERVER = "--allow-client-shm=false"
 # The tests have their own repository, addresses and time to end.
 SET_BY_THE_TESTS = ("--model-repository=", "--metrics-address=", "--exit-timeout-secs=")

@@ -27,7 +27,7 @@ def server() -> Iterator[TritonServer]:
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     options = {name: value for name, _, value in (argument.partition("=") for argument in container["args"])}
     del options["--model-repository"]
-    # Known since release 26.04, which no wheel carries.
+    # It exists from release 26.04 on; the server of the wheel is older.
     del options["--allow-client-shm"]
     assert AGE in options
     options[AGE] = str(int(AGE_S * 1000))
