@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -20,18 +21,29 @@ from service.http.problems import install_handlers
 from service.http.stream import stream_router
 from service.logs import log
 from service.memory import give_back
+from service.metrics import Metrics
 from service.settings import Settings
 
+if TYPE_CHECKING:
+    from service.limiter import Counts
 
-def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
+
+def create_app(
+    settings: Settings,
+    engines: Engines | None = None,
+    metrics: Metrics | None = None,
+    counts: Counts | None = None,
+) -> FastAPI:
     """The gateway over `engines`, or over the embedded engine of `settings`.
+
+    One of several processes has `metrics` and `counts` that they share.
 
     Raises `ModelFileError` when a model or its manifest cannot be trusted.
     """
-    assembly = assemble(settings, engines)
+    assembly = assemble(settings, engines, metrics)
     classifier, metrics, pipeline = assembly.classifier, assembly.metrics, assembly.pipeline
     readiness = Readiness()
-    door = open_door(settings, metrics, (classifier, assembly.detector))
+    door = open_door(settings, metrics, (classifier, assembly.detector), counts)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -91,13 +91,13 @@ class Assembly:
             await engine.close()
 
 
-def assemble(settings: Settings, engines: Engines | None = None) -> Assembly:
+def assemble(settings: Settings, engines: Engines | None = None, metrics: Metrics | None = None) -> Assembly:
     """The pipeline over `engines`, or over those that `settings` name. Nothing runs before it is entered.
 
     Raises `ModelFileError` when a model or its manifest cannot be trusted.
     """
     classifier, detector = served_manifests(settings)
-    metrics = Metrics()
+    metrics = metrics or Metrics()
     engines = engines or make_engines(settings, classifier, detector, metrics)
     for manifest, place in zip((classifier, detector), places(settings), strict=True):
         metrics.serving(manifest, SERVED_FILE[place])

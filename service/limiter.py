@@ -8,8 +8,9 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
-from limits import RateLimitItem, RateLimitItemPerSecond
+from limits import RateLimitItemPerSecond
 from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -47,17 +48,50 @@ class Spent:
     more_in_s: int
 
 
+class Counts(Protocol):
+    """Who counts where there is no Redis: this process, or the supervisor for all processes."""
+
+    async def spend(self, rate: Rate, caller: Caller, images: int) -> Spent:
+        """Nothing is spent if it would be too much."""
+
+    async def run(self) -> None:
+        """What happens behind the requests, for ever."""
+
+
+class Memory:
+    """Counts of this process."""
+
+    def __init__(self) -> None:
+        self._storage = MemoryStorage()
+        self._windows = SlidingWindowCounterRateLimiter(self._storage)
+
+    async def spend(self, rate: Rate, caller: Caller, images: int) -> Spent:
+        # Python's hash is another in each process, so that nobody can choose whose count to share.
+        name = str(hash(caller.name) % ADDRESSES) if caller.kind == "address" else caller.name
+        return await _spend(self._windows, rate, caller.kind, name, images)
+
+    async def run(self) -> None:
+        """Forget old counts."""
+        # The library would walk over all callers at each request, if no such walk were under way: this is it.
+        self._storage.timer = asyncio.current_task()
+        while True:
+            await asyncio.sleep(SWEEP_INTERVAL_S)
+            for number, key in enumerate(list(self._storage.expirations)):
+                await self._storage.get(key)
+                if number % 1000 == 0:
+                    await asyncio.sleep(0)
+
+
 class Limiter:
     """A sliding window for each caller: two counts, however large the rate is.
 
     Redis is asked for 0.1 s at most, on connections that are there already. While it is away nobody waits for
-    it: each gateway counts in its own memory, and a task looks for it every second.
+    it: each gateway counts `here`, and a task looks for it every second.
     """
 
-    def __init__(self, redis_url: str | None, store_up: Callable[[bool], object]) -> None:
+    def __init__(self, redis_url: str | None, store_up: Callable[[bool], object], here: Counts) -> None:
         self._store_up = store_up
-        self._memory = MemoryStorage()
-        self._here = SlidingWindowCounterRateLimiter(self._memory)
+        self._here = here
         self._redis: Redis | None = None
         if redis_url is not None:
             self._redis = Redis.from_pool(
@@ -81,17 +115,14 @@ class Limiter:
 
     async def spend(self, rate: Rate, caller: Caller, images: int) -> Spent:
         """Nothing is spent where it would be too much."""
-        item = RateLimitItemPerSecond(rate.images, rate.window_s)
         if self._redis is not None and not self._away.is_set():
             try:
                 async with asyncio.timeout(REDIS_TIMEOUT_S):
-                    return await _spend(self._there, item, caller.kind, caller.name, images)
+                    return await _spend(self._there, rate, caller.kind, caller.name, images)
             except Exception as error:
                 # Whatever it is that went wrong there, the request is not to blame.
                 self._lost(error)
-        # Python's hash is another in each process, so that nobody can choose whose count to share.
-        name = str(hash(caller.name) % ADDRESSES) if caller.kind == "address" else caller.name
-        return await _spend(self._here, item, caller.kind, name, images)
+        return await self._here.spend(rate, caller, images)
 
     def _lost(self, error: Exception) -> None:
         self._away.set()
@@ -122,18 +153,8 @@ class Limiter:
             self._found()
 
     async def run(self) -> None:
-        """What goes on behind the requests, for ever: forget old counts, look for a Redis that is away."""
-        # The library would walk over all callers at each request, if no such walk were under way: this is it.
-        self._memory.timer = asyncio.current_task()
-        await asyncio.gather(self._sweep(), self._look())
-
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_INTERVAL_S)
-            for number, key in enumerate(list(self._memory.expirations)):
-                await self._memory.get(key)
-                if number % 1000 == 0:
-                    await asyncio.sleep(0)
+        """What happens behind the requests, for ever."""
+        await asyncio.gather(self._here.run(), self._look())
 
     async def _look(self) -> None:
         while self._redis is not None:
@@ -148,8 +169,9 @@ class Limiter:
 
 
 async def _spend(
-    limiter: SlidingWindowCounterRateLimiter, item: RateLimitItem, kind: str, name: str, images: int
+    limiter: SlidingWindowCounterRateLimiter, rate: Rate, kind: str, name: str, images: int
 ) -> Spent:
+    item = RateLimitItemPerSecond(rate.images, rate.window_s)
     allowed = await limiter.hit(item, kind, name, cost=images)
     stats = await limiter.get_window_stats(item, kind, name)
     return Spent(allowed, stats.remaining, max(0, math.ceil(stats.reset_time - time.time())))

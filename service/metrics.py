@@ -50,12 +50,14 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 class Metrics:
     """One application's metrics on a registry of their own, so that several can live in one process.
 
-    Series whose labels are known begin at 0: Prometheus cannot see a rise from nothing to 1.
+    shown: the registry that `/metrics` shows, if not this one. Series whose labels are known begin at 0:
+    Prometheus cannot see a rise from nothing to 1.
     """
 
-    def __init__(self) -> None:
-        registry = self.registry = CollectorRegistry()
+    def __init__(self, shown: CollectorRegistry | None = None) -> None:
+        registry = CollectorRegistry()
         ProcessCollector(registry=registry)
+        self.registry = shown or registry
         self.http_requests = Counter(
             "expressnet_http_requests_total",
             "Requests answered; status 499 where the client left first.",
@@ -70,7 +72,10 @@ class Metrics:
             registry=registry,
         )
         self.requests_in_flight = Gauge(
-            "expressnet_requests_in_flight", "Admitted and not yet answered.", registry=registry
+            "expressnet_requests_in_flight",
+            "Admitted and not yet answered.",
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         self.stage_duration = Histogram(
             "expressnet_stage_duration_seconds",
@@ -86,7 +91,10 @@ class Metrics:
             registry=registry,
         )
         self.queue_depth = Gauge(
-            "expressnet_queue_depth_faces", "Faces waiting for the classifier.", registry=registry
+            "expressnet_queue_depth_faces",
+            "Faces waiting for the classifier.",
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         self.rejected = Counter(
             "expressnet_rejected_total",
@@ -101,7 +109,12 @@ class Metrics:
             "Images given up because they kept a worker thread beyond its budget.",
             registry=registry,
         )
-        self.connections = Gauge("expressnet_connections", "Open connections of clients.", registry=registry)
+        self.connections = Gauge(
+            "expressnet_connections",
+            "Open connections of clients.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self.cut_connections = Counter(
             "expressnet_cut_connections_total",
             "Connections that the service closed because of what their client did.",
@@ -110,7 +123,9 @@ class Metrics:
         )
         for reason in CUTS:
             self.cut_connections.labels(reason)
-        self.streams = Gauge("expressnet_streams", "Open streams.", registry=registry)
+        self.streams = Gauge(
+            "expressnet_streams", "Open streams.", registry=registry, multiprocess_mode="livesum"
+        )
         self.stream_frames = Counter(
             "expressnet_stream_frames_total",
             "Frames of streams: answered, answered by a problem, or replaced by a newer one.",
@@ -144,24 +159,31 @@ class Metrics:
             registry=registry,
         )
         self.engine_up = Gauge(
-            "expressnet_engine_up", "1 if the engine answered its last probe.", ("engine",), registry=registry
+            "expressnet_engine_up",
+            "1 if the engine answered its last probe.",
+            ("engine",),
+            registry=registry,
+            multiprocess_mode="livemin",
         )
         self.circuit_state = Gauge(
             "expressnet_circuit_state",
             "1 for the state that an engine's circuit breaker is in; no series for engines without one.",
             ("engine", "state"),
             registry=registry,
+            multiprocess_mode="livemax",
         )
         self.keys_file_valid = Gauge(
             "expressnet_keys_file_valid",
             "0 while the keys file is broken or gone, and the last good keys stay.",
             registry=registry,
+            multiprocess_mode="livemin",
         )
         self.keys_file_valid.set(1)
         self.rate_store_up = Gauge(
             "expressnet_rate_store_up",
             "0 while Redis is away, and each gateway counts for itself.",
             registry=registry,
+            multiprocess_mode="livemin",
         )
         self.rate_store_up.set(1)
         self.audit_lines_lost = Counter(
@@ -179,6 +201,7 @@ class Metrics:
             "1 for each model served.",
             ("name", "version", "sha256"),
             registry=registry,
+            multiprocess_mode="livemax",
         )
 
     def serving(self, model: Manifest, file: ModelFile) -> None:

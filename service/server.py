@@ -11,7 +11,7 @@ import signal
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import cast
@@ -48,10 +48,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        for listener in sockets or ():
-            host, port = listener.getsockname()[:2]
-            scheme = "https" if self.config.is_ssl else "http"
-            log.info("listening", url=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+        log_listening(sockets or (), "https" if self.config.is_ssl else "http")
 
     async def on_tick(self, counter: int) -> bool:
         if counter % 5 == 0:  # uvicorn ticks ten times a second
@@ -77,6 +74,12 @@ class Server(uvicorn.Server):
                 signal.signal(sig, handler)
 
 
+def log_listening(listeners: Iterable[socket.socket], scheme: str) -> None:
+    for listener in listeners:
+        host, port = listener.getsockname()[:2]
+        log.info("listening", url=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+
+
 def _end() -> None:
     log.error("did not stop in time; something hangs")
     for handler in logging.getLogger().handlers:
@@ -89,9 +92,14 @@ def make_server(app: FastAPI, settings: Settings) -> Server:
 
     Raises `SettingsError` when the certificate or its key cannot be used.
     """
+    return Server(server_config(app, settings), app.state.readiness, settings.grace_s)
+
+
+def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """Raises `SettingsError` when the certificate or its key cannot be used."""
     check_certificate(settings)
     limits = ConnectionLimits(settings.max_connections, settings.client_timeout_s)
-    config = uvicorn.Config(
+    return uvicorn.Config(
         app,
         # uvicorn asks for a class and only calls it.
         http=cast(
@@ -114,7 +122,6 @@ def make_server(app: FastAPI, settings: Settings) -> Server:
         ssl_keyfile=settings.tls_private_key,
         timeout_graceful_shutdown=math.ceil(settings.grace_s),
     )
-    return Server(config, app.state.readiness, settings.grace_s)
 
 
 def check_certificate(settings: Settings) -> None:

@@ -202,8 +202,14 @@ class Settings(BaseSettings):
         None, description="PEM file of this gateway's certificate, if Triton asks for one."
     )
     triton_private_key: FilePath | None = Field(None, description="PEM file of that certificate's key.")
+    processes: Annotated[int, Field(ge=1, le=64)] = Field(
+        # Python's lock leaves one process about four cores' worth of work: docs/performance.md.
+        default_factory=lambda: max(1, math.ceil(cores_of_process() / 4)),
+        description="Serving processes behind the port. Rates are counted over all of them; every other "
+        "limit below is that of each process.",
+    )
     worker_threads: Count = Field(
-        default_factory=lambda: max(1, math.ceil(cores_of_process())),
+        default_factory=lambda settings: max(1, math.ceil(cores_of_process()) // settings["processes"]),
         description="Threads that decode, detect and align; also the number of images decoded at a time.",
     )
     body_limit_bytes: Count = Field(

@@ -17,12 +17,18 @@ def serve_command(
 ) -> None:
     """Start the gateway. All other settings come from the environment: see docs/settings.md."""
     from service.keys import KeysFileError
-    from service.server import serve
     from service.settings import SettingsError, read_settings
 
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     try:
-        serve(read_settings(**given))
+        settings = read_settings(**given)
+        if settings.processes > 1:
+            from service.supervisor import supervise
+
+            raise SystemExit(supervise(settings))
+        from service.server import serve
+
+        serve(settings)
     except (SettingsError, ModelFileError, KeysFileError) as error:
         typer.echo(f"expressnet: {error}", err=True)
         raise SystemExit(2) from None

@@ -31,7 +31,7 @@ from service.rates import Rate
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from service.limiter import Limiter
+    from service.limiter import Counts, Limiter
 
 ROUTES = frozenset({"/v1/emotions", "/v1/emotions/batch", STREAM})
 SENT = ("Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Timeout-Ms")
@@ -64,8 +64,10 @@ class Door:
             await asyncio.to_thread(self.audit.flush)
 
 
-def open_door(settings: Settings, metrics: Metrics, models: Sequence[Manifest]) -> Door:
-    """models: all that answer.
+def open_door(
+    settings: Settings, metrics: Metrics, models: Sequence[Manifest], counts: Counts | None = None
+) -> Door:
+    """models: all that answer; counts: where rates are counted without Redis, this process if None.
 
     Raises `KeysFileError` or `SettingsError` when the keys or the audit file cannot be used.
     """
@@ -76,10 +78,10 @@ def open_door(settings: Settings, metrics: Metrics, models: Sequence[Manifest]) 
     limiter = None
     if settings.rate_limit is not None or keyring is not None:
         # What it needs takes long to import, and who sets no rate has no use for it.
-        from service.limiter import Limiter
+        from service.limiter import Limiter, Memory
 
         url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
-        limiter = Limiter(url, metrics.rate_store_up.set)
+        limiter = Limiter(url, metrics.rate_store_up.set, counts or Memory())
     audit = None
     if settings.audit_file is not None:
         audit = Audit(settings.audit_file, settings, models, metrics.audit_lines_lost.inc)

@@ -8,7 +8,7 @@ import pytest
 
 from service import limiter as module
 from service.http.quotas import address_of
-from service.limiter import Caller, Limiter
+from service.limiter import Caller, Limiter, Memory
 from service.rates import Rate
 
 RATE = Rate(10, 86400)
@@ -20,7 +20,7 @@ def ignored(up: bool) -> None:
 
 
 async def test_a_rate_is_spent_and_no_further() -> None:
-    limiter = Limiter(None, ignored)
+    limiter = Limiter(None, ignored, Memory())
     spent = [await limiter.spend(RATE, ONE, 4) for _ in range(3)]
     assert [(each.allowed, each.left) for each in spent] == [(True, 6), (True, 2), (False, 2)]
     assert all(0 < each.more_in_s <= 86400 for each in spent)
@@ -30,19 +30,19 @@ async def test_a_rate_is_spent_and_no_further() -> None:
 
 
 async def test_what_comes_at_once_is_not_let_in_twice() -> None:
-    limiter = Limiter(None, ignored)
+    limiter = Limiter(None, ignored, Memory())
     spent = await asyncio.gather(*(limiter.spend(RATE, ONE, 1) for _ in range(50)))
     assert sum(each.allowed for each in spent) == 10
 
 
 async def test_keys_and_addresses_of_one_name_do_not_share() -> None:
-    limiter = Limiter(None, ignored)
+    limiter = Limiter(None, ignored, Memory())
     assert (await limiter.spend(RATE, Caller("key", "10.0.0.1"), 10)).allowed
     assert (await limiter.spend(RATE, Caller("address", "10.0.0.1"), 10)).allowed
 
 
 async def test_after_the_window_there_is_more() -> None:
-    limiter = Limiter(None, ignored)
+    limiter = Limiter(None, ignored, Memory())
     rate = Rate(2, 1)
     assert [(await limiter.spend(rate, ONE, 1)).allowed for _ in range(2)] == [True, True]
     async with asyncio.timeout(10):
@@ -53,8 +53,8 @@ async def test_after_the_window_there_is_more() -> None:
 async def test_a_crowd_of_addresses_is_bounded_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ADDRESSES", 8)
     monkeypatch.setattr(module, "SWEEP_INTERVAL_S", 0.05)
-    limiter = Limiter(None, ignored)
-    kept = limiter._memory.storage
+    memory = Memory()
+    limiter, kept = Limiter(None, ignored, memory), memory._storage.storage
     background = asyncio.create_task(limiter.run())
     await asyncio.sleep(0)
     for number in range(100):
@@ -64,7 +64,7 @@ async def test_a_crowd_of_addresses_is_bounded_and_forgotten(monkeypatch: pytest
         while kept:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     background.cancel()
-    assert len(limiter._memory.locks) == 0
+    assert len(memory._storage.locks) == 0
 
 
 @pytest.mark.parametrize(
