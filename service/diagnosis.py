@@ -138,8 +138,11 @@ def _keys(settings: Settings) -> Iterator[Finding]:
 def _threads(settings: Settings) -> Iterator[Finding]:
     cores = cores_of_process()
     threads, found = settings.worker_threads, f"{settings.worker_threads} worker threads"
-    if threads > max(1, math.ceil(cores)):
-        mend = f"Set {PREFIX}WORKER_THREADS={max(1, math.floor(cores))}: more only take each other's turns."
+    if settings.processes > 1:
+        found = f"{settings.processes} processes with {found} each"
+    if settings.processes * threads > max(settings.processes, math.ceil(cores)):
+        fitting = max(1, math.floor(cores / settings.processes))
+        mend = f"Set {PREFIX}WORKER_THREADS={fitting}: more only take each other's turns."
         yield Finding("threads", "warning", f"{found}, but {cores:g} cores", mend)
     else:
         yield Finding("threads", "ok", f"{found}, {cores:g} cores")

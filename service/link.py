@@ -44,7 +44,11 @@ class Link:
         self._reading = asyncio.create_task(self._read())
 
     def tell(self, **message: Any) -> None:
-        self._writer.write(line(**message))
+        if not self._writer.is_closing():  # as it is once the supervisor is gone
+            self._writer.write(line(**message))
+
+    def close(self) -> None:
+        self._writer.close()
 
     async def _read(self) -> None:
         with contextlib.suppress(ConnectionError):

@@ -8,7 +8,9 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import structlog
 from fastapi import FastAPI
@@ -27,17 +29,34 @@ from service.shared_metrics import share_metrics
 BEAT_S = 0.5
 
 
+class Connections(set[Any]):
+    """uvicorn's set of those that are open; calls `ended` for each that ends."""
+
+    def __init__(self, ended: Callable[[], object]) -> None:
+        super().__init__()
+        self._ended = ended
+
+    def discard(self, connection: Any) -> None:
+        super().discard(connection)
+        self._ended()
+
+    remove = discard
+
+
 class Share(Server):
     """A server that listens nowhere: it is handed its share of the connections.
 
-    Twice a second it says how many it has: by that the supervisor knows that it serves, and what to hand it.
+    It says how many have ended whenever one does, and twice a second that it serves.
     """
 
     def __init__(self, app: FastAPI, settings: Settings, handed: socket.socket, link: Link) -> None:
         super().__init__(server_config(app, settings), app.state.readiness, settings.grace_s)
         self.handed = handed
         self.link = link
+        self.server_state.connections = Connections(self._ended)
+        self._taken = 0
         self._opening: set[asyncio.Task[None]] = set()
+        self._telling: asyncio.Handle | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self.link.open()
@@ -50,6 +69,7 @@ class Share(Server):
             _, descriptors, _, _ = socket.recv_fds(self.handed, 1, 1)
         except BlockingIOError:
             return
+        self._taken += 1
         for descriptor in descriptors:
             opening = asyncio.create_task(self._open(socket.socket(fileno=descriptor)))
             self._opening.add(opening)
@@ -69,9 +89,18 @@ class Share(Server):
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
 
+    def _ended(self) -> None:
+        if self._telling is None:
+            # A WebSocket leaves the set and joins it again.
+            self._telling = asyncio.get_running_loop().call_soon(self._tell_ended)
+
+    def _tell_ended(self) -> None:
+        self._telling = None
+        self.link.tell(ended=self._taken - len(self._opening) - len(self.server_state.connections))
+
     async def _beat(self) -> None:
         while True:
-            self.link.tell(connections=len(self.server_state.connections))
+            self._tell_ended()
             await asyncio.sleep(BEAT_S)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -81,6 +110,7 @@ class Share(Server):
         for opening in self._opening:
             opening.cancel()
         await super().shutdown()
+        self.link.close()
 
 
 def run(settings: Settings, number: int, folder: Path, handed: socket.socket, end: socket.socket) -> None:

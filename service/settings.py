@@ -205,11 +205,13 @@ class Settings(BaseSettings):
     processes: Annotated[int, Field(ge=1, le=64)] = Field(
         # Python's lock leaves one process about four cores' worth of work: docs/performance.md.
         default_factory=lambda: max(1, math.ceil(cores_of_process() / 4)),
-        description="Serving processes behind the port. Rates are counted over all of them; every other "
-        "limit below is that of each process.",
+        description="Processes that serve the port. They count rates together; each has worker threads and "
+        "all the limits below for itself.",
     )
     worker_threads: Count = Field(
-        default_factory=lambda settings: max(1, math.ceil(cores_of_process()) // settings["processes"]),
+        default_factory=lambda settings: max(
+            1, math.ceil(cores_of_process()) // settings.get("processes", 1)
+        ),
         description="Threads that decode, detect and align; also the number of images decoded at a time.",
     )
     body_limit_bytes: Count = Field(

@@ -44,7 +44,8 @@ class Child:
 
     def __init__(self, settings: Settings, number: int, folder: Path) -> None:
         self.number = number
-        self.connections = 0
+        self.given = self.ended = 0
+        """How many connections it was handed, and of them no longer has."""
         self.serving = self.served = False
         self.missed_beats = 0
         self.refused: str | None = None
@@ -57,6 +58,10 @@ class Child:
                 target=run, args=(settings, number, folder, handed, end), daemon=True
             )
             self.process.start()
+
+    def burden(self) -> tuple[bool, int, int]:
+        """The less, the sooner the next connection is its own; equals take turns."""
+        return self.missed_beats >= BUSY_BEATS, self.given - self.ended, self.given
 
 
 class Supervisor:
@@ -138,8 +143,8 @@ class Supervisor:
                     case {"spend": [images, window_s, kind, name, spent], "number": number}:
                         spent = await self._counts.spend(Rate(images, window_s), Caller(kind, name), spent)
                         writer.write(line(number=number, spent=astuple(spent)))
-                    case {"connections": connections}:
-                        child.connections = connections
+                    case {"ended": ended}:
+                        child.ended = ended
                         self._serves(child)
                     case {"draining": True}:
                         child.serving = False
@@ -153,7 +158,7 @@ class Supervisor:
         return [child for child in self._children.values() if child.serving]
 
     def _serves(self, child: Child) -> None:
-        if child.serving:
+        if child.served:
             return
         child.serving = child.served = True
         if not self._announced and not self._stopping.is_set():
@@ -188,13 +193,11 @@ class Supervisor:
             loop.call_later(RETRY_S, self._accept_or_not)
             return
         with connection:
-            for child in sorted(
-                self._serving(), key=lambda child: (child.missed_beats >= BUSY_BEATS, child.connections)
-            ):
+            for child in sorted(self._serving(), key=Child.burden):
                 # It may have ended just now, or hang with its hands full.
                 with suppress(OSError):
                     socket.send_fds(child.handed, [b"\0"], [connection.fileno()])
-                    child.connections += 1
+                    child.given += 1
                     return
 
     async def _watch(self) -> None:

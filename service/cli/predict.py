@@ -96,7 +96,8 @@ def predict_command(
         wanted = (
             None if video else _checked(_Wanted(tuple(paths), _form(form, output), output, annotate, query))
         )
-        settings = read_settings()
+        # Only a server has several processes.
+        settings = read_settings(processes=1)
         if settings.aggregate_only is not None:
             raise RefusedError("EXPRESSNET_AGGREGATE_ONLY is set, and this answers face by face")
         if wanted is not None:

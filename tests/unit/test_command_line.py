@@ -61,13 +61,15 @@ def test_the_script_for_a_shell_is_shown(shell: str, monkeypatch: pytest.MonkeyP
 def test_options_stand_above_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     served: list[Settings] = []
     monkeypatch.setattr("service.server.serve", served.append)
-    environment = {"EXPRESSNET_PORT": "1234", "EXPRESSNET_TIMEOUT_S": "3"}
+    environment = {"EXPRESSNET_PORT": "1234", "EXPRESSNET_TIMEOUT_S": "3", "EXPRESSNET_PROCESSES": "1"}
     for arguments in ([], ["--port", "0", "--host", "::1"]):
         assert CliRunner().invoke(app, ["serve", *arguments], env=environment).exit_code == 0
     assert [(each.host, each.port, each.timeout_s) for each in served] == [
         ("127.0.0.1", 1234, 3),
         ("::1", 0, 3),
     ]
+    monkeypatch.setattr("service.supervisor.supervise", lambda settings: settings.processes)
+    assert CliRunner().invoke(app, ["serve"], env={"EXPRESSNET_PROCESSES": "3"}).exit_code == 3
     refused = CliRunner().invoke(app, ["serve", "--host", "0.0.0.0"])
     assert refused.exit_code == 2
     assert "keys_file" in refused.stderr
@@ -141,6 +143,7 @@ def test_the_commands_of_the_page_run(
     monkeypatch.setattr("service.logs.configure_logs", lambda _: None)
     monkeypatch.setattr("service.memory.bound_heap", lambda: None)
     monkeypatch.setattr("service.server.serve", lambda _: None)
+    monkeypatch.setenv("EXPRESSNET_PROCESSES", "1")
     lines = [
         line for block in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.M | re.S) for line in block.splitlines()
     ]

@@ -29,6 +29,19 @@ def test_a_quota_counts(group: Path, quota: str, expected: float, threads: int) 
     assert Settings().worker_threads == threads
 
 
+@pytest.mark.parametrize(
+    ("cores", "processes", "threads"),
+    [(0.5, 1, 1), (1, 1, 1), (4, 1, 4), (5, 2, 2), (8, 2, 4), (9, 3, 3), (12, 3, 4), (64, 16, 4)],
+)
+def test_more_than_four_cores_have_several_processes(
+    monkeypatch: pytest.MonkeyPatch, cores: float, processes: int, threads: int
+) -> None:
+    monkeypatch.setattr("service.settings.cores_of_process", lambda: cores)
+    assert (Settings().processes, Settings().worker_threads) == (processes, threads)
+    # Nobody has to say how many threads, where somebody says how many processes.
+    assert Settings(processes=2).worker_threads == max(1, int(cores // 2))
+
+
 @pytest.mark.parametrize(("quota", "expected"), [("-1", 4), ("70000", 0.7)])
 def test_a_quota_of_version_1_counts(group: Path, quota: str, expected: float) -> None:
     (group / "cpu").mkdir()

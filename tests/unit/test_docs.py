@@ -212,7 +212,11 @@ def test_no_metric_is_described_that_does_not_exist() -> None:
 def test_every_setting_has_one_row_with_default_and_description(name: str) -> None:
     field = Settings.model_fields[name]
     default = f"`{json.dumps(field.default)}`" if isinstance(field.default, bool) else f"`{field.default}`"
-    computed = {"worker_threads": "CPUs it may use", "model_repository": "the folder's, else the package's"}
+    computed = {
+        "processes": "CPUs it may use / 4",
+        "worker_threads": "CPUs it may use / `PROCESSES`",
+        "model_repository": "the folder's, else the package's",
+    }
     default = computed.get(name, "none" if field.default in (None, ()) else default)
     assert rows_of(SETTINGS, PREFIX + name.upper()) == [
         [f"`{PREFIX}{name.upper()}`", default, field.description]

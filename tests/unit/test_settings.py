@@ -43,6 +43,7 @@ GOOD = {
     "triton_root_certificates": (__file__, Path(__file__)),
     "triton_certificate": (__file__, Path(__file__)),
     "triton_private_key": (__file__, Path(__file__)),
+    "processes": ("3", 3),
     "worker_threads": ("3", 3),
     "body_limit_bytes": ("1000", 1000),
     "batch_body_limit_bytes": ("200000000", 200_000_000),
@@ -114,6 +115,7 @@ BAD = {
     "triton_root_certificates": ["/nowhere/ca.pem"],
     "triton_certificate": ["/nowhere/gateway.pem"],
     "triton_private_key": ["/nowhere/gateway.key"],
+    "processes": ["0", "65", "many"],
     "worker_threads": ["0", "-2", "many"],
     "body_limit_bytes": ["0", "20MB"],
     "batch_body_limit_bytes": ["0", "-1"],
@@ -173,7 +175,7 @@ def test_each_variable_is_read(monkeypatch: pytest.MonkeyPatch, name: str) -> No
         monkeypatch.setenv(PREFIX + variable.upper(), setting)
     settings = read_settings()
     assert getattr(settings, name) == value
-    assert value != default or name == "worker_threads"
+    assert value != default or name in ("processes", "worker_threads")
 
 
 def test_models_are_those_of_the_setting_else_of_the_folder_else_of_the_package(

@@ -1,0 +1,312 @@
+"""Several serving processes behind one port: real ones, of which some are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+from numpy.typing import NDArray
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from service.keys import add_key
+from service.scopes import Scope
+from service.settings import Settings
+from service.shared_metrics import PREFIX
+from tests.conftest import encoded, eventually, free_port, serving
+from tests.fake_engine import fake_engines
+from tests.system.conftest import Caller, Process, command, running, status
+
+TWO = {"processes": 2, "worker_threads": 1}
+ROOMY = {"max_images_per_worker": 1000, "queue_limit_faces": 5000, "timeout_s": 60, "grace_s": 60}
+RATE = 7
+
+
+def starts(gateway: Process) -> int:
+    """Processes that have begun to serve."""
+    return sum('"event": "ready"' in line for line in gateway.log)
+
+
+def pids(gateway: Process) -> dict[int, int]:
+    """The system's number of each serving process, by ours."""
+    (mine,) = Path(tempfile.gettempdir()).glob(f"{PREFIX}*/supervisor_{gateway.process.pid}.pid")
+    named = (file.stem.split("_") for file in mine.parent.glob("[0-9]*.pid"))
+    return {int(number): int(pid) for number, pid in named}
+
+
+@contextmanager
+def two(**settings: object) -> Iterator[Process]:
+    with running(**TWO, **ROOMY, **settings) as process:
+        eventually(lambda: starts(process) == 2)
+        yield process
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("keys") / "keys.toml"
+    add_key(file, "first", [Scope.PREDICT], None, None)
+    return file
+
+
+@pytest.fixture(scope="module")
+def admin() -> str:
+    return f"http://127.0.0.1:{free_port()}"
+
+
+@pytest.fixture(scope="module")
+def gateway(keys: Path, admin: str) -> Iterator[Process]:
+    port = admin.rpartition(":")[2]
+    with two(keys_file=keys, allow_anonymous=True, admin_port=port) as process:
+        yield process
+
+
+def ask(gateway: Process, image: bytes, key: str | None = None) -> httpx.Response:
+    """On a connection of its own."""
+    headers = {"Content-Type": "image/jpeg"} | ({} if key is None else {"X-API-Key": key})
+    return httpx.post(f"{gateway.url}/v1/emotions", content=image, headers=headers, timeout=60)
+
+
+def ask_together(gateway: Process, image: bytes, count: int, key: str | None = None) -> list[httpx.Response]:
+    """By four callers; every process answers some of them."""
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: ask(gateway, image, key), range(count)))
+    assert {process_of(gateway, answer) for answer in answers} == {1, 2}
+    return answers
+
+
+def process_of(gateway: Process, response: httpx.Response) -> int:
+    """Who has answered, by its line in the log."""
+    request_id = response.headers["X-Request-ID"]
+    eventually(lambda: any(request_id in line for line in gateway.log))
+    return int(next(json.loads(line)["process"] for line in gateway.log if request_id in line))
+
+
+def families(text: str) -> dict[str, Metric]:
+    return {family.name: family for family in text_string_to_metric_families(text) if family.samples}
+
+
+def metrics(url: str) -> dict[str, Metric]:
+    return families(httpx.get(f"{url}/metrics", timeout=30).text)
+
+
+def counted(url: str) -> float:
+    """Requests for emotions that `/metrics` knows of."""
+    return sum(
+        sample.value
+        for sample in metrics(url)["expressnet_http_requests"].samples
+        if sample.labels["route"] == "/v1/emotions"
+    )
+
+
+def in_flight(url: str) -> float:
+    (sample,) = metrics(url)["expressnet_requests_in_flight"].samples
+    return float(sample.value)
+
+
+def test_a_crowd_of_connections_is_shared_out_evenly(gateway: Process, faceless_jpeg: bytes) -> None:
+    before = len(gateway.log)
+    callers = [Caller(gateway.url, faceless_jpeg).send() for _ in range(16)]
+    assert [status(caller.read(12)) for caller in callers] == [200] * 16
+
+    def lines() -> list[dict[str, object]]:
+        return [line for line in map(json.loads, gateway.log[before:]) if line["event"] == "request"]
+
+    eventually(lambda: len(lines()) == 16)
+    by_process = Counter(line["process"] for line in lines())
+    # A connection of an earlier client may still be open.
+    assert sorted(by_process) == [1, 2]
+    assert min(by_process.values()) >= 7
+    for caller in callers:
+        caller.close()
+
+
+def test_the_log_tells_once_where_the_service_listens(gateway: Process, admin: str) -> None:
+    listening = [line["url"] for line in map(json.loads, gateway.log) if line["event"] == "listening"]
+    assert listening == [gateway.url, admin]
+
+
+def test_metrics_are_those_of_one_process(gateway: Process, admin: str, faceless_jpeg: bytes) -> None:
+    ask(gateway, faceless_jpeg)
+    with serving(Settings(port=0), fake_engines()) as single:
+        single.post(faceless_jpeg)
+        expected = families(single.client.get("/metrics").text)
+    shown = metrics(admin)
+    assert {name: (family.type, family.documentation) for name, family in shown.items()} == {
+        name: (family.type, family.documentation) for name, family in expected.items()
+    }
+    for name, family in shown.items():
+        labels = {frozenset(sample.labels) for sample in expected[name].samples}
+        if name.startswith("process_"):
+            assert {sample.labels["process"] for sample in family.samples} == {"1", "2", "supervisor"}
+        else:
+            assert {frozenset(sample.labels) for sample in family.samples} == labels
+
+
+def test_metrics_add_up_and_go_on_after_a_kill(gateway: Process, admin: str, faceless_jpeg: bytes) -> None:
+    before = counted(admin)
+    ask_together(gateway, faceless_jpeg, 20)
+    eventually(lambda: counted(admin) == before + 20)
+    begun = starts(gateway)
+    killed = pids(gateway)[1]
+    os.kill(killed, signal.SIGKILL)
+    # The other serves meanwhile, ready and with the counts of both.
+    while starts(gateway) == begun:
+        assert httpx.get(f"{gateway.url}/readyz", timeout=30).status_code == 200
+        assert counted(admin) == before + 20
+    assert pids(gateway)[1] != killed
+    ask_together(gateway, faceless_jpeg, 20)
+    eventually(lambda: counted(admin) == before + 40)
+    assert in_flight(admin) == 0
+
+
+def test_a_new_key_opens_every_process_and_its_rate_holds_over_all(
+    gateway: Process, keys: Path, faceless_jpeg: bytes
+) -> None:
+    secret = add_key(keys, "second", [Scope.PREDICT], f"{RATE}/day", None)
+    eventually(lambda: sum('"keys changed"' in line for line in gateway.log) == 2)
+    answers = ask_together(gateway, faceless_jpeg, RATE, secret)
+    assert [answer.status_code for answer in answers] == [200] * RATE
+    left = {answer.headers["RateLimit"].split(";")[1] for answer in answers}
+    assert left == {f"r={number}" for number in range(RATE)}
+    assert [ask(gateway, faceless_jpeg, secret).status_code for _ in range(4)] == [429] * 4
+
+
+def test_nobody_waits_for_a_supervisor_that_stands_still(
+    gateway: Process, keys: Path, faceless_jpeg: bytes
+) -> None:
+    secret = add_key(keys, "third", [Scope.PREDICT], "1000/day", None)
+    eventually(lambda: sum('"keys changed"' in line for line in gateway.log) == 4)
+    with httpx.Client(base_url=gateway.url, timeout=30, headers={"X-API-Key": secret}) as client:
+
+        def answer() -> str:
+            response = client.post(
+                "/v1/emotions", content=faceless_jpeg, headers={"Content-Type": "image/jpeg"}
+            )
+            assert response.status_code == 200
+            return str(response.headers["RateLimit"].split(";")[1])
+
+        assert answer() == "r=999"
+        gateway.process.send_signal(signal.SIGSTOP)
+        try:
+            # Counted by the process that has the connection.
+            assert [answer() for _ in range(3)] == ["r=999", "r=998", "r=997"]
+        finally:
+            gateway.process.send_signal(signal.SIGCONT)
+        eventually(
+            lambda: answer().startswith("r=99") and any("over all processes" in x for x in gateway.log)
+        )
+
+
+def stream_to(gateway: Process) -> ClientConnection:
+    return connect(f"{gateway.url.replace('http', 'ws', 1)}/v1/stream", compression=None, proxy=None)
+
+
+def goes_on(stream: ClientConnection, image: bytes) -> bool:
+    try:
+        stream.send(image)
+        return "faces" in json.loads(stream.recv(timeout=30))
+    except ConnectionClosed:
+        return False
+
+
+@pytest.mark.alone
+def test_a_kill_loses_the_requests_and_streams_of_one_process_alone(
+    gateway: Process, admin: str, astronaut: NDArray[np.uint8], faceless_jpeg: bytes
+) -> None:
+    montage = encoded(np.tile(astronaut, (5, 5, 1)), quality=30)
+    before = len(gateway.log)
+    begun = starts(gateway)
+    with stream_to(gateway) as one, stream_to(gateway) as other:
+        assert goes_on(one, faceless_jpeg)
+        assert goes_on(other, faceless_jpeg)
+        callers = [Caller(gateway.url, montage).send(0.999) for _ in range(12)]
+        for caller in callers:
+            caller.send()
+        eventually(lambda: in_flight(admin) == 12)
+        os.kill(pids(gateway)[2], signal.SIGKILL)
+        assert sorted([goes_on(one, faceless_jpeg), goes_on(other, faceless_jpeg)]) == [False, True]
+        answers = Counter(status(caller.read()) for caller in callers)
+        # The one that was killed may have answered first.
+        assert set(answers) == {200, 0}
+        survivors = [
+            line
+            for line in map(json.loads, gateway.log[before:])
+            if line.get("route") == "/v1/emotions" and line["process"] == 1
+        ]
+        assert {line["status"] for line in survivors} == {200}
+        assert 5 <= len(survivors) <= 7
+        eventually(lambda: starts(gateway) == begun + 1)
+        ask_together(gateway, faceless_jpeg, 8)
+    for caller in callers:
+        caller.close()
+    told = [line for line in map(json.loads, gateway.log[before:]) if line["event"] == "process ended"]
+    assert [(line["process"], line["exit_code"]) for line in told] == [(2, -signal.SIGKILL)]
+
+
+def test_a_process_that_hangs_is_replaced(gateway: Process, faceless_jpeg: bytes) -> None:
+    begun = starts(gateway)
+    hanging = pids(gateway)[1]
+    os.kill(hanging, signal.SIGSTOP)
+    eventually(lambda: starts(gateway) == begun + 1, timeout_s=60)
+    assert not psutil.pid_exists(hanging)
+    ask_together(gateway, faceless_jpeg, 8)
+
+
+@pytest.mark.alone
+def test_sigterm_answers_what_each_process_has_admitted(astronaut: NDArray[np.uint8]) -> None:
+    montage = encoded(np.tile(astronaut, (5, 5, 1)), quality=30)
+    with two() as gateway:
+        processes = pids(gateway).values()
+        callers = [Caller(gateway.url, montage).send(0.999) for _ in range(12)]
+        for caller in callers:
+            caller.send()
+        eventually(lambda: in_flight(gateway.url) == 12)
+        exit_code = gateway.stop()
+        assert [status(caller.read()) for caller in callers] == [200] * 12
+        assert exit_code == 0
+        assert not any(map(psutil.pid_exists, processes))
+    for caller in callers:
+        caller.close()
+    stopped = [line for line in map(json.loads, gateway.log) if line["event"] == "stopped"]
+    assert sorted(line["process"] for line in stopped) == [1, 2]
+
+
+def test_without_their_supervisor_processes_finish_and_end(astronaut_jpeg: bytes) -> None:
+    with two() as gateway:
+        processes = pids(gateway).values()
+        caller = Caller(gateway.url, astronaut_jpeg).send(0.999)
+        eventually(lambda: metrics(gateway.url)["expressnet_connections"].samples[0].value >= 2)
+        gateway.process.kill()
+        assert status(caller.send().read(12)) == 200
+        eventually(lambda: not any(map(psutil.pid_exists, processes)))
+        caller.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [({"model_repository": "/nowhere"}, "/nowhere"), ({"port": "{taken}"}, "address already in use")],
+)
+def test_a_start_that_fails_says_why_in_one_sentence(settings: dict[str, str], says: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        given = {name: text.format(taken=taken.getsockname()[1]) for name, text in settings.items()}
+        process = command(
+            {f"EXPRESSNET_{name.upper()}": str(value) for name, value in {"port": 0, **TWO, **given}.items()}
+        )
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert says in said
+    assert len(said.splitlines()) == 1
