@@ -56,9 +56,11 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if not self.readiness.draining:
-            self._last_moment.start()
+        first = not self.readiness.draining
         self.readiness.drain()
+        # Another signal may arrive while the thread starts.
+        if first:
+            self._last_moment.start()
         super().handle_exit(sig, frame)
 
     @contextmanager

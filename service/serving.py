@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import structlog
@@ -103,6 +104,10 @@ class Share(Server):
             self._tell_ended()
             await asyncio.sleep(BEAT_S)
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig == signal.SIGTERM:
+            super().handle_exit(sig, frame)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.link.tell(draining=True)
         asyncio.get_running_loop().remove_reader(self.handed)
@@ -118,6 +123,8 @@ def run(settings: Settings, number: int, folder: Path, handed: socket.socket, en
 
     handed: where connections come from; end: of the talk with the supervisor.
     """
+    # Ctrl-C reaches all processes of a terminal; this one waits for the supervisor's SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logs(settings)
     structlog.contextvars.bind_contextvars(process=number)
     bound_heap()

@@ -80,8 +80,8 @@ class Supervisor:
     async def run(self) -> None:
         """Until SIGTERM or SIGINT, or until no process serves and none can start."""
         loop = asyncio.get_running_loop()
-        for sig in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(sig, self._stop)
+        loop.add_signal_handler(signal.SIGTERM, self._stop)
+        loop.add_signal_handler(signal.SIGINT, self._interrupted)
         background = [asyncio.create_task(work) for work in (self._counts.run(), self._watch())]
         try:
             async with asyncio.TaskGroup() as group:
@@ -102,6 +102,12 @@ class Supervisor:
             child.process.terminate()
         # Each process ends itself before; this is for one that is stopped, or that never handled the signal.
         asyncio.get_running_loop().call_later(math.ceil(self._settings.grace_s) + CLOSING_S + 1, self._kill)
+
+    def _interrupted(self) -> None:
+        """Ctrl-C stops the service, a second one does not wait."""
+        if self._stopping.is_set():
+            self._kill()
+        self._stop()
 
     def _kill(self) -> None:
         for child in self._children.values():

@@ -10,7 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -310,3 +310,19 @@ def test_a_start_that_fails_says_why_in_one_sentence(settings: dict[str, str], s
     assert process.returncode == 2
     assert says in said
     assert len(said.splitlines()) == 1
+
+
+def test_ctrl_c_reaches_every_process_and_all_leave_in_good_order(astronaut_jpeg: bytes) -> None:
+    with two() as gateway:
+        assert gateway.post(astronaut_jpeg).status_code == 200
+        gateway.process.send_signal(signal.SIGINT)
+        processes = pids(gateway).values()
+        while any(map(psutil.pid_exists, processes)):
+            for pid in processes:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGINT)
+        assert gateway.process.wait(60) == 0
+    events = Counter(line["event"] for line in map(json.loads, gateway.log))
+    assert events["stopped"] == 2
+    assert events["process ended"] == 0
+    assert "Traceback" not in "".join(gateway.log)
