@@ -7,7 +7,6 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from limits import RateLimitItemPerSecond
@@ -18,7 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from service.logs import log
-from service.rates import Rate
+from service.rates import Caller, Rate, Spent
 
 REDIS_TIMEOUT_S = 0.1
 # Nobody waits for this one, and a connection with TLS takes its time.
@@ -29,23 +28,6 @@ CONNECTIONS = 2
 SWEEP_INTERVAL_S = 60.0
 # Of more addresses than this, some share a count: a crowd must not grow the memory.
 ADDRESSES = 65536
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Whose rate it is: a key's name, or an address."""
-
-    kind: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """Whether it was within the rate, how many images are left, and in how many seconds there are more."""
-
-    allowed: bool
-    left: int
-    more_in_s: int
 
 
 class Counts(Protocol):

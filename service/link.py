@@ -9,9 +9,9 @@ import json
 import socket
 from typing import Any
 
-from service.limiter import Caller, Memory, Spent
+from service.limiter import Memory
 from service.logs import log
-from service.rates import Rate
+from service.rates import Caller, Rate, Spent
 
 ANSWER_S = 0.1
 RETRY_S = 1.0

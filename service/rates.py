@@ -1,8 +1,9 @@
-"""How much a caller may ask for: `600/minute`."""
+"""How much a caller may send: `600/minute`."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import NamedTuple
 
 WINDOWS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
@@ -22,3 +23,20 @@ class Rate(NamedTuple):
             raise ValueError(f"a rate is written like 600/minute, per {', '.join(WINDOWS_S)}")
         images, _, window = text.partition("/")
         return cls(int(images), WINDOWS_S[window])
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose rate it is: a key's name, or an address."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Whether it was within the rate, how many images are left, and in how many seconds there are more."""
+
+    allowed: bool
+    left: int
+    more_in_s: int

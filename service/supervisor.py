@@ -21,10 +21,10 @@ from pathlib import Path
 from prometheus_client.multiprocess import mark_process_dead
 
 from service.deployment import announce
-from service.limiter import Caller, Memory
+from service.limiter import Memory
 from service.link import line
 from service.logs import configure_logs, log
-from service.rates import Rate
+from service.rates import Caller, Rate
 from service.server import CLOSING_S, bind, bind_admin, log_listening
 from service.serving import BEAT_S, run
 from service.settings import Settings, SettingsError

@@ -6,6 +6,7 @@ The headers are those of draft-ietf-httpapi-ratelimit-headers-10.
 from __future__ import annotations
 
 from ipaddress import IPv6Address, ip_address, ip_network
+from typing import TYPE_CHECKING
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,9 +14,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import InvalidRequest, RateLimited
 from service.http.authentication import BATCH, key_of
 from service.http.problems import problem_response
-from service.limiter import Caller, Limiter
 from service.metrics import Metrics
-from service.rates import Rate
+from service.rates import Caller, Rate
+
+if TYPE_CHECKING:
+    from service.limiter import Limiter
 
 COUNTED = frozenset({"/v1/emotions", BATCH})
 

@@ -18,7 +18,7 @@ from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient
 
 from service.assembly import CALLS_IN_FLIGHT_ON_TRITON
-from service.inference.batcher import batch_sizes
+from service.inference.engine import batch_sizes
 from service.manifest import read_manifest
 from service.settings import Settings
 from tests.bench.figures import SERVED_ROUNDS, Figure, ratios, spread

@@ -1,4 +1,4 @@
-"""What stops an application from being made: models of another kind, a missing torch, a bad setting."""
+"""What stops an application from being made: models of another kind, a missing engine, a bad setting."""
 
 from __future__ import annotations
 
@@ -55,22 +55,25 @@ def test_a_certificate_that_cannot_be_used_stops_the_start(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("engine", "missing"),
-    [("embedded", "torch"), ("triton", "tritonclient"), ("triton", "grpc")],
+    ("engine", "module", "missing", "install"),
+    [
+        ("embedded", "onnx", "onnxruntime", "onnxruntime"),
+        ("triton", "triton", "tritonclient", r"'expressnet-service\[triton\]'"),
+        ("triton", "triton", "grpc", r"'expressnet-service\[triton\]'"),
+    ],
 )
 def test_an_engine_says_what_it_needs_and_how_to_install_it(
-    monkeypatch: pytest.MonkeyPatch, engine: str, missing: str
+    monkeypatch: pytest.MonkeyPatch, engine: str, module: str, missing: str, install: str
 ) -> None:
-    for module in [m for m in sys.modules if m.startswith((f"service.inference.{engine}", f"{missing}."))]:
-        monkeypatch.delitem(sys.modules, module)
+    for name in [m for m in sys.modules if m.startswith((f"service.inference.{module}", f"{missing}."))]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
-    wanted = rf"^{missing} is not installed: pip install 'expressnet-service\[{engine}\]'"
-    with pytest.raises(ModelFileError, match=wanted):
+    with pytest.raises(ModelFileError, match=rf"^{missing} is not installed: pip install {install}$"):
         create_app(Settings.model_validate({"engine": engine}))
 
 
-def test_without_torch_other_engines_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
+def test_without_onnxruntime_other_engines_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert create_app(Settings(), fake_engines()).title == "ExpressNet Service"
 
 

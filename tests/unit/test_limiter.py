@@ -8,8 +8,8 @@ import pytest
 
 from service import limiter as module
 from service.http.quotas import address_of
-from service.limiter import Caller, Limiter, Memory
-from service.rates import Rate
+from service.limiter import Limiter, Memory
+from service.rates import Caller, Rate
 
 RATE = Rate(10, 86400)
 ONE, OTHER = Caller("key", "one"), Caller("key", "other")

@@ -11,9 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from service import link as module
-from service.limiter import Caller
 from service.link import Link, line
-from service.rates import Rate
+from service.rates import Caller, Rate
 
 RATE, CALLER = Rate(10, 86400), Caller("key", "one")
 
