@@ -87,7 +87,7 @@ async def test_no_call_waits_beside_a_free_model(server_on_one_core: TritonServe
     stalls = 0
     async with engines_of(settings_for(server_on_one_core)) as engines:
         await call(engines, name)
-        for _ in range(20):
+        for _ in range(40):
             before = waited_s()
             await asyncio.gather(*(call(engines, name) for _ in range(3)))
             stalls += waited_s() - before > 0.25
