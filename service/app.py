@@ -20,7 +20,7 @@ from service.http.playground import playground_router
 from service.http.problems import install_handlers
 from service.http.stream import stream_router
 from service.logs import log
-from service.memory import give_back
+from service.memory import release_unused
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -53,10 +53,10 @@ def create_app(
                 asyncio.create_task(work)
                 for work in (
                     probe(assembly.named_engines, readiness, metrics),
-                    give_back(lambda: assembly.backlog.idle, settings.worker_threads),
                     *door.background(),
                 )
             ]
+            release_unused()
             readiness.warmed_up = True
             log.info("ready", classifier=classifier.name, version=classifier.version)
             try:

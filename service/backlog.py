@@ -39,10 +39,6 @@ class Backlog:
         """Whether a newcomer should come again later."""
         return self._images >= self._limit and self._now() < self._strained_until
 
-    @property
-    def idle(self) -> bool:
-        return self._images == 0
-
     @contextmanager
     def image(self) -> Iterator[None]:
         """Around one image, from when it could be worked on until its answer is there."""

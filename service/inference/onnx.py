@@ -51,6 +51,8 @@ class _OnnxModel:
         # A call uses one core; concurrent images use the others.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
+        # A plan for each shape of input makes its arena grow by large blocks; images have many shapes.
+        options.enable_mem_pattern = False
         options.log_severity_level = FATAL
         try:
             self._session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])

@@ -141,7 +141,6 @@ def test_the_commands_of_the_page_run(
     monkeypatch.setenv("EXPRESSNET_PORT", "0")
     monkeypatch.setattr("service.assembly.make_engines", lambda *_: fake_engines())
     monkeypatch.setattr("service.logs.configure_logs", lambda _: None)
-    monkeypatch.setattr("service.memory.bound_heap", lambda: None)
     monkeypatch.setattr("service.server.serve", lambda _: None)
     monkeypatch.setenv("EXPRESSNET_PROCESSES", "1")
     lines = [

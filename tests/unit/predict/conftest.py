@@ -27,10 +27,9 @@ def engines() -> Engines:
 
 @pytest.fixture
 def expressnet(monkeypatch: pytest.MonkeyPatch, engines: Engines) -> Expressnet:
-    """The command line with `engines` in place of real ones, and this process's logs and heap left alone."""
+    """The command line with `engines` in place of real ones, and this process's logs left alone."""
     monkeypatch.setattr("service.assembly.make_engines", lambda *_: engines)
     monkeypatch.setattr("service.logs.configure_logs", lambda _: None)
-    monkeypatch.setattr("service.memory.bound_heap", lambda: None)
     # Tests change their folder.
     monkeypatch.setenv("EXPRESSNET_MODEL_REPOSITORY", str(Settings().model_repository.resolve()))
 
