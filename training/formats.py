@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import pickle
@@ -24,6 +25,7 @@ from torch.onnx import OnnxExporterError, symbolic_helper
 from torch.onnx.utils import register_custom_op_symbolic
 
 from service.manifest import ONNX, TORCHSCRIPT, ModelFile
+from training.models.boxes import Suppression, suppress
 
 # The first whose Resize can average over what it drops.
 OPSET = 18
@@ -59,8 +61,7 @@ def make_files(name: str, module: nn.Module, interface: Interface) -> Files:
 
 def _made(pickled: bytes) -> Files:
     module, interface = pickle.loads(pickled)
-    scripted = script(module)
-    return {TORCHSCRIPT: torchscript_file(scripted), ONNX: onnx_file(scripted, interface)}
+    return {TORCHSCRIPT: torchscript_file(module), ONNX: onnx_file(module, interface)}
 
 
 def digests(files: Files) -> dict[ModelFile, str]:
@@ -68,15 +69,17 @@ def digests(files: Files) -> dict[ModelFile, str]:
     return {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
 
 
-def torchscript_file(scripted: torch.jit.ScriptModule) -> bytes:
+def torchscript_file(module: nn.Module) -> bytes:
+    scripted = script(module)
     buffer = io.BytesIO()
     with without_jit_warnings():
         torch.jit.save(scripted, buffer)
     return reproducible(buffer.getvalue())
 
 
-def onnx_file(scripted: torch.jit.ScriptModule, interface: Interface) -> bytes:
+def onnx_file(module: nn.Module, interface: Interface) -> bytes:
     """Raises `RuntimeError` when the module uses what ONNX does not have."""
+    scripted = script(_with_operators(copy.deepcopy(module)))
     for operator, symbolic in _SYMBOLICS.items():
         register_custom_op_symbolic(operator, symbolic, OPSET)
     buffer = io.BytesIO()
@@ -96,6 +99,45 @@ def onnx_file(scripted: torch.jit.ScriptModule, interface: Interface) -> bytes:
     except OnnxExporterError as error:
         raise RuntimeError(f"the network cannot be written as ONNX: {str(error).splitlines()[0]}") from error
     return buffer.getvalue()
+
+
+class OnnxSuppression(nn.Module):
+    """`Suppression` as ONNX's own operator, which takes a tenth of a loop's time."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self.limit = limit
+
+    def forward(self, boxes: Tensor, scores: Tensor) -> Tensor:
+        kept: Tensor = torch.ops.expressnet.suppress(boxes, scores, self.limit)
+        return kept
+
+
+def _with_operators(module: nn.Module) -> nn.Module:
+    for name, child in module.named_children():
+        if isinstance(child, Suppression):
+            setattr(module, name, OnnxSuppression(child.limit))
+        else:
+            _with_operators(child)
+    return module
+
+
+torch.library.define("expressnet::suppress", "(Tensor boxes, Tensor scores, float limit) -> Tensor")
+torch.library.impl("expressnet::suppress", "CPU", suppress)
+
+
+def _suppress(g: Any, boxes: Any, scores: Any, limit: Any) -> Any:
+    """One class of one image, and of its answers [K,3] the third column."""
+    first, both = (g.op("Constant", value_t=torch.tensor(axes)) for axes in ([0], [0, 1]))
+    unlimited = g.op("Constant", value_t=torch.tensor([torch.iinfo(torch.int32).max]))
+    kept = g.op(
+        "NonMaxSuppression",
+        g.op("Unsqueeze", boxes, first),
+        g.op("Unsqueeze", scores, both),
+        unlimited,
+        g.op("Cast", limit, to_i=symbolic_helper.cast_pytorch_to_onnx["Float"]),
+    )
+    return g.op("Gather", kept, g.op("Constant", value_t=torch.tensor(2)), axis_i=1)
 
 
 def _argsort(g: Any, x: Any, stable: Any, dim: Any, descending: Any) -> Any:
@@ -126,6 +168,7 @@ def _resize_with_antialias(g: Any, x: Any, size: Any, *_: Any) -> Any:
 
 # What the exporter does not know by itself.
 _SYMBOLICS: dict[str, Callable[..., Any]] = {
+    "expressnet::suppress": _suppress,
     "aten::argsort": _argsort,
     "aten::equal": _equal,
     "aten::_upsample_bilinear2d_aa": _resize_with_antialias,

@@ -30,7 +30,7 @@ from service.settings import Settings
 from tests.conftest import Gateway, encoded, eventually, free_port
 from tests.system.conftest import Caller, Process, running, status
 from training.export_classifier import interface
-from training.formats import onnx_file, script
+from training.formats import onnx_file
 
 IN_FLIGHT = "expressnet_requests_in_flight"
 LIMITS: dict[str, object] = {
@@ -279,7 +279,7 @@ def test_a_model_that_hangs_makes_callers_late_and_does_not_keep_the_process(
     repository = tmp_path / "repository"
     shutil.copytree(Settings().model_repository, repository)
     file = repository / "expressnet_moe" / "1" / "model.onnx"
-    file.write_bytes(onnx_file(script(Hanging()), interface(48)))
+    file.write_bytes(onnx_file(Hanging(), interface(48)))
     manifest = repository / "expressnet_moe" / "manifest.json"
     changed = json.loads(manifest.read_text())
     changed["sha256"]["model.onnx"] = digest(file)

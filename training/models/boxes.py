@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def overlaps(a: Tensor, b: Tensor, of_smaller: bool = False) -> Tensor:
@@ -47,6 +47,17 @@ def suppress(boxes: Tensor, scores: Tensor, limit: float, of_smaller: bool = Fal
         kept = torch.cat([kept, rivals[keep > 0]])
         start += size
     return order[kept]
+
+
+class Suppression(nn.Module):
+    """`suppress` by intersection over union, as a module: an ONNX file has its own operator in this place."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self.limit = limit
+
+    def forward(self, boxes: Tensor, scores: Tensor) -> Tensor:
+        return suppress(boxes, scores, self.limit)
 
 
 def square(boxes: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from training.models.boxes import regressed, square, suppress
+from training.models.boxes import Suppression, regressed, square, suppress
 from training.models.summed_area import cells, crops, summed_area_table
 
 
@@ -161,6 +161,8 @@ class Mtcnn(nn.Module):
         self.p_net = _p_net()
         self.r_net = _r_net()
         self.o_net = _o_net()
+        self.within_level = Suppression(0.5)
+        self.across_levels = Suppression(0.7)
 
     @classmethod
     def published(cls) -> Mtcnn:
@@ -204,7 +206,7 @@ class Mtcnn(nn.Module):
         answer = self.r_net(crops(table, x, y))
         passed = answer[:, 0] > self.R_THRESHOLD
         boxes, answer = boxes[passed], answer[passed]
-        picked = suppress(boxes, answer[:, 0], 0.7)
+        picked = self.across_levels(boxes, answer[:, 0])
         boxes = square(regressed(boxes[picked], answer[picked, 1:5], 1.0))
 
         boxes, x, y = self.inside(boxes[: self.O_CROPS], limits, 48)
@@ -245,8 +247,8 @@ class Mtcnn(nn.Module):
         boxes = torch.cat([((place + 1) / pixel).floor(), ((place + self.CELL) / pixel).floor()], dim=1)
 
         # Far from each other, levels suppress nothing of each other.
-        picked = suppress(boxes + level[field, None] * self.APART, found[:, 0], 0.5)
-        picked = picked[suppress(boxes[picked], found[picked, 0], 0.7)]
+        picked = self.within_level(boxes + level[field, None] * self.APART, found[:, 0])
+        picked = picked[self.across_levels(boxes[picked], found[picked, 0])]
         return square(regressed(boxes[picked], found[picked, 1:], 0.0))
 
     def inside(self, boxes: Tensor, limits: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:

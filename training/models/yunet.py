@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.models.boxes import suppress
+from training.models.boxes import Suppression
 
 # The sixteen numbers of a cell: class, objectness, centre and size of the box, five landmarks.
 _HEADS = (("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10))
@@ -73,7 +73,6 @@ class YuNet(nn.Module):
         "PIXELS",
         "SCORE",
         "CANDIDATES",
-        "OVERLAP",
         "CERTAINTY",
     )
 
@@ -89,6 +88,7 @@ class YuNet(nn.Module):
         self.middle = Block(64, 64, 64)
         self.high = Block(64, 64, 64)
         self.lateral = nn.ModuleList(Rectified(64, 64) for _ in range(_LEVELS))
+        self.suppression = Suppression(self.OVERLAP)
         self.heads = nn.ModuleList(Separable(64, sum(width for _, width in _HEADS)) for _ in range(_LEVELS))
 
     @classmethod
@@ -126,7 +126,7 @@ class YuNet(nn.Module):
         sides = (points[:, 1] - points[:, 0]).amax(dim=1)
         wanted = (scores >= threshold) & (sides >= smallest)
         boxes, scores, landmarks = boxes[wanted], scores[wanted], points[wanted, 2:]
-        kept = suppress(boxes, scores, self.OVERLAP)
+        kept = self.suppression(boxes, scores)
         return boxes[kept], scores[kept], landmarks[kept]
 
     def smallest(self, min_face_px: Tensor) -> float:

@@ -20,7 +20,7 @@ from service.inference import onnx
 from service.inference.onnx import OnnxClassifier, OnnxDetector
 from service.manifest import ClassifierManifest, Crop, Input, Manifest, Training, Verdict, digest
 from training.export_detector import INTERFACE as DETECTOR
-from training.formats import Interface, onnx_file, script
+from training.formats import Interface, onnx_file
 
 SIDE_PX = 8
 
@@ -61,7 +61,7 @@ CLASSIFIER = Interface({"faces__0": FACES}, OUTPUTS, {name: {0: "batch"} for nam
 def model(module: nn.Module, interface: Interface, folder: Path) -> Path:
     path = folder / "tiny" / "1" / "model.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(onnx_file(script(module), interface))
+    path.write_bytes(onnx_file(module, interface))
     return path
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from service.manifest import ONNX, TORCHSCRIPT
 from training.config import AttentionConfig, MoEConfig, MoESConfig, NetworkConfig
 from training.export_classifier import interface
-from training.formats import Pair, onnx_file, script, torchscript_file
+from training.formats import Pair, onnx_file, torchscript_file
 from training.models import Network, build
 from training.models.expressnet_moe import ExpressNetMoE
 from training.models.folding import folded
@@ -132,11 +132,8 @@ def test_what_is_served_answers_as_what_was_trained(config: NetworkConfig) -> No
     # A low temperature, so that small differences of the network count.
     expected = ServedClassifier(network, 0.1, hint)(faces)
     assert expected[0].std(dim=0).max() > 0.01
-    scripted = script(ServedClassifier(folded(network), 0.1, hint))
-    files = {
-        TORCHSCRIPT: torchscript_file(scripted),
-        ONNX: onnx_file(scripted, interface(network.size)),
-    }
+    served = ServedClassifier(folded(network), 0.1, hint)
+    files = {TORCHSCRIPT: torchscript_file(served), ONNX: onnx_file(served, interface(network.size))}
     for count in (1, 3):
         for answers in Pair(files).answers(faces[:count]):
             for wanted, answer in zip(expected, answers, strict=True):
