@@ -117,8 +117,15 @@ def faceless_jpeg() -> bytes:
 class Gateway:
     """A served application: its address, a client, and its metrics by difference."""
 
-    def __init__(self, url: str, server: Server | None = None, verify: ssl.SSLContext | bool = True) -> None:
+    def __init__(
+        self,
+        url: str,
+        server: Server | None = None,
+        verify: ssl.SSLContext | bool = True,
+        detector: str = "yunet",
+    ) -> None:
         self.url = url
+        self.detector = detector
         self._server = server
         self.client = httpx.Client(base_url=url, timeout=30, verify=verify)
 
@@ -159,7 +166,7 @@ def serving(
     thread = threading.Thread(target=server.run, kwargs={"sockets": listeners}, daemon=True)
     thread.start()
     scheme = "http" if settings.tls_certificate is None else "https"
-    gateway = Gateway(f"{scheme}://127.0.0.1:{listeners[0].getsockname()[1]}", server, verify)
+    gateway = Gateway(f"{scheme}://127.0.0.1:{listeners[0].getsockname()[1]}", server, verify, settings.detector)
     try:
         eventually(lambda: server.started or not thread.is_alive())
         assert server.started, "the server did not start"

@@ -12,15 +12,19 @@ from tests.fake_engine import fake_engines
 from tests.triton.server import TritonServer
 
 
-@pytest.fixture(scope="session", params=["embedded", "fake", "triton"])
+@pytest.fixture(
+    scope="session",
+    params=["embedded", "embedded-yunet_mtcnn", "fake", "triton", "triton-yunet_mtcnn"],
+)
 def gateway(request: pytest.FixtureRequest) -> Iterator[Gateway]:
     # Who asks at once has to wait on a slow machine, and no test here is of those refused for that.
-    settings = Settings(port=0, max_images_per_worker=1000)
-    if request.param == "triton":
+    engine, _, detector = request.param.partition("-")
+    settings = Settings(port=0, max_images_per_worker=1000, detector=detector or "yunet")
+    if engine == "triton":
         server: TritonServer = request.getfixturevalue("triton_server")
         with serving(settings.model_copy(update={"engine": "triton", "triton_url": server.url})) as served:
             yield served
         return
-    engines = fake_engines() if request.param == "fake" else None
+    engines = fake_engines() if engine == "fake" else None
     with serving(settings, engines) as served:
         yield served

@@ -11,11 +11,11 @@ from tests.conftest import Gateway
 
 
 def test_models(gateway: Gateway) -> None:
-    cards = gateway.client.get("/v1/models").json()["models"]
-    assert {card["name"]: card["kind"] for card in cards} == {
-        "expressnet_moe": "classifier",
-        "yunet": "detector",
-    }
+    classifier, detector = gateway.client.get("/v1/models").json()["models"]
+    assert (classifier["name"], classifier["kind"]) == ("expressnet_moe", "classifier")
+    assert (detector["name"], detector["kind"]) == (gateway.detector, "detector")
+    for each in (classifier, detector):
+        assert set(each["sha256"]) == {"model.onnx", "model.pt"}
     card = gateway.client.get("/v1/models/expressnet_moe").json()
     assert tuple(card["labels"]) == EMOTIONS
     assert card["intended_use"]
@@ -32,7 +32,7 @@ def test_health(gateway: Gateway) -> None:
         "status": "ready",
         "warmed_up": True,
         "draining": False,
-        "engines": {"expressnet_moe": "up", "yunet": "up"},
+        "engines": {"expressnet_moe": "up", gateway.detector: "up"},
     }
 
 
