@@ -177,7 +177,7 @@ def _classifier(
         return TritonClassifier(server, manifest, breaker, settings.max_batch_faces)
     from service.inference.onnx import OnnxClassifier
 
-    verified_model_path(settings.model_repository, manifest, ONNX)
+    verified_model_path(settings.model_repository, manifest, ONNX)  # a mistake shows before anything loads
     return OnnxClassifier(settings.model_repository, manifest)
 
 

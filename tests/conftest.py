@@ -166,7 +166,9 @@ def serving(
     thread = threading.Thread(target=server.run, kwargs={"sockets": listeners}, daemon=True)
     thread.start()
     scheme = "http" if settings.tls_certificate is None else "https"
-    gateway = Gateway(f"{scheme}://127.0.0.1:{listeners[0].getsockname()[1]}", server, verify, settings.detector)
+    gateway = Gateway(
+        f"{scheme}://127.0.0.1:{listeners[0].getsockname()[1]}", server, verify, settings.detector
+    )
     try:
         eventually(lambda: server.started or not thread.is_alive())
         assert server.started, "the server did not start"

@@ -41,8 +41,16 @@ def model(manifest: Manifest) -> dict[str, Any]:
         "name": manifest.name,
         "version": manifest.version,
         "description": manifest.intended_use,
-        "hashes": [{"alg": "SHA-256", "content": manifest.sha256}],
         "licenses": [{"license": {"name": licence}} for licence in manifest.training.licences],
+        "components": [
+            {
+                "type": "file",
+                "bom-ref": f"model:{manifest.name}@{manifest.version}/{file}",
+                "name": file,
+                "hashes": [{"alg": "SHA-256", "content": digest}],
+            }
+            for file, digest in manifest.sha256.items()
+        ],
     }
 
 

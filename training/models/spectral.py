@@ -1,6 +1,6 @@
 """Large kernels without their cost: a 75x75 kernel is 5,625 multiply-adds per pixel and channel pair.
 
-A network learns through `torch.fft`, which ONNX cannot express. It is served by matrix products.
+A network learns through `torch.fft`, which torch does not write to ONNX. It is served by matrix products.
 """
 
 from __future__ import annotations

@@ -79,9 +79,12 @@ def test_the_bill_of_materials_is_valid_and_names_packages_and_models() -> None:
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(whole)) is None
     found = {component["name"]: component for component in whole["components"]}
     assert set(map(normal, found)) >= set(pins(lock("embedded")))
-    for name in ("expressnet_moe", "yunet"):
+    for name in ("expressnet_moe", "yunet", "yunet_mtcnn"):
         manifest = read_manifest(Settings().model_repository, name)
-        assert found[name]["hashes"] == [{"alg": "SHA-256", "content": manifest.sha256}]
+        files = {file["name"]: file["hashes"] for file in found[name]["components"]}
+        assert files == {
+            file: [{"alg": "SHA-256", "content": digest}] for file, digest in manifest.sha256.items()
+        }
         assert found[name]["licenses"]
 
 

@@ -54,7 +54,6 @@ def test_a_large_image_is_shrunk_and_its_smallest_face_grows() -> None:
     plan = search(whole(blank(4000, 6000)), 32)
     assert plan.scale == 3
     assert plan.image.shape == (1334, 2000, 3)
-    assert plan.image.flags.writeable  # torch warns of memory that is not
     assert plan.min_face_px * plan.scale == pytest.approx(0.017 * math.sqrt(4000 * 6000))
 
 
