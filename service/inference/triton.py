@@ -293,8 +293,8 @@ class TritonClassifier(_TritonModel):
 
     async def classify(self, faces: Faces, deadline: Deadline) -> Classification:
         """Rows are padded up to the next size that the server has warmed."""
-        missing = next(size for size in self._warm_sizes if size >= len(faces)) - len(faces)
-        rows = np.concatenate([faces, np.zeros((missing, *faces.shape[1:]), faces.dtype)])
+        warm = next((size for size in self._warm_sizes if size >= len(faces)), len(faces))
+        rows = np.concatenate([faces, np.zeros((warm - len(faces), *faces.shape[1:]), faces.dtype)])
         return Classification(*await self._infer({"faces__0": rows}, deadline))[: len(faces)]
 
 

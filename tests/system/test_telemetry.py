@@ -1,0 +1,27 @@
+"""ONNX Runtime's telemetry, which its wheels turn on by default: a device id, a cache on disk, uploads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = """
+import asyncio
+from service.assembly import assemble
+from service.settings import Settings
+
+async def main():
+    async with assemble(Settings()):
+        pass
+
+asyncio.run(main())
+"""
+
+
+def test_the_engine_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:
+    # It is off by itself in what it takes for a test machine, so nothing here may look like one.
+    environment = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PATH": os.environ["PATH"]}
+    subprocess.run([sys.executable, "-c", PROGRAM], env=environment, check=True)
+    assert list(tmp_path.rglob("*")) == []
