@@ -6,6 +6,7 @@ The one place that names engines.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -98,7 +99,8 @@ def assemble(settings: Settings, engines: Engines | None = None, metrics: Metric
     """
     classifier, detector = served_manifests(settings)
     metrics = metrics or Metrics()
-    engines = engines or make_engines(settings, classifier, detector, metrics)
+    backlog = Backlog(settings.worker_threads, settings.max_images_per_worker)
+    engines = engines or make_engines(settings, classifier, detector, metrics, lambda: backlog.sparse)
     for manifest, place in zip((classifier, detector), places(settings), strict=True):
         metrics.serving(manifest, SERVED_FILE[place])
     batcher = Batcher(
@@ -111,7 +113,6 @@ def assemble(settings: Settings, engines: Engines | None = None, metrics: Metric
         ),
         BatcherEvents(metrics.batch_size.observe, metrics.queue_depth.set),
     )
-    backlog = Backlog(settings.worker_threads, settings.max_images_per_worker)
     pipeline = Pipeline(
         engines.detector,
         batcher,
@@ -143,15 +144,22 @@ def places(settings: Settings) -> tuple[str, str]:
 
 
 def make_engines(
-    settings: Settings, classifier: ClassifierManifest, detector: Manifest, metrics: Metrics
+    settings: Settings,
+    classifier: ClassifierManifest,
+    detector: Manifest,
+    metrics: Metrics,
+    spare_core: Callable[[], bool] = lambda: False,
 ) -> Engines:
-    """Each model where the settings place it; what a place needs is imported for it alone."""
+    """Each model where the settings place it; what a place needs is imported for it alone.
+
+    spare_core: whether a core of this process is idle now.
+    """
     remote = [place == "triton" for place in places(settings)]
     try:
         server = _triton(settings) if any(remote) else None
         return Engines(
             _classifier(settings, classifier, metrics, server if remote[0] else None),
-            _detector(settings, detector, metrics, server if remote[1] else None),
+            _detector(settings, detector, metrics, spare_core, server if remote[1] else None),
         )
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
@@ -178,11 +186,15 @@ def _classifier(
     from service.inference.onnx import OnnxClassifier
 
     verified_model_path(settings.model_repository, manifest, ONNX)  # a mistake shows before anything loads
-    return OnnxClassifier(settings.model_repository, manifest)
+    return OnnxClassifier(settings.model_repository, manifest, settings.worker_threads)
 
 
 def _detector(
-    settings: Settings, manifest: Manifest, metrics: Metrics, server: TritonConnection | None
+    settings: Settings,
+    manifest: Manifest,
+    metrics: Metrics,
+    spare_core: Callable[[], bool],
+    server: TritonConnection | None,
 ) -> Detector:
     if server is not None:
         from service.inference.triton import TritonDetector
@@ -191,7 +203,7 @@ def _detector(
     from service.inference.onnx import OnnxDetector
 
     verified_model_path(settings.model_repository, manifest, ONNX)
-    return OnnxDetector(settings.model_repository, manifest)
+    return OnnxDetector(settings.model_repository, manifest, spare_core)
 
 
 def _breaker(server: TritonConnection, manifest: Manifest, metrics: Metrics) -> Breaker:

@@ -39,6 +39,11 @@ class Backlog:
         """Whether a newcomer should come again later."""
         return self._images >= self._limit and self._now() < self._strained_until
 
+    @property
+    def sparse(self) -> bool:
+        """Whether every image at work could have the core of another worker as well."""
+        return 2 * self._images <= self._workers
+
     @contextmanager
     def image(self) -> Iterator[None]:
         """Around one image, from when it could be worked on until its answer is there."""

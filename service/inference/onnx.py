@@ -6,6 +6,7 @@ import asyncio
 import math
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from service.manifest import ONNX, ClassifierManifest, Manifest, verified_model_
 
 # A call of the largest image takes less on a busy core.
 STUCK_S = 60.0
+# Of a batch that is shared out; a call of fewer takes longer a face.
+MIN_PART_FACES = 4
+LARGE_PX = 1 << 18  # of an image; two threads gain little on smaller ones
 FATAL = 4  # ONNX Runtime's log level: what it raises needs no line on stderr
 
 
@@ -46,21 +50,27 @@ class _OnnxModel:
 
     def _load(self) -> None:
         """Raises `ModelFileError`."""
+        self._session = self._new_session(threads=1)
+
+    def _new_session(self, *, threads: int) -> onnxruntime.InferenceSession:
         path = verified_model_path(self._repository, self._manifest, ONNX)
         options = onnxruntime.SessionOptions()
-        # A call uses one core; concurrent images use the others.
-        options.intra_op_num_threads = 1
+        options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        # Between calls no thread keeps a core busy.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         # A plan for each shape of input makes its arena grow by large blocks; images have many shapes.
         options.enable_mem_pattern = False
         options.log_severity_level = FATAL
         try:
-            self._session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+            return onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
         except Exception as error:  # its exceptions have no common base
             raise ModelFileError(f"{path} cannot be loaded by ONNX Runtime: {error}") from error
 
-    def _run(self, **inputs: NDArray[np.generic]) -> list[NDArray[np.float32]]:
-        if (session := self._session) is None:
+    def _run(
+        self, session: onnxruntime.InferenceSession | None, **inputs: NDArray[np.generic]
+    ) -> list[NDArray[np.float32]]:
+        if session is None:
             raise EngineUnavailable("the model is not loaded")
         thread = threading.get_ident()
         self._began_at[thread] = time.monotonic()
@@ -74,14 +84,15 @@ class _OnnxModel:
 
 
 class OnnxClassifier(_OnnxModel):
-    """One call at a time, on a thread of its own. A call that has begun cannot be stopped."""
+    """One batch at a time, its faces shared out among threads. A call that has begun cannot be stopped."""
 
     cancellable = False
 
-    def __init__(self, repository: Path, manifest: ClassifierManifest) -> None:
+    def __init__(self, repository: Path, manifest: ClassifierManifest, threads: int) -> None:
         super().__init__(repository, manifest)
         self._size = manifest.input.size
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="classifier")
+        self._threads = threads
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="classifier")
 
     async def warm_up(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._executor, self._load)
@@ -93,25 +104,42 @@ class OnnxClassifier(_OnnxModel):
         await super().close()
 
     async def classify(self, faces: Faces, deadline: Deadline) -> Classification:
-        def run() -> Classification:
-            return Classification(*self._run(faces__0=faces))
+        def run(part: Faces) -> Classification:
+            return Classification(*self._run(self._session, faces__0=part))
 
+        parts = np.array_split(faces, min(self._threads, max(1, len(faces) // MIN_PART_FACES)))
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, run)
+            calls = [asyncio.get_running_loop().run_in_executor(self._executor, run, part) for part in parts]
         except RuntimeError as error:  # the executor is shut down
             raise EngineUnavailable("the model is not loaded") from error
+        answers = await asyncio.gather(*calls)
+        return answers[0] if len(answers) == 1 else Classification.joined(answers)
 
 
 class OnnxDetector(_OnnxModel):
+    """spare_core: whether another core is idle now; it helps with a large image."""
+
+    def __init__(self, repository: Path, manifest: Manifest, spare_core: Callable[[], bool]) -> None:
+        super().__init__(repository, manifest)
+        self._spare_core = spare_core
+        self._helped: onnxruntime.InferenceSession | None = None
+
     async def warm_up(self) -> None:
         def run() -> None:
             self._load()
+            self._helped = self._new_session(threads=2)
             self.find(np.zeros((240, 320, 3), np.uint8), 32, 0.9)
 
         await asyncio.to_thread(run)
 
+    async def close(self) -> None:
+        await super().close()
+        self._helped = None
+
     def find(self, image: Image, min_face_px: float, threshold: float) -> Detections:
+        large = image.shape[0] * image.shape[1] >= LARGE_PX
         answers = self._run(
+            self._helped if large and self._spare_core() else self._session,
             image__0=image,
             min_face_px__1=np.array([min_face_px], np.float32),
             threshold__2=np.array([threshold], np.float32),

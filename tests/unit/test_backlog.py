@@ -110,6 +110,15 @@ def test_workers_that_are_all_busy_are_no_queue(backlog: Backlog, clock: Clock, 
         assert not backlog.full, "it has waited for less than a moment"
 
 
+@pytest.mark.parametrize(("workers", "max_images"), [(1, 0), (2, 1), (3, 1), (8, 4)])
+def test_sparse_is_when_each_image_could_have_two_cores(workers: int, max_images: int) -> None:
+    backlog = Backlog(workers, images_per_worker=10)
+    with ExitStack() as images:
+        for count in range(10):
+            assert backlog.sparse == (count <= max_images)
+            images.enter_context(backlog.image())
+
+
 def test_a_moment_without_waiting_ends_the_count_but_not_what_was_found(
     backlog: Backlog, clock: Clock, callers: Callers
 ) -> None:

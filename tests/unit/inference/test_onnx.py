@@ -77,10 +77,10 @@ def classifier_of(path: Path) -> OnnxClassifier:
         intended_use="tests",
         limits=(),
     )
-    return OnnxClassifier(path.parents[2], manifest)
+    return OnnxClassifier(path.parents[2], manifest, threads=2)
 
 
-def detector_of(path: Path) -> OnnxDetector:
+def detector_of(path: Path, spare_core: bool = False) -> OnnxDetector:
     manifest = Manifest(
         name="tiny",
         version="1",
@@ -90,7 +90,7 @@ def detector_of(path: Path) -> OnnxDetector:
         intended_use="tests",
         limits=(),
     )
-    return OnnxDetector(path.parents[2], manifest)
+    return OnnxDetector(path.parents[2], manifest, lambda: spare_core)
 
 
 @pytest.fixture
@@ -135,6 +135,46 @@ async def test_the_detector_gets_its_parameters(detector: OnnxDetector) -> None:
     assert none.boxes.shape == (0, 4)
     assert none.scores.shape == (0,)
     assert none.landmarks.shape == (0, 5, 2)
+
+
+@pytest.mark.parametrize(("count", "calls"), [(1, [1]), (7, [7]), (8, [4, 4]), (9, [5, 4]), (32, [16, 16])])
+async def test_a_large_batch_is_shared_out_and_answered_in_order(
+    classifier: OnnxClassifier, monkeypatch: pytest.MonkeyPatch, count: int, calls: list[int]
+) -> None:
+    await classifier.warm_up()
+    session, sizes = classifier._session, []
+
+    class Recording:
+        def run(self, outputs: Any, inputs: dict[str, Faces]) -> Any:
+            sizes.append(len(inputs["faces__0"]))
+            return session.run(outputs, inputs)
+
+    monkeypatch.setattr(classifier, "_session", Recording())
+    answer = await classifier.classify(flat(*range(count)), NEVER)
+    assert sorted(sizes, reverse=True) == calls
+    np.testing.assert_allclose(answer.probabilities[:, 0], np.arange(count) / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("spare_core", [False, True])
+async def test_an_idle_core_helps_with_a_large_image_alone(tmp_path: Path, spare_core: bool) -> None:
+    engine = detector_of(model(TinyDetector(), DETECTOR, tmp_path), spare_core)
+    await engine.warm_up()
+    used: list[str] = []
+
+    class Named:
+        def __init__(self, name: str, session: Any) -> None:
+            self.name, self.session = name, session
+
+        def run(self, *given: Any) -> Any:
+            used.append(self.name)
+            return self.session.run(*given)
+
+    engine._session = Named("one thread", engine._session)
+    engine._helped = Named("two threads", engine._helped)
+    for side in (511, 512):
+        assert len(engine.find(np.zeros((side, 512, 3), np.uint8), 32, 0.5).boxes) == 1
+    await engine.close()
+    assert used == ["one thread", "two threads" if spare_core else "one thread"]
 
 
 async def test_a_corrupt_file_is_refused_by_name(tmp_path: Path) -> None:
