@@ -23,7 +23,6 @@ from service.manifest import ONNX, ClassifierManifest, Manifest, verified_model_
 STUCK_S = 60.0
 # Of a batch that is shared out; a call of fewer takes longer a face.
 MIN_PART_FACES = 4
-LARGE_PX = 1 << 18  # of an image; two threads gain little on smaller ones
 FATAL = 4  # ONNX Runtime's log level: what it raises needs no line on stderr
 
 
@@ -117,7 +116,7 @@ class OnnxClassifier(_OnnxModel):
 
 
 class OnnxDetector(_OnnxModel):
-    """spare_core: whether another core is idle now; it helps with a large image."""
+    """spare_core: whether another core is idle now; then it helps."""
 
     def __init__(self, repository: Path, manifest: Manifest, spare_core: Callable[[], bool]) -> None:
         super().__init__(repository, manifest)
@@ -137,9 +136,8 @@ class OnnxDetector(_OnnxModel):
         self._helped = None
 
     def find(self, image: Image, min_face_px: float, threshold: float) -> Detections:
-        large = image.shape[0] * image.shape[1] >= LARGE_PX
         answers = self._run(
-            self._helped if large and self._spare_core() else self._session,
+            self._helped if self._spare_core() else self._session,
             image__0=image,
             min_face_px__1=np.array([min_face_px], np.float32),
             threshold__2=np.array([threshold], np.float32),
