@@ -25,7 +25,6 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
-from pillow_heif import HeifImageFile
 
 from service.arrays import Photo
 from service.errors import ImageTooLarge, InvalidImage, ServiceError, UnsupportedMediaType
@@ -51,6 +50,14 @@ CONTENT_TYPES = frozenset(
 # Registers every format Pillow knows, so that an image of another format can be named in the answer.
 Image.init()
 
+
+def _open_heif(file: io.BytesIO, name: str) -> ImageFile.ImageFile:
+    from pillow_heif import HeifImageFile  # 4 MB that most services never need
+
+    opened: ImageFile.ImageFile = HeifImageFile(file, name)  # type: ignore[no-untyped-call]
+    return opened
+
+
 # JpegImageFile and not Pillow's factory: of a multi-picture file only the first picture matters.
 _OPENERS: dict[str, Callable[[io.BytesIO, str], ImageFile.ImageFile]] = {
     "JPEG": JpegImageFile,
@@ -60,7 +67,7 @@ _OPENERS: dict[str, Callable[[io.BytesIO, str], ImageFile.ImageFile]] = {
     "GIF": GifImageFile,
     "TIFF": TiffImageFile,
     "AVIF": AvifImageFile,
-    "HEIF": HeifImageFile,
+    "HEIF": _open_heif,
 }
 _SPOKEN = "JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC"
 _AVIF_BRANDS = {b"avif", b"avis"}
