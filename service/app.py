@@ -20,7 +20,7 @@ from service.http.playground import playground_router
 from service.http.problems import install_handlers
 from service.http.stream import stream_router
 from service.logs import log
-from service.memory import release_unused
+from service.memory import release_at_rest, release_unused
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -53,6 +53,7 @@ def create_app(
                 asyncio.create_task(work)
                 for work in (
                     probe(assembly.named_engines, readiness, metrics),
+                    release_at_rest(lambda: assembly.backlog.idle, assembly.release),
                     *door.background(),
                 )
             ]

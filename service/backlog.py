@@ -40,6 +40,10 @@ class Backlog:
         return self._images >= self._limit and self._now() < self._strained_until
 
     @property
+    def idle(self) -> bool:
+        return self._images == 0
+
+    @property
     def sparse(self) -> bool:
         """Whether every image at work could have the core of another worker as well."""
         return 2 * self._images <= self._workers

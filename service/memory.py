@@ -1,19 +1,70 @@
-"""Memory of this process that nobody uses."""
+"""How this process holds on to memory that it has freed. Without glibc nothing is done."""
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
+import os
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+# Of glibc's mallopt(3).
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+
+LOOK_S = 1.0
+GROWN_BYTES = 32 << 20  # by which the process may have grown at rest
+
+
+def bound_heap() -> None:
+    """Return large blocks to the system as soon as they are freed. Call it before threads start.
+
+    Left alone, glibc keeps a heap for each thread, and ever larger blocks in it: the process grows to what
+    the largest photos of all threads once needed together. What a photo of up to a megapixel needs stays.
+    """
+    mallopt = _of_glibc("mallopt")
+    if mallopt is not None:
+        for option, value in ((_MMAP_THRESHOLD, 6 << 20), (_TRIM_THRESHOLD, 40 << 20), (_ARENA_MAX, 2)):
+            mallopt(option, value)
 
 
 def release_unused() -> None:
-    """Return freed memory to the system, for once after a start: imports and models leave some 10 MB of it.
-
-    Nothing is done without glibc.
-    """
+    """Return all freed memory to the system. A start leaves some 10 MB of it."""
     gc.collect()
-    if sys.platform.startswith("linux"):
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+    trim = _of_glibc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+async def release_at_rest(idle: Callable[[], bool], release: Callable[[], None]) -> None:
+    """For ever. While photos come, what is kept is quick to use again; at rest it is only held.
+
+    release: what comes before `release_unused`, on a thread.
+    """
+
+    def both() -> None:
+        release()
+        release_unused()
+
+    released = _resident_bytes()
+    while True:
+        await asyncio.sleep(LOOK_S)
+        if idle() and _resident_bytes() > released + GROWN_BYTES:
+            await asyncio.to_thread(both)
+            released = _resident_bytes()
+
+
+def _of_glibc(name: str) -> Callable[..., int] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    function: Callable[..., int] | None = getattr(ctypes.CDLL(None), name, None)
+    return function
+
+
+def _resident_bytes() -> int:
+    """0 where the system does not say, or no file descriptor is free."""
+    with suppress(OSError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0

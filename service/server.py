@@ -26,6 +26,7 @@ from service.http.frames import TIME_BYTES
 from service.http.health import Readiness
 from service.http.sockets import Socket
 from service.logs import configure_logs, log
+from service.memory import bound_heap
 from service.settings import Settings, SettingsError
 
 # After the grace, to close batcher and engines.
@@ -171,6 +172,7 @@ def serve(settings: Settings) -> None:
     Raises `SettingsError`, `KeysFileError` or `ModelFileError` when something that it needs cannot be used.
     """
     configure_logs(settings)
+    bound_heap()
     with ExitStack() as closing:
         sockets = [
             closing.enter_context(listener) for listener in (bind(settings), bind_admin(settings)) if listener

@@ -21,6 +21,7 @@ from service.errors import ModelFileError
 from service.keys import KeysFileError
 from service.link import Link
 from service.logs import configure_logs
+from service.memory import bound_heap
 from service.metrics import Metrics
 from service.server import Server, server_config
 from service.settings import Settings, SettingsError
@@ -126,6 +127,7 @@ def run(settings: Settings, number: int, folder: Path, handed: socket.socket, en
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logs(settings)
     structlog.contextvars.bind_contextvars(process=number)
+    bound_heap()
     threading.Thread(target=_end_with_supervisor, daemon=True).start()
     handed.setblocking(False)
     link = Link(end)

@@ -219,6 +219,7 @@ async def _predict(wanted: _Wanted, settings: Settings) -> int:
     """The exit code."""
     from service.assembly import assemble
     from service.logs import configure_logs
+    from service.memory import bound_heap
     from service.predict.display import Display
     from service.predict.ledger import Ledger
     from service.predict.rows import Asked
@@ -228,6 +229,7 @@ async def _predict(wanted: _Wanted, settings: Settings) -> int:
 
     # Rows may be on standard output; what the engines tell must not get between them.
     configure_logs(settings.model_copy(update={"log_level": "warning", "log_format": "text"}))
+    bound_heap()
     assembly = assemble(patient(settings))
     card = assembly.classifier
     asked = Asked.by(ModelName(name=card.name, version=card.version), wanted.query, card.labels)

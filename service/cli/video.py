@@ -22,10 +22,12 @@ async def predict_video(
     from service.assembly import assemble
     from service.errors import ServiceError
     from service.logs import configure_logs
+    from service.memory import bound_heap
     from service.messages import StreamQuery
     from service.timeline import VideoError, write_timeline
 
     configure_logs(settings.model_copy(update={"log_level": "warning", "log_format": "text"}))
+    bound_heap()
     picture = csv_file.with_suffix(".png")
     asked = StreamQuery(**query.model_dump(exclude_defaults=True))
     async with assemble(settings) as assembly:

@@ -26,6 +26,16 @@ MIN_PART_FACES = 4
 FATAL = 4  # ONNX Runtime's log level: what it raises needs no line on stderr
 
 
+_TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
+_SHRINK = onnxruntime.RunOptions()
+_SHRINK.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+
+
+def _smallest(shape: list[int | str]) -> list[int]:
+    """Of a shape whose dimensions that vary have names."""
+    return [side if isinstance(side, int) else 1 for side in shape]
+
+
 class _OnnxModel:
     """Runs in the thread that calls; several threads may call at a time."""
 
@@ -46,6 +56,18 @@ class _OnnxModel:
 
     async def close(self) -> None:
         self._session = None
+
+    def release(self) -> None:
+        for session in self._sessions():
+            # Its arena is shrunk after a call only.
+            inputs = {
+                given.name: np.zeros(_smallest(given.shape), _TYPES[given.type])
+                for given in session.get_inputs()
+            }
+            session.run(None, inputs, _SHRINK)
+
+    def _sessions(self) -> list[onnxruntime.InferenceSession]:
+        return [] if self._session is None else [self._session]
 
     def _load(self) -> None:
         """Raises `ModelFileError`."""
@@ -134,6 +156,9 @@ class OnnxDetector(_OnnxModel):
     async def close(self) -> None:
         await super().close()
         self._helped = None
+
+    def _sessions(self) -> list[onnxruntime.InferenceSession]:
+        return super()._sessions() + ([] if self._helped is None else [self._helped])
 
     def find(self, image: Image, min_face_px: float, threshold: float) -> Detections:
         answers = self._run(
