@@ -127,7 +127,16 @@ class Gateway:
         self.url = url
         self.detector = detector
         self._server = server
-        self.client = httpx.Client(base_url=url, timeout=30, verify=verify)
+        self._verify = verify
+        self.client = self._new_client()
+
+    def _new_client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=30, verify=self._verify)
+
+    def reconnect(self) -> None:
+        """The service may close a connection at any moment once it has been idle for long."""
+        self.client.close()
+        self.client = self._new_client()
 
     def post(self, image: bytes, *, media_type: str = "image/jpeg", **query: object) -> httpx.Response:
         return self.client.post(

@@ -43,6 +43,7 @@ def as_before(gateway: Process, faceless_jpeg: bytes) -> Iterator[None]:
     gateway.post(faceless_jpeg)
     handles = psutil.Process(gateway.process.pid).num_fds()
     yield
+    gateway.reconnect()
     assert gateway.post(faceless_jpeg).status_code == 200
     eventually(lambda: gateway.metric("expressnet_requests_in_flight") == 0)
     eventually(lambda: gateway.metric("expressnet_connections") == 1)
