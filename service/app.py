@@ -53,7 +53,7 @@ def create_app(
                 asyncio.create_task(work)
                 for work in (
                     probe(assembly.named_engines, readiness, metrics),
-                    release_at_rest(lambda: assembly.backlog.idle, assembly.release),
+                    release_at_rest(lambda: assembly.backlog.idle),
                     *door.background(),
                 )
             ]

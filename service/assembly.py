@@ -15,7 +15,7 @@ from service.backlog import Backlog
 from service.errors import ModelFileError
 from service.inference.batcher import Batcher, BatcherEvents, BatcherLimits
 from service.inference.breaker import Breaker
-from service.inference.engine import Classifier, Detector, Engine, KeepsMemory
+from service.inference.engine import Classifier, Detector, Engine
 from service.manifest import (
     ONNX,
     TORCHSCRIPT,
@@ -71,12 +71,6 @@ class Assembly:
             self.classifier.name: self.engines.classifier,
             self.detector.name: self.engines.detector,
         }
-
-    def release(self) -> None:
-        """Return the memory that engines of this process keep for calls to come."""
-        for engine in self.named_engines.values():
-            if isinstance(engine, KeepsMemory):
-                engine.release()
 
     async def __aenter__(self) -> Assembly:
         try:

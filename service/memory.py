@@ -19,14 +19,14 @@ GROWN_BYTES = 32 << 20  # by which the process may have grown at rest
 
 
 def bound_heap() -> None:
-    """Return large blocks to the system as soon as they are freed. Call it before threads start.
+    """Keep what photos of a few megapixels need, and return the rest as soon as it is freed.
 
-    Left alone, glibc keeps a heap for each thread, and ever larger blocks in it: the process grows to what
-    the largest photos of all threads once needed together. What a photo of up to a megapixel needs stays.
+    Call it before threads start. Left alone, glibc keeps a heap for each thread: the process grows to what
+    the largest photos of all threads once needed together.
     """
     mallopt = _of_glibc("mallopt")
     if mallopt is not None:
-        for option, value in ((_MMAP_THRESHOLD, 6 << 20), (_TRIM_THRESHOLD, 40 << 20), (_ARENA_MAX, 2)):
+        for option, value in ((_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 128 << 20), (_ARENA_MAX, 2)):
             mallopt(option, value)
 
 
@@ -38,21 +38,13 @@ def release_unused() -> None:
         trim(0)
 
 
-async def release_at_rest(idle: Callable[[], bool], release: Callable[[], None]) -> None:
-    """For ever. While photos come, what is kept is quick to use again; at rest it is only held.
-
-    release: what comes before `release_unused`, on a thread.
-    """
-
-    def both() -> None:
-        release()
-        release_unused()
-
+async def release_at_rest(idle: Callable[[], bool]) -> None:
+    """For ever. While photos come, what is kept is quick to use again; at rest it is only held."""
     released = _resident_bytes()
     while True:
         await asyncio.sleep(LOOK_S)
         if idle() and _resident_bytes() > released + GROWN_BYTES:
-            await asyncio.to_thread(both)
+            await asyncio.to_thread(release_unused)
             released = _resident_bytes()
 
 

@@ -31,14 +31,6 @@ class Engine(Protocol):
         """Let running calls finish and free what the model holds."""
 
 
-@runtime_checkable
-class KeepsMemory(Protocol):
-    """An engine that keeps memory for calls to come."""
-
-    def release(self) -> None:
-        """Return it to the system. Takes as long as a small call or two."""
-
-
 class Classifier(Engine, Protocol):
     cancellable: bool
     """Whether cancelling a call spares the engine the work; if not, a call that was begun is waited for."""

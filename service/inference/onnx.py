@@ -26,16 +26,6 @@ MIN_PART_FACES = 4
 FATAL = 4  # ONNX Runtime's log level: what it raises needs no line on stderr
 
 
-_TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
-_SHRINK = onnxruntime.RunOptions()
-_SHRINK.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-
-
-def _smallest(shape: list[int | str]) -> list[int]:
-    """Of a shape whose dimensions that vary have names."""
-    return [side if isinstance(side, int) else 1 for side in shape]
-
-
 class _OnnxModel:
     """Runs in the thread that calls; several threads may call at a time."""
 
@@ -57,18 +47,6 @@ class _OnnxModel:
     async def close(self) -> None:
         self._session = None
 
-    def release(self) -> None:
-        for session in self._sessions():
-            # Its arena is shrunk after a call only.
-            inputs = {
-                given.name: np.zeros(_smallest(given.shape), _TYPES[given.type])
-                for given in session.get_inputs()
-            }
-            session.run(None, inputs, _SHRINK)
-
-    def _sessions(self) -> list[onnxruntime.InferenceSession]:
-        return [] if self._session is None else [self._session]
-
     def _load(self) -> None:
         """Raises `ModelFileError`."""
         self._session = self._new_session(threads=1)
@@ -80,7 +58,8 @@ class _OnnxModel:
         options.inter_op_num_threads = 1
         # Between calls no thread keeps a core busy.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        # A plan for each shape of input makes its arena grow by large blocks; images have many shapes.
+        # Images have many shapes. Its arena keeps what each needed; glibc's heap is as fast, and bounded.
+        options.enable_cpu_mem_arena = False
         options.enable_mem_pattern = False
         options.log_severity_level = FATAL
         try:
@@ -156,9 +135,6 @@ class OnnxDetector(_OnnxModel):
     async def close(self) -> None:
         await super().close()
         self._helped = None
-
-    def _sessions(self) -> list[onnxruntime.InferenceSession]:
-        return super()._sessions() + ([] if self._helped is None else [self._helped])
 
     def find(self, image: Image, min_face_px: float, threshold: float) -> Detections:
         answers = self._run(

@@ -49,7 +49,7 @@ def resident_mb():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
 
 before = resident_mb()
-for size in (10, 20, 30):  # glibc by itself keeps blocks as large as those that it has seen freed
+for size in (40, 50, 60):  # glibc by itself keeps blocks as large as those that it has seen freed
     large = bytearray(size << 20)
     last = bytearray(100_000)
     del large
@@ -77,8 +77,8 @@ async def test_memory_is_released_at_rest_once_the_process_has_grown(monkeypatch
 
     monkeypatch.setattr(memory, "LOOK_S", 0)
     monkeypatch.setattr(memory, "_resident_bytes", lambda: resident)
-    monkeypatch.setattr(memory, "release_unused", lambda: None)
-    task = asyncio.create_task(memory.release_at_rest(lambda: idle, release))
+    monkeypatch.setattr(memory, "release_unused", release)
+    task = asyncio.create_task(memory.release_at_rest(lambda: idle))
 
     async def looks() -> None:
         for _ in range(20):

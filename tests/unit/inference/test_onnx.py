@@ -176,17 +176,6 @@ async def test_an_idle_core_helps(tmp_path: Path, spare_core: bool) -> None:
     assert used == ["two threads" if spare_core else "one thread"]
 
 
-async def test_memory_is_released_from_each_session_and_calls_go_on(
-    classifier: OnnxClassifier, detector: OnnxDetector
-) -> None:
-    for engine, sessions in ((classifier, 1), (detector, 2)):
-        engine.release()  # not loaded: nothing to do
-        await engine.warm_up()
-        assert len(engine._sessions()) == sessions
-        engine.release()
-        await use(engine)
-
-
 async def test_a_corrupt_file_is_refused_by_name(tmp_path: Path) -> None:
     path = model(TinyClassifier(), CLASSIFIER, tmp_path)
     path.write_bytes(b"not a model" * 100)
