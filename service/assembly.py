@@ -158,7 +158,7 @@ def make_engines(
     try:
         server = _triton(settings) if any(remote) else None
         return Engines(
-            _classifier(settings, classifier, metrics, server if remote[0] else None),
+            _classifier(settings, classifier, metrics, spare_core, server if remote[0] else None),
             _detector(settings, detector, metrics, spare_core, server if remote[1] else None),
         )
     except ModuleNotFoundError as error:
@@ -176,7 +176,11 @@ def _triton(settings: Settings) -> TritonConnection:
 
 
 def _classifier(
-    settings: Settings, manifest: ClassifierManifest, metrics: Metrics, server: TritonConnection | None
+    settings: Settings,
+    manifest: ClassifierManifest,
+    metrics: Metrics,
+    spare_core: Callable[[], bool],
+    server: TritonConnection | None,
 ) -> Classifier:
     if server is not None:
         from service.inference.triton import TritonClassifier
@@ -186,7 +190,7 @@ def _classifier(
     from service.inference.onnx import OnnxClassifier
 
     verified_model_path(settings.model_repository, manifest, ONNX)  # a mistake shows before anything loads
-    return OnnxClassifier(settings.model_repository, manifest, settings.worker_threads)
+    return OnnxClassifier(settings.model_repository, manifest, settings.worker_threads, spare_core)
 
 
 def _detector(

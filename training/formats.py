@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -153,7 +154,7 @@ def _equal(g: Any, a: Any, b: Any) -> Any:
     return g.op("Cast", g.op("ReduceMin", same, keepdims_i=0), to_i=kinds["Bool"])
 
 
-def _resize_with_antialias(g: Any, x: Any, size: Any, *_: Any) -> Any:
+def _resize(antialias: bool, g: Any, x: Any, size: Any, *_: Any) -> Any:
     one = g.op("Constant", value_t=torch.tensor([1]))
     whole = symbolic_helper.cast_pytorch_to_onnx["Long"]
     sides = [
@@ -162,7 +163,11 @@ def _resize_with_antialias(g: Any, x: Any, size: Any, *_: Any) -> Any:
     ends = (g.op("Constant", value_t=torch.tensor([end])) for end in (0, 2))
     sizes = g.op("Concat", g.op("Slice", g.op("Shape", x), *ends), *sides, axis_i=0)
     empty = g.op("Constant", value_t=torch.empty(0))
-    options = {"mode_s": "linear", "antialias_i": 1, "coordinate_transformation_mode_s": "half_pixel"}
+    options = {
+        "mode_s": "linear",
+        "antialias_i": int(antialias),
+        "coordinate_transformation_mode_s": "half_pixel",
+    }
     return g.op("Resize", x, empty, empty, sizes, **options)
 
 
@@ -171,7 +176,8 @@ _SYMBOLICS: dict[str, Callable[..., Any]] = {
     "expressnet::suppress": _suppress,
     "aten::argsort": _argsort,
     "aten::equal": _equal,
-    "aten::_upsample_bilinear2d_aa": _resize_with_antialias,
+    "aten::_upsample_bilinear2d_aa": partial(_resize, True),
+    "aten::upsample_bilinear2d": partial(_resize, False),
 }
 
 

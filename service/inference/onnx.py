@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,20 +22,25 @@ from service.manifest import ONNX, ClassifierManifest, Manifest, verified_model_
 
 # A call of the largest image takes less on a busy core.
 STUCK_S = 60.0
-# Of a batch that is shared out; a call of fewer takes longer a face.
-MIN_PART_FACES = 4
+# So many share the cores even where others want them.
+MANY_FACES = 8
 FATAL = 4  # ONNX Runtime's log level: what it raises needs no line on stderr
 
 
 class _OnnxModel:
-    """Runs in the thread that calls; several threads may call at a time."""
+    """Runs in the thread that calls; several threads may call at a time.
+
+    threads: of a call that other cores help with.
+    """
 
     circuit = None
 
-    def __init__(self, repository: Path, manifest: Manifest) -> None:
+    def __init__(self, repository: Path, manifest: Manifest, threads: int) -> None:
         self._repository = repository
         self._manifest = manifest
+        self._threads = threads
         self._session: onnxruntime.InferenceSession | None = None
+        self._helped: onnxruntime.InferenceSession | None = None
         self._began_at: dict[int, float] = {}  # by thread, of the calls that run
 
     async def ping(self) -> None:
@@ -45,13 +51,14 @@ class _OnnxModel:
             raise EngineUnavailable(f"a call has not returned for {STUCK_S:g} s")
 
     async def close(self) -> None:
-        self._session = None
+        self._session = self._helped = None
 
     def _load(self) -> None:
         """Raises `ModelFileError`."""
         self._session = self._new_session(threads=1)
+        self._helped = self._session if self._threads == 1 else self._new_session(self._threads)
 
-    def _new_session(self, *, threads: int) -> onnxruntime.InferenceSession:
+    def _new_session(self, threads: int) -> onnxruntime.InferenceSession:
         path = verified_model_path(self._repository, self._manifest, ONNX)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -67,9 +74,8 @@ class _OnnxModel:
         except Exception as error:  # its exceptions have no common base
             raise ModelFileError(f"{path} cannot be loaded by ONNX Runtime: {error}") from error
 
-    def _run(
-        self, session: onnxruntime.InferenceSession | None, **inputs: NDArray[np.generic]
-    ) -> list[NDArray[np.float32]]:
+    def _run(self, helped: bool, **inputs: NDArray[np.generic]) -> list[NDArray[np.float32]]:
+        session = self._helped if helped else self._session
         if session is None:
             raise EngineUnavailable("the model is not loaded")
         thread = threading.get_ident()
@@ -84,15 +90,20 @@ class _OnnxModel:
 
 
 class OnnxClassifier(_OnnxModel):
-    """One batch at a time, its faces shared out among threads. A call that has begun cannot be stopped."""
+    """One batch at a time. A call that has begun cannot be stopped.
+
+    spare_core: whether another core is idle now; then it helps, and with many faces in any case.
+    """
 
     cancellable = False
 
-    def __init__(self, repository: Path, manifest: ClassifierManifest, threads: int) -> None:
-        super().__init__(repository, manifest)
+    def __init__(
+        self, repository: Path, manifest: ClassifierManifest, threads: int, spare_core: Callable[[], bool]
+    ) -> None:
+        super().__init__(repository, manifest, threads)
         self._size = manifest.input.size
-        self._threads = threads
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="classifier")
+        self._spare_core = spare_core
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="classifier")
 
     async def warm_up(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._executor, self._load)
@@ -104,41 +115,32 @@ class OnnxClassifier(_OnnxModel):
         await super().close()
 
     async def classify(self, faces: Faces, deadline: Deadline) -> Classification:
-        def run(part: Faces) -> Classification:
-            return Classification(*self._run(self._session, faces__0=part))
-
-        parts = np.array_split(faces, min(self._threads, max(1, len(faces) // MIN_PART_FACES)))
+        helped = len(faces) >= MANY_FACES or self._spare_core()
+        run = partial(self._run, helped, faces__0=faces)
         try:
-            calls = [asyncio.get_running_loop().run_in_executor(self._executor, run, part) for part in parts]
+            call = asyncio.get_running_loop().run_in_executor(self._executor, run)
         except RuntimeError as error:  # the executor is shut down
             raise EngineUnavailable("the model is not loaded") from error
-        answers = await asyncio.gather(*calls)
-        return answers[0] if len(answers) == 1 else Classification.joined(answers)
+        return Classification(*await call)
 
 
 class OnnxDetector(_OnnxModel):
     """spare_core: whether another core is idle now; then it helps."""
 
     def __init__(self, repository: Path, manifest: Manifest, spare_core: Callable[[], bool]) -> None:
-        super().__init__(repository, manifest)
+        super().__init__(repository, manifest, threads=2)
         self._spare_core = spare_core
-        self._helped: onnxruntime.InferenceSession | None = None
 
     async def warm_up(self) -> None:
         def run() -> None:
             self._load()
-            self._helped = self._new_session(threads=2)
             self.find(np.zeros((240, 320, 3), np.uint8), 32, 0.9)
 
         await asyncio.to_thread(run)
 
-    async def close(self) -> None:
-        await super().close()
-        self._helped = None
-
     def find(self, image: Image, min_face_px: float, threshold: float) -> Detections:
         answers = self._run(
-            self._helped if self._spare_core() else self._session,
+            self._spare_core(),
             image__0=image,
             min_face_px__1=np.array([min_face_px], np.float32),
             threshold__2=np.array([threshold], np.float32),

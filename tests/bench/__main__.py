@@ -19,6 +19,7 @@ from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 
+from service.memory import bound_heap
 from service.settings import PREFIX
 from tests.bench.answers import answers
 from tests.bench.checkout import Checkout
@@ -45,6 +46,7 @@ Rows = Callable[[], Iterator[Row]]
 
 
 def main() -> None:
+    bound_heap()  # for what is measured in this process, as in the gateway
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument(
         "parts",

@@ -14,6 +14,7 @@ import numpy as np
 
 from service.assembly import make_engines, served_manifests
 from service.inference.engine import LocalDetector
+from service.memory import bound_heap
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -39,4 +40,5 @@ async def main(file: str, min_face_px: float) -> None:
 
 
 if __name__ == "__main__":
+    bound_heap()
     asyncio.run(main(sys.argv[1], float(sys.argv[2])))

@@ -140,9 +140,12 @@ class YuNet(nn.Module):
         scale = min(self.FACE / smallest, (self.PIXELS / (height * width)) ** 0.5)
         size = [max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))]
         pixels = image.permute(2, 0, 1)[None].float()
-        if size[0] != height or size[1] != width:
-            # What `interpolate(mode="bilinear", antialias=True)` calls, and the exporter to ONNX does not.
+        # What `interpolate(mode="bilinear")` calls, which the exporter to ONNX does not script.
+        if 2 * size[0] < height or 2 * size[1] < width:
             pixels = torch._C._nn._upsample_bilinear2d_aa(pixels, size, False, None)
+        elif size[0] != height or size[1] != width:
+            # Up to a half no pixel is skipped, so averaging over more would only cost time.
+            pixels = torch._C._nn.upsample_bilinear2d(pixels, size, False, None)
         return pixels
 
     def candidates(self, image: Tensor) -> Tensor:

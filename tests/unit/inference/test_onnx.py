@@ -65,7 +65,7 @@ def model(module: nn.Module, interface: Interface, folder: Path) -> Path:
     return path
 
 
-def classifier_of(path: Path) -> OnnxClassifier:
+def classifier_of(path: Path, spare_core: bool = False) -> OnnxClassifier:
     manifest = ClassifierManifest(
         name="tiny",
         version="1",
@@ -77,7 +77,7 @@ def classifier_of(path: Path) -> OnnxClassifier:
         intended_use="tests",
         limits=(),
     )
-    return OnnxClassifier(path.parents[2], manifest, threads=2)
+    return OnnxClassifier(path.parents[2], manifest, 2, lambda: spare_core)
 
 
 def detector_of(path: Path, spare_core: bool = False) -> OnnxDetector:
@@ -137,40 +137,51 @@ async def test_the_detector_gets_its_parameters(detector: OnnxDetector) -> None:
     assert none.landmarks.shape == (0, 5, 2)
 
 
-@pytest.mark.parametrize(("count", "calls"), [(1, [1]), (7, [7]), (8, [4, 4]), (9, [5, 4]), (32, [16, 16])])
-async def test_a_large_batch_is_shared_out_and_answered_in_order(
-    classifier: OnnxClassifier, monkeypatch: pytest.MonkeyPatch, count: int, calls: list[int]
+class Named:
+    """A session that records its name when it runs."""
+
+    def __init__(self, name: str, session: Any, used: list[str]) -> None:
+        self.name, self.session, self.used = name, session, used
+
+    def run(self, *given: Any) -> Any:
+        self.used.append(self.name)
+        return self.session.run(*given)
+
+
+def recorded(engine: OnnxClassifier | OnnxDetector) -> list[str]:
+    used: list[str] = []
+    engine._session = Named("one thread", engine._session, used)  # type: ignore[assignment]
+    engine._helped = Named("two threads", engine._helped, used)  # type: ignore[assignment]
+    return used
+
+
+@pytest.mark.parametrize(
+    ("count", "spare_core", "session"),
+    [
+        (1, False, "one thread"),
+        (7, False, "one thread"),
+        (8, False, "two threads"),
+        (32, False, "two threads"),
+        (1, True, "two threads"),
+    ],
+)
+async def test_many_faces_and_an_idle_core_share_the_cores(
+    tmp_path: Path, count: int, spare_core: bool, session: str
 ) -> None:
-    await classifier.warm_up()
-    session, sizes = classifier._session, []
-
-    class Recording:
-        def run(self, outputs: Any, inputs: dict[str, Faces]) -> Any:
-            sizes.append(len(inputs["faces__0"]))
-            return session.run(outputs, inputs)
-
-    monkeypatch.setattr(classifier, "_session", Recording())
-    answer = await classifier.classify(flat(*range(count)), NEVER)
-    assert sorted(sizes, reverse=True) == calls
+    engine = classifier_of(model(TinyClassifier(), CLASSIFIER, tmp_path), spare_core)
+    await engine.warm_up()
+    used = recorded(engine)
+    answer = await engine.classify(flat(*range(count)), NEVER)
+    await engine.close()
+    assert used == [session]
     np.testing.assert_allclose(answer.probabilities[:, 0], np.arange(count) / 255, atol=1e-6)
 
 
 @pytest.mark.parametrize("spare_core", [False, True])
-async def test_an_idle_core_helps(tmp_path: Path, spare_core: bool) -> None:
+async def test_an_idle_core_helps_the_detector(tmp_path: Path, spare_core: bool) -> None:
     engine = detector_of(model(TinyDetector(), DETECTOR, tmp_path), spare_core)
     await engine.warm_up()
-    used: list[str] = []
-
-    class Named:
-        def __init__(self, name: str, session: Any) -> None:
-            self.name, self.session = name, session
-
-        def run(self, *given: Any) -> Any:
-            used.append(self.name)
-            return self.session.run(*given)
-
-    engine._session = Named("one thread", engine._session)
-    engine._helped = Named("two threads", engine._helped)
+    used = recorded(engine)
     assert len(engine.find(np.zeros((9, 9, 3), np.uint8), 32, 0.5).boxes) == 1
     await engine.close()
     assert used == ["two threads" if spare_core else "one thread"]
