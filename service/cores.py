@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -22,3 +23,11 @@ def cores_of_process() -> float:
             return cores
     # `max` in version 2 and -1 in version 1 mean that there is none.
     return min(cores, int(quota) / int(period)) if quota.strip().isdecimal() else cores
+
+
+def fitting_threads(cores: float, processes: int) -> int:
+    """Worker threads of each process that keep all cores busy.
+
+    One of several processes has at least two, or a core idles while its only image waits for a batch.
+    """
+    return max(1 if processes == 1 else 2, math.ceil(cores) // processes)

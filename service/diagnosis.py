@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import resource
 import time
@@ -18,7 +17,7 @@ from typing import Literal
 from PIL import Image
 
 from service.assembly import INSTALLED_BY, Assembly, assemble, places, served_manifests
-from service.cores import cores_of_process
+from service.cores import cores_of_process, fitting_threads
 from service.deadline import Deadline
 from service.errors import ModelFileError, ServiceError
 from service.keys import KeysFileError, read_keys
@@ -140,8 +139,8 @@ def _threads(settings: Settings) -> Iterator[Finding]:
     threads, found = settings.worker_threads, f"{settings.worker_threads} worker threads"
     if settings.processes > 1:
         found = f"{settings.processes} processes with {found} each"
-    if settings.processes * threads > max(settings.processes, math.ceil(cores)):
-        fitting = max(1, math.floor(cores / settings.processes))
+    fitting = fitting_threads(cores, settings.processes)
+    if threads > fitting:
         mend = f"Set {PREFIX}WORKER_THREADS={fitting}: more only take each other's turns."
         yield Finding("threads", "warning", f"{found}, but {cores:g} cores", mend)
     else:

@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from service.cores import cores_of_process
+from service.cores import cores_of_process, fitting_threads
 from service.jurisdictions import places
 from service.law import PROHIBITED, PROHIBITION, Exemption, Purpose, prohibited
 from service.rates import PATTERN
@@ -209,9 +209,7 @@ class Settings(BaseSettings):
         "all the limits below for itself.",
     )
     worker_threads: Count = Field(
-        default_factory=lambda settings: max(
-            1, math.ceil(cores_of_process()) // settings.get("processes", 1)
-        ),
+        default_factory=lambda settings: fitting_threads(cores_of_process(), settings.get("processes", 1)),
         description="Threads that decode, detect and align; also the number of images decoded at a time.",
     )
     body_limit_bytes: Count = Field(

@@ -39,7 +39,7 @@ def test_more_than_four_cores_have_several_processes(
     monkeypatch.setattr("service.settings.cores_of_process", lambda: cores)
     assert (Settings().processes, Settings().worker_threads) == (processes, threads)
     # Nobody has to say how many threads, where somebody says how many processes.
-    assert Settings(processes=2).worker_threads == max(1, int(cores // 2))
+    assert Settings(processes=2).worker_threads == max(2, int(cores // 2))
 
 
 @pytest.mark.parametrize(("quota", "expected"), [("-1", 4), ("70000", 0.7)])

@@ -154,9 +154,9 @@ def test_limits_of_the_machine_are_held_against_the_settings(
     assert "WORKER_THREADS=1" in findings(0, worker_threads=2)["threads"]["mend"]
     assert findings(0, worker_threads=1)["threads"]["state"] == "ok"
     (tmp_path / "cpu.max").write_text("200000 100000\n")
-    threads = findings(0, processes=2, worker_threads=2)["threads"]
-    assert threads["found"] == "2 processes with 2 worker threads each, but 2 cores"
-    assert "WORKER_THREADS=1" in threads["mend"]
+    threads = findings(0, processes=2, worker_threads=3)["threads"]
+    assert threads["found"] == "2 processes with 3 worker threads each, but 2 cores"
+    assert "WORKER_THREADS=2" in threads["mend"]
     monkeypatch.setattr(diagnosis.resource, "getrlimit", lambda _: (256, 256))
     assert "ulimit -n 612" in findings(0, worker_threads=1)["open files"]["mend"]
 

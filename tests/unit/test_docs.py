@@ -214,7 +214,7 @@ def test_every_setting_has_one_row_with_default_and_description(name: str) -> No
     default = f"`{json.dumps(field.default)}`" if isinstance(field.default, bool) else f"`{field.default}`"
     computed = {
         "processes": "CPUs it may use / 4",
-        "worker_threads": "CPUs it may use / `PROCESSES`",
+        "worker_threads": "CPUs it may use / `PROCESSES`, at least 2 of several processes",
         "model_repository": "the folder's, else the package's",
     }
     default = computed.get(name, "none" if field.default in (None, ()) else default)

@@ -163,6 +163,14 @@ def test_every_setting_has_a_default() -> None:
     assert settings.worker_threads >= 1
 
 
+@pytest.mark.parametrize(("cores", "processes", "threads"), [(0.5, 1, 1), (2, 1, 2), (2, 2, 2), (16, 4, 4)])
+def test_worker_threads_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: float, processes: int, threads: int
+) -> None:
+    monkeypatch.setattr("service.settings.cores_of_process", lambda: cores)
+    assert Settings(processes=processes).worker_threads == threads
+
+
 def test_every_setting_is_described() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
 
