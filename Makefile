@@ -35,8 +35,7 @@ test-oldest: $(VENV)/.dev
 	$(BIN)/uv pip install --quiet --python $(OLDEST) --resolution lowest-direct -e '.[test,triton]'
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest --quiet -k 'not (contract and triton)' \
 		--ignore tests/unit/inference/test_onnx.py tests/contract \
-		$(addprefix tests/unit/,http inference predict tracking vision) \
-		$(patsubst %,tests/unit/test_%.py,app limiter logs manifest metrics pipeline settings timeline)
+		$(addprefix tests/unit/,access core http inference pipeline predict telemetry tracking vision test_settings.py)
 
 # The documentation as a site, in site/.
 docs: $(VENV)/.dev

@@ -11,12 +11,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from service.backlog import Backlog
-from service.errors import ModelFileError
-from service.inference.batcher import Batcher, BatcherEvents, BatcherLimits
-from service.inference.breaker import Breaker
-from service.inference.engine import Classifier, Detector, Engine
-from service.manifest import (
+from service.core.backlog import Backlog
+from service.core.errors import ModelFileError
+from service.core.manifest import (
     ONNX,
     TORCHSCRIPT,
     ClassifierManifest,
@@ -25,9 +22,12 @@ from service.manifest import (
     read_manifest,
     verified_model_path,
 )
-from service.metrics import Metrics
-from service.pipeline import Pipeline
+from service.inference.batcher import Batcher, BatcherEvents, BatcherLimits
+from service.inference.breaker import STATES, Breaker
+from service.inference.engine import Classifier, Detector, Engine
+from service.pipeline.pipeline import Pipeline
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from service.inference.triton import TritonConnection
@@ -211,4 +211,4 @@ def _detector(
 
 
 def _breaker(server: TritonConnection, manifest: Manifest, metrics: Metrics) -> Breaker:
-    return Breaker(silent=server.silent, changed=metrics.circuit(manifest.name))
+    return Breaker(silent=server.silent, changed=metrics.circuit(manifest.name, STATES))

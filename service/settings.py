@@ -20,11 +20,13 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from service.cores import cores_of_process, fitting_threads
-from service.jurisdictions import places
-from service.law import PROHIBITED, PROHIBITION, Exemption, Purpose, prohibited
-from service.rates import PATTERN
-from service.schemas import MAX_FACES
+from service.access.rates import PATTERN
+from service.api.schemas import MAX_FACES
+from service.compliance.deployment import Declaration
+from service.compliance.jurisdictions import places
+from service.compliance.law import PROHIBITED, PROHIBITION, Exemption, Purpose, prohibited
+from service.core.errors import SettingsError
+from service.process.cores import cores_of_process, fitting_threads
 
 PREFIX = "EXPRESSNET_"
 
@@ -103,10 +105,6 @@ def _repository() -> Path:
     """The one of the current folder, or else the one that came with this package."""
     own = Path("model_repository")
     return own if own.is_dir() else Path(__file__).with_name("model_repository")
-
-
-class SettingsError(Exception):
-    """A setting has a value that cannot be used; one sentence that names it."""
 
 
 class Settings(BaseSettings):
@@ -266,6 +264,18 @@ class Settings(BaseSettings):
             return ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
+
+    @property
+    def declaration(self) -> Declaration:
+        """What is declared about the use."""
+        return Declaration(
+            self.purpose,
+            self.jurisdiction,
+            self.exemption,
+            self.aggregate_only,
+            self.deployer,
+            self.contact,
+        )
 
     @model_validator(mode="after")
     def _closed(self) -> Settings:

@@ -22,9 +22,9 @@ import structlog
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.app import create_app
 from service.assembly import Engines
-from service.server import Server, bind, bind_admin, make_server
+from service.http.app import create_app
+from service.serving.server import Server, bind, bind_admin, make_server
 from service.settings import Settings
 from tests.workers import WORKER, scheduler, turn
 

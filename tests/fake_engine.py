@@ -10,9 +10,9 @@ import skimage.data
 from numpy.typing import NDArray
 from PIL import Image as Pictures
 
-from service.arrays import Classification, Detections, Faces, Image
 from service.assembly import Engines
-from service.deadline import Deadline
+from service.core.arrays import Classification, Detections, Faces, Image
+from service.core.deadline import Deadline
 
 TILE_PX = 512
 FACE_OF_TILE = np.array([181, 61, 268, 172], np.float32)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.arrays import Detections
+from service.core.arrays import Detections
 from tests.stand_ins import STAND_INS
 
 # Other than torchvision, these exist, but are not what the detector needs either.

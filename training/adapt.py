@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from service.manifest import Metric
+from service.core.manifest import Metric
 from training.checkpoint import Trained, load_trained, save_trained
 from training.config import RunConfig
 from training.datasets import load

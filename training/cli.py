@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from service.errors import ModelFileError
+from service.core.errors import ModelFileError
 
 app = typer.Typer()
 export = typer.Typer(no_args_is_help=True, help="Write models into the repository that is served.")

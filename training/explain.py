@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.manifest import read_manifest
+from service.core.manifest import read_manifest
 from service.settings import Settings
 from service.vision.align import align_faces
 from service.vision.decode import decode
@@ -51,7 +51,7 @@ def explain_photo(run: Path, photo: Path, out: Path, repository: Path) -> Path:
     """Every face of a photo, cut as the gateway cuts it, beside what spoke for its emotion; written to `out`.
 
     The crop is that of the repository's classifier. Raises `ValueError` when the photo shows no face, and
-    `service.errors.InvalidImage` when it is no image.
+    `service.core.errors.InvalidImage` when it is no image.
     """
     trained, settings = load_trained(run), Settings()
     classifier = read_manifest(repository, settings.classifier)

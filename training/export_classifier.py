@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from service.inference.engine import batch_sizes
-from service.manifest import (
+from service.core.manifest import (
     Calibration,
     ClassifierManifest,
     Input,
@@ -20,6 +19,7 @@ from service.manifest import (
     Training,
     Verdict,
 )
+from service.inference.engine import batch_sizes
 from training.calibrate import choose_threshold, fit_temperature
 from training.checkpoint import Trained, load_trained
 from training.datasets import DatasetKind, load

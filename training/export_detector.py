@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from service.manifest import Manifest, Metric, Training
+from service.core.manifest import Manifest, Metric, Training
 from service.vision.drawn import drawn_face
 from training.formats import Interface, Pair, digests, make_files
 from training.models.mtcnn import Mtcnn

@@ -9,8 +9,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from service.errors import ModelFileError
-from service.manifest import (
+from service.core.errors import ModelFileError
+from service.core.manifest import (
     TORCHSCRIPT,
     ClassifierManifest,
     QualityLimits,

@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 import torch
 
-from service.manifest import (
+from service.core.manifest import (
     TORCHSCRIPT,
     ClassifierManifest,
     manifest_path,

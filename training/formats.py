@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.onnx import OnnxExporterError, symbolic_helper
 from torch.onnx.utils import register_custom_op_symbolic
 
-from service.manifest import ONNX, TORCHSCRIPT, ModelFile
+from service.core.manifest import ONNX, TORCHSCRIPT, ModelFile
 from training.models.boxes import Suppression, suppress
 
 # The first whose Resize can average over what it drops.

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.manifest import TORCHSCRIPT, Crop, read_manifest, verified_model_path
+from service.core.manifest import TORCHSCRIPT, Crop, read_manifest, verified_model_path
 from service.settings import Settings
 from service.vision.align import align_faces
 from training.datasets.faces import Pictures, PixelPictures

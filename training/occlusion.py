@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from service.manifest import Metric
+from service.core.manifest import Metric
 from training.datasets.faces import Ints, LabelledFaces
 from training.evaluation.predict import predict
 from training.models import Network

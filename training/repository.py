@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.manifest import (
+from service.core.manifest import (
     TORCHSCRIPT,
     Manifest,
     digest_parameter,

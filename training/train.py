@@ -20,7 +20,7 @@ import yaml
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from service.manifest import EMOTIONS, digest
+from service.core.manifest import EMOTIONS, digest
 from training.augment import Augmentation, Mixing
 from training.checkpoint import checkpoint_file, config_of, describe, save_atomically
 from training.config import RunConfig

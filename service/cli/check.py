@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from service.diagnosis import Finding
+    from service.cli.diagnosis import Finding
 
 COLOURS = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "wrong": typer.colors.RED}
 
@@ -30,12 +30,11 @@ def check_command(
 
 async def _findings(tell: bool) -> list[Finding]:
     # Imported late: `--help` and completions must not wait for it.
-    from service.diagnosis import diagnose
-    from service.logs import configure_logs
-    from service.settings import Settings
+    from service.cli.diagnosis import diagnose
+    from service.telemetry.logs import configure_logs
 
     # The engine's own complaints are told as findings.
-    configure_logs(Settings.model_construct(log_level="error", log_format="text"))
+    configure_logs("error", "text")
     findings = []
     async for finding in diagnose():
         findings.append(finding)

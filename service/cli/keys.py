@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from service.scopes import Scope
+from service.access.scopes import Scope
 
 keys_app = typer.Typer(help="Make, list and revoke the API keys of a file: see docs/security.md.")
 
@@ -19,7 +19,7 @@ KeysFile = Annotated[Path, typer.Option("--file", envvar="EXPRESSNET_KEYS_FILE",
 
 @contextmanager
 def _refusing(file: Path) -> Iterator[None]:
-    from service.keys import KeysFileError
+    from service.access.keys import KeysFileError
 
     try:
         yield
@@ -39,7 +39,7 @@ def new_key_command(
     file: KeysFile = Path("keys.toml"),
 ) -> None:
     """Print a new key, this once, and add its digest to the file."""
-    from service.keys import add_key
+    from service.access.keys import add_key
 
     with _refusing(file):
         typer.echo(add_key(file, name, scope, rate, expires.replace(tzinfo=UTC) if expires else None))
@@ -48,7 +48,7 @@ def new_key_command(
 @keys_app.command("list")
 def list_keys_command(file: KeysFile = Path("keys.toml")) -> None:
     """Show every key's name, scopes, rate and end."""
-    from service.keys import read_keys
+    from service.access.keys import read_keys
 
     with _refusing(file):
         for key in read_keys(file):
@@ -64,7 +64,7 @@ def list_keys_command(file: KeysFile = Path("keys.toml")) -> None:
 @keys_app.command("revoke")
 def revoke_key_command(name: str, file: KeysFile = Path("keys.toml")) -> None:
     """Take a key out of the file; gateways that read it refuse the key within about a second."""
-    from service.keys import remove_key
+    from service.access.keys import remove_key
 
     with _refusing(file):
         remove_key(file, name)

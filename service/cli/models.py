@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.errors import ModelFileError
+from service.core.errors import ModelFileError
 
 if TYPE_CHECKING:
-    from service.manifest import Manifest
+    from service.core.manifest import Manifest
 
 
 def models_command(
@@ -20,8 +20,9 @@ def models_command(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
 ) -> None:
     """List the models of a repository and verify their files; exit 1 if one is not as its manifest says."""
-    from service.manifest import survey
-    from service.settings import SettingsError, read_settings
+    from service.core.errors import SettingsError
+    from service.core.manifest import survey
+    from service.settings import read_settings
 
     given = {} if repository is None else {"model_repository": repository}
     try:

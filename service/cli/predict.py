@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from service.api.schemas import EmotionQuery, Include
 from service.cli.video import predict_video
 from service.predict.forms import Form
-from service.schemas import EmotionQuery, Include
 
 if TYPE_CHECKING:
     from service.predict.rows import Row
@@ -78,11 +78,11 @@ def predict_command(
     # Imported late: `--help` and completions must not wait for it.
     from pydantic import ValidationError
 
-    from service.errors import ModelFileError
+    from service.core.errors import ModelFileError, SettingsError
     from service.predict.ledger import LedgerError
     from service.predict.run import CannotGoOnError
-    from service.settings import SettingsError, read_settings
-    from service.timeline import DEFAULT_FPS, VideoError
+    from service.predict.timeline import DEFAULT_FPS, VideoError
+    from service.settings import read_settings
 
     try:
         query = EmotionQuery(
@@ -217,18 +217,18 @@ def _checked(wanted: _Wanted) -> _Wanted:
 
 async def _predict(wanted: _Wanted, settings: Settings) -> int:
     """The exit code."""
+    from service.api.schemas import ModelName
     from service.assembly import assemble
-    from service.logs import configure_logs
-    from service.memory import bound_heap
     from service.predict.display import Display
     from service.predict.ledger import Ledger
     from service.predict.rows import Asked
     from service.predict.run import Asking, Predictor, patient
     from service.predict.sources import images
-    from service.schemas import ModelName
+    from service.process.memory import bound_heap
+    from service.telemetry.logs import configure_logs
 
     # Rows may be on standard output; what the engines tell must not get between them.
-    configure_logs(settings.model_copy(update={"log_level": "warning", "log_format": "text"}))
+    configure_logs("warning", "text")
     bound_heap()
     assembly = assemble(patient(settings))
     card = assembly.classifier

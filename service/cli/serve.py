@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from service.errors import ModelFileError
+from service.core.errors import ModelFileError
 
 
 def serve_command(
@@ -16,17 +16,18 @@ def serve_command(
     ] = None,
 ) -> None:
     """Start the gateway. All other settings come from the environment: see docs/settings.md."""
-    from service.keys import KeysFileError
-    from service.settings import SettingsError, read_settings
+    from service.access.keys import KeysFileError
+    from service.core.errors import SettingsError
+    from service.settings import read_settings
 
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     try:
         settings = read_settings(**given)
         if settings.processes > 1:
-            from service.supervisor import supervise
+            from service.serving.supervisor import supervise
 
             raise SystemExit(supervise(settings))
-        from service.server import serve
+        from service.serving.server import serve
 
         serve(settings)
     except (SettingsError, ModelFileError, KeysFileError) as error:

@@ -9,24 +9,24 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from service.messages import TrackSummary
-    from service.schemas import EmotionQuery
+    from service.api.schemas import EmotionQuery
+    from service.api.stream import TrackSummary
+    from service.predict.timeline import Timeline
     from service.settings import Settings
-    from service.timeline import Timeline
 
 
 async def predict_video(
     settings: Settings, video: Path, csv_file: Path, query: EmotionQuery, fps: float
 ) -> str:
     """Write the CSV file and a PNG of its name, print the faces; the last sentence. Raises `VideoError`."""
+    from service.api.stream import StreamQuery
     from service.assembly import assemble
-    from service.errors import ServiceError
-    from service.logs import configure_logs
-    from service.memory import bound_heap
-    from service.messages import StreamQuery
-    from service.timeline import VideoError, write_timeline
+    from service.core.errors import ServiceError
+    from service.predict.timeline import VideoError, write_timeline
+    from service.process.memory import bound_heap
+    from service.telemetry.logs import configure_logs
 
-    configure_logs(settings.model_copy(update={"log_level": "warning", "log_format": "text"}))
+    configure_logs("warning", "text")
     bound_heap()
     picture = csv_file.with_suffix(".png")
     asked = StreamQuery(**query.model_dump(exclude_defaults=True))

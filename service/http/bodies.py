@@ -13,9 +13,9 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from service.errors import InvalidRequest, UnsupportedMediaType
+from service.api.schemas import ImageUpload
+from service.core.errors import InvalidRequest, UnsupportedMediaType
 from service.http.disconnect import ClientDisconnected
-from service.schemas import ImageUpload
 from service.vision.decode import CONTENT_TYPES
 
 MULTIPART, JSON = "multipart/form-data", "application/json"

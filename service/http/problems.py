@@ -10,10 +10,10 @@ from fastapi.exceptions import RequestValidationError, WebSocketRequestValidatio
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from service.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, ServiceError
-from service.logs import log
-from service.metrics import Metrics
-from service.schemas import Problem
+from service.api.schemas import Problem
+from service.core.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, ServiceError
+from service.telemetry.logs import log
+from service.telemetry.metrics import Metrics
 
 MEDIA_TYPE = "application/problem+json"
 

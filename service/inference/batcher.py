@@ -16,9 +16,9 @@ from functools import partial
 
 import numpy as np
 
-from service.arrays import Classification, Faces
-from service.deadline import Deadline
-from service.errors import (
+from service.core.arrays import Classification, Faces
+from service.core.deadline import Deadline
+from service.core.errors import (
     Draining,
     EngineContractError,
     EngineUnavailable,

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Literal, get_args
 
-from service.errors import DeadlineExceeded, EngineUnavailable, ServiceError
+from service.core.errors import DeadlineExceeded, EngineUnavailable, ServiceError
 
 State = Literal["closed", "open", "half-open"]
 STATES: tuple[State, ...] = get_args(State)

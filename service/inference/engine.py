@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from service.arrays import Classification, Detections, Faces, Image
-from service.deadline import Deadline
+from service.core.arrays import Classification, Detections, Faces, Image
+from service.core.deadline import Deadline
 
 
 def batch_sizes(max_batch_faces: int) -> list[int]:

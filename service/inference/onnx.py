@@ -15,10 +15,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from service.arrays import Classification, Detections, Faces, Image
-from service.deadline import NEVER, Deadline
-from service.errors import EngineUnavailable, ModelFileError
-from service.manifest import ONNX, ClassifierManifest, Manifest, verified_model_path
+from service.core.arrays import Classification, Detections, Faces, Image
+from service.core.deadline import NEVER, Deadline
+from service.core.errors import EngineUnavailable, ModelFileError
+from service.core.manifest import ONNX, ClassifierManifest, Manifest, verified_model_path
 
 # A call of the largest image takes less on a busy core.
 STUCK_S = 60.0

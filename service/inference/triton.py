@@ -24,18 +24,18 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import InferenceServerException
 
-from service.arrays import Classification, Detections, Faces, Image
-from service.deadline import Deadline
-from service.errors import (
+from service.core.arrays import Classification, Detections, Faces, Image
+from service.core.deadline import Deadline
+from service.core.errors import (
     DeadlineExceeded,
     EngineContractError,
     EngineUnavailable,
     Overloaded,
     ServiceError,
 )
+from service.core.manifest import TORCHSCRIPT, ClassifierManifest, Manifest, digest_parameter
 from service.inference.breaker import Breaker, State
 from service.inference.engine import batch_sizes
-from service.manifest import TORCHSCRIPT, ClassifierManifest, Manifest, digest_parameter
 
 MESSAGE_LIMIT = 256 * 1024 * 1024  # a 50-megapixel image is 150 MB of pixels
 KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS = 20_000, 5_000

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from service.schemas import Face, ImageAnswer
+from service.api.schemas import Face, ImageAnswer
 from service.vision.decode import decode
 
 # Of the palette of Okabe and Ito: told apart by people who do not see all colours, and by their dashes.

@@ -13,9 +13,9 @@ from pydantic_core import to_json
 from rich.table import Table
 from rich.text import Text
 
-from service.errors import Internal, ServiceError
+from service.api.schemas import EmotionQuery, Face, ImageAnswer, Include, ModelName
+from service.core.errors import Internal, ServiceError
 from service.predict.sources import Source
-from service.schemas import EmotionQuery, Face, ImageAnswer, Include, ModelName
 
 INCLUDES = set(Include)
 

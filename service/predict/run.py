@@ -11,9 +11,10 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.api.schemas import EmotionQuery, ImageAnswer
 from service.assembly import Assembly
-from service.deadline import Deadline
-from service.errors import (
+from service.core.deadline import Deadline
+from service.core.errors import (
     BodyTooLarge,
     DeadlineExceeded,
     EngineUnavailable,
@@ -22,13 +23,12 @@ from service.errors import (
     Overloaded,
     ServiceError,
 )
-from service.logs import log
+from service.core.timings import Timings
 from service.predict.pictures import target_of, write_picture
 from service.predict.rows import Row, RowProblem
 from service.predict.sources import STANDARD_INPUT, Source, source
-from service.schemas import EmotionQuery, ImageAnswer
 from service.settings import Settings
-from service.timings import Timings
+from service.telemetry.logs import log
 
 # Enough that faces of several images share a call of the classifier while others are decoded.
 IMAGES_PER_THREAD = 4

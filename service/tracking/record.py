@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from service.messages import Smoothed, TrackedFace, TrackSummary
-from service.schemas import Face
+from service.api.schemas import Face
+from service.api.stream import Smoothed, TrackedFace, TrackSummary
 from service.tracking.smoothing import Smoother
 from service.tracking.tracks import Tracker
 

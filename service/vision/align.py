@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.manifest import Crop
+from service.core.manifest import Crop
 
 # Beyond this no image reaches; float32 would no longer resolve a pixel either.
 _COORDINATE_LIMIT_PX = 1e6

@@ -26,8 +26,8 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from service.arrays import Photo
-from service.errors import ImageTooLarge, InvalidImage, ServiceError, UnsupportedMediaType
+from service.core.arrays import Photo
+from service.core.errors import ImageTooLarge, InvalidImage, ServiceError, UnsupportedMediaType
 from service.vision.parts import count_items, count_png_chunks, count_tiff_strips
 
 CONTENT_TYPES = frozenset(

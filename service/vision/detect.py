@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image as Pictures
 
-from service.arrays import Detections, Image, Photo
+from service.core.arrays import Detections, Image, Photo
 
 # The detector shrinks an image until its smallest face has 16 px.
 SEARCHED_FACE_PX = 16

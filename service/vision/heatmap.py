@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.arrays import Drawing, Faces
+from service.core.arrays import Drawing, Faces
 
 # Patches of a third of the side, at so many places along each side: at 48 px they are 16 px, 4 or 5 px apart.
 PLACES = 8

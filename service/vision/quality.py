@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from service.arrays import FaceQuality, Faces
+from service.core.arrays import FaceQuality, Faces
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 # Where the nose lies on the way from the eyes to the mouth: the detector's median on FER-2013's faces.

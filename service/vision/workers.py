@@ -11,7 +11,7 @@ from enum import Enum, auto
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from service.errors import ImageTooLarge
+from service.core.errors import ImageTooLarge
 
 T = TypeVar("T")
 

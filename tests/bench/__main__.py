@@ -19,7 +19,7 @@ from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 
-from service.memory import bound_heap
+from service.process.memory import bound_heap
 from service.settings import PREFIX
 from tests.bench.answers import answers
 from tests.bench.checkout import Checkout

@@ -16,7 +16,7 @@ from typing import cast
 
 import uvloop
 
-from service.timings import STAGES
+from service.core.timings import STAGES
 from tests.bench.load import content_length
 
 _BODY = b"." * 450  # about as long as the answer of one face

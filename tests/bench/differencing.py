@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.manifest import TORCHSCRIPT, read_manifest, verified_model_path
+from service.core.manifest import TORCHSCRIPT, read_manifest, verified_model_path
+from service.pipeline.shaping import GROUP_STEP
 from service.settings import Settings
-from service.shaping import GROUP_STEP
 from training.datasets import load
 from training.export_subgroups import served_answers
 

@@ -9,8 +9,8 @@ from itertools import repeat
 
 import numpy as np
 
-from service.schemas import Include
-from service.timings import STAGES
+from service.api.schemas import Include
+from service.core.timings import STAGES
 from tests.bench.bare import bare
 from tests.bench.figures import SERVED_ROUNDS, Figure, ratios, spread
 from tests.bench.load import Answer, Outcome, callers, post

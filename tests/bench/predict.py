@@ -16,17 +16,17 @@ from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from service.api.schemas import EmotionQuery, ModelName
 from service.assembly import Assembly, assemble
-from service.deadline import NEVER
-from service.manifest import EMOTIONS
+from service.core.deadline import NEVER
+from service.core.manifest import EMOTIONS
+from service.core.timings import Timings
 from service.predict.forms import Form
 from service.predict.ledger import Ledger
 from service.predict.rows import Asked
 from service.predict.run import IMAGES_PER_THREAD, Asking, Predictor, patient
 from service.predict.sources import images
-from service.schemas import EmotionQuery, ModelName
 from service.settings import Settings
-from service.timings import Timings
 from tests.bench.figures import Figure, ratios, spread
 from tests.bench.photos import mixed
 

@@ -11,11 +11,11 @@ import sys
 import time
 
 import numpy as np
+from service.memory import bound_heap
+from service.metrics import Metrics
 
 from service.assembly import make_engines, served_manifests
 from service.inference.engine import LocalDetector
-from service.memory import bound_heap
-from service.metrics import Metrics
 from service.settings import Settings
 
 CALLS, WARM_UP_CALLS = 40, 20

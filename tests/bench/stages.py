@@ -14,12 +14,12 @@ from importlib.util import find_spec
 import numpy as np
 import torch
 
-from service.arrays import Photo
 from service.assembly import Engines, make_engines, served_manifests
-from service.deadline import NEVER
+from service.core.arrays import Photo
+from service.core.deadline import NEVER
 from service.inference.engine import LocalDetector
-from service.metrics import Metrics
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 from service.vision.align import align_faces
 from service.vision.decode import decode
 from service.vision.detect import search, shrinkage

@@ -18,8 +18,8 @@ from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient
 
 from service.assembly import CALLS_IN_FLIGHT_ON_TRITON
+from service.core.manifest import read_manifest
 from service.inference.engine import batch_sizes
-from service.manifest import read_manifest
 from service.settings import Settings
 from tests.bench.figures import SERVED_ROUNDS, Figure, ratios, spread
 from tests.bench.load import Answer, callers, closed_loop, post

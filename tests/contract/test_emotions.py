@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.manifest import EMOTIONS
+from service.core.manifest import EMOTIONS
 from tests.conftest import ASTRONAUT_FACE, Gateway, as_stored, encoded
 
 

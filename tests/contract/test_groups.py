@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.manifest import EMOTIONS
-from service.schemas import EmotionQuery
+from service.api.schemas import EmotionQuery
+from service.core.manifest import EMOTIONS
 from service.settings import Settings
 from tests.conftest import Gateway, encoded, eventually, serving
 from tests.fake_engine import fake_engines

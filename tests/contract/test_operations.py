@@ -6,7 +6,7 @@ import re
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.manifest import EMOTIONS
+from service.core.manifest import EMOTIONS
 from tests.conftest import Gateway
 
 

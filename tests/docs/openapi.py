@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from service.app import create_app
+from service.http.app import create_app
 from service.settings import Settings
 from tests.docs.blocks import ROOT
 from tests.fake_engine import fake_engines

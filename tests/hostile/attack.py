@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import httpx
 import psutil
 
-from service.errors import ImageTooLarge, InvalidImage, UnsupportedMediaType
+from service.core.errors import ImageTooLarge, InvalidImage, UnsupportedMediaType
 from service.vision.decode import decode
 from tests.hostile.bombs import BOMBS, SLOW
 from tests.hostile.mutations import damaged_images

@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
-from service.http.connections import HEAD_LIMIT_BYTES
+from service.http.transport.connections import HEAD_LIMIT_BYTES
 from tests.conftest import encoded, eventually
 from tests.hostile.bombs import SLOW
 from tests.hostile.clients import Trickle, connect, head, read_all, say, statuses

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from service.errors import ModelFileError
-from service.manifest import Manifest, read_manifest
-from service.settings import PREFIX, Settings, SettingsError, read_settings
+from service.core.errors import ModelFileError, SettingsError
+from service.core.manifest import Manifest, read_manifest
+from service.settings import PREFIX, Settings, read_settings
 
 PROFILE = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 

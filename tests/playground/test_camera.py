@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Route, expect
 
-from service.errors import Overloaded
+from service.core.errors import Overloaded
 from service.http.problems import MEDIA_TYPE, to_problem
 from tests.conftest import ASTRONAUT_FACE
 from tests.playground.browser import CAMERA_PX, IN_CAMERA

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Route, expect
 
-from service.errors import Overloaded
+from service.access.keys import add_key
+from service.access.scopes import Scope
+from service.core.errors import Overloaded
 from service.http.problems import MEDIA_TYPE, to_problem
-from service.keys import add_key
-from service.scopes import Scope
 from service.settings import Settings
 from tests.conftest import serving
 from tests.fake_engine import fake_engines

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from service.manifest import Manifest, survey
+from service.core.manifest import Manifest, survey
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]

@@ -17,8 +17,8 @@ import pytest
 import trustme
 from structlog.testing import capture_logs
 
-from service.keys import add_key, remove_key
-from service.scopes import Scope
+from service.access.keys import add_key, remove_key
+from service.access.scopes import Scope
 from service.settings import Settings
 from tests.conftest import Gateway, eventually, free_port, serving
 from tests.fake_engine import fake_engines

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import structlog
 
-from service.arrays import Classification, Detections
 from service.assembly import Engines
-from service.errors import EngineUnavailable
+from service.core.arrays import Classification, Detections
+from service.core.errors import EngineUnavailable
 from service.settings import Settings
 from tests.conftest import Gateway, eventually, serving
 from tests.fake_engine import FakeClassifier, FakeDetector

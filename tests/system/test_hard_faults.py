@@ -23,9 +23,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from service.app import create_app
-from service.errors import ModelFileError
-from service.manifest import digest
+from service.core.errors import ModelFileError
+from service.core.manifest import digest
+from service.http.app import create_app
 from service.settings import Settings
 from tests.conftest import Gateway, encoded, eventually, free_port
 from tests.system.conftest import Caller, Process, running, status

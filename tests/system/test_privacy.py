@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.manifest import EMOTIONS, read_manifest
+from service.core.manifest import EMOTIONS, read_manifest
 from service.settings import Settings
 from service.vision.align import align_faces
 from service.vision.decode import decode

@@ -23,10 +23,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from service.keys import add_key
-from service.scopes import Scope
+from service.access.keys import add_key
+from service.access.scopes import Scope
 from service.settings import Settings
-from service.shared_metrics import PREFIX
+from service.telemetry.shared_metrics import PREFIX
 from tests.conftest import encoded, eventually, free_port, serving
 from tests.fake_engine import fake_engines
 from tests.system.conftest import Caller, Process, command, running, status

@@ -16,7 +16,7 @@ import pytest
 import trustme
 from structlog.testing import capture_logs
 
-from service import limiter
+from service.access import limiter
 from service.settings import Settings
 from tests.conftest import Gateway, eventually, free_port, serving
 from tests.fake_engine import fake_engines

@@ -15,15 +15,15 @@ import trustme
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from service.arrays import Faces
 from service.assembly import Engines, make_engines
-from service.deadline import NEVER, Deadline
-from service.errors import EngineContractError, EngineUnavailable, ServiceError
+from service.core.arrays import Faces
+from service.core.deadline import NEVER, Deadline
+from service.core.errors import EngineContractError, EngineUnavailable, ServiceError
+from service.core.manifest import MODEL_FILES, ClassifierManifest, read_manifest
 from service.inference.engine import LocalDetector
 from service.inference.triton import TritonClassifier, TritonDetector
-from service.manifest import MODEL_FILES, ClassifierManifest, read_manifest
-from service.metrics import Metrics
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 from tests.conftest import free_port
 from tests.triton.server import TritonServer, triton, with_parameter
 

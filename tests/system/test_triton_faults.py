@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from service.manifest import manifest_path
+from service.core.manifest import manifest_path
 from service.settings import Settings
 from tests.conftest import Gateway, eventually, free_port, serving
 from tests.triton.server import TritonServer, triton

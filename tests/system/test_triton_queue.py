@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from service.assembly import Engines
-from service.deadline import Deadline
-from service.errors import DeadlineExceeded, Overloaded
+from service.core.deadline import Deadline
+from service.core.errors import DeadlineExceeded, Overloaded
 from service.inference.triton import TritonDetector
 from tests.conftest import eventually, serving
 from tests.system.test_triton_engine import (

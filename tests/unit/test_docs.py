@@ -14,15 +14,8 @@ import pytest
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic import BaseModel, ValidationError
 
-from service import errors, schemas
-from service.deployment import Deployment, notice
-from service.errors import RateLimited, ServiceError
-from service.http.models import Card, ModelList
-from service.http.problems import to_problem
-from service.law import Duty, Exemption, Purpose, duties
-from service.manifest import EMOTIONS, ClassifierManifest, read_manifest
-from service.metrics import Metrics
-from service.schemas import (
+from service.api import schemas
+from service.api.schemas import (
     MAX_FACES,
     BatchAnswer,
     EmotionQuery,
@@ -36,8 +29,16 @@ from service.schemas import (
     Point,
     Problem,
 )
+from service.compliance.deployment import Deployment, notice
+from service.compliance.law import Duty, Exemption, Purpose, duties
+from service.core import errors
+from service.core.errors import RateLimited, ServiceError
+from service.core.manifest import EMOTIONS, ClassifierManifest, read_manifest
+from service.http.problems import to_problem
+from service.http.routes.models import Card, ModelList
+from service.pipeline.shaping import GROUP_STEP
 from service.settings import LEAST_GROUP_FACES, PREFIX, Settings
-from service.shaping import GROUP_STEP
+from service.telemetry.metrics import Metrics
 from training.evaluation.report import shown
 from training.export_quality import tables
 

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from service import __version__
-from service.metrics import Metrics
+from service.core.timings import STAGES
 from service.settings import PREFIX, Settings
-from service.timings import STAGES
+from service.telemetry.metrics import Metrics
 from tests.conftest import serving
 from tests.fake_engine import fake_engines
 

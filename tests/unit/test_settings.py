@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from service.law import Exemption, Purpose
-from service.settings import PREFIX, Settings, SettingsError, read_settings
+from service.compliance.law import Exemption, Purpose
+from service.core.errors import SettingsError
+from service.settings import PREFIX, Settings, read_settings
 
 GOOD = {
     "host": ("0.0.0.0", "0.0.0.0"),

@@ -8,10 +8,10 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
-from service.http import stream
-from service.http.sockets import PIECES
-from service.messages import FrameAnswer, FrameProblem, StreamQuery, StreamSummary
-from service.schemas import EmotionQuery, Face, ImageSize
+from service.api.schemas import EmotionQuery, Face, ImageSize
+from service.api.stream import FrameAnswer, FrameProblem, StreamQuery, StreamSummary
+from service.http.routes import stream
+from service.http.transport.sockets import PIECES
 from service.tracking.record import MOST_TRACKS
 from service.tracking.tracks import LEAST_OVERLAP, LOST_S
 from tests.unit.test_docs import ROOT, described, json_blocks, paths, rows_of, section

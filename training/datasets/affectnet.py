@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from service.manifest import EMOTIONS
+from service.core.manifest import EMOTIONS
 from training.datasets.faces import Dataset, DatasetError
 from training.datasets.faults import Faults, not_found, wrong_counts
 from training.datasets.files import Box, Listed, gather

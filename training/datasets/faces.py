@@ -104,7 +104,7 @@ class LabelledFaces:
     """Faces and what people said about them, row-aligned.
 
     names: where each comes from (a file, or a line of one), for messages and galleries.
-    labels: int64 [N] into `service.manifest.EMOTIONS`, the data set's own single label, -1 where it has none.
+    labels: int64 [N] into the manifest's `EMOTIONS`, the data set's own single label, -1 where it has none.
     distributions: float32 [N,8] over `EMOTIONS`, what the served head learns: label distributions where
     annotators voted, else one label each; all zero where there is none to learn from.
     majority: int64 [N] into `EMOTIONS`, what the served head is measured against, -1 where there is none.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.manifest import EMOTIONS
+from service.core.manifest import EMOTIONS
 from training.datasets import ferplus
 from training.datasets.faces import (
     DECODING_THREADS,

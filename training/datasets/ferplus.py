@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.manifest import EMOTIONS
+from service.core.manifest import EMOTIONS
 from training.datasets.faces import DatasetError, Ints
 from training.datasets.faults import Faults
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from service.manifest import EMOTIONS
+from service.core.manifest import EMOTIONS
 from training.datasets.faces import Dataset, DatasetError, FilePictures
 from training.datasets.faults import Faults, not_found
 from training.datasets.files import PICTURE_SUFFIXES, Listed, gather, pictures_below

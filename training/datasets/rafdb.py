@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from service.manifest import EMOTIONS
+from service.core.manifest import EMOTIONS
 from training.datasets.faces import Dataset, DatasetError
 from training.datasets.faults import Faults, not_found, wrong_counts
 from training.datasets.files import Listed, gather

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.manifest import EMOTIONS, Metric
+from service.core.manifest import EMOTIONS, Metric
 from training.datasets.faces import LabelledFaces
 from training.evaluation.predict import Floats, Predictions
 

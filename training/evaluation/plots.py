@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from service.manifest import EMOTIONS, QualityLimits
+from service.core.manifest import EMOTIONS, QualityLimits
 from training.datasets.faces import LabelledFaces
+from training.evaluation.figures import Report
 from training.evaluation.predict import Predictions
 from training.models import Network
-
-if TYPE_CHECKING:
-    from training.evaluation.report import Report
 
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#777777"
 DPI = 110

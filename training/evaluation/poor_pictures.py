@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from service.manifest import ClassifierManifest, QualityCode, QualityMeasure
+from service.core.manifest import ClassifierManifest, QualityCode, QualityMeasure
 from service.vision.align import align_faces
 from service.vision.quality import measure_light, pose
 from training.datasets.faces import LabelledFaces

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from service.manifest import Band, Metric, QualityCode, QualityLimit, QualityLimits, QualityMeasure
+from service.core.manifest import Band, Metric, QualityCode, QualityLimit, QualityLimits, QualityMeasure
 from training.evaluation.poor_pictures import HARMS, Rows, Subject
 
 MOST_BANDS = 12

@@ -7,49 +7,22 @@ from pathlib import Path
 from typing import Any, cast
 
 from pydantic import TypeAdapter
-from pydantic.dataclasses import dataclass
 
-from service.manifest import Metric
+from service.core.manifest import Metric
 from training.calibrate import choose_threshold, fit_temperature
 from training.checkpoint import Trained, load_trained
 from training.datasets import DatasetKind, load
 from training.datasets.faces import Dataset
 from training.datasets.splits import without_copies_of
 from training.evaluation import metrics, plots, robustness
-from training.evaluation.metrics import Bin, ClassFigures, ExpertFigures
+from training.evaluation.figures import Report
 from training.evaluation.predict import Predictions, predict
-from training.evaluation.robustness import Endured
-from training.evaluation.subgroups import Subgroup, subgroups
+from training.evaluation.subgroups import subgroups
 from training.evaluation.votes import labels_from_votes
 from training.models.folding import folded
 from training.train import training_rows
 
 SELECTIVE_ACCURACY = 0.9
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything that `report.json` holds; figures are of the served head unless they say otherwise."""
-
-    network: str
-    dataset: str
-    split: str
-    samples: int
-    temperature: float
-    threshold: float
-    figures: dict[str, Metric]
-    figures_with_flip: dict[str, Metric]
-    figures_without_copies: dict[str, Metric]
-    original_labels_from_votes: Metric | None
-    ece_uncalibrated: Metric
-    by_class: list[ClassFigures]
-    confusion: list[list[int]]
-    by_class_auxiliary: list[ClassFigures]
-    reliability: list[Bin]
-    accuracy_at_coverage: dict[str, float]
-    experts: list[list[ExpertFigures]]
-    subgroups: list[Subgroup]
-    robustness: list[Endured]
 
 
 def evaluate_run(

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from service.manifest import Metric
+from service.core.manifest import Metric
 from training.datasets.faces import LabelledFaces
 from training.evaluation.metrics import accuracy, selective
 from training.evaluation.predict import predict

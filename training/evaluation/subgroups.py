@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
-from service.manifest import EMOTIONS, Metric, Subgroups
+from service.core.manifest import EMOTIONS, Metric, Subgroups
 from training.datasets.faces import LabelledFaces
 from training.evaluation import metrics
 from training.evaluation.metrics import Ints

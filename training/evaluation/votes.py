@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from service.manifest import Metric
+from service.core.manifest import Metric
 from training.datasets.faces import LabelledFaces
 from training.evaluation.metrics import accuracy
 

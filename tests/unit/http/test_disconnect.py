@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from service.errors import InvalidImage
+from service.core.errors import InvalidImage
 from service.http.disconnect import ClientDisconnected, race_disconnect
 
 

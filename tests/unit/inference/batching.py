@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from service.arrays import Classification, Faces
-from service.deadline import NEVER
+from service.core.arrays import Classification, Faces
+from service.core.deadline import NEVER
 from service.inference.batcher import Batcher, BatcherEvents, BatcherLimits
 from tests.fake_engine import FakeClassifier
 

@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from service.deadline import NEVER
-from service.errors import Draining, EngineUnavailable, Overloaded
+from service.core.deadline import NEVER
+from service.core.errors import Draining, EngineUnavailable, Overloaded
 from service.inference.batcher import Batcher, BatcherEvents, BatcherLimits
 from tests.fake_engine import FakeClassifier
 from tests.unit.inference.batching import LONG_S, PATIENCE_S, answered, batching, faces, settle

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.arrays import Classification, Faces
-from service.deadline import NEVER, Deadline
-from service.errors import EngineContractError, EngineUnavailable, Internal, Overloaded, ServiceError
+from service.core.arrays import Classification, Faces
+from service.core.deadline import NEVER, Deadline
+from service.core.errors import EngineContractError, EngineUnavailable, Internal, Overloaded, ServiceError
 from service.inference.batcher import Batcher, BatcherEvents, BatcherLimits
 from tests.fake_engine import FakeClassifier
 from tests.unit.inference.batching import PATIENCE_S, answered, batching, faces, settle

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from service.errors import DeadlineExceeded, EngineContractError, EngineUnavailable, Overloaded
+from service.core.errors import DeadlineExceeded, EngineContractError, EngineUnavailable, Overloaded
 from service.inference.breaker import Breaker, State
 
 

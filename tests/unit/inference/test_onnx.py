@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from service.arrays import Faces
-from service.deadline import NEVER
-from service.errors import EngineUnavailable, ModelFileError
+from service.core.arrays import Faces
+from service.core.deadline import NEVER
+from service.core.errors import EngineUnavailable, ModelFileError
+from service.core.manifest import ClassifierManifest, Crop, Input, Manifest, Training, Verdict, digest
 from service.inference import onnx
 from service.inference.onnx import OnnxClassifier, OnnxDetector
-from service.manifest import ClassifierManifest, Crop, Input, Manifest, Training, Verdict, digest
 from training.export_detector import INTERFACE as DETECTOR
 from training.formats import Interface, onnx_file
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.deadline import NEVER, Deadline
+from service.core.deadline import NEVER, Deadline
+from service.core.manifest import ClassifierManifest, read_manifest
 from service.inference.breaker import Breaker
 from service.inference.triton import TritonClassifier, TritonConnection
-from service.manifest import ClassifierManifest, read_manifest
 from service.settings import Settings
 
 

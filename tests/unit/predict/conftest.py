@@ -29,7 +29,7 @@ def engines() -> Engines:
 def expressnet(monkeypatch: pytest.MonkeyPatch, engines: Engines) -> Expressnet:
     """The command line with `engines` in place of real ones, and this process's logs left alone."""
     monkeypatch.setattr("service.assembly.make_engines", lambda *_: engines)
-    monkeypatch.setattr("service.logs.configure_logs", lambda _: None)
+    monkeypatch.setattr("service.telemetry.logs.configure_logs", lambda *_: None)
     # Tests change their folder.
     monkeypatch.setenv("EXPRESSNET_MODEL_REPOSITORY", str(Settings().model_repository.resolve()))
 

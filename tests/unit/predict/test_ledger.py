@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from service.manifest import EMOTIONS
+from service.api.schemas import Box, EmotionQuery, Face, ImageAnswer, ImageSize, ModelName
+from service.core.manifest import EMOTIONS
 from service.predict.forms import Form
 from service.predict.ledger import Ledger, LedgerError
 from service.predict.rows import Asked, Row, RowProblem
 from service.predict.sources import Source
-from service.schemas import Box, EmotionQuery, Face, ImageAnswer, ImageSize, ModelName
 
 MODEL = ModelName(name="expressnet_moe", version="1")
 ASKED = Asked.by(MODEL, EmotionQuery(), EMOTIONS)

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from service.api.schemas import Box, Face, ImageAnswer, ImageSize
 from service.predict.pictures import CERTAIN, UNCERTAIN, annotated, target_of
-from service.schemas import Box, Face, ImageAnswer, ImageSize
 from tests.conftest import as_stored, encoded
 from tests.unit.predict.conftest import Expressnet
 

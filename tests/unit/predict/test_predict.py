@@ -16,10 +16,10 @@ from click.testing import Result
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.arrays import Classification, Faces
 from service.assembly import Engines
-from service.deadline import Deadline
-from service.errors import EngineUnavailable
+from service.core.arrays import Classification, Faces
+from service.core.deadline import Deadline
+from service.core.errors import EngineUnavailable
 from service.predict import run as run_module
 from service.settings import Settings
 from tests.conftest import serving
@@ -264,9 +264,9 @@ def test_a_busy_machine_does_not_make_photos_too_large(monkeypatch: pytest.Monke
 
 async def test_paths_are_taken_as_they_are_needed() -> None:
     """Hundreds of thousands of them must not become hundreds of thousands of tasks."""
+    from service.api.schemas import EmotionQuery
     from service.assembly import assemble
     from service.predict.run import WAITING_ROWS, Asking, Predictor
-    from service.schemas import EmotionQuery
 
     taken = 0
 

@@ -13,7 +13,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from service import __version__
-from service.manifest import read_manifest
+from service.core.manifest import read_manifest
 from service.settings import Settings
 from tests.supply.audit import verdict
 from tests.supply.sbom import bill

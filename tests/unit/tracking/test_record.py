@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from service.schemas import Box, Face
+from service.api.schemas import Box, Face
 from service.tracking import record
 from service.tracking.record import Record
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from service.arrays import Detections
+from service.core.arrays import Detections
 from training.formats import script
 
 Pixels = NDArray[np.uint8]

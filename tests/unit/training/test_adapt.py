@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from service.manifest import EMOTIONS
+from service.core.manifest import EMOTIONS
 from tests.unit.training.made_up import tiny_config
 from training.adapt import FineTuning, adapt, renormalised
 from training.checkpoint import Trained, load_trained, save_trained

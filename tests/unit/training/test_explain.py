@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from service.errors import InvalidImage
-from service.manifest import EMOTIONS
+from service.core.errors import InvalidImage
+from service.core.manifest import EMOTIONS
 from service.settings import Settings
 from tests.unit.training.made_up import tiny_config
 from training.checkpoint import Trained, save_trained

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from service.manifest import (
+from service.core.manifest import (
     EMOTIONS,
     MODEL_FILES,
     ClassifierManifest,

@@ -14,8 +14,8 @@ import skimage.data
 import torch
 from typer.testing import CliRunner
 
-from service.errors import ModelFileError
-from service.manifest import MODEL_FILES, digest, read_manifest, verified_model_path
+from service.core.errors import ModelFileError
+from service.core.manifest import MODEL_FILES, digest, read_manifest, verified_model_path
 from service.settings import Settings
 from training import export_detector
 from training.cli import app

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import training
-from service.manifest import TORCHSCRIPT, read_manifest, verified_model_path
+from service.core.manifest import TORCHSCRIPT, read_manifest, verified_model_path
 from service.settings import Settings
 from tests.unit.training.made_up import TINY_BACKBONE
 from training.checkpoint import load_trained

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from service.manifest import ONNX, TORCHSCRIPT
+from service.core.manifest import ONNX, TORCHSCRIPT
 from training.config import AttentionConfig, MoEConfig, MoESConfig, NetworkConfig
 from training.export_classifier import interface
 from training.formats import Pair, onnx_file, torchscript_file

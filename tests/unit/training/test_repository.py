@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import ModelFileError
-from service.manifest import (
+from service.core.errors import ModelFileError
+from service.core.manifest import (
     MODEL_FILES,
     TORCHSCRIPT,
     ClassifierManifest,

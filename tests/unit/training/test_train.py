@@ -19,7 +19,7 @@ import torch
 from lightning_fabric import Fabric
 from PIL import Image
 
-from service.manifest import EMOTIONS, Metric
+from service.core.manifest import EMOTIONS, Metric
 from tests.conftest import eventually
 from tests.unit.training.made_up import tiny_config
 from training import progress

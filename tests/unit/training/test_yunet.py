@@ -10,7 +10,7 @@ import pytest
 import skimage.data
 import torch
 
-from service.arrays import Detections
+from service.core.arrays import Detections
 from tests.unit.training.scenes import (
     IMAGES,
     Detect,

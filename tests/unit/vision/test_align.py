@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 from skimage import data as photographs
 
-from service.manifest import Crop
+from service.core.manifest import Crop
 from service.vision.align import align_faces, whole_image
 
 CROP = Crop(left_eye=(0.3, 0.38), right_eye=(0.7, 0.38), mouth=(0.5, 0.78))

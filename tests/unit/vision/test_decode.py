@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms
 from skimage import data as photographs
 
-from service.errors import ImageTooLarge, InvalidImage, ServiceError, UnsupportedMediaType
+from service.core.errors import ImageTooLarge, InvalidImage, ServiceError, UnsupportedMediaType
 from service.vision.decode import CONTENT_TYPES
 from service.vision.decode import decode as decode_photo
 from tests.conftest import as_stored

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from service.arrays import Detections, Image, Photo
+from service.core.arrays import Detections, Image, Photo
 from service.vision.detect import (
     SEARCHED_FACE_PX,
     SHRUNK_FACE_PX,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from skimage import data as photographs
 
-from service.arrays import FaceQuality
+from service.core.arrays import FaceQuality
 from service.vision.quality import LEVEL_NOSE, measure
 
 PHOTO = Image.fromarray(photographs.astronaut())

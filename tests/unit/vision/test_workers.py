@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from service.errors import ImageTooLarge
+from service.core.errors import ImageTooLarge
 from service.vision.workers import Workers
 
 

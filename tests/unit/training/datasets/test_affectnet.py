@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.manifest import EMOTIONS
+from service.core.manifest import EMOTIONS
 from tests.unit.training.made_up import write_affectnet_folders, write_affectnet_lists
 from training.datasets import DatasetKind, load
 from training.datasets.affectnet import MANUAL

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.manifest import EMOTIONS
+from service.core.manifest import EMOTIONS
 from tests.unit.training.made_up import noise, write_class_folders
 from training.datasets import load
 from training.datasets.faces import Dataset, DatasetError, PixelPictures

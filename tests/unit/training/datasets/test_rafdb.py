@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.manifest import EMOTIONS
+from service.core.manifest import EMOTIONS
 from tests.unit.training.made_up import write_rafdb
 from training.datasets import load
 from training.datasets.faces import DatasetError

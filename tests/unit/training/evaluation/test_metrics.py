@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.manifest import EMOTIONS
+from service.core.manifest import EMOTIONS
 from training.datasets.faces import LabelledFaces, PixelPictures
 from training.evaluation.metrics import (
     Ints,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from service.manifest import EMOTIONS
+from service.core.manifest import EMOTIONS
 from tests.unit.training.made_up import noise, tiny_config
 from training.datasets.faces import LabelledFaces, PixelPictures, one_hot
 from training.evaluation.predict import predict

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from service.manifest import (
+from service.core.manifest import (
     TORCHSCRIPT,
     ClassifierManifest,
     QualityLimit,

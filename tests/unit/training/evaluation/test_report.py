@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from service.manifest import EMOTIONS
+from service.core.manifest import EMOTIONS
 from tests.unit.training.made_up import noise, tiny_config, write_class_folders, write_fer2013
 from training.checkpoint import Trained, save_trained
 from training.config import RunConfig

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from service.manifest import EMOTIONS
+from service.core.manifest import EMOTIONS
 from tests.unit.training.made_up import tiny_config
 from training.datasets.faces import LabelledFaces, PixelPictures, one_hot
 from training.evaluation import robustness

@@ -1,0 +1,221 @@
+"""API keys: a TOML file of names, scopes and digests. The keys themselves are written nowhere."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+import os
+import re
+import secrets
+import tempfile
+import tomllib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from service.access.rates import PATTERN, Rate
+from service.access.scopes import Scope
+from service.telemetry.logs import log
+
+if TYPE_CHECKING:
+    from service.telemetry.metrics import Metrics
+
+# By this, scanners for leaked secrets and people tell what it is: xn_, then 256 random bits.
+KEY_PREFIX = "xn_"
+KEY_PATTERN = re.compile(rf"{KEY_PREFIX}[A-Za-z0-9_-]{{43}}")
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+REFRESH_INTERVAL_S = 1.0
+HEADING = "# API keys: docs/security.md. Only digests stand here; the keys are with those who call.\n"
+
+
+class KeysFileError(Exception):
+    """A keys file that cannot be used; one sentence that says why, without any digest."""
+
+
+class _Entry(BaseModel):
+    """One table of the file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    scopes: Annotated[list[Scope], Field(min_length=1)]
+    rate: Annotated[str | None, Field(pattern=PATTERN)] = None
+    expires: AwareDatetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What is known of a key: not the key."""
+
+    name: str
+    digest: str
+    scopes: frozenset[Scope]
+    rate: Rate | None = None
+    expires: datetime | None = None
+
+    @property
+    def expired(self) -> bool:
+        return self.expires is not None and self.expires <= datetime.now(UTC)
+
+
+def digest_of(secret: str) -> str:
+    # A fast hash is right here: slow ones are for passwords, and nobody can try 2^256 keys.
+    return sha256(secret.encode()).hexdigest()
+
+
+def parse_keys(text: str) -> list[Key]:
+    """The entries of a file, in its order. All or nothing: raises `KeysFileError` if one is wrong."""
+    if not text.strip():
+        # A copy that was cut short, or a disk that is full, must not look like "no keys any more".
+        raise KeysFileError("the file is empty")
+    try:
+        tables = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise KeysFileError(f"not TOML: {error}") from None
+    keys = [_key(name, table) for name, table in tables.items()]
+    if len({key.digest for key in keys}) < len(keys):
+        raise KeysFileError("two names have the same sha256")
+    return keys
+
+
+def _check_name(name: str) -> None:
+    if not NAME_PATTERN.fullmatch(name):
+        raise KeysFileError(f"{name[:64]!r} is no name: letters, digits, - and _, at most 64")
+
+
+def _key(name: str, table: object) -> Key:
+    _check_name(name)
+    try:
+        entry = _Entry.model_validate(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, (name, *first["loc"])))
+        raise KeysFileError(f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None
+    rate = Rate.parse(entry.rate) if entry.rate else None
+    return Key(name, entry.sha256, frozenset(entry.scopes), rate, entry.expires)
+
+
+class Keyring:
+    """The keys of a file as it was last read whole. Raises `KeysFileError` if that never happened."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._text = ""
+        self._keys: dict[str, Key] = {}
+        self.refresh()
+
+    def find(self, secret: str) -> Key | None:
+        """The key that was sent, expired or not."""
+        if not KEY_PATTERN.fullmatch(secret):
+            return None
+        digest = digest_of(secret)
+        # Half of the digest finds the entry, the whole is compared in constant time. What time tells of the
+        # first half is of no use: nobody can make a key for a digest.
+        key = self._keys.get(digest[:32])
+        return key if key is not None and hmac.compare_digest(key.digest, digest) else None
+
+    def refresh(self) -> bool:
+        """Read the file; whether it changed. Raises `KeysFileError` and keeps what it had."""
+        # The content and not its time of change: a mounted secret is a link to a link that is swapped.
+        text = _read(self._path)
+        if text == self._text:
+            return False
+        self._keys = {key.digest[:32]: key for key in parse_keys(text)}
+        self._text = text
+        return True
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+async def watch(keyring: Keyring, metrics: Metrics) -> None:
+    """Follow the file for ever. A file that is broken or gone changes nothing, but is told of."""
+    told = ""
+    while True:
+        await asyncio.sleep(REFRESH_INTERVAL_S)
+        try:
+            # On a thread: a network file system that hangs must not hold requests up.
+            if await asyncio.to_thread(keyring.refresh):
+                log.info("keys changed", keys=len(keyring))
+            told = ""
+        except Exception as error:
+            # Whatever it is, the watch must go on: else nobody could be locked out any more.
+            if str(error) != told:
+                told = str(error) or type(error).__name__
+                log.error("keys file cannot be used, the last good keys stay", detail=told)
+        metrics.keys_file_valid.set(not told)
+
+
+def add_key(path: Path, name: str, scopes: list[Scope], rate: str | None, expires: datetime | None) -> str:
+    """A new key, whose entry now stands in the file. Raises `KeysFileError`."""
+    _check_name(name)
+    text = _read(path) if path.exists() else HEADING
+    if any(key.name == name for key in parse_keys(text)):
+        raise KeysFileError(f"there is a key named {name} already")
+    secret = KEY_PREFIX + secrets.token_urlsafe(32)
+    lines = [f"[{name}]", f'sha256 = "{digest_of(secret)}"']
+    lines.append(f"scopes = {json.dumps(sorted(set(scopes)))}")
+    if rate is not None:
+        lines.append(f'rate = "{rate}"')
+    if expires is not None:
+        lines.append(f"expires = {expires.isoformat(timespec='seconds')}")
+    changed = f"{text.rstrip()}\n\n" + "\n".join(lines) + "\n"
+    parse_keys(changed)
+    _replace(path, changed)
+    return secret
+
+
+def remove_key(path: Path, name: str) -> None:
+    """Take a key's entry out of the file, and nothing else. Raises `KeysFileError`."""
+    text = _read(path)
+    before = parse_keys(text)
+    if all(key.name != name for key in before):
+        raise KeysFileError(f"there is no key named {name}")
+    changed = re.sub(
+        rf"^\[{re.escape(name)}\][^\n]*\n(?:(?!\[)[^\n]*(?:\n|\Z))*", "", text, flags=re.MULTILINE
+    )
+    changed = changed if changed.strip() else HEADING
+    if parse_keys(changed) != [key for key in before if key.name != name]:
+        raise KeysFileError(f"the entry of {name} is not written as `keys new` does: take it out by hand")
+    _replace(path, changed)
+
+
+def read_keys(path: Path) -> list[Key]:
+    """Raises `KeysFileError`."""
+    return parse_keys(_read(path))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise KeysFileError("not UTF-8") from None
+    except OSError as error:
+        raise KeysFileError((error.strerror or str(error)).lower()) from None
+
+
+def _replace(path: Path, text: str) -> None:
+    """Whole or not at all: a gateway may read at any moment."""
+    target = path.resolve()
+    try:
+        mode = target.stat().st_mode & 0o777 if target.exists() else 0o644
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    except OSError as error:
+        raise KeysFileError((error.strerror or str(error)).lower()) from None
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, mode)
+        os.replace(temporary, target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise KeysFileError((error.strerror or str(error)).lower()) from None

@@ -1,0 +1,99 @@
+"""What a stream is asked and answers: docs/streams.md has an example of each message."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, field_validator
+
+from service.api.schemas import EmotionQuery, Face, ImageSize, Include, ModelName, Problem, Verdict
+
+
+class StreamQuery(EmotionQuery):
+    """The query of `WS /v1/stream`: that of `POST /v1/emotions` without `detect`, and time."""
+
+    time_constant_s: Annotated[float, Field(ge=0, le=60)] = Field(
+        0.5, description="After this time a change has arrived by 63 % in `smoothed`; 0 smooths nothing."
+    )
+    clock: Literal["arrival", "sent"] = Field(
+        "arrival",
+        description="`sent`: each frame begins with its time, 8 bytes. `arrival`: the service takes its own.",
+    )
+
+    @field_validator("include")
+    @classmethod
+    def _no_heatmap(cls, value: str) -> str:
+        if Include.heatmap in value.split(","):
+            raise ValueError("heatmap is for photos: it costs more time than a frame has")
+        return value
+
+    @field_validator("detect", mode="before")
+    @classmethod
+    def _detects(cls, value: object) -> bool:
+        raise ValueError("a stream always looks for faces")
+
+
+class Smoothed(BaseModel):
+    """What the face showed over the last time."""
+
+    emotion: str
+    confidence: float = Field(description="Smoothed probability of `emotion`.")
+    verdict: Verdict
+    probabilities: dict[str, float]
+
+
+class TrackedFace(Face):
+    """A face as `POST /v1/emotions` answers it for this frame alone, and what is known over time."""
+
+    track: int = Field(description="The same number is the same face; none is used twice.")
+    smoothed: Smoothed
+
+
+class FrameAnswer(BaseModel):
+    """One frame's faces, largest first."""
+
+    type: Literal["frame"] = "frame"
+    frame: int = Field(description="Number of the frame among those that were sent, from 0.")
+    time_s: float
+    dropped: int = Field(description="Frames just before this one that were replaced by a newer one.")
+    image: ImageSize
+    faces: list[TrackedFace]
+
+
+class FrameProblem(BaseModel):
+    """Why a frame, or a text message, has no answer. The stream goes on."""
+
+    type: Literal["problem"] = "problem"
+    frame: int | None = Field(None, description="Absent where a text message is meant.")
+    time_s: float | None = None
+    dropped: int = Field(0, description="As in an answer.")
+    problem: Problem
+    retry_after_s: int | None = Field(None, description="Seconds after which it may be better.")
+
+
+class TrackSummary(BaseModel):
+    """One face of a stream, from when it came to when it left."""
+
+    track: int
+    first_seen_s: float
+    last_seen_s: float
+    frames: int = Field(description="In how many frames it was found.")
+    probabilities: dict[str, float] = Field(description="Mean over these frames.")
+    emotions: dict[str, float] = Field(
+        description="Share of the time that each emotion was the smoothed one."
+    )
+    certain: float = Field(description="Share of the time that the smoothed verdict was `certain`.")
+
+
+class StreamSummary(BaseModel):
+    """The last message of a stream."""
+
+    type: Literal["summary"] = "summary"
+    request_id: str
+    model: ModelName
+    frames: int = Field(description="Frames that were sent.")
+    answered: int
+    dropped: int
+    failed: int
+    tracks: list[TrackSummary]
+    tracks_left_out: int = Field(0, description="The first ones of a stream that had more than 1000.")

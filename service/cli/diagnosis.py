@@ -1,0 +1,286 @@
+"""What stands in the way of serving, looked for before somebody meets it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from io import BytesIO
+from typing import Literal
+
+from PIL import Image
+
+from service.access.keys import KeysFileError, read_keys
+from service.api.schemas import EmotionQuery, Face, ImageAnswer
+from service.assembly import INSTALLED_BY, Assembly, assemble, places, served_manifests
+from service.core.deadline import Deadline
+from service.core.errors import ModelFileError, ServiceError, SettingsError
+from service.core.manifest import ONNX, Manifest, verified_model_path
+from service.core.timings import Timings
+from service.process.cores import cores_of_process, fitting_threads
+from service.serving.server import bind, bind_admin, check_certificate
+from service.settings import PREFIX, Settings, read_settings
+from service.vision.drawn import drawn_face
+
+State = Literal["ok", "warning", "wrong"]
+
+REDIS_TIMEOUT_S = 2.0
+# Files, sockets and pipes that are not connections of clients; docs/settings.md says the same.
+DESCRIPTORS_BESIDE_CONNECTIONS = 100
+DRAWN_PX = (640, 480)
+# What each place of a model needs.
+PACKAGES = {"embedded": "onnxruntime", "triton": "tritonclient"}
+# What the gateway can do without, and the package that tells whether it is installed.
+EXTRAS = {"triton": "tritonclient", "training": "expressnet-training"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was looked at, what was found, and one sentence that says how to mend it if it is not ok."""
+
+    check: str
+    state: State
+    found: str
+    mend: str | None = None
+
+
+async def diagnose() -> AsyncIterator[Finding]:
+    """Findings, one after the other; they end early where the rest would have no meaning."""
+    try:
+        settings = read_settings()
+    except SettingsError as error:
+        yield Finding(
+            "settings", "wrong", str(error), "Correct or unset it; docs/settings.md lists all of them."
+        )
+        return
+    given = sum(name.upper().startswith(PREFIX) for name in os.environ)
+    yield Finding("settings", "ok", f"{given} from the environment, all others as they come")
+    for check in (_ports, _tls, _keys, _threads, _descriptors):
+        for finding in check(settings):
+            yield finding
+    if settings.redis_url is not None:
+        yield await _redis(settings.redis_url.get_secret_value())
+    yield _extras()
+    before_answer = [*_engine(settings), *_models(settings)]
+    for finding in before_answer:
+        yield finding
+    if all(finding.state != "wrong" for finding in before_answer):
+        async for finding in _answer(settings):
+            yield finding
+
+
+def _ports(settings: Settings) -> Iterator[Finding]:
+    for name, opened, host, port in (
+        ("port", bind, settings.host, settings.port),
+        ("admin port", bind_admin, settings.admin_host, settings.admin_port),
+    ):
+        try:
+            listener = opened(settings)
+        except SettingsError as error:
+            variable = f"{PREFIX}{name.replace(' ', '_').upper()}"
+            mend = f"Stop what has it (a gateway that runs already?), or set {variable}."
+            yield Finding(name, "wrong", str(error), mend)
+            continue
+        if listener is not None:
+            with closing(listener):
+                yield Finding(name, "ok", f"{host} port {port} can be had" if port else f"any of {host}")
+
+
+def _tls(settings: Settings) -> Iterator[Finding]:
+    try:
+        check_certificate(settings)
+    except SettingsError as error:
+        mend = "Give a PEM file of the certificate and its chain, and its own key without a password."
+        yield Finding("tls", "wrong", str(error), mend)
+        return
+    if settings.tls_certificate is not None:
+        yield Finding("tls", "ok", f"{settings.tls_certificate} and its key belong together")
+    elif settings.loopback:
+        yield Finding("tls", "ok", "none, and only this machine reaches the port")
+    else:
+        yield Finding(
+            "tls",
+            "warning",
+            f"none, and others reach host {settings.host}: photos and keys travel as they are",
+            f"Set {PREFIX}TLS_CERTIFICATE and _TLS_PRIVATE_KEY, unless a proxy before it speaks TLS.",
+        )
+
+
+def _keys(settings: Settings) -> Iterator[Finding]:
+    if settings.keys_file is None:
+        if settings.loopback:
+            yield Finding("keys", "ok", "none, and only this machine reaches the port")
+        else:
+            mend = f"Make a key with `expressnet keys new` and set {PREFIX}KEYS_FILE."
+            yield Finding("keys", "warning", f"whoever reaches host {settings.host} is served", mend)
+        return
+    try:
+        keys = read_keys(settings.keys_file)
+    except KeysFileError as error:
+        mend = "Mend the file, or make a new one with `expressnet keys new`."
+        yield Finding("keys", "wrong", f"{settings.keys_file} cannot be used: {error}", mend)
+        return
+    living = sum(not key.expired for key in keys)
+    if living:
+        yield Finding("keys", "ok", f"{living} of the {len(keys)} in {settings.keys_file} are valid now")
+    else:
+        mend = "Make one with `expressnet keys new`."
+        yield Finding("keys", "warning", f"no key of {settings.keys_file} is valid now", mend)
+
+
+def _threads(settings: Settings) -> Iterator[Finding]:
+    cores = cores_of_process()
+    threads, found = settings.worker_threads, f"{settings.worker_threads} worker threads"
+    if settings.processes > 1:
+        found = f"{settings.processes} processes with {found} each"
+    fitting = fitting_threads(cores, settings.processes)
+    if threads > fitting:
+        mend = f"Set {PREFIX}WORKER_THREADS={fitting}: more only take each other's turns."
+        yield Finding("threads", "warning", f"{found}, but {cores:g} cores", mend)
+    else:
+        yield Finding("threads", "ok", f"{found}, {cores:g} cores")
+
+
+def _descriptors(settings: Settings) -> Iterator[Finding]:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = settings.max_connections + DESCRIPTORS_BESIDE_CONNECTIONS
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        mend = f"Raise it with `ulimit -n {needed}`, or lower {PREFIX}MAX_CONNECTIONS."
+        yield Finding("open files", "warning", f"{limit} for {settings.max_connections} connections", mend)
+    else:
+        yield Finding("open files", "ok", f"enough for {settings.max_connections} connections")
+
+
+async def _redis(url: str) -> Finding:
+    from redis.asyncio import Redis
+    from redis.exceptions import RedisError
+
+    client = Redis.from_url(url, socket_connect_timeout=REDIS_TIMEOUT_S, socket_timeout=REDIS_TIMEOUT_S)
+    try:
+        async with asyncio.timeout(2 * REDIS_TIMEOUT_S):
+            await client.ping()  # type: ignore[misc]  # its annotation covers the blocking client too
+    except (RedisError, OSError, TimeoutError) as error:
+        # Its words may hold the password of the address.
+        found = f"does not answer ({type(error).__name__}): each gateway counts rates for itself"
+        return Finding("redis", "warning", found, f"Start it, or correct {PREFIX}REDIS_URL.")
+    finally:
+        await client.aclose()
+    return Finding("redis", "ok", "answers")
+
+
+def _extras() -> Finding:
+    there, absent = [], []
+    for extra, package in EXTRAS.items():
+        try:
+            there.append(f"{extra} ({package} {version(package)})")
+        except PackageNotFoundError:
+            absent.append(extra)
+    found = f"installed: {', '.join(there) or 'none'}"
+    return Finding("extras", "ok", found + (f"; not installed: {', '.join(absent)}" if absent else ""))
+
+
+def _engine(settings: Settings) -> Iterator[Finding]:
+    for place in sorted(set(places(settings))):
+        package = PACKAGES[place]
+        if find_spec(package) is None:
+            mend = f"Install it: pip install {INSTALLED_BY[package]}."
+            yield Finding("engine", "wrong", f"{place} needs {package}, which is not installed", mend)
+        else:
+            yield Finding("engine", "ok", f"{place}, by {package} {version(package)}")
+
+
+def _models(settings: Settings) -> Iterator[Finding]:
+    try:
+        manifests = served_manifests(settings)
+    except ModelFileError as error:
+        mend = f"Correct {PREFIX}MODEL_REPOSITORY, _CLASSIFIER, _MODEL_VERSION or _DETECTOR."
+        yield Finding("models", "wrong", str(error), mend)
+        return
+    for manifest, place in zip(manifests, places(settings), strict=True):
+        yield _model(settings, manifest, place)
+
+
+def _model(settings: Settings, manifest: Manifest, place: str) -> Finding:
+    named = f"{manifest.name} {manifest.version}"
+    if place == "triton":
+        return Finding("models", "ok", f"{named}: its manifest is sound; the file is Triton's")
+    try:
+        verified_model_path(settings.model_repository, manifest, ONNX)
+    except ModelFileError as error:
+        return Finding(
+            "models", "wrong", str(error), "Fetch the file that belongs to its manifest, or export anew."
+        )
+    return Finding("models", "ok", f"{named}: sha256 {manifest.sha256[ONNX][:12]} as its manifest says")
+
+
+async def _answer(settings: Settings) -> AsyncIterator[Finding]:
+    """Of the models themselves, wherever they are."""
+    try:
+        began = time.perf_counter()
+        # The drawn face is nobody's.
+        async with assemble(settings.model_copy(update={"aggregate_only": None})) as assembly:
+            warm_s = time.perf_counter() - began
+            sound = True
+            async for finding in _pings(settings, assembly):
+                sound = sound and finding.state == "ok"
+                yield finding
+            if sound:
+                yield await _drawn_face(settings, assembly, warm_s)
+    except ModelFileError as error:
+        yield Finding("answer", "wrong", str(error), "Export the model anew.")
+
+
+async def _pings(settings: Settings, assembly: Assembly) -> AsyncIterator[Finding]:
+    for (name, engine), place in zip(assembly.named_engines.items(), places(settings), strict=True):
+        if place != "triton":
+            continue
+        try:
+            await engine.ping()
+        except ServiceError as error:
+            mend = f"Start Triton with this repository, or correct {PREFIX}TRITON_URL."
+            yield Finding("triton", "wrong", f"{name} at {settings.triton_url}: {error.detail}", mend)
+        else:
+            yield Finding(
+                "triton", "ok", f"{name} is ready at {settings.triton_url}, with the manifest's digest"
+            )
+
+
+async def _drawn_face(settings: Settings, assembly: Assembly, warm_s: float) -> Finding:
+    async def answered(query: EmotionQuery) -> tuple[list[Face], float]:
+        began = time.perf_counter()
+        deadline = Deadline.after(settings.timeout_s)
+        found = await assembly.pipeline.run(_drawn_photo(), query, deadline, Timings())
+        assert isinstance(found, ImageAnswer)
+        return found.faces, 1e3 * (time.perf_counter() - began)
+
+    try:
+        _, searched_ms = await answered(EmotionQuery())
+        (face,), classified_ms = await answered(EmotionQuery(detect=False))
+    except ServiceError as error:
+        mend = "Look at the models and at the engine's own log."
+        return Finding("answer", "wrong", f"{error.code}: {error.detail}", mend)
+    width, height = DRAWN_PX
+    return Finding(
+        "answer",
+        "ok",
+        f"a drawn image of {width} x {height} px was searched in {searched_ms:.0f} ms and classified as "
+        f"one face in {classified_ms:.0f} ms ({face.emotion}, {face.verdict}); "
+        f"the models were warm in {warm_s:.1f} s",
+    )
+
+
+def _drawn_photo() -> bytes:
+    """A drawn face as PNG: enough to run everything once."""
+    width, height = DRAWN_PX
+    picture = Image.new("RGB", DRAWN_PX, (90, 110, 140))
+    face = drawn_face(height // 2)
+    picture.paste(face, ((width - face.width) // 2, height // 4))
+    file = BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()

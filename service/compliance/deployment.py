@@ -1,0 +1,77 @@
+"""What a deployer has declared about a gateway: for its card, its start and the people in its photos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.compliance.law import Duty, Exemption, Purpose, duties
+
+UNDECLARED = "undeclared"
+UNNAMED = {Purpose.personal: "private use", Purpose.other: "[what for]", None: "[what for]"}
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What the deployer's settings say; None where they do not."""
+
+    purpose: Purpose | None = None
+    jurisdiction: tuple[str, ...] = ()
+    exemption: Exemption | None = None
+    aggregate_only: int | None = None
+    deployer: str | None = None
+    contact: str | None = None
+
+
+class Deployment(BaseModel):
+    """The use that was declared, and what follows from it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    purpose: str = Field(description="`EXPRESSNET_PURPOSE`, or `undeclared`.")
+    jurisdiction: tuple[str, ...]
+    exemption: Exemption | None
+    aggregate_only: int | None = Field(description="Least faces of a group, where only groups are answered.")
+    duties: list[Duty] = Field(description="What the declared use asks of the deployer; no legal advice.")
+    notice: str = Field(description="Text that a deployer may show to the people in the photos.")
+
+
+def deployment(declared: Declaration) -> Deployment:
+    return Deployment(
+        purpose=declared.purpose or UNDECLARED,
+        jurisdiction=declared.jurisdiction,
+        exemption=declared.exemption,
+        aggregate_only=declared.aggregate_only,
+        duties=[]
+        if declared.purpose is None
+        else duties(declared.purpose, declared.jurisdiction, declared.exemption),
+        notice=notice(declared),
+    )
+
+
+def audited(declared: Declaration) -> dict[str, Any]:
+    """What each line of the audit says of the declaration."""
+    return {
+        "purpose": declared.purpose or UNDECLARED,
+        "jurisdiction": list(declared.jurisdiction),
+        "exemption": declared.exemption,
+        "aggregate_only": declared.aggregate_only,
+    }
+
+
+def notice(declared: Declaration) -> str:
+    """Plain words for people; what was not declared stands in brackets, to be filled in."""
+    purpose = UNNAMED.get(declared.purpose) or str(declared.purpose).replace("_", " ")
+    group = (
+        ""
+        if declared.aggregate_only is None
+        else f" Only averages over the faces of at least {declared.aggregate_only} people are passed on."
+    )
+    return (
+        f"{declared.deployer or '[who]'} has software look at faces in pictures here. Purpose: {purpose}. "
+        "The software estimates which expression other people would see in a face, such as happiness or "
+        "anger. It does not know what you feel, it does not know who you are, and it is sometimes wrong. It "
+        f"keeps no picture.{group} Questions and objections: {declared.contact or '[contact]'}."
+    )

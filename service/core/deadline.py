@@ -1,0 +1,71 @@
+"""A monotonic deadline, made at admission and checked at every stage."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+
+from service.core.errors import DeadlineExceeded
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The moment, in `time.monotonic()` seconds, after which nobody waits for the answer."""
+
+    at: float
+    timeout_s: float
+
+    @classmethod
+    def after(cls, timeout_s: float) -> Deadline:
+        return cls(time.monotonic() + timeout_s, timeout_s)
+
+    def remaining_s(self) -> float:
+        """Seconds left; negative once it has passed."""
+        return self.at - time.monotonic()
+
+    def check(self, stage: str) -> None:
+        """Raise `DeadlineExceeded` if it has passed."""
+        if self.remaining_s() <= 0:
+            raise self.exceeded(stage)
+
+    def within(self, stage: Callable[[], str]) -> Within:
+        """Cancel what runs inside at the deadline and raise `DeadlineExceeded` instead.
+
+        stage: what is at work when it is asked.
+        """
+        return Within(self, stage)
+
+    def exceeded(self, stage: str) -> DeadlineExceeded:
+        return DeadlineExceeded(f"the deadline of {self.timeout_s:g} s passed during {stage}")
+
+
+class Within:
+    """The context of `Deadline.within`. A class and no generator, which would take twice as long."""
+
+    __slots__ = ("_deadline", "_limit", "_stage")
+
+    def __init__(self, deadline: Deadline, stage: Callable[[], str]) -> None:
+        self._deadline = deadline
+        self._stage = stage
+        self._limit: asyncio.Timeout
+
+    async def __aenter__(self) -> None:
+        self._deadline.check(self._stage())
+        self._limit = asyncio.timeout(self._deadline.remaining_s())
+        await self._limit.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self._limit.__aexit__(kind, error, traceback)
+        except TimeoutError:
+            raise self._deadline.exceeded(self._stage()) from None
+
+
+NEVER = Deadline(math.inf, math.inf)
+"""For work that nobody waits for, such as a warm-up."""

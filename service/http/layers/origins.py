@@ -1,0 +1,48 @@
+"""Which pages may open a stream: browsers ask for no leave before they open a WebSocket (pure ASGI)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.core.errors import Forbidden
+from service.http.problems import problem_response
+from service.telemetry.metrics import Metrics
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Origins:
+    """Pages of this service's own address and of `EXPRESSNET_CORS_ORIGINS` may; programs send no `Origin`."""
+
+    def __init__(self, app: ASGIApp, allowed: Collection[str], metrics: Metrics) -> None:
+        self._app = app
+        self._allowed = allowed
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and not self._may_open(Headers(scope=scope)):
+            error = Forbidden("pages of this origin may not open a stream")
+            self._metrics.count_rejection(error)
+            await problem_response(error, scope["state"]["request_id"])(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _may_open(self, headers: Headers) -> bool:
+        origin = headers.get("origin")
+        if origin is None or "*" in self._allowed or origin in self._allowed:
+            return True
+        return _host(origin) == _host(f"{urlsplit(origin).scheme}://{headers.get('host', '')}") is not None
+
+
+def _host(url: str) -> tuple[str, int] | None:
+    """Name and port. The scheme is left out: behind a proxy with TLS this service does not see it."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or DEFAULT_PORTS.get(parts.scheme)
+    except ValueError:
+        return None
+    return (parts.hostname, port) if parts.hostname and port else None

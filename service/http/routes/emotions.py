@@ -1,0 +1,228 @@
+"""`POST /v1/emotions` and `/v1/emotions/batch`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+
+from service.api.schemas import (
+    BatchAnswer,
+    EmotionQuery,
+    EmotionsAnswer,
+    GroupAnswer,
+    GroupBatchAnswer,
+    GroupImage,
+    GroupQuery,
+    ImageAnswer,
+    ImageUpload,
+    Include,
+    ModelName,
+    Problem,
+)
+from service.core.deadline import Deadline
+from service.core.errors import (
+    BodyTooLarge,
+    DeadlineExceeded,
+    Draining,
+    EngineUnavailable,
+    Forbidden,
+    ImageTooLarge,
+    Internal,
+    InvalidImage,
+    InvalidRequest,
+    Overloaded,
+    RateLimited,
+    ServiceError,
+    Unauthorized,
+    UnsupportedMediaType,
+)
+from service.core.manifest import Manifest
+from service.core.timings import Timings
+from service.http.bodies import JSON, MULTIPART, read_image, read_images
+from service.http.disconnect import LEFT, ClientDisconnected, race_disconnect
+from service.http.layers.observation import CLIENT_LEFT
+from service.http.layers.quotas import spend
+from service.http.problems import documented, to_problem
+from service.pipeline.pipeline import HEATMAP_FACES, Pipeline
+from service.settings import Settings
+from service.telemetry.audit import Answered
+from service.telemetry.logs import log
+from service.telemetry.metrics import Metrics
+from service.vision.decode import CONTENT_TYPES
+
+MAX_BATCH_IMAGES = 32
+
+_DEFAULT = EmotionQuery()
+
+_BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+_PROBLEMS = documented(
+    InvalidImage,
+    Unauthorized,
+    Forbidden,
+    ImageTooLarge,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    InvalidRequest,
+    Overloaded,
+    RateLimited,
+    Internal,
+    EngineUnavailable,
+    Draining,
+    DeadlineExceeded,
+)
+
+
+def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
+    only = {"properties": {field: schema}, "required": [field], "additionalProperties": False}
+    return {"schema": {"type": "object", **only}}
+
+
+async def _query_of_faces(query: Annotated[EmotionQuery, Query()]) -> EmotionQuery:
+    return query
+
+
+async def _query_of_groups(_: Annotated[GroupQuery, Query()]) -> EmotionQuery:
+    return _DEFAULT
+
+
+class _Route(APIRoute):
+    """Most requests have no parameters: their query is the default one, and not solved each time anew."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        solve = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            if request.scope["query_string"]:
+                return await solve(request)
+            answer: Response = await self.endpoint(request, _DEFAULT)
+            return answer
+
+        return handle
+
+
+def emotions_router(
+    pipeline: Pipeline, classifier: Manifest, settings: Settings, metrics: Metrics
+) -> APIRouter:
+    router = APIRouter(tags=["emotions"], route_class=_Route)
+    model = ModelName(name=classifier.name, version=classifier.version)
+    alone = settings.aggregate_only is None
+    what = "The emotions of every face" if alone else "The mean emotions of all faces"
+    asked = Depends(_query_of_faces if alone else _query_of_groups)
+
+    @router.post(
+        "/v1/emotions",
+        summary=f"{what} in one image",
+        response_model=EmotionsAnswer if alone else GroupAnswer,
+        responses=_PROBLEMS,
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {
+                    **dict.fromkeys(sorted(CONTENT_TYPES), _BINARY),
+                    MULTIPART: _form("image", _BINARY["schema"]),
+                    JSON: {"schema": ImageUpload.model_json_schema()},
+                },
+            }
+        },
+    )
+    async def emotions(request: Request, query: EmotionQuery = asked) -> Response:
+        started = time.perf_counter()
+        deadline: Deadline = request.state.deadline
+        timings = Timings()
+        try:
+            async with deadline.within(lambda: "receive"):
+                data = await read_image(request)
+                await spend(request.scope, _cost_images(query))
+            left = request.scope["state"].get(LEFT)
+            found = await race_disconnect(left, pipeline.run(data, query, deadline, timings))
+        except ClientDisconnected:
+            return Response(status_code=CLIENT_LEFT)
+        request.state.answered = Answered.of([found], timings.seconds)
+        # Validated: an answer of the other kind would not pass.
+        kind = EmotionsAnswer if alone else GroupAnswer
+        answer = kind.model_validate({"request_id": request.state.request_id, "model": model, **dict(found)})
+        return _json(answer, timings, started)
+
+    images = {"type": "array", "minItems": 1, "maxItems": MAX_BATCH_IMAGES, "items": _BINARY["schema"]}
+
+    @router.post(
+        "/v1/emotions/batch",
+        summary=f"{what} in up to {MAX_BATCH_IMAGES} images",
+        response_model=BatchAnswer if alone else GroupBatchAnswer,
+        responses=_PROBLEMS,
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {MULTIPART: _form("images", images)},
+            }
+        },
+    )
+    async def batch(request: Request, query: EmotionQuery = asked) -> Response:
+        started = time.perf_counter()
+        deadline: Deadline = request.state.deadline
+        request_id: str = request.state.request_id
+        timings = Timings()
+        # A batch must not crowd out everybody else: it has as many images at work as there are workers.
+        turns = asyncio.Semaphore(settings.worker_threads)
+
+        async def item(index: int, data: bytes) -> ImageAnswer | GroupImage | Problem:
+            try:
+                if len(data) > settings.body_limit_bytes:
+                    raise BodyTooLarge(f"an image must not exceed {settings.body_limit_bytes} bytes")
+                async with deadline.within(lambda: "queue"):
+                    await turns.acquire()
+                try:
+                    return await pipeline.run(data, query, deadline, timings)
+                finally:
+                    turns.release()
+            except ServiceError as error:
+                metrics.count_rejection(error)
+                return to_problem(error, request_id)
+            except Exception as error:
+                # One image must never fail the others, whatever it found.
+                log.exception("image of a batch failed", index=index, error=type(error).__name__)
+                return to_problem(Internal(""), request_id)
+
+        async def all_items(images: list[bytes]) -> list[ImageAnswer | GroupImage | Problem]:
+            return await asyncio.gather(*(item(index, data) for index, data in enumerate(images)))
+
+        try:
+            async with deadline.within(lambda: "receive"):
+                images = await read_images(request, MAX_BATCH_IMAGES)
+                await spend(request.scope, len(images) * _cost_images(query))
+            left = request.scope["state"].get(LEFT)
+            results = await race_disconnect(left, all_items(images))
+        except ClientDisconnected:
+            return Response(status_code=CLIENT_LEFT)
+        found = [None if isinstance(result, Problem) else result for result in results]
+        request.state.answered = Answered.of(found, timings.seconds)
+        items = [
+            {"index": index, "problem" if isinstance(result, Problem) else "result": result}
+            for index, result in enumerate(results)
+        ]
+        kind = BatchAnswer if alone else GroupBatchAnswer
+        answer = kind.model_validate({"request_id": request_id, "model": model, "results": items})
+        return _json(answer, timings, started)
+
+    return router
+
+
+def _cost_images(query: EmotionQuery) -> int:
+    """What one image counts for its caller's rate: a heatmap takes longer than an image without one."""
+    return 1 + HEATMAP_FACES if query.includes(Include.heatmap) else 1
+
+
+def _json(answer: BaseModel, timings: Timings, started: float) -> Response:
+    spent = {**timings.seconds, "total": time.perf_counter() - started}
+    return Response(
+        answer.model_dump_json(exclude_none=True),
+        media_type="application/json",
+        headers={"Server-Timing": ", ".join(f"{name};dur={1e3 * s:.1f}" for name, s in spent.items())},
+    )

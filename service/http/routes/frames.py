@@ -1,0 +1,73 @@
+"""The frames of a stream on their way to the model: the newest wins."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from service.core.deadline import Deadline
+from service.core.errors import InvalidRequest
+
+_TIME = struct.Struct(">d")
+TIME_BYTES = _TIME.size
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """number: its place among all that were sent; data: an encoded image; time_s: on the stream's clock."""
+
+    number: int
+    time_s: float
+    data: bytes
+    deadline: Deadline
+
+
+def split_time(message: bytes) -> tuple[float, bytes]:
+    """The time that a message begins with, and its image. Raises `InvalidRequest`."""
+    if len(message) < TIME_BYTES:
+        raise InvalidRequest(f"a frame begins with its time, {TIME_BYTES} bytes, by clock=sent")
+    (time_s,) = _TIME.unpack_from(message)
+    if not math.isfinite(time_s):
+        raise InvalidRequest("the time of a frame must be a finite number")
+    return time_s, message[TIME_BYTES:]
+
+
+class Inbox:
+    """Holds one frame at most: one that comes while another waits takes its place.
+
+    So a slow model, or a client that does not read, costs frames and never memory.
+    """
+
+    def __init__(self, forgotten: Callable[[Frame], object]) -> None:
+        """forgotten: called with each frame that a newer one replaced."""
+        self._forgotten = forgotten
+        self._frame: Frame | None = None
+        self._closed = False
+        self._changed = asyncio.Event()
+
+    def put(self, frame: Frame) -> None:
+        self.clear()
+        self._frame = frame
+        self._changed.set()
+
+    def clear(self) -> None:
+        """Forget the frame that waits."""
+        if self._frame is not None:
+            self._forgotten(self._frame)
+            self._frame = None
+
+    def close(self) -> None:
+        """After the frame that waits there will be none."""
+        self._closed = True
+        self._changed.set()
+
+    async def get(self) -> Frame | None:
+        """The newest frame, or None when there will be none."""
+        while self._frame is None and not self._closed:
+            self._changed.clear()
+            await self._changed.wait()
+        frame, self._frame = self._frame, None
+        return frame

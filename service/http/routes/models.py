@@ -1,0 +1,50 @@
+"""`GET /v1/models`: what is served, out of the manifests."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from service.compliance.deployment import Declaration, Deployment, deployment
+from service.core.errors import Forbidden, InvalidRequest, NotFound, Unauthorized
+from service.core.manifest import Manifest
+from service.http.problems import documented
+
+
+class Card(Manifest):
+    """A manifest, and of the classifier what this gateway is declared to be used for."""
+
+    deployment: Deployment | None = Field(None, description="Null for the detector.")
+
+
+class ModelList(BaseModel):
+    """The model cards of all that this service runs."""
+
+    models: list[Card]
+
+
+def models_router(manifests: list[Manifest], declaration: Declaration) -> APIRouter:
+    router = APIRouter(tags=["models"])
+    declared = deployment(declaration)
+    cards = {
+        manifest.name: Card(**dict(manifest), deployment=declared if manifest.kind == "classifier" else None)
+        for manifest in manifests
+    }
+
+    @router.get(
+        "/v1/models", summary="The models that are served", responses=documented(Unauthorized, Forbidden)
+    )
+    async def models() -> ModelList:
+        return ModelList(models=list(cards.values()))
+
+    @router.get(
+        "/v1/models/{name}",
+        summary="One model's card",
+        responses=documented(Unauthorized, Forbidden, NotFound, InvalidRequest),
+    )
+    async def model(name: str) -> Card:
+        if name not in cards:
+            raise NotFound(f"no model of that name is served; there are {', '.join(cards)}")
+        return cards[name]
+
+    return router

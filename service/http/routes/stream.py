@@ -1,0 +1,327 @@
+"""`WS /v1/stream`: frames in, faces that are followed over time out. docs/streams.md is its protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, NamedTuple
+
+from fastapi import APIRouter, Query, Request, WebSocket
+from fastapi.responses import Response
+from pydantic import BaseModel
+from starlette.websockets import WebSocketDisconnect
+
+from service.api.schemas import VERDICTS, ImageAnswer, ModelName
+from service.api.stream import FrameAnswer, FrameProblem, StreamQuery, StreamSummary
+from service.core.deadline import Deadline
+from service.core.errors import (
+    BodyTooLarge,
+    Forbidden,
+    Internal,
+    InvalidRequest,
+    Overloaded,
+    ServiceError,
+    Unauthorized,
+    UpgradeRequired,
+)
+from service.core.manifest import ClassifierManifest
+from service.core.timings import Timings
+from service.http.layers.quotas import Quota
+from service.http.problems import problem_response, to_problem
+from service.http.routes.frames import Frame, Inbox, split_time
+from service.http.routes.health import Readiness
+from service.http.transport.sockets import STREAM
+from service.pipeline.pipeline import Pipeline
+from service.settings import Settings
+from service.telemetry.audit import Answered
+from service.telemetry.logs import log
+from service.telemetry.metrics import FRAME_OUTCOMES, Metrics
+from service.tracking.record import Record
+
+# A browser gives up a connection whose answer names none of the subprotocols that it offered.
+SUBPROTOCOL = "expressnet.v1"
+
+# Why a stream was closed: RFC 6455, 7.4.1, and one from its private range that reads like HTTP's 408.
+ENDED, GOING_AWAY, POLICY, IDLE = 1000, 1001, 1008, 4408
+
+
+class Streams:
+    """Whether one more stream may be opened."""
+
+    def __init__(self, limit: int, groups_only: bool, metrics: Metrics) -> None:
+        self._limit = limit
+        self._groups_only = groups_only
+        self._metrics = metrics
+        self._open = 0
+
+    def check(self) -> None:
+        """Raise `Overloaded` if there is no room for one more, `Forbidden` if there never will be."""
+        if self._groups_only:
+            raise Forbidden("only groups are answered here, and a stream follows single faces")
+        if self._open >= self._limit:
+            raise Overloaded(f"the limit of {self._limit} streams is reached")
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        self.check()
+        self._changed(1)
+        try:
+            yield
+        finally:
+            self._changed(-1)
+
+    def _changed(self, change: int) -> None:
+        self._open += change
+        self._metrics.streams.set(self._open)
+
+
+def stream_router(
+    pipeline: Pipeline,
+    classifier: ClassifierManifest,
+    settings: Settings,
+    readiness: Readiness,
+    metrics: Metrics,
+) -> APIRouter:
+    router = APIRouter()
+    streams = Streams(settings.max_streams, settings.aggregate_only is not None, metrics)
+
+    @router.websocket(STREAM)
+    async def stream(socket: WebSocket, query: Annotated[StreamQuery, Query()]) -> None:
+        with streams.place():
+            await Stream(socket, query, pipeline, classifier, settings, readiness, metrics).run()
+
+    @router.get(STREAM, include_in_schema=False)
+    async def no_stream(request: Request) -> Response:
+        """A page is not told why a WebSocket was refused; asked like this, the answer is the same."""
+        streams.check()
+        error = UpgradeRequired("open it as a WebSocket: docs/streams.md")
+        headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+        return problem_response(error, request.state.request_id, headers)
+
+    return router
+
+
+class Ending(NamedTuple):
+    """Why a stream is closed although its client is there."""
+
+    code: int
+    reason: str
+
+
+class Stream:
+    """One open stream. All that it knows goes with it."""
+
+    def __init__(
+        self,
+        socket: WebSocket,
+        query: StreamQuery,
+        pipeline: Pipeline,
+        classifier: ClassifierManifest,
+        settings: Settings,
+        readiness: Readiness,
+        metrics: Metrics,
+    ) -> None:
+        self._socket = socket
+        self._query = query
+        self._pipeline = pipeline
+        self._model = ModelName(name=classifier.name, version=classifier.version)
+        self._settings = settings
+        self._readiness = readiness
+        self._metrics = metrics
+        self._request_id: str = socket.state.request_id
+        self._hold: Callable[[int, int], None] = socket.state.hold
+        self._record = Record(query.time_constant_s, classifier.verdict.threshold)
+        self._inbox = Inbox(self._drop)
+        self._started_at = time.monotonic()
+        self._last_s = -math.inf
+        self._timings = Timings()
+        self._faces = 0
+        self._verdicts: dict[str, int] = dict.fromkeys(VERDICTS, 0)
+        self._frames = {"frames": 0, **dict.fromkeys(FRAME_OUTCOMES, 0)}
+        self._dropped = 0
+
+    async def run(self) -> None:
+        """Until the client ends the stream or leaves, or the service has to end it."""
+        offered: list[str] = self._socket.scope["subprotocols"]
+        await self._socket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
+        self._socket.state.logged = self._frames
+        reading, working = asyncio.create_task(self._read()), asyncio.create_task(self._work())
+        try:
+            await asyncio.wait({reading, working}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                ending = working.result() or reading.result()
+            else:
+                ending = reading.result()
+                self._inbox.close()
+                ending = await working or ending
+            await self._send(self._summary())
+            await self._socket.close(ending.code, ending.reason)
+        except WebSocketDisconnect:
+            pass
+        finally:
+            for task in (reading, working):
+                task.cancel()
+            # A frame's work must be over, its places given back, before the stream counts as closed.
+            await asyncio.gather(reading, working, return_exceptions=True)
+            self._inbox.clear()
+            self._socket.state.answered = Answered(
+                self._frames["answered"],
+                self._frames["failed"],
+                self._faces,
+                self._verdicts,
+                self._timings.seconds,
+            )
+
+    async def _read(self) -> Ending:
+        """Take messages until there are no more. Raises `WebSocketDisconnect` when the client has left."""
+        while True:
+            try:
+                async with asyncio.timeout(self._settings.stream_idle_s):
+                    message = await self._socket.receive()
+            except TimeoutError:
+                return Ending(IDLE, f"nothing was sent for {self._settings.stream_idle_s:g} s")
+            if message["type"] == "websocket.disconnect":
+                if self._readiness.draining:
+                    return Ending(GOING_AWAY, "the service is shutting down")
+                raise WebSocketDisconnect(message["code"])
+            if message.get("bytes") is not None:
+                await self._take(message["bytes"])
+            elif _is_end(message["text"]):
+                return Ending(ENDED, "")
+            else:
+                await self._send(self._problem(InvalidRequest('a text message must be {"type": "end"}')))
+
+    async def _take(self, data: bytes) -> None:
+        number, time_s = self._frames["frames"], time.monotonic() - self._started_at
+        self._frames["frames"] += 1
+        try:
+            if self._query.clock == "sent":
+                time_s, data = split_time(data)
+            if time_s < self._last_s:
+                raise InvalidRequest("the time of a frame must not be before that of the last")
+            if len(data) > self._settings.body_limit_bytes:
+                raise BodyTooLarge(f"a frame must not exceed {self._settings.body_limit_bytes} bytes")
+            self._last_s = time_s
+            frame = Frame(number, time_s, data, Deadline.after(self._settings.timeout_s))
+            # Whatever waited makes room, before it is asked whether there is room.
+            self._inbox.clear()
+            try:
+                self._hold(0, len(data))
+            except Overloaded:
+                self._hold(0, -len(data))
+                raise
+            self._inbox.put(frame)
+        except ServiceError as error:
+            self._count("failed")
+            await self._send(self._problem(error, number))
+
+    def _drop(self, frame: Frame) -> None:
+        self._hold(0, -len(frame.data))
+        self._dropped += 1
+        self._count("dropped")
+
+    async def _work(self) -> Ending | None:
+        """Answer frames until there are no more, or the key is no longer good."""
+        while (frame := await self._inbox.get()) is not None:
+            message: FrameAnswer | FrameProblem
+            ending = None
+            dropped = self._forgotten()  # those before this frame; more may follow while it is worked on
+            try:
+                message = await self._answer(frame, dropped)
+                self._count("answered")
+            except ServiceError as error:
+                if isinstance(error, Unauthorized | Forbidden):
+                    ending = Ending(POLICY, error.detail)
+                elif isinstance(error, Internal):
+                    log.error(
+                        "internal error", error=type(error).__name__, detail=error.detail, exc_info=error
+                    )
+                self._count("failed")
+                message = self._problem(error, frame, dropped)
+            except Exception as error:
+                # One frame must never end the stream, whatever it found.
+                log.exception("frame of a stream failed", frame=frame.number, error=type(error).__name__)
+                self._count("failed")
+                message = self._problem(Internal(""), frame, dropped)
+            finally:
+                self._hold(0, -len(frame.data))
+            await self._send(message)
+            if ending:
+                return ending
+        return None
+
+    async def _answer(self, frame: Frame, dropped: int) -> FrameAnswer:
+        state = self._socket.scope["state"]
+        if authenticate := state.get("authenticate"):
+            authenticate()
+        quota: Quota | None = state.get("quota")
+        if quota is not None:
+            await quota.spend(1)
+        self._hold(1, 0)
+        try:
+            found = await self._pipeline.run(
+                frame.data, self._query, frame.deadline, self._timings, counted=False
+            )
+        finally:
+            self._hold(-1, 0)
+        assert isinstance(found, ImageAnswer)  # where there are groups, there are no streams
+        faces = self._record.update(found.faces, frame.time_s)
+        self._faces += len(faces)
+        for face in faces:
+            self._verdicts[face.verdict] += 1
+            # Else one face before a camera would be most of what the metrics see.
+            if self._record.is_new(face):
+                self._metrics.face(face)
+        return FrameAnswer(
+            frame=frame.number,
+            time_s=round(frame.time_s, 6),
+            dropped=dropped,
+            image=found.image,
+            faces=faces,
+        )
+
+    def _count(self, outcome: str) -> None:
+        self._frames[outcome] += 1
+        self._metrics.stream_frames.labels(outcome).inc()
+
+    def _forgotten(self) -> int:
+        dropped, self._dropped = self._dropped, 0
+        return dropped
+
+    def _problem(
+        self, error: ServiceError, frame: Frame | int | None = None, dropped: int = 0
+    ) -> FrameProblem:
+        """frame: its number alone where it was refused before it had a time."""
+        self._metrics.count_rejection(error)
+        return FrameProblem(
+            frame=frame.number if isinstance(frame, Frame) else frame,
+            time_s=round(frame.time_s, 6) if isinstance(frame, Frame) else None,
+            dropped=dropped,
+            problem=to_problem(error, self._request_id),
+            retry_after_s=error.retry_after_s,
+        )
+
+    def _summary(self) -> StreamSummary:
+        return StreamSummary(
+            request_id=self._request_id,
+            model=self._model,
+            **self._frames,
+            tracks=self._record.summary(),
+            tracks_left_out=self._record.left_out,
+        )
+
+    async def _send(self, message: BaseModel) -> None:
+        """Waits while the client does not read. Raises `WebSocketDisconnect` when it has left."""
+        await self._socket.send_text(message.model_dump_json(exclude_none=True))
+
+
+def _is_end(text: str) -> bool:
+    try:
+        # It is never longer; a deep one could exhaust the parser.
+        return len(text) < 64 and bool(json.loads(text) == {"type": "end"})
+    except ValueError:
+        return False

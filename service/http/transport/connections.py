@@ -1,0 +1,235 @@
+"""Clients and connections: uvicorn bounds neither their number nor the time and size of a head."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from service.core.errors import HeadTooLarge, MalformedRequest, Overloaded, RequestTimeout, ServiceError
+from service.http.disconnect import LEFT
+from service.http.layers.request_ids import new_request_id
+from service.http.layers.security_headers import ALWAYS
+from service.http.problems import MEDIA_TYPE, to_problem
+from service.http.transport.sockets import STREAM, Socket, is_handshake
+from service.telemetry.metrics import Metrics
+
+# Eight times what a request with a long query and a bearer token needs.
+HEAD_LIMIT_BYTES = 32 * 1024
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_OF_A_BODY = (b"content-length", b"transfer-encoding")
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    max_connections: int
+    client_timeout_s: float
+
+
+class _Answer:
+    """The transport of one answer. Its head waits for the body: one call of the kernel, and one segment."""
+
+    __slots__ = ("_head", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head: bytes | None = b""  # None once it is sent
+
+    def write(self, data: bytes) -> None:
+        if self._head is None or data == _CONTINUE:
+            self._transport.write(data)
+        elif not self._head:
+            self._head = data
+        else:
+            head, self._head = self._head, None
+            self._transport.write(head + data)
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+            self._head = None
+        self._transport.close()
+
+
+class Connection(HttpToolsProtocol):
+    """One connection of a client. `cut_if_late` has to be called about twice a second."""
+
+    def __init__(self, *args: Any, limits: ConnectionLimits, metrics: Metrics, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._limits = limits
+        self._metrics = metrics
+        self._since = self.loop.time()  # when its request began, its last answer ended or it was opened
+        self._in_head = False
+        self._head_bytes = 0
+        self._unread_since: float | None = None
+        self._running: RequestResponseCycle | None = None
+        self._left: asyncio.Future[None] | None = None
+        self._opens_stream = False
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._metrics.connections.inc()
+        if len(self.connections) > self._limits.max_connections:
+            self._make_room()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._metrics.connections.dec()
+        # uvicorn tells only the last of pipelined requests that the client has left.
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
+        if self._left is not None and not self._left.done():
+            self._left.set_result(None)
+        super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        self._left = cycle.scope["state"][LEFT] = self.loop.create_future()
+        if cycle.scope["method"] != "HEAD":  # which has no body to wait for
+            cycle.transport = _Answer(self.transport)  # type: ignore[assignment]
+        super()._start_asgi_task(cycle, app)
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_LIMIT_BYTES:
+                self._refuse_large_head()
+                return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._head_bytes, self._since = True, 0, self.loop.time()
+        self._opens_stream = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # What follows a chunked body are trailers: nobody has asked for them, and they could forge a header.
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > HEAD_LIMIT_BYTES:
+            self._head_bytes = HEAD_LIMIT_BYTES + 1
+            raise HeadTooLarge("")
+        if self.parser.should_upgrade() and any(name in _OF_A_BODY for name, _ in self.headers):
+            # The parser would skip the body, and the request seem an empty one.
+            raise MalformedRequest("")
+        self._opens_stream = (
+            # Not while an earlier request is answered: two protocols would write at once.
+            self._idle
+            and self.url.partition(b"?")[0] == STREAM.encode()
+            and (self.parser.get_method(), self.parser.get_http_version()) == (b"GET", "1.1")
+            and self.parser.should_upgrade()
+            and is_handshake(self.url, self.headers)
+        )
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        # A large body has paused the reading, and without reading nobody hears that the client leaves. What a
+        # client sends while it is answered stays paused.
+        if self.cycle is self._running:
+            self.flow.resume_reading()
+
+    def _should_upgrade(self) -> bool:
+        return self._opens_stream
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._since = self.loop.time()
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn calls it for whatever its parser, or a callback of the parser, could not take."""
+        if self._head_bytes > HEAD_LIMIT_BYTES:
+            self._refuse_large_head()
+        else:
+            self._cut(
+                "malformed",
+                MalformedRequest("the request is not valid HTTP/1.1, or asks for another protocol"),
+            )
+
+    def _unsupported_upgrade_warning(self) -> None:
+        # The request is answered as it is, but the bytes after it may be of another protocol.
+        self.cycle.keep_alive = False
+
+    def cut_if_late(self, now: float) -> None:
+        """Close the connection if its client takes too long to ask, or to take what it was answered."""
+        if not self.transport.get_write_buffer_size():
+            self._unread_since = None
+        elif self._unread_since is None:
+            self._unread_since = now
+        elif now - self._unread_since > self._limits.client_timeout_s:
+            self._metrics.cut_connections.labels("unread").inc()
+            self.transport.abort()
+            return
+        if self._idle and now - self._since > self._limits.client_timeout_s:
+            self._cut(
+                "late", RequestTimeout("the head of the request took too long") if self._in_head else None
+            )
+
+    @property
+    def _idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def _receiving(self) -> bool:
+        return not self._idle and self.cycle.more_body
+
+    def _make_room(self) -> None:
+        """Cut the connection that has waited longest for its client; one that sends at once never has."""
+        waiting = [
+            other
+            for other in self.connections
+            if isinstance(other, Connection)
+            and other is not self
+            and not other.transport.is_closing()
+            and (other._idle or other._receiving or other._unread_since is not None)
+        ]
+        # An upload is on its way and may be a good one: what sends no request at all goes first.
+        last = min(waiting, key=lambda other: (other._receiving, other._since), default=self)
+        error = Overloaded(f"the limit of {self._limits.max_connections} connections is reached")
+        # Who has been answered and sends nothing is told nothing.
+        last._cut("crowded", None if last._idle and not last._in_head and last is not self else error)
+
+    def _refuse_large_head(self) -> None:
+        self._cut("large_head", HeadTooLarge(f"the head must not exceed {HEAD_LIMIT_BYTES} bytes"))
+
+    def _cut(self, reason: str, error: ServiceError | None) -> None:
+        """Close the connection, with an answer unless one has been begun."""
+        if self.transport.is_closing():
+            return
+        self._metrics.cut_connections.labels(reason).inc()
+        if error is not None and (self._idle or not self.cycle.response_started):
+            self.transport.write(self._answer(error))
+        self.transport.close()
+
+    def _answer(self, error: ServiceError) -> bytes:
+        request_id = new_request_id()
+        body = to_problem(error, request_id).model_dump_json().encode()
+        headers = [
+            *self.server_state.default_headers,
+            *ALWAYS,
+            (b"content-type", MEDIA_TYPE.encode()),
+            (b"content-length", str(len(body)).encode()),
+            (b"x-request-id", request_id.encode()),
+            (b"connection", b"close"),
+        ]
+        if error.retry_after_s is not None:
+            headers.append((b"retry-after", str(error.retry_after_s).encode()))
+        lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+        return STATUS_LINE[error.status] + lines + b"\r\n" + body
+
+
+def cut_late(connections: Iterable[Any], now: float) -> None:
+    """Look at every connection of a server."""
+    for connection in tuple(connections):
+        if isinstance(connection, Connection | Socket):
+            connection.cut_if_late(now)

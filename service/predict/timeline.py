@@ -1,0 +1,290 @@
+"""A video file to a timeline: its faces followed and smoothed as in a stream, as CSV and as a picture."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+from collections import deque
+from collections.abc import AsyncGenerator, Generator, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image as Pictures
+from PIL import ImageDraw, ImageFont
+
+from service.api.schemas import Face, ImageAnswer
+from service.api.stream import StreamQuery, TrackedFace, TrackSummary
+from service.core.arrays import Image
+from service.core.deadline import Deadline
+from service.core.manifest import ClassifierManifest
+from service.core.timings import Timings
+from service.pipeline.pipeline import Pipeline
+from service.tracking.record import Record
+from service.tracking.tracks import LOST_S
+
+# So many frames are worked on at a time, in their order: enough for every worker thread of small machines.
+AHEAD = 4
+MOST_DRAWN = 8
+DEFAULT_FPS = 5.0
+
+# The picture, in px: all of it, one panel for each face with the gap below it, and where the panels begin.
+WIDTH_PX, PLOT_PX, PANEL_PX, GAP_PX, LEFT_PX, TOP_PX = 1000, 780, 160, 16, 70, 40
+# As matplotlib's, which many know to tell apart.
+COLOURS = np.frombuffer(
+    bytes.fromhex("1f77b4 ff7f0e 2ca02c d62728 9467bd 8c564b e377c2 7f7f7f bcbd22 17becf"), np.uint8
+).reshape(-1, 3)
+TICKS_S = [digit * 10**power for power in range(-1, 7) for digit in (1, 2, 5)]
+
+
+class VideoError(Exception):
+    """A file that cannot be followed; one sentence that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One frame of a video: seconds since its first frame, and the faces in it."""
+
+    time_s: float
+    faces: list[TrackedFace]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """What a video showed, frame by frame and face by face."""
+
+    labels: tuple[str, ...]
+    moments: list[Moment]
+    tracks: list[TrackSummary]
+    tracks_left_out: int
+
+
+async def read_timeline(
+    pipeline: Pipeline,
+    classifier: ClassifierManifest,
+    video: Path,
+    query: StreamQuery,
+    *,
+    fps: float = DEFAULT_FPS,
+    timeout_s: float = 10.0,
+) -> Timeline:
+    """Follow the faces of a video file, looking at about `fps` frames of each second.
+
+    Raises `VideoError` for a file that is no video, and `ServiceError` for a frame that has no answer within
+    `timeout_s`.
+    """
+    record = Record(query.time_constant_s, classifier.verdict.threshold)
+    moments = []
+    async with aclosing(_answers(pipeline, video, query, fps, timeout_s)) as answers:
+        async for time_s, faces in answers:
+            moments.append(Moment(time_s, record.update(faces, time_s)))
+    return Timeline(tuple(classifier.labels), moments, record.summary(), record.left_out)
+
+
+async def write_timeline(
+    pipeline: Pipeline,
+    classifier: ClassifierManifest,
+    video: Path,
+    csv_file: Path,
+    picture: Path | None = None,
+    query: StreamQuery | None = None,
+    *,
+    fps: float = DEFAULT_FPS,
+    timeout_s: float = 10.0,
+) -> Timeline:
+    """`read_timeline`, written to a CSV file and, if one is named, drawn to a PNG. Raises as that does."""
+    query = query or StreamQuery()
+    timeline = await read_timeline(pipeline, classifier, video, query, fps=fps, timeout_s=timeout_s)
+    await asyncio.to_thread(write_csv, timeline, csv_file)
+    if picture is not None:
+        await asyncio.to_thread(draw, timeline, picture)
+    return timeline
+
+
+async def _answers(
+    pipeline: Pipeline, video: Path, query: StreamQuery, fps: float, timeout_s: float
+) -> AsyncGenerator[tuple[float, list[Face]], None]:
+    """The faces of each frame, in order, while the next ones are under way."""
+
+    async def answer(image: Image) -> list[Face]:
+        data = await asyncio.to_thread(_encoded, image)
+        deadline = Deadline.after(timeout_s)
+        found = await pipeline.run(data, query, deadline, Timings(), counted=False)
+        assert isinstance(found, ImageAnswer)  # where there are groups, `expressnet predict` refuses
+        return found.faces
+
+    under_way: deque[tuple[float, asyncio.Task[list[Face]]]] = deque()
+    frames = read_frames(video, fps)
+    try:
+        while True:
+            # A video is read by one thread at a time: the decoder is not made for more.
+            found = await asyncio.to_thread(next, frames, None)
+            if found is not None:
+                under_way.append((found[0], asyncio.create_task(answer(found[1]))))
+            while under_way and (found is None or len(under_way) >= AHEAD):
+                time_s, task = under_way.popleft()
+                yield time_s, await task
+            if found is None:
+                return
+    finally:
+        for _, task in under_way:
+            task.cancel()
+        await asyncio.gather(*(task for _, task in under_way), return_exceptions=True)
+        await asyncio.to_thread(frames.close)
+
+
+def _encoded(image: Image) -> bytes:
+    """As the pipeline takes it, without loss and almost without work."""
+    file = io.BytesIO()
+    Pictures.fromarray(image).save(file, "BMP")
+    return file.getvalue()
+
+
+def read_frames(video: Path, fps: float) -> Generator[tuple[float, Image], None, None]:
+    """Seconds since the first frame and upright pixels, uint8 [H,W,3], of about `fps` frames a second.
+
+    By the frames' own times, which need not be even. Damaged parts are left out. Raises `VideoError`.
+    """
+    try:
+        import av
+    except ModuleNotFoundError as error:
+        raise VideoError("videos need PyAV: pip install av") from error
+    try:
+        # A playlist could name addresses elsewhere.
+        container = av.open(str(video), options={"protocol_whitelist": "file"})
+    except (av.error.FFmpegError, OSError, UnicodeError) as error:
+        raise VideoError(f"{video} cannot be read as a video: {_reason(error)}") from error
+    with container:
+        # The cover of a song is a video of one frame to the decoder.
+        streams = [
+            stream
+            for stream in container.streams.video
+            if not stream.disposition & av.stream.Disposition.attached_pic
+        ]
+        if not streams:
+            raise VideoError(f"{video} has no video, only sound or pictures")
+        streams[0].thread_type = "AUTO"
+        first_s = due_s = None
+        for frame in _decoded(container, streams[0]):
+            if first_s is None or due_s is None:
+                first_s = due_s = frame.time
+            # Half a millisecond for the rounding of times.
+            if frame.time < due_s - 5e-4:
+                continue
+            due_s += 1 / fps
+            if due_s <= frame.time:  # after a gap
+                due_s = frame.time + 1 / fps
+            upright = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+            yield frame.time - first_s, np.ascontiguousarray(upright)
+        if first_s is None:
+            raise VideoError(f"{video} cannot be read as a video: no frame of it can be decoded")
+
+
+def _decoded(container: Any, stream: Any) -> Iterator[Any]:
+    """Every frame that has a time and can be decoded."""
+    import av
+
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                return
+            frames = packet.decode()
+        except av.error.EOFError:
+            return
+        except av.error.FFmpegError:
+            # What is damaged is left out; a file that ends too early ends there.
+            if packet is None:
+                return
+            continue
+        yield from (frame for frame in frames if frame.time is not None)
+
+
+def _reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error)).lower()
+
+
+def write_csv(timeline: Timeline, file: Path) -> None:
+    """One row for each face of each frame; `emotion` to the probabilities are smoothed, `frame_*` are not."""
+    with file.open("w", newline="", encoding="utf-8") as text:
+        rows = csv.writer(text)
+        place = ("x", "y", "width", "height")
+        answer = ("emotion", "verdict", "confidence")
+        rows.writerow(
+            ["time_s", "track", *place, *answer, *timeline.labels, *(f"frame_{name}" for name in answer)]
+        )
+        for moment in timeline.moments:
+            for face in moment.faces:
+                smoothed = face.smoothed
+                rows.writerow(
+                    [round(moment.time_s, 3), face.track]
+                    + [face.box.x, face.box.y, face.box.width, face.box.height]
+                    + [smoothed.emotion, smoothed.verdict, smoothed.confidence]
+                    + [smoothed.probabilities[label] for label in timeline.labels]
+                    + [face.emotion, face.verdict, face.confidence]
+                )
+
+
+def draw(timeline: Timeline, file: Path) -> None:
+    """The smoothed probabilities of each face over time, as a PNG; of the `MOST_DRAWN` seen most."""
+    longest = sorted(timeline.tracks, key=lambda track: -track.frames)[:MOST_DRAWN]
+    shown = sorted(longest, key=lambda track: track.track)
+    end_s = max([0.1, *(moment.time_s for moment in timeline.moments)])
+    bottom = TOP_PX + PANEL_PX * max(1, len(shown))
+    picture = Pictures.new("RGB", (WIDTH_PX, bottom + TOP_PX), "white")
+    pen = ImageDraw.Draw(picture)
+    write = partial(pen.text, fill="black", font=ImageFont.load_default(14))
+    for number, track in enumerate(shown):
+        top = TOP_PX + number * PANEL_PX
+        panel = Pictures.fromarray(_panel(timeline, track, end_s))
+        picture.paste(panel, (LEFT_PX, top))
+        pen.rectangle((LEFT_PX - 1, top - 1, LEFT_PX + panel.width, top + panel.height), outline="black")
+        write((LEFT_PX - 10, top + panel.height // 2), f"face {track.track}", anchor="rm")
+        write((LEFT_PX - 10, top), "1", anchor="rm")
+        write((LEFT_PX - 10, top + panel.height), "0", anchor="rm")
+    step_s = next(step for step in TICKS_S if end_s / step <= 10)
+    for tick in range(int(end_s / step_s) + 1):
+        write((LEFT_PX + PLOT_PX * tick * step_s / end_s, bottom), f"{tick * step_s:g}", anchor="mt")
+    write((LEFT_PX + PLOT_PX // 2, bottom + 18), "seconds", anchor="mt")
+    for number, label in enumerate(timeline.labels if shown else ()):
+        x, y = LEFT_PX + PLOT_PX + 20, TOP_PX + 20 * number
+        pen.rectangle((x, y, x + 12, y + 12), fill=tuple(COLOURS[number % len(COLOURS)].tolist()))
+        write((x + 20, y + 6), label, anchor="lm")
+    left_out = len(timeline.tracks) + timeline.tracks_left_out - len(shown)
+    more = f", and {left_out} more that were seen in fewer frames" if left_out else ""
+    title = f"Smoothed probabilities; hatched: uncertain{more}" if shown else "No face was found"
+    write((LEFT_PX + PLOT_PX // 2, TOP_PX // 2), title, anchor="mm")
+    picture.save(file, "PNG")
+
+
+def _panel(timeline: Timeline, track: TrackSummary, end_s: float) -> Image:
+    """One face's probabilities, one above the other, uint8 [H,W,3]; white where the face was away."""
+    seen = [
+        (moment.time_s, face.smoothed)
+        for moment in timeline.moments
+        for face in moment.faces
+        if face.track == track.track
+    ]
+    times = np.array([time_s for time_s, _ in seen])
+    rows = np.array([[smoothed.probabilities[label] for label in timeline.labels] for _, smoothed in seen])
+    uncertain = np.array([smoothed.verdict == "uncertain" for _, smoothed in seen])
+    # An answer holds until the next one, if that one does not come late.
+    spans = np.diff(times, append=np.inf)
+    usual_s = np.median(spans[:-1]) if len(times) > 1 else LOST_S
+    until = times + np.where(spans <= 2.5 * usual_s, spans, usual_s)
+
+    at = np.linspace(0, end_s, PLOT_PX)
+    held = np.searchsorted(times, at, side="right") - 1
+    away = (held < 0) | (at > until[held])
+    height = np.linspace(1, 0, PANEL_PX - GAP_PX)[:, None]
+    below = np.cumsum(rows, axis=1)[held, :-1]
+    label = np.sum([height > edge for edge in below.T], axis=0)
+    panel: Image = COLOURS[label % len(COLOURS)]
+    stripes = np.add.outer(np.arange(len(height)), np.arange(PLOT_PX)) % 12 < 3
+    panel[(stripes & uncertain[held]) | away] = 255
+    return panel

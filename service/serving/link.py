@@ -1,0 +1,84 @@
+"""What a serving process and its supervisor say to each other: lines of JSON over a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import socket
+from typing import Any
+
+from service.access.limiter import Memory
+from service.access.rates import Caller, Rate, Spent
+from service.telemetry.logs import log
+
+ANSWER_S = 0.1
+RETRY_S = 1.0
+
+
+def line(**message: Any) -> bytes:
+    return json.dumps(message).encode() + b"\n"
+
+
+class Link:
+    """The serving process's end, by which it has its callers' rates counted over all processes (a `Counts`).
+
+    The supervisor is asked for 0.1 s at most. When it does not answer, rates are counted here alone, and it
+    is asked again after a second.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self._alone = Memory()
+        self._alone_until = 0.0
+        self._asked: dict[int, asyncio.Future[list[Any]]] = {}
+        self._numbers = itertools.count()
+
+    def refuse(self, sentence: str) -> None:
+        """Why this process does not start; before `open`."""
+        self._end.sendall(line(refused=sentence))
+
+    async def open(self) -> None:
+        self._reader, self._writer = await asyncio.open_connection(sock=self._end)
+        self._reading = asyncio.create_task(self._read())
+
+    def tell(self, **message: Any) -> None:
+        if not self._writer.is_closing():  # as it is once the supervisor is gone
+            self._writer.write(line(**message))
+
+    def close(self) -> None:
+        self._writer.close()
+
+    async def _read(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            async for received in self._reader:
+                message = json.loads(received)
+                future = self._asked.get(message["number"])
+                if future is not None and not future.done():
+                    future.set_result(message["spent"])
+
+    async def spend(self, rate: Rate, caller: Caller, images: int) -> Spent:
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._alone_until:
+            number, future = next(self._numbers), loop.create_future()
+            self._asked[number] = future
+            self.tell(number=number, spend=[*rate, caller.kind, caller.name, images])
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    spent = Spent(*await future)
+            except TimeoutError:
+                if not self._alone_until:
+                    log.warning("rates are counted by this process alone")
+                self._alone_until = loop.time() + RETRY_S
+            else:
+                if self._alone_until:
+                    log.info("rates are counted over all processes")
+                self._alone_until = 0.0
+                return spent
+            finally:
+                del self._asked[number]
+        return await self._alone.spend(rate, caller, images)
+
+    async def run(self) -> None:
+        await self._alone.run()

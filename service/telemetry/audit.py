@@ -1,0 +1,137 @@
+"""An audit of requests without images: one JSON line for each, added to a file that only its owner reads.
+
+A line knows no more than the answer did, and less: of a face neither place nor emotion nor any number.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from service.api.schemas import VERDICTS, GroupImage, ImageAnswer
+from service.core.errors import SettingsError
+from service.core.manifest import Manifest
+from service.telemetry.lines import Lines
+from service.telemetry.logs import log
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """How much one request was answered. problems: images that had none; seconds: by stage."""
+
+    images: int = 0
+    problems: int = 0
+    faces: int = 0
+    verdicts: Mapping[str, int] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, results: Iterable[ImageAnswer | GroupImage | None], seconds: Mapping[str, float]) -> Answered:
+        """results: one for each image, None where there is none. Groups have no verdicts."""
+        images = problems = faces = 0
+        verdicts: dict[str, int] = {}
+        for result in results:
+            if result is None:
+                problems += 1
+                continue
+            images += 1
+            if isinstance(result, GroupImage):
+                faces += result.group.faces or 0
+                continue
+            faces += len(result.faces)
+            for verdict in VERDICTS:
+                found = sum(face.verdict == verdict for face in result.faces)
+                verdicts[verdict] = verdicts.get(verdict, 0) + found
+        return cls(images, problems, faces, verdicts, seconds)
+
+
+class Audit:
+    """Writes from a thread of its own: a full or hanging disk delays nobody, and what it costs is counted.
+
+    declared: of the deployment, for every line.
+    Raises `SettingsError` when the file cannot be opened.
+    """
+
+    def __init__(
+        self, path: Path, declared: Mapping[str, Any], models: Sequence[Manifest], lost: Callable[[], object]
+    ) -> None:
+        self._same: dict[str, Any] = {
+            "models": [
+                {"name": model.name, "version": model.version, "sha256": model.sha256} for model in models
+            ],
+            **declared,
+        }
+        try:
+            self._lines = Lines(AuditFile(path).write, "audit", lost)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise SettingsError(f"EXPRESSNET_AUDIT_FILE={path} cannot be used: {reason}.") from error
+
+    def write(
+        self, route: str, request_id: str, key: str | None, status: int, duration_s: float, answered: Answered
+    ) -> None:
+        line = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "request_id": request_id,
+            "key": key,
+            "route": route,
+            "status": status,
+            **self._same,
+            "images": answered.images,
+            "problems": answered.problems,
+            "faces": answered.faces,
+            "verdicts": dict(answered.verdicts),
+            "timings_ms": {name: round(1e3 * s, 1) for name, s in answered.seconds.items()}
+            | {"total": round(1e3 * duration_s, 1)},
+        }
+        self._lines.put(json.dumps(line))
+
+    def flush(self) -> None:
+        self._lines.flush()
+
+
+class AuditFile:
+    """Grows only; found again by its name when it was moved away, as logrotate does."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = self._open()
+        self._torn = self._failing = False
+
+    def write(self, line: str) -> None:
+        """Raises `OSError` when not all of it could be written; the next line then begins on a new one."""
+        try:
+            self._follow()
+            data = b"\n" * self._torn + line.encode()
+            while data:
+                written = os.write(self._descriptor, data)
+                data = data[written:]
+                self._torn = bool(data)
+        except OSError as error:
+            if not self._failing:
+                log.error("audit file cannot be written", error=error.strerror)
+            self._failing = True
+            raise
+        if self._failing:
+            log.info("audit file is written again")
+        self._failing = False
+
+    def _open(self) -> int:
+        # Whoever made the file before has chosen who reads it.
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def _follow(self) -> None:
+        try:
+            there = os.stat(self._path)
+        except FileNotFoundError:
+            there = None
+        here = os.fstat(self._descriptor)
+        if there is None or (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
+            moved, self._descriptor = self._descriptor, self._open()
+            self._torn = False
+            os.close(moved)

@@ -1,0 +1,82 @@
+"""What is prohibited where, and which duties are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.compliance.jurisdictions import EEA_ONLY, EU, EU_BEYOND, ISO_3166, places, under_eu_law
+from service.compliance.law import PROHIBITED, Exemption, Purpose, duties, prohibited
+
+EUROPE = ("eu", "eea", "de", "no", "re", "ax")
+ELSEWHERE = ("gb", "us", "ch", "sj", "other")
+
+
+def sources(*what: object) -> list[str]:
+    return [duty.source for duty in duties(*what)]  # type: ignore[arg-type]
+
+
+def test_countries_are_those_of_the_standard() -> None:
+    assert (len(ISO_3166), len(EU)) == (249, 27)
+    assert ISO_3166 >= EU | EU_BEYOND | EEA_ONLY
+    assert "uk" not in ISO_3166
+    table = Path("/usr/share/zoneinfo/iso3166.tab")
+    if table.exists():
+        lines = table.read_text(encoding="utf-8").splitlines()
+        assert {line[:2].lower() for line in lines if line[0] != "#"} == ISO_3166
+
+
+@pytest.mark.parametrize("place", ["", "europe", "zz", "deu", "d"])
+def test_a_place_that_is_none_is_named(place: str) -> None:
+    with pytest.raises(ValueError, match=f"^{place!r} is not"):
+        places(("de", place))
+
+
+@pytest.mark.parametrize("place", EUROPE)
+def test_law_of_the_eu(place: str) -> None:
+    assert under_eu_law(("us", place))
+
+
+@pytest.mark.parametrize("place", ELSEWHERE)
+def test_law_of_others(place: str) -> None:
+    assert places((place.upper(),)) == (place,)
+    assert not under_eu_law((place,))
+
+
+@pytest.mark.parametrize("purpose", Purpose)
+def test_work_and_education_are_prohibited_in_europe_but_for_two_reasons(purpose: Purpose) -> None:
+    for place in EUROPE:
+        assert prohibited(purpose, ("us", place), None) == (purpose in {"workplace", "education"})
+        assert not any(prohibited(purpose, (place,), exemption) for exemption in Exemption)
+    assert not prohibited(purpose, ELSEWHERE, None)
+
+
+@pytest.mark.parametrize("purpose", sorted(set(Purpose) - PROHIBITED - {Purpose.personal}))
+def test_in_europe_people_are_told_and_the_system_is_high_risk(purpose: Purpose) -> None:
+    found = {duty.source: duty for duty in duties(purpose, ("fr",), None)}
+    told = found["Regulation (EU) 2024/1689, Article 50(3) and (5)"]
+    risk = found["Regulation (EU) 2024/1689, Article 6(2) and Annex III, point 1(c)"]
+    assert (told.applies_from, risk.applies_from) == ("2026-08-02", "2027-12-02")
+    assert ("criminal offences" in told.text) == (purpose is Purpose.law_enforcement)
+    assert any("2016/679" in source for source in found)
+    assert any("2017/745" in source for source in found) == (purpose is Purpose.medical)
+    assert any("2(6)" in source for source in found) == (purpose is Purpose.research)
+
+
+@pytest.mark.parametrize("exemption", Exemption)
+def test_an_exempt_use_is_told_its_bounds(exemption: Exemption) -> None:
+    (bound,) = [d for d in duties(Purpose.workplace, ("eu",), exemption) if "5(1)(f)" in d.source]
+    assert str(exemption) in bound.text
+    assert "Regulation (EU) 2024/1689, Article 26(7)" in sources(Purpose.workplace, ("eu",), exemption)
+    assert "Regulation (EU) 2024/1689, Article 26(7)" not in sources(Purpose.education, ("eu",), exemption)
+
+
+def test_each_place_brings_its_own_duties_once() -> None:
+    assert sources(Purpose.personal, ("eu", "us"), None) == []
+    assert sources(Purpose.other, ("gb",), None) == ["UK GDPR and Data Protection Act 2018"]
+    assert sources(Purpose.other, ("ch", "jp"), None) == ["the law of the place"]
+    assert "Illinois" in sources(Purpose.workplace, ("us",), None)[0]
+    assert sources(Purpose.other, ("nz", "nz"), None)[0].endswith("New Zealand, rule 10")
+    everywhere = sources(Purpose.entertainment, ("de", "fr", "no", "gb", "us", "nz", "ch", "gb"), None)
+    assert len(everywhere) == len(set(everywhere)) == 7

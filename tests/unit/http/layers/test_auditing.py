@@ -1,0 +1,70 @@
+"""The auditing layer: which requests leave a line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.access.keys import Key
+from service.http.layers.auditing import Auditing
+from service.telemetry.audit import Answered, Audit
+
+
+async def line_of(inner: ASGIApp, tmp_path: Path, *, path: str = "/v1/emotions", method: str = "POST") -> str:
+    """What one request by the key `shop` leaves in the file."""
+    audit = Audit(tmp_path / "audit.jsonl", {}, [], lambda: None)
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        pass
+
+    state = {"request_id": "id-1", "key": Key("shop", "0" * 64, frozenset())}
+    try:
+        await Auditing(inner, audit)(
+            {"type": "http", "method": method, "path": path, "headers": [], "state": state}, receive, send
+        )
+    finally:
+        audit.flush()
+    return (tmp_path / "audit.jsonl").read_text()
+
+
+def answering(status: int) -> ASGIApp:
+    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["answered"] = Answered(images=1, faces=2)
+        await PlainTextResponse("", status)(scope, receive, send)
+
+    return inner
+
+
+@pytest.mark.parametrize("path", ["/v1/emotions", "/v1/emotions/batch"])
+@pytest.mark.parametrize("status", [200, 400, 413, 499, 504])
+async def test_a_request_for_images_is_one_line(path: str, status: int, tmp_path: Path) -> None:
+    line = json.loads(await line_of(answering(status), tmp_path, path=path))
+    assert (line["route"], line["status"], line["request_id"], line["key"]) == (path, status, "id-1", "shop")
+    assert (line["images"], line["faces"]) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("status", "path", "method"),
+    [(429, "/v1/emotions", "POST"), (200, "/v1/models", "GET"), (405, "/v1/emotions", "GET")],
+)
+async def test_floods_and_other_requests_leave_none(
+    status: int, path: str, method: str, tmp_path: Path
+) -> None:
+    assert await line_of(answering(status), tmp_path, path=path, method=method) == ""
+
+
+async def test_a_failure_leaves_one_too(tmp_path: Path) -> None:
+    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        await line_of(inner, tmp_path)
+    line = json.loads((tmp_path / "audit.jsonl").read_text())
+    assert (line["status"], line["images"], line["verdicts"]) == (500, 0, {})

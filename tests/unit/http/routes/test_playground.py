@@ -1,0 +1,94 @@
+"""The playground's files, as a browser asks for them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+from service.api.schemas import Include
+from service.http.routes.playground import MEDIA_TYPES, about_service
+from service.settings import Settings
+from tests.conftest import Gateway, serving
+from tests.fake_engine import fake_engines
+
+NAMES = sorted(item.name for item in (files("service") / "playground").iterdir())
+PATHS = ["/", *(f"/playground/{name}" for name in NAMES if name != "index.html"), "/playground/service.json"]
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Gateway]:
+    with serving(Settings(port=0), fake_engines()) as served:
+        yield served
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_file_has_its_type_and_is_asked_for_again_by_its_digest(gateway: Gateway, path: str) -> None:
+    answer = gateway.client.get(path)
+    assert answer.status_code == 200
+    assert (
+        answer.headers["Content-Type"]
+        == MEDIA_TYPES["." + path.rpartition(".")[2] if path != "/" else ".html"]
+    )
+    assert answer.headers["Cache-Control"] == "no-cache"
+    head = gateway.client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["Content-Length"] == str(len(answer.content))
+    tag = answer.headers["ETag"]
+    for known in (tag, f'"other", W/{tag}', "*"):
+        again = gateway.client.get(path, headers={"If-None-Match": known})
+        assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", tag)
+    assert gateway.client.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+def test_no_two_files_have_the_same_digest(gateway: Gateway) -> None:
+    assert len({gateway.client.get(path).headers["ETag"] for path in PATHS}) == len(PATHS)
+
+
+@pytest.mark.parametrize("name", ["nothing.js", "index.html", "..%2f__init__.py", "%2e%2e/settings.py", ""])
+def test_there_are_no_other_files(gateway: Gateway, name: str) -> None:
+    answer = gateway.client.get(f"/playground/{name}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+def test_nothing_is_written_to(gateway: Gateway) -> None:
+    answer = gateway.client.post("/")
+    assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
+
+
+def test_the_page_may_load_its_own_files_and_nothing_else(gateway: Gateway) -> None:
+    page = gateway.client.get("/")
+    policy = dict(part.split(" ", 1) for part in page.headers["Content-Security-Policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+    assert page.headers["Permissions-Policy"] == "camera=(self), microphone=(), geolocation=()"
+    # What the policy would stop silently in browsers that nobody tests with.
+    assert not re.findall(r"<style|<script(?![^>]*\bsrc=)|\son\w+=|\sstyle=", page.text)
+    for address in re.findall(r'(?:src|href)="([^"#]+)"', page.text):
+        # Relative, so that the page also works behind a path of a proxy.
+        assert not address.startswith(("/", "http"))
+        assert gateway.client.get(f"/{address}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("given", "asks_for_key", "allows_anonymous", "shows_docs"),
+    [
+        ({}, False, True, True),
+        ({"keys_file": __file__}, True, False, False),
+        ({"keys_file": __file__, "allow_anonymous": True}, True, True, False),
+        ({"admin_port": 9000}, False, True, False),
+    ],
+)
+def test_the_page_is_told_what_it_has_to_know(
+    given: dict[str, Any], asks_for_key: bool, allows_anonymous: bool, shows_docs: bool
+) -> None:
+    about = about_service(Settings.model_validate({"body_limit_bytes": 1000, "timeout_s": 3, **given}))
+    assert (about["asks_for_key"], about["allows_anonymous"]) == (asks_for_key, allows_anonymous)
+    assert about["shows_docs"] == shows_docs
+    assert about["include"] == list(Include)
+    assert (about["body_limit_bytes"], about["timeout_s"]) == (1000, 3)
+    # Whoever opens the page has shown no key yet.
+    assert __file__ not in str(about)

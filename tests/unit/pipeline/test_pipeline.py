@@ -1,0 +1,278 @@
+"""How often an image is decoded, and which of its pixels the classifier sees."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.api.schemas import EmotionQuery, Face, Group, GroupImage, ImageAnswer
+from service.core.arrays import Classification, Detections, Faces, Photo
+from service.core.arrays import Image as Pixels
+from service.core.backlog import Backlog
+from service.core.deadline import NEVER, Deadline
+from service.core.errors import DeadlineExceeded, InvalidRequest
+from service.core.manifest import ClassifierManifest, read_manifest
+from service.core.timings import Timings
+from service.inference.batcher import Batcher, BatcherEvents, BatcherLimits
+from service.pipeline import crops as module
+from service.pipeline.pipeline import Pipeline
+from service.settings import Settings
+from service.telemetry.metrics import Metrics
+from tests.conftest import encoded
+from tests.fake_engine import FakeClassifier, FakeDetector
+
+# A box of 100 px at the middle of the image, in fractions of its sides.
+SIDE = 1024
+BOX = np.array([[462, 462, 562, 562]], np.float32) / SIDE
+LANDMARKS = np.array([[[490, 495], [534, 495], [512, 515], [495, 535], [529, 535]]], np.float32) / SIDE
+# Six boxes of falling size, wherever; all within an image of 64 px.
+FACES = np.array([[0, 0, 60 - 5 * n, 60 - 5 * n] for n in range(6)], np.float32)
+
+
+@dataclass
+class OneFace(FakeDetector):
+    """Finds a face in the middle of whatever image it is shown."""
+
+    shown: list[tuple[int, ...]] = field(default_factory=list)
+
+    async def detect(
+        self, image: Pixels, min_face_px: float, threshold: float, deadline: Deadline
+    ) -> Detections:
+        self.shown.append(image.shape)
+        side = image.shape[0]
+        return Detections(BOX * side, np.ones(1, np.float32), LANDMARKS * side)
+
+
+@dataclass
+class Seeing(FakeClassifier):
+    faces: list[Faces] = field(default_factory=list)
+
+    async def classify(self, faces: Faces, deadline: Deadline) -> Classification:
+        self.faces.append(faces)
+        return await super().classify(faces, deadline)
+
+
+@pytest.fixture
+def scales(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Scales at which images were decoded, in turn."""
+    decoded: list[int] = []
+
+    def decode(*args: object, **options: object) -> Photo:
+        photo = original(*args, **options)  # type: ignore[arg-type]
+        decoded.append(photo.scale)
+        return photo
+
+    original = module.decode
+    monkeypatch.setattr(module, "decode", decode)
+    return decoded
+
+
+@asynccontextmanager
+async def started(
+    detector: FakeDetector | FaceHere,
+    classifier: FakeClassifier,
+    metrics: Metrics,
+    aggregate_only: int | None = None,
+    workers: int = 1,
+) -> AsyncIterator[Pipeline]:
+    settings = Settings()
+    manifest = read_manifest(settings.model_repository, settings.classifier)
+    assert isinstance(manifest, ClassifierManifest)
+    events = BatcherEvents(metrics.batch_size.observe, metrics.queue_depth.set)
+    batcher = Batcher(classifier, BatcherLimits(32, 256, 0.002, calls_in_flight=1), events)
+    pipeline = Pipeline(
+        detector,
+        batcher,
+        manifest,
+        metrics,
+        workers=workers,
+        decode_budget_s=60,
+        pixel_limit=50_000_000,
+        backlog=Backlog(workers, 60),
+        aggregate_only=aggregate_only,
+    )
+    await pipeline.start()
+    try:
+        yield pipeline
+    finally:
+        await pipeline.close()
+
+
+async def answered(data: bytes, query: EmotionQuery) -> Face:
+    async with started(OneFace(), FakeClassifier(), Metrics()) as pipeline:
+        answer = await pipeline.run(data, query, NEVER, Timings())
+    assert isinstance(answer, ImageAnswer)
+    (face,) = answer.faces
+    return face
+
+
+async def run(data: bytes, query: EmotionQuery) -> tuple[OneFace, Seeing]:
+    detector, classifier = OneFace(), Seeing()
+    async with started(detector, classifier, Metrics()) as pipeline:
+        answer = await pipeline.run(data, query, NEVER, Timings())
+    assert isinstance(answer, ImageAnswer)
+    (face,) = answer.faces
+    assert face.box.x == pytest.approx(462, abs=1)
+    assert face.box.width == pytest.approx(100, abs=1)
+    assert (answer.image.width, answer.image.height) == (SIDE, SIDE)
+    return detector, classifier
+
+
+@pytest.fixture(scope="module")
+def jpeg() -> bytes:
+    """Stripes of 2 px: decoded four times smaller they are grey."""
+    stripes = np.zeros((SIDE, SIDE, 3), np.uint8)
+    stripes[:, np.arange(SIDE) // 2 % 2 == 0] = 255
+    return encoded(Image.fromarray(stripes), quality=95, subsampling=0)
+
+
+async def test_small_faces_are_cut_from_pixels_enough(jpeg: bytes, scales: list[int]) -> None:
+    """Half of the pixels show 50 of the face's 100: enough for the classifier."""
+    detector, classifier = await run(jpeg, EmotionQuery(min_face_px=96))
+    assert scales == [4, 2]
+    assert detector.shown == [(256, 256, 3)]
+    assert classifier.faces[0].std() > 40
+
+
+async def test_a_strip_that_holds_no_face_costs_no_search() -> None:
+    detector = OneFace()
+    async with started(detector, FakeClassifier(), Metrics()) as pipeline:
+        strip = encoded(Image.new("L", (8, 5000)), "PNG")
+        answer = await pipeline.run(strip, EmotionQuery(), NEVER, Timings())
+    assert isinstance(answer, ImageAnswer)
+    assert (answer.faces, detector.shown) == ([], [])
+
+
+async def test_the_verdict_does_not_depend_on_what_is_included(jpeg: bytes, scales: list[int]) -> None:
+    plain = await answered(jpeg, EmotionQuery(min_face_px=96))
+    whole = await answered(
+        jpeg, EmotionQuery(min_face_px=96, include="landmarks,quality,experts,engagement,heatmap")
+    )
+    # Asking for more must not decode finer either: the face would then be another one.
+    assert scales == [4, 2, 4, 2]
+    said = {"box", "detection_confidence", "emotion", "confidence", "verdict", "reasons", "probabilities"}
+    assert plain.model_dump(include=said) == whole.model_dump(include=said)
+
+
+async def test_heatmaps_are_made_of_the_largest_faces_only(jpeg: bytes) -> None:
+    detector = FakeDetector(answer=Detections(FACES, np.ones(6, np.float32), np.repeat(LANDMARKS, 6, axis=0)))
+    classifier, timings = Seeing(), Timings()
+    async with started(detector, classifier, Metrics()) as pipeline:
+        answer = await pipeline.run(jpeg, EmotionQuery(include="heatmap"), NEVER, timings)
+    assert [face.heatmap is not None for face in answer.faces] == [True] * 4 + [False] * 2
+    assert sum(len(faces) for faces in classifier.faces) >= 6 + 4 * 64
+    assert timings.seconds["heatmap"] > 0
+
+
+async def test_heatmaps_are_bound_by_the_deadline(jpeg: bytes) -> None:
+    @dataclass
+    class SlowLater(FakeClassifier):
+        async def classify(self, faces: Faces, deadline: Deadline) -> Classification:
+            self.delay_s = 30.0 if self.batches else 0.0
+            return await super().classify(faces, deadline)
+
+    async with started(OneFace(), SlowLater(cancellable=True), Metrics()) as pipeline:
+        with pytest.raises(DeadlineExceeded, match="heatmap"):
+            await pipeline.run(jpeg, EmotionQuery(include="heatmap"), Deadline.after(1.5), Timings())
+
+
+@pytest.mark.parametrize("min_face_px", [32, 48])
+async def test_large_faces_are_cut_from_fewer_pixels(
+    min_face_px: float, jpeg: bytes, scales: list[int]
+) -> None:
+    await run(jpeg, EmotionQuery(min_face_px=min_face_px))
+    assert scales == [2]
+
+
+async def test_images_that_are_searched_as_they_are_are_decoded_once(jpeg: bytes, scales: list[int]) -> None:
+    detector, _ = await run(jpeg, EmotionQuery(min_face_px=40))
+    assert scales == [1]
+    assert detector.shown == [(SIDE, SIDE, 3)]
+
+
+def values(metrics: Metrics, *names: str) -> list[float | None]:
+    return [metrics.registry.get_sample_value(name) for name in names]
+
+
+async def test_groups_alone_whoever_asks(astronaut: NDArray[np.uint8]) -> None:
+    """The pipeline itself keeps faces back: a door that forgets to has none to show."""
+    metrics, classifier = Metrics(), Seeing()
+    async with started(FakeDetector(), classifier, metrics, aggregate_only=5) as pipeline:
+        few = await pipeline.run(encoded(np.tile(astronaut, (2, 2, 1))), EmotionQuery(), NEVER, Timings())
+        many = await pipeline.run(encoded(np.tile(astronaut, (6, 6, 1))), EmotionQuery(), NEVER, Timings())
+        calls = len(classifier.batches)
+        for query in (
+            EmotionQuery(detect=False),
+            EmotionQuery(include="landmarks"),
+            EmotionQuery(max_faces=5),
+            EmotionQuery(min_face_px=33),
+            EmotionQuery(min_confidence=0.5),
+        ):
+            with pytest.raises(InvalidRequest, match="only groups"):
+                await pipeline.run(encoded(astronaut), query, NEVER, Timings())
+    assert len(classifier.batches) == calls
+    assert isinstance(few, GroupImage)
+    assert few.group == Group(least_faces=5)
+    assert isinstance(many, GroupImage)
+    assert many.group.faces == 36, "more than a caller gets by default"
+    assert values(metrics, "expressnet_faces_per_image_count", "expressnet_faces_per_image_sum") == [2, 36]
+    assert values(metrics, "expressnet_confidence_count", "expressnet_face_size_pixels_count") == [0, 0]
+
+
+@dataclass
+class Asked(FakeClassifier):
+    """Says when it is asked, and answers once its gate is open."""
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def classify(self, faces: Faces, deadline: Deadline) -> Classification:
+        self.asked.set()
+        return await super().classify(faces, deadline)
+
+
+class FaceHere:
+    """A detector that works in the thread that asks, and finds what `OneFace` finds."""
+
+    circuit = None
+
+    async def warm_up(self) -> None: ...
+    async def ping(self) -> None: ...
+    async def close(self) -> None: ...
+
+    def find(self, image: Pixels, min_face_px: float, threshold: float) -> Detections:
+        side = image.shape[0]
+        return Detections(BOX * side, np.ones(1, np.float32), LANDMARKS * side)
+
+
+@pytest.mark.parametrize("detector", [OneFace(), FaceHere()], ids=["elsewhere", "here"])
+async def test_pixels_are_gone_while_faces_wait_for_the_classifier(
+    monkeypatch: pytest.MonkeyPatch, jpeg: bytes, detector: OneFace | FaceHere
+) -> None:
+    pixels: list[weakref.ref[NDArray[np.uint8]]] = []
+
+    def decode(*args: object, **options: object) -> Photo:
+        photo = original(*args, **options)  # type: ignore[arg-type]
+        pixels.append(weakref.ref(photo.pixels))
+        return photo
+
+    original = module.decode
+    monkeypatch.setattr(module, "decode", decode)
+    gate = asyncio.Event()
+    classifier = Asked(gate=gate)
+    async with started(detector, classifier, Metrics()) as pipeline:
+        running = asyncio.create_task(pipeline.run(jpeg, EmotionQuery(), NEVER, Timings()))
+        await classifier.asked.wait()
+        await asyncio.sleep(0.05)  # until the thread has let go of it
+        left = [kept() is not None for kept in pixels]
+        gate.set()
+        await running
+    assert left
+    assert not any(left)

@@ -1,0 +1,239 @@
+"""Arrays to response models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from service.api.schemas import (
+    EmotionQuery,
+    Face,
+    GroupAnswer,
+    GroupBatchAnswer,
+    ImageAnswer,
+    ImageSize,
+    ModelName,
+)
+from service.core.arrays import Classification, Detections, Drawing, FaceQuality
+from service.core.manifest import (
+    EMOTIONS,
+    MODEL_FILES,
+    ClassifierManifest,
+    Crop,
+    Input,
+    QualityLimit,
+    QualityLimits,
+    Training,
+    Verdict,
+)
+from service.pipeline.shaping import ENGAGEMENT_WEIGHTS, GROUP_STEP, shape_faces, shape_group
+
+MANIFEST = ClassifierManifest(
+    name="tiny",
+    version="1",
+    sha256=dict.fromkeys(MODEL_FILES, "0" * 64),
+    labels=EMOTIONS,
+    input=Input(size=48, crop=Crop(left_eye=(0.3, 0.4), right_eye=(0.7, 0.4), mouth=(0.5, 0.8))),
+    verdict=Verdict(
+        threshold=0.5,
+        coverage=1,
+        accuracy=1,
+        data="none",
+        quality=QualityLimits(
+            limits=(
+                QualityLimit(code="too_small", measure="size_px", least=10, bands=()),
+                QualityLimit(code="occluded", measure="occlusion", most=0.9, bands=()),
+            ),
+            rule="none",
+            data="none",
+        ),
+    ),
+    training=Training(data=(), licences=(), config={}),
+    intended_use="tests",
+    limits=(),
+)
+DETECTIONS = Detections(
+    np.float32([[10.125, 20, 30.5, 50], [0, 0, 8, 9]]),
+    np.float32([0.99, 0.91234]),
+    np.arange(20, dtype=np.float32).reshape(2, 5, 2),
+)
+QUALITY = [
+    FaceQuality(20.123456, 100, 0.5, 0.1, roll_degrees=-3.00004, yaw=0.25, pitch=-0.5),
+    FaceQuality(8, 1, 0.2, 0, roll_degrees=None, yaw=None, pitch=None),
+]
+DRAWING = Drawing("iVBORw0=", np.float32([-5, 10, 15, 30]), 0.25)
+
+
+def sure_of(*emotions: str, confidence: float = 0.93) -> Classification:
+    rows = np.full((len(emotions), len(EMOTIONS)), (1 - confidence) / 7, np.float32)
+    for row, emotion in zip(rows, emotions, strict=True):
+        row[EMOTIONS.index(emotion)] = confidence
+    gates = np.tile(np.float32([[0, 0.25, 0.75, 0], [0.5, 0, 0, 0.5]]), (len(emotions), 1, 1))
+    occlusion = np.linspace(0.25, 0.75, len(emotions), dtype=np.float32)[:, None]
+    return Classification(rows, gates, occlusion)
+
+
+def shaped(
+    classification: Classification,
+    include: str = "",
+    detections: Detections | None = DETECTIONS,
+    drawings: tuple[Drawing, ...] = (),
+) -> list[Face]:
+    boxes = DETECTIONS.boxes[: len(classification.probabilities)]
+    quality = QUALITY[: len(boxes)]
+    query = EmotionQuery(include=include)
+    return shape_faces(boxes, detections, classification, quality, drawings, MANIFEST, query)
+
+
+def test_faces_keep_their_order_and_their_arrays() -> None:
+    first, second = shaped(sure_of("happiness", "fear"))
+    assert first.box.model_dump() == {"x": 10.12, "y": 20, "width": 20.38, "height": 30}
+    assert second.box.model_dump() == {"x": 0, "y": 0, "width": 8, "height": 9}
+    assert (first.emotion, second.emotion) == ("happiness", "fear")
+    assert (first.detection_confidence, second.detection_confidence) == (0.99, 0.9123)
+    assert first.confidence == first.probabilities["happiness"] == 0.93
+
+
+def test_probabilities_come_in_manifest_order_and_sum_to_one() -> None:
+    (face,) = shaped(sure_of("anger", confidence=1 / 3))
+    assert tuple(face.probabilities) == EMOTIONS
+    assert sum(face.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    assert face.confidence == max(face.probabilities.values())
+
+
+@pytest.mark.parametrize(
+    ("confidence", "verdict"), [(0.93, "certain"), (0.5, "certain"), (0.499, "uncertain"), (0.2, "uncertain")]
+)
+def test_verdict_is_certain_from_the_threshold_on(confidence: float, verdict: str) -> None:
+    (face,) = shaped(sure_of("neutral", confidence=confidence))
+    assert face.verdict == verdict
+    assert face.reasons == (None if verdict == "certain" else ["low_confidence"])
+
+
+@pytest.mark.parametrize("include", ["", "quality"])
+def test_a_poor_face_is_uncertain_whether_or_not_quality_is_asked_for(include: str) -> None:
+    first, second = shaped(sure_of("happiness", "happiness"), include)
+    assert (first.verdict, first.reasons) == ("certain", None)
+    assert (second.verdict, second.reasons) == ("uncertain", ["too_small"])
+    _, doubtful = shaped(sure_of("happiness", "happiness", confidence=0.4), include)
+    assert doubtful.reasons == ["low_confidence", "too_small"]
+
+
+@pytest.mark.parametrize("include", ["", "quality"])
+def test_a_face_that_looks_covered_is_uncertain(include: str) -> None:
+    answer = replace(sure_of("happiness", "happiness"), occlusion=np.float32([[0.95], [0.9]]))
+    first, second = shaped(answer, include)
+    assert (first.verdict, first.reasons) == ("uncertain", ["occluded"])
+    assert second.reasons == ["too_small"]
+    assert (None if first.quality is None else first.quality.occlusion) == (0.95 if include else None)
+
+
+def test_the_largest_faces_have_the_heatmaps() -> None:
+    first, second = shaped(sure_of("happiness", "happiness"), "heatmap", drawings=(DRAWING,))
+    assert first.heatmap is not None
+    assert first.heatmap.model_dump() == {
+        "png": "iVBORw0=",
+        "box": {"x": -5, "y": 10, "width": 20, "height": 20},
+        "largest_fall": 0.25,
+    }
+    assert second.heatmap is None
+
+
+def test_nothing_is_included_that_was_not_asked_for() -> None:
+    (face,) = shaped(sure_of("neutral"))
+    assert set(face.model_dump(exclude_none=True)) == {
+        "box",
+        "detection_confidence",
+        "emotion",
+        "confidence",
+        "verdict",
+        "probabilities",
+    }
+
+
+def test_everything_is_included_that_was_asked_for() -> None:
+    first, second = shaped(sure_of("happiness", "contempt"), "landmarks,quality,experts,engagement")
+    assert first.landmarks is not None
+    assert first.experts is not None
+    assert first.engagement is not None
+    assert list(first.landmarks.model_dump()) == [
+        "left_eye",
+        "right_eye",
+        "nose",
+        "mouth_left",
+        "mouth_right",
+    ]
+    assert first.landmarks.nose.model_dump() == {"x": 4, "y": 5}
+    assert second.landmarks is not None
+    assert second.landmarks.left_eye.model_dump() == {"x": 10, "y": 11}
+    assert first.experts.large_kernel == [0, 0.25, 0.75, 0]
+    assert first.experts.fused == [0.5, 0, 0, 0.5]
+    assert first.quality is not None
+    assert first.quality.model_dump() == {
+        "size_px": 20.1235,
+        "sharpness": 100,
+        "brightness": 0.5,
+        "contrast": 0.1,
+        "occlusion": 0.25,
+        "roll_degrees": -3,
+        "yaw": 0.25,
+        "pitch": -0.5,
+    }
+    assert second.quality is not None
+    assert second.quality.size_px == 8
+    assert second.quality.yaw is None
+
+
+@pytest.mark.parametrize("emotion", EMOTIONS)
+def test_engagement_is_confidence_times_the_published_weight(emotion: str) -> None:
+    (face,) = shaped(sure_of(emotion), "engagement")
+    weight = ENGAGEMENT_WEIGHTS.get(emotion)
+    if emotion == "contempt":
+        assert face.engagement is None
+    else:
+        assert weight is not None
+        assert face.engagement is not None
+        assert face.engagement.index == pytest.approx(0.93 * weight, abs=1e-6)
+
+
+def test_a_face_crop_has_no_detection() -> None:
+    (face,) = shaped(sure_of("neutral"), "landmarks", detections=None)
+    assert face.detection_confidence is None
+    assert face.landmarks is None
+
+
+def test_no_faces_are_no_faces() -> None:
+    assert shaped(sure_of()) == []
+
+
+def test_a_group_is_its_mean_in_steps() -> None:
+    rows = np.concatenate([sure_of("fear", confidence=1.0).probabilities] * 3)
+    rows = np.concatenate([rows, sure_of("anger", "anger", confidence=0.93).probabilities])
+    group = shape_group(rows, EMOTIONS, 5)
+    assert (group.least_faces, group.faces) == (5, 5)
+    assert group.emotions is not None
+    assert tuple(group.emotions) == EMOTIONS
+    assert group.emotions["fear"] == 0.6
+    assert group.emotions["anger"] == 0.35  # 0.372
+    assert all(
+        (share / GROUP_STEP) == pytest.approx(round(share / GROUP_STEP)) for share in group.emotions.values()
+    )
+
+
+@pytest.mark.parametrize("faces", range(5))
+def test_of_too_few_faces_nothing_is_said_not_even_how_many(faces: int) -> None:
+    rows = sure_of(*["fear"] * faces).probabilities
+    assert shape_group(rows, EMOTIONS, 5).model_dump(exclude_none=True) == {"least_faces": 5}
+
+
+@pytest.mark.parametrize("answer", [GroupAnswer, GroupBatchAnswer])
+def test_faces_do_not_pass_for_a_group_and_are_not_told_by_the_failure(answer: type[BaseModel]) -> None:
+    faces = ImageAnswer(image=ImageSize(width=9, height=9), faces=shaped(sure_of("fear", confidence=0.87654)))
+    of_one = {"request_id": "a", "model": ModelName(name="tiny", version="1"), **dict(faces)}
+    with pytest.raises(ValidationError) as caught:
+        answer.model_validate(of_one | {"results": [{"index": 0, "result": faces}]})
+    assert "8765" not in str(caught.value)
+    assert "fear" not in str(caught.value)

@@ -1,0 +1,59 @@
+"""Which faces are not to be relied on, and why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from service.core.arrays import FaceQuality
+from service.core.manifest import QualityLimit, QualityLimits, Verdict
+from service.pipeline.verdict import reasons
+
+GOOD = FaceQuality(120, 0.4, 0.5, 0.2, roll_degrees=0, yaw=0, pitch=0, occlusion=0.3)
+LIMITS = (
+    QualityLimit(code="blurred", measure="sharpness", least=0.1, bands=()),
+    QualityLimit(code="too_bright", measure="brightness", most=0.9, bands=()),
+    QualityLimit(code="occluded", measure="occlusion", most=0.95, bands=()),
+    QualityLimit(code="turned_away", measure="yaw", most=0.6, bands=()),
+    QualityLimit(code="turned_away", measure="pitch", most=0.5, bands=()),
+    QualityLimit(code="tilted", measure="roll_degrees", bands=()),
+)
+VERDICT = Verdict(
+    threshold=0.6,
+    coverage=1,
+    accuracy=1,
+    data="none",
+    quality=QualityLimits(limits=LIMITS, rule="none", data="none"),
+)
+
+
+def test_a_good_confident_face_is_certain() -> None:
+    assert reasons(0.6, GOOD, VERDICT) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"sharpness": 0.1}, []),
+        ({"sharpness": 0.0999}, ["blurred"]),
+        ({"brightness": 0.9}, []),
+        ({"brightness": 0.91}, ["too_bright"]),
+        ({"occlusion": 0.95}, []),
+        ({"occlusion": 0.951}, ["occluded"]),
+        ({"yaw": -0.61}, ["turned_away"]),
+        ({"yaw": 0.61, "pitch": -0.9}, ["turned_away"]),
+        ({"roll_degrees": 180}, []),
+        ({"sharpness": 0, "yaw": 1}, ["blurred", "turned_away"]),
+        ({"yaw": None, "pitch": None, "roll_degrees": None}, []),
+    ],
+)
+def test_what_lies_beyond_a_limit_is_a_reason(changes: dict[str, float | None], expected: list[str]) -> None:
+    assert reasons(0.9, replace(GOOD, **changes), VERDICT) == expected  # type: ignore[arg-type]
+    assert reasons(0.59, replace(GOOD, **changes), VERDICT) == ["low_confidence", *expected]  # type: ignore[arg-type]
+
+
+def test_a_model_without_limits_knows_confidence_alone() -> None:
+    plain = VERDICT.model_copy(update={"quality": None})
+    assert reasons(0.9, replace(GOOD, sharpness=0), plain) == []
+    assert reasons(0.5, replace(GOOD, sharpness=0), plain) == ["low_confidence"]

@@ -1,0 +1,143 @@
+"""The audit file: who reads it, what happens when it is moved or cannot be written, and what is in a line."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from service.api.schemas import Box, Face, Group, GroupImage, ImageAnswer, ImageSize
+from service.compliance.deployment import Declaration, audited
+from service.compliance.law import Purpose
+from service.core.errors import SettingsError
+from service.core.manifest import read_manifest
+from service.settings import Settings
+from service.telemetry import audit as module
+from service.telemetry.audit import Answered, Audit, AuditFile
+from service.telemetry.lines import Lines
+
+SIZE = ImageSize(width=10, height=10)
+MODEL = read_manifest(Settings().model_repository, "expressnet_moe")
+
+
+def face(verdict: str) -> Face:
+    return Face.model_validate(
+        {
+            "box": Box(x=1, y=2, width=3, height=4),
+            "emotion": "fear",
+            "confidence": 0.654321,
+            "verdict": verdict,
+            "probabilities": {"fear": 0.654321},
+        }
+    )
+
+
+def test_a_line_counts_and_tells_nothing_of_a_face(tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    declared = audited(Declaration(Purpose.safety, ("us",)))
+    audit = Audit(file, declared, [MODEL], lambda: None)
+    results = [
+        ImageAnswer(image=SIZE, faces=[face("certain"), face("uncertain"), face("certain")]),
+        None,
+        ImageAnswer(image=SIZE, faces=[]),
+    ]
+    audit.write("/v1/emotions/batch", "id-1", "shop", 200, 0.0123, Answered.of(results, {"detect": 0.5}))
+    audit.flush()
+    line = json.loads(file.read_text())
+    assert line.pop("time").endswith("+00:00")
+    assert line == {
+        "request_id": "id-1",
+        "key": "shop",
+        "route": "/v1/emotions/batch",
+        "status": 200,
+        "models": [{"name": MODEL.name, "version": MODEL.version, "sha256": MODEL.sha256}],
+        "purpose": "safety",
+        "jurisdiction": ["us"],
+        "exemption": None,
+        "aggregate_only": None,
+        "images": 2,
+        "problems": 1,
+        "faces": 3,
+        "verdicts": {"certain": 2, "uncertain": 1},
+        "timings_ms": {"detect": 500.0, "total": 12.3},
+    }
+
+
+def test_groups_are_counted_as_they_were_answered() -> None:
+    results = [
+        GroupImage(image=SIZE, group=Group(least_faces=5, faces=9, emotions={"fear": 1.0})),
+        GroupImage(image=SIZE, group=Group(least_faces=5)),
+    ]
+    assert Answered.of(results, {}) == Answered(images=2, faces=9)
+
+
+def test_a_new_file_is_its_owners_and_an_old_one_stays_as_it_was(tmp_path: Path) -> None:
+    AuditFile(tmp_path / "new").write("a\n")
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o600
+    old = tmp_path / "old"
+    old.write_text("before\n")
+    old.chmod(0o640)
+    AuditFile(old).write("a\n")
+    assert old.read_text() == "before\na\n"
+    assert stat.S_IMODE(old.stat().st_mode) == 0o640
+
+
+def test_a_file_that_was_moved_away_or_emptied_is_found_again(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    file = AuditFile(path)
+    file.write("one\n")
+    path.rename(tmp_path / "audit.jsonl.1")
+    file.write("two\n")
+    assert path.read_text() == "two\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert (tmp_path / "audit.jsonl.1").read_text() == "one\n"
+    os.truncate(path, 0)
+    file.write("three\n")
+    assert path.read_text() == "three\n"
+
+
+def test_a_start_without_the_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    folder = tmp_path / "gone" / "audit.jsonl"
+    with pytest.raises(SettingsError, match=r"^EXPRESSNET_AUDIT_FILE=\S+ cannot be used: no such file .*\.$"):
+        Audit(folder, {}, [MODEL], lambda: None)
+
+
+def test_a_full_disk_loses_lines_and_counts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line of which half was written does not spoil the next one."""
+    path = tmp_path / "audit.jsonl"
+    write, left = os.write, [4]
+
+    def little_room(descriptor: int, data: bytes) -> int:
+        if not left[0]:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        count = write(descriptor, data[: left[0]])
+        left[0] -= count
+        return count
+
+    lost = threading.Semaphore(0)
+    lines = Lines(AuditFile(path).write, "audit", lost.release)
+    monkeypatch.setattr(module.os, "write", little_room)
+    lines.put('{"a": 1}')
+    lines.put('{"b": 2}')
+    assert lost.acquire(timeout=10)
+    assert lost.acquire(timeout=10)
+    left[0] = 1000
+    lines.put('{"c": 3}')
+    lines.flush()
+    assert path.read_text() == '{"a"\n{"c": 3}\n'
+
+
+def test_a_disk_that_hangs_delays_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.telemetry.lines.LINES", 3)
+    hanging, lost = threading.Event(), []
+    lines = Lines(lambda line: hanging.wait(30), "audit", lambda: lost.append(1))
+    for _ in range(10):
+        lines.put("a")
+    assert 6 <= len(lost) <= 7  # one may already be with the disk
+    hanging.set()
+    lines.flush()

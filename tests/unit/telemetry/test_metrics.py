@@ -1,0 +1,146 @@
+"""Metrics, by difference and by what Prometheus reads."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.api.schemas import Box, Face
+from service.core import errors
+from service.core.errors import ServiceError
+from service.core.manifest import read_manifest
+from service.inference.breaker import STATES
+from service.settings import Settings
+from service.telemetry.metrics import Metrics
+
+PUBLISHED = {
+    "expressnet_http_requests": {"route", "method", "status"},
+    "expressnet_http_request_duration_seconds": {"route"},
+    "expressnet_requests_in_flight": set(),
+    "expressnet_stage_duration_seconds": {"stage"},
+    "expressnet_batch_size_faces": set(),
+    "expressnet_queue_depth_faces": set(),
+    "expressnet_rejected": {"reason"},
+    "expressnet_abandoned_images": set(),
+    "expressnet_audit_lines_lost": set(),
+    "expressnet_connections": set(),
+    "expressnet_cut_connections": {"reason"},
+    "expressnet_streams": set(),
+    "expressnet_stream_frames": {"outcome"},
+    "expressnet_faces_per_image": set(),
+    "expressnet_face_size_pixels": set(),
+    "expressnet_predictions": {"emotion", "verdict"},
+    "expressnet_confidence": set(),
+    "expressnet_engine_up": {"engine"},
+    "expressnet_circuit_state": {"engine", "state"},
+    "expressnet_keys_file_valid": set(),
+    "expressnet_rate_store_up": set(),
+    "expressnet_model_info": {"name", "version", "sha256"},
+}
+PROTECTING = {
+    "overloaded",
+    "engine_unavailable",
+    "draining",
+    "deadline_exceeded",
+    "body_too_large",
+    "image_too_large",
+    "unauthorized",
+    "forbidden",
+    "rate_limited",
+}
+CODES = [
+    error
+    for error in vars(errors).values()
+    if isinstance(error, type) and issubclass(error, ServiceError) and "code" in vars(error)
+]
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    return metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+def face(width: float, height: float, emotion: str = "fear", verdict: str = "certain") -> Face:
+    return Face.model_validate(
+        {
+            "box": Box(x=0, y=0, width=width, height=height),
+            "emotion": emotion,
+            "confidence": 0.75,
+            "verdict": verdict,
+            "probabilities": {},
+        }
+    )
+
+
+def test_what_is_published_is_what_is_declared() -> None:
+    metrics = Metrics()
+    metrics.http_requests.labels("/v1/emotions", "POST", "200").inc()
+    metrics.http_request_duration.labels("/v1/emotions").observe(0.1)
+    metrics.stages({"decode": 0.1})
+    metrics.count_rejection(errors.Overloaded(""))
+    metrics.faces([face(10, 10)])
+    metrics.engine_up.labels("tiny").set(1)
+    metrics.circuit("tiny", STATES)
+    metrics.serving(read_manifest(Settings().model_repository, "expressnet_moe"), "model.onnx")
+    found = {
+        family.name: {label for sample in family.samples for label in sample.labels} - {"le"}
+        for family in text_string_to_metric_families(generate_latest(metrics.registry).decode())
+        if family.name.startswith("expressnet_") and not family.name.endswith("_created")
+    }
+    assert found == PUBLISHED
+
+
+def test_what_can_be_counted_is_known_before_it_is() -> None:
+    metrics = Metrics()
+    model = read_manifest(Settings().model_repository, "expressnet_moe")
+    metrics.serving(model, "model.onnx")
+    zeros = {
+        tuple(sample.labels.values())
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name in ("expressnet_rejected_total", "expressnet_predictions_total") and sample.value == 0
+    }
+    verdicts = {(emotion, verdict) for emotion in model.labels for verdict in ("certain", "uncertain")}
+    assert zeros == {(code,) for code in PROTECTING} | verdicts
+
+
+def test_each_application_counts_for_itself() -> None:
+    one, other = Metrics(), Metrics()
+    one.faces([face(10, 10)])
+    assert value(one, "expressnet_faces_per_image_sum") == 1
+    assert value(other, "expressnet_faces_per_image_sum") == 0
+
+
+@pytest.mark.parametrize("error", CODES, ids=lambda error: error.__name__)
+def test_only_what_protects_the_service_is_a_rejection(error: type[ServiceError]) -> None:
+    metrics = Metrics()
+    metrics.count_rejection(error("why"))
+    counted = value(metrics, "expressnet_rejected_total", reason=error.code)
+    assert counted == (1 if error.code in PROTECTING else 0)
+
+
+def test_faces_are_counted_by_size_emotion_and_verdict() -> None:
+    metrics = Metrics()
+    metrics.faces([face(30, 20), face(100, 300, verdict="uncertain"), face(12, 14, "anger")])
+    assert value(metrics, "expressnet_faces_per_image_count") == 1
+    assert value(metrics, "expressnet_faces_per_image_sum") == 3
+    assert value(metrics, "expressnet_face_size_pixels_sum") == 20 + 100 + 12
+    assert value(metrics, "expressnet_predictions_total", emotion="fear", verdict="certain") == 1
+    assert value(metrics, "expressnet_predictions_total", emotion="fear", verdict="uncertain") == 1
+    assert value(metrics, "expressnet_predictions_total", emotion="anger", verdict="certain") == 1
+    assert value(metrics, "expressnet_confidence_bucket", le="0.7") == 0
+    assert value(metrics, "expressnet_confidence_bucket", le="0.8") == 3
+
+
+def test_an_image_without_faces_is_counted_too() -> None:
+    metrics = Metrics()
+    metrics.faces([])
+    assert value(metrics, "expressnet_faces_per_image_bucket", le="0.0") == 1
+
+
+def test_stages_are_labels_of_one_histogram() -> None:
+    metrics = Metrics()
+    metrics.stages({"decode": 0.25, "detect": 0.5})
+    metrics.stages({"decode": 0.25})
+    assert value(metrics, "expressnet_stage_duration_seconds_sum", stage="decode") == 0.5
+    assert value(metrics, "expressnet_stage_duration_seconds_count", stage="detect") == 1
