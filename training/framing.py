@@ -61,14 +61,14 @@ def measure_crop(
     points = detect_landmarks(_rgb(pictures, chosen, size), detector) / size
     if np.isnan(points).all():
         raise ValueError(f"the detector finds no face in {len(chosen)} of the data set's pictures")
-    left_eye, right_eye, _, mouth_left, mouth_right = np.nanmedian(points, axis=0)
+    left_eye, right_eye, _, left_mouth, right_mouth = np.nanmedian(points, axis=0)
     # Faces are as often turned to one side as to the other; the rest of the asymmetry is noise.
     eye_y = float(left_eye[1] + right_eye[1]) / 2
     half = float(right_eye[0] - left_eye[0]) / 2
     return Crop(
         left_eye=(round(0.5 - half, 4), round(eye_y, 4)),
         right_eye=(round(0.5 + half, 4), round(eye_y, 4)),
-        mouth=(0.5, round(float(mouth_left[1] + mouth_right[1]) / 2, 4)),
+        mouth=(0.5, round(float(left_mouth[1] + right_mouth[1]) / 2, 4)),
     )
 
 

@@ -39,7 +39,9 @@ class EmotionQuery(BaseModel):
     min_face_px: Annotated[float, Field(ge=16, le=4096)] = Field(
         32, description="Smallest face looked for, in pixels of the image; large images raise it."
     )
-    min_confidence: Annotated[float, Field(ge=0, le=1)] = Field(0.9, description="Least detection score.")
+    min_detection_confidence: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.9, description="Minimum detection score."
+    )
     detect: bool = Field(True, description="False: the whole image is one face crop.")
     include: str = Field(
         "",
@@ -108,8 +110,8 @@ class Landmarks(BaseModel):
     left_eye: Point
     right_eye: Point
     nose: Point
-    mouth_left: Point
-    mouth_right: Point
+    left_mouth: Point
+    right_mouth: Point
 
 
 class Experts(BaseModel):
@@ -201,12 +203,12 @@ class ImageAnswer(BaseModel):
 
 
 class Group(BaseModel):
-    """All faces of one image together; of fewer than `least_faces` nothing else is said."""
+    """All faces of one image together; of fewer than `min_faces` nothing else is said."""
 
-    least_faces: int
-    faces: int | None = Field(None, description="How many; absent if fewer than `least_faces`.")
-    emotions: dict[str, float] | None = Field(
-        None, description="Mean probability of each emotion, rounded; absent if fewer than `least_faces`."
+    min_faces: int
+    face_count: int | None = Field(None, description="How many; absent if fewer than `min_faces`.")
+    probabilities: dict[str, float] | None = Field(
+        None, description="Mean probability of each emotion, rounded; absent if fewer than `min_faces`."
     )
 
 

@@ -79,7 +79,7 @@ class TrackSummary(BaseModel):
     last_seen_s: float
     frames: int = Field(description="In how many frames it was found.")
     probabilities: dict[str, float] = Field(description="Mean over these frames.")
-    emotions: dict[str, float] = Field(
+    time_share: dict[str, float] = Field(
         description="Share of the time that each emotion was the smoothed one."
     )
     certain: float = Field(description="Share of the time that the smoothed verdict was `certain`.")

@@ -57,9 +57,9 @@ def predict_command(
     min_face_px: Annotated[
         float, typer.Option(min=16, max=4096, help="Smallest face looked for, in pixels of the image.")
     ] = DEFAULT.min_face_px,
-    min_confidence: Annotated[
-        float, typer.Option(min=0, max=1, help="Least detection score.")
-    ] = DEFAULT.min_confidence,
+    min_detection_confidence: Annotated[
+        float, typer.Option(min=0, max=1, help="Minimum detection score.")
+    ] = DEFAULT.min_detection_confidence,
     detect: Annotated[
         bool,
         typer.Option("--detect/--no-detect", help="Look for faces, or take each image as one face crop."),
@@ -88,7 +88,7 @@ def predict_command(
         query = EmotionQuery(
             max_faces=max_faces,
             min_face_px=min_face_px,
-            min_confidence=min_confidence,
+            min_detection_confidence=min_detection_confidence,
             detect=detect,
             include=include,
         )

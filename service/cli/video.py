@@ -60,5 +60,5 @@ def _table(timeline: Timeline) -> Table:
 
 def _shares(track: TrackSummary) -> str:
     """Of the time, the largest first."""
-    shares = sorted(track.emotions.items(), key=lambda item: -item[1])
+    shares = sorted(track.time_share.items(), key=lambda item: -item[1])
     return ", ".join(f"{emotion} {share:.0%}" for emotion, share in shares if share >= 0.005)

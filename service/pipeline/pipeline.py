@@ -154,7 +154,7 @@ class Pipeline:
         if plan is not None:
             with timings.stage("detect"):
                 found = await self._remote.detect(
-                    plan.image, plan.min_face_px, query.min_confidence, deadline
+                    plan.image, plan.min_face_px, query.min_detection_confidence, deadline
                 )
         return await _timed(place, lambda: framing.frame(plan, found), timings)
 
@@ -201,7 +201,7 @@ def _search_here(
     found = NOTHING
     if plan is not None:
         with timings.stage("detect"):
-            found = detector.find(plan.image, plan.min_face_px, query.min_confidence)
+            found = detector.find(plan.image, plan.min_face_px, query.min_detection_confidence)
     place.check()
     return framing.frame(plan, found)
 

@@ -83,15 +83,15 @@ def shape_faces(
     return faces
 
 
-def shape_group(probabilities: NDArray[np.float32], labels: Sequence[str], least_faces: int) -> Group:
+def shape_group(probabilities: NDArray[np.float32], labels: Sequence[str], min_faces: int) -> Group:
     """The mean over an image's N faces, or nothing of them if they are few. probabilities: float32 [N,C]."""
     faces = len(probabilities)
-    if faces < least_faces:
-        return Group(least_faces=least_faces)
+    if faces < min_faces:
+        return Group(min_faces=min_faces)
     # Finer would be false precision, and would tell more of the one face by which two images differ.
     steps = np.rint(probabilities.mean(axis=0, dtype=np.float64) / GROUP_STEP)
     shares = [round(float(step) * GROUP_STEP, 6) for step in steps]
-    return Group(least_faces=least_faces, faces=faces, emotions=dict(zip(labels, shares, strict=True)))
+    return Group(min_faces=min_faces, face_count=faces, probabilities=dict(zip(labels, shares, strict=True)))
 
 
 def _box(xyxy: NDArray[np.float32]) -> Box:

@@ -14,8 +14,8 @@ export function shortened(name, value) {
 
 /** What was found, in one sentence. */
 export function statusOf({ faces, group }) {
-  if (group?.emotions) return `${counted(group.faces, "face")} together.`;
-  if (group) return `Fewer than ${group.least_faces} faces were found.`;
+  if (group?.probabilities) return `${counted(group.face_count, "face")} together.`;
+  if (group) return `Fewer than ${group.min_faces} faces were found.`;
   if (!faces.length) return "No face was found. Very small, covered or far turned ones are missed.";
   const found = `${counted(faces.length, "face")} found`;
   const uncertain = faces.filter((face) => face.verdict === "uncertain").length;
@@ -25,9 +25,9 @@ export function statusOf({ faces, group }) {
 /** What a service says that speaks of groups only. */
 export function groupOf(group) {
   if (!group) return [];
-  const words = `This service speaks of groups of at least ${group.least_faces} faces, and never of a single one.`;
+  const words = `This service speaks of groups of at least ${group.min_faces} faces, and never of a single one.`;
   const note = h("p", { class: "hint" }, words);
-  if (!group.emotions) return [note];
-  const [[top]] = Object.entries(group.emotions).sort(([, one], [, other]) => other - one);
-  return [probabilities(group.emotions, top, "certain", `Mean probabilities of ${group.faces} faces`), note];
+  if (!group.probabilities) return [note];
+  const [[top]] = Object.entries(group.probabilities).sort(([, one], [, other]) => other - one);
+  return [probabilities(group.probabilities, top, "certain", `Mean probabilities of ${group.face_count} faces`), note];
 }

@@ -41,7 +41,7 @@ class Answered:
                 continue
             images += 1
             if isinstance(result, GroupImage):
-                faces += result.group.faces or 0
+                faces += result.group.face_count or 0
                 continue
             faces += len(result.faces)
             for verdict in VERDICTS:

@@ -247,4 +247,4 @@ class Metrics:
 
     def group(self, group: Group) -> None:
         """Nothing of a face that the answer keeps to itself."""
-        self.faces_per_image.observe(group.faces or 0)
+        self.faces_per_image.observe(group.face_count or 0)

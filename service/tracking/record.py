@@ -104,6 +104,6 @@ class _Person:
             last_seen_s=round(self.last_s, 3),
             frames=self.frames,
             probabilities={label: round(total / self.frames, 6) for label, total in self._sums.items()},
-            emotions={label: round(seconds.get(label, 0.0) / total_s, 4) for label in self._sums},
+            time_share={label: round(seconds.get(label, 0.0) / total_s, 4) for label in self._sums},
             certain=round(certain_s / total_s, 4),
         )

@@ -154,7 +154,7 @@ def test_includes(gateway: Gateway, astronaut_jpeg: bytes) -> None:
     (face,) = answer["faces"]
     landmarks = face["landmarks"]
     assert landmarks["left_eye"]["x"] < landmarks["nose"]["x"] < landmarks["right_eye"]["x"]
-    assert landmarks["left_eye"]["y"] < landmarks["nose"]["y"] < landmarks["mouth_left"]["y"]
+    assert landmarks["left_eye"]["y"] < landmarks["nose"]["y"] < landmarks["left_mouth"]["y"]
     assert face["quality"]["size_px"] == pytest.approx(
         min(face["box"]["width"], face["box"]["height"]), abs=0.1
     )

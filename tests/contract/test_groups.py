@@ -20,7 +20,7 @@ from tests.fake_engine import fake_engines
 from tests.triton.server import TritonServer
 
 LEAST = 5
-KEYS = {"request_id", "model", "name", "version", "image", "width", "height", "group", "least_faces"}
+KEYS = {"request_id", "model", "name", "version", "image", "width", "height", "group", "min_faces"}
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +63,10 @@ def test_few_faces_are_answered_by_nothing_through_any_door(
     for answer in answers:
         assert answer.status_code == 200, answer.text
         assert names(answer.json()) == KEYS
-        assert answer.json()["group"] == {"least_faces": LEAST}
+        assert answer.json()["group"] == {"min_faces": LEAST}
     images = [("images", (str(i), astronaut_jpeg)) for i in range(LEAST + 1)]
     batch = gateway.client.post("/v1/emotions/batch", files=images).json()
-    assert [item["result"]["group"] for item in batch["results"]] == [{"least_faces": LEAST}] * (LEAST + 1)
+    assert [item["result"]["group"] for item in batch["results"]] == [{"min_faces": LEAST}] * (LEAST + 1)
     assert names(batch) == KEYS | {"results", "index", "result"}
 
 
@@ -75,9 +75,9 @@ def test_enough_faces_are_answered_by_their_mean(
 ) -> None:
     gateway, _ = groups
     answer = gateway.post(encoded(np.tile(astronaut, (2, 3, 1)))).json()
-    assert names(answer) == KEYS | {"faces", "emotions", *EMOTIONS}
-    assert answer["group"]["faces"] == 6
-    emotions = answer["group"]["emotions"]
+    assert names(answer) == KEYS | {"face_count", "probabilities", *EMOTIONS}
+    assert answer["group"]["face_count"] == 6
+    emotions = answer["group"]["probabilities"]
     assert tuple(emotions) == EMOTIONS
     assert max(emotions, key=emotions.__getitem__) == "happiness"
     assert all(re.fullmatch(r"[01]\.\d[05]?", json.dumps(share)) for share in emotions.values())

@@ -82,7 +82,7 @@ def test_documentation(gateway: Gateway) -> None:
     assert {parameter["name"] for parameter in operation["parameters"]} == {
         "max_faces",
         "min_face_px",
-        "min_confidence",
+        "min_detection_confidence",
         "detect",
         "include",
     }

@@ -264,8 +264,8 @@ def test_a_service_that_speaks_of_groups_only(open_page: Open, astronaut_jpeg: b
 
     def grouped(answer: dict[str, Any]) -> None:
         (face,) = answer.pop("faces")
-        answer["group"] = {"least_faces": 5} | (
-            {"faces": 7, "emotions": face["probabilities"]} if enough else {}
+        answer["group"] = {"min_faces": 5} | (
+            {"face_count": 7, "probabilities": face["probabilities"]} if enough else {}
         )
 
     changed(page, grouped)

@@ -139,7 +139,7 @@ class Traffic:
     def _bad_parameter(self) -> Sent:
         data, media_type, _ = self._photo()
         query = self._random.choice(
-            ("?max_faces=0", "?min_confidence=2", "?include=soul", "?unknown=1", "?detect=perhaps")
+            ("?max_faces=0", "?min_detection_confidence=2", "?include=soul", "?unknown=1", "?detect=perhaps")
         )
         return Sent("bad parameter", self._post(data, media_type, query), "422")
 

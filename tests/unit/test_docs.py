@@ -250,7 +250,7 @@ def model_of(example: Any) -> type[BaseModel] | None:
 def faces_in(example: Any) -> Iterator[dict[str, Any]]:
     """Every face of an answer, however deep."""
     if isinstance(example, dict):
-        if "probabilities" in example:
+        if {"probabilities", "emotion"} <= set(example):
             yield example
         for value in example.values():
             yield from faces_in(value)

@@ -214,15 +214,15 @@ async def test_groups_alone_whoever_asks(astronaut: NDArray[np.uint8]) -> None:
             EmotionQuery(include="landmarks"),
             EmotionQuery(max_faces=5),
             EmotionQuery(min_face_px=33),
-            EmotionQuery(min_confidence=0.5),
+            EmotionQuery(min_detection_confidence=0.5),
         ):
             with pytest.raises(InvalidRequest, match="only groups"):
                 await pipeline.run(encoded(astronaut), query, NEVER, Timings())
     assert len(classifier.batches) == calls
     assert isinstance(few, GroupImage)
-    assert few.group == Group(least_faces=5)
+    assert few.group == Group(min_faces=5)
     assert isinstance(many, GroupImage)
-    assert many.group.faces == 36, "more than a caller gets by default"
+    assert many.group.face_count == 36, "more than a caller gets by default"
     assert values(metrics, "expressnet_faces_per_image_count", "expressnet_faces_per_image_sum") == [2, 36]
     assert values(metrics, "expressnet_confidence_count", "expressnet_face_size_pixels_count") == [0, 0]
 

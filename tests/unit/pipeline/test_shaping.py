@@ -163,8 +163,8 @@ def test_everything_is_included_that_was_asked_for() -> None:
         "left_eye",
         "right_eye",
         "nose",
-        "mouth_left",
-        "mouth_right",
+        "left_mouth",
+        "right_mouth",
     ]
     assert first.landmarks.nose.model_dump() == {"x": 4, "y": 5}
     assert second.landmarks is not None
@@ -213,20 +213,21 @@ def test_a_group_is_its_mean_in_steps() -> None:
     rows = np.concatenate([sure_of("fear", confidence=1.0).probabilities] * 3)
     rows = np.concatenate([rows, sure_of("anger", "anger", confidence=0.93).probabilities])
     group = shape_group(rows, EMOTIONS, 5)
-    assert (group.least_faces, group.faces) == (5, 5)
-    assert group.emotions is not None
-    assert tuple(group.emotions) == EMOTIONS
-    assert group.emotions["fear"] == 0.6
-    assert group.emotions["anger"] == 0.35  # 0.372
+    assert (group.min_faces, group.face_count) == (5, 5)
+    assert group.probabilities is not None
+    assert tuple(group.probabilities) == EMOTIONS
+    assert group.probabilities["fear"] == 0.6
+    assert group.probabilities["anger"] == 0.35  # 0.372
     assert all(
-        (share / GROUP_STEP) == pytest.approx(round(share / GROUP_STEP)) for share in group.emotions.values()
+        (share / GROUP_STEP) == pytest.approx(round(share / GROUP_STEP))
+        for share in group.probabilities.values()
     )
 
 
 @pytest.mark.parametrize("faces", range(5))
 def test_of_too_few_faces_nothing_is_said_not_even_how_many(faces: int) -> None:
     rows = sure_of(*["fear"] * faces).probabilities
-    assert shape_group(rows, EMOTIONS, 5).model_dump(exclude_none=True) == {"least_faces": 5}
+    assert shape_group(rows, EMOTIONS, 5).model_dump(exclude_none=True) == {"min_faces": 5}
 
 
 @pytest.mark.parametrize("answer", [GroupAnswer, GroupBatchAnswer])

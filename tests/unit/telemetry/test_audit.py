@@ -70,8 +70,8 @@ def test_a_line_counts_and_tells_nothing_of_a_face(tmp_path: Path) -> None:
 
 def test_groups_are_counted_as_they_were_answered() -> None:
     results = [
-        GroupImage(image=SIZE, group=Group(least_faces=5, faces=9, emotions={"fear": 1.0})),
-        GroupImage(image=SIZE, group=Group(least_faces=5)),
+        GroupImage(image=SIZE, group=Group(min_faces=5, face_count=9, probabilities={"fear": 1.0})),
+        GroupImage(image=SIZE, group=Group(min_faces=5)),
     ]
     assert Answered.of(results, {}) == Answered(images=2, faces=9)
 

@@ -65,7 +65,7 @@ def test_the_summary_weighs_emotions_by_time_and_means_by_frames() -> None:
     (summary,) = record.summary()
     assert (summary.first_seen_s, summary.last_seen_s, summary.frames) == (0, 1, 4)
     assert summary.probabilities == pytest.approx({"neutral": 0.35, "happiness": 0.65})
-    assert summary.emotions == pytest.approx({"neutral": 0.6, "happiness": 0.4})
+    assert summary.time_share == pytest.approx({"neutral": 0.6, "happiness": 0.4})
     assert summary.certain == pytest.approx(0.4)
 
 
@@ -73,7 +73,7 @@ def test_a_face_of_one_frame_showed_one_emotion() -> None:
     record = Record(0.5, 0.6)
     record.update([face(1.0)], 3)
     (summary,) = record.summary()
-    assert summary.emotions == {"neutral": 0.0, "happiness": 1.0}
+    assert summary.time_share == {"neutral": 0.0, "happiness": 1.0}
     assert summary.certain == 1
 
 

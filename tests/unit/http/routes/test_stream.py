@@ -135,7 +135,7 @@ def test_frames_are_answered_as_photos_are_and_followed(
     assert summary["request_id"] == stream.response.headers["X-Request-ID"]
     assert (summary["type"], summary["frames"], summary["answered"]) == ("summary", 4, 4)
     (track,) = summary["tracks"]
-    assert (track["track"], track["frames"], track["emotions"]["happiness"]) == (1, 3, 1)
+    assert (track["track"], track["frames"], track["time_share"]["happiness"]) == (1, 3, 1)
     assert track["first_seen_s"] < track["last_seen_s"]
 
 
