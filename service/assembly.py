@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from service.core.backlog import Backlog
-from service.core.errors import ModelFileError
+from service.core.errors import ModelFileError, SettingsError
 from service.core.manifest import (
     ONNX,
     TORCHSCRIPT,
@@ -25,6 +25,7 @@ from service.core.manifest import (
 from service.inference.batcher import Batcher, BatcherEvents, BatcherLimits
 from service.inference.breaker import STATES, Breaker
 from service.inference.engine import Classifier, Detector, Engine
+from service.pipeline.groups import GroupPipeline
 from service.pipeline.pipeline import Pipeline
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -63,7 +64,14 @@ class Assembly:
     engines: Engines
     metrics: Metrics
     backlog: Backlog
-    pipeline: Pipeline
+    pipeline: Pipeline | GroupPipeline
+
+    @property
+    def faces(self) -> Pipeline:
+        """What answers face by face. Raises `SettingsError` where only groups are answered."""
+        if isinstance(self.pipeline, GroupPipeline):
+            raise SettingsError("EXPRESSNET_AGGREGATE_ONLY is set, and this answers face by face")
+        return self.pipeline
 
     @property
     def named_engines(self) -> dict[str, Engine]:
@@ -113,7 +121,7 @@ def assemble(settings: Settings, engines: Engines | None = None, metrics: Metric
         ),
         BatcherEvents(metrics.batch_size.observe, metrics.queue_depth.set),
     )
-    pipeline = Pipeline(
+    faces = Pipeline(
         engines.detector,
         batcher,
         classifier,
@@ -122,8 +130,8 @@ def assemble(settings: Settings, engines: Engines | None = None, metrics: Metric
         decode_budget_s=settings.decode_budget_s,
         pixel_limit=settings.pixel_limit,
         backlog=backlog,
-        aggregate_only=settings.aggregate_only,
     )
+    pipeline = faces if settings.aggregate_only is None else GroupPipeline(faces, settings.aggregate_only)
     return Assembly(classifier, detector, engines, metrics, backlog, pipeline)
 
 

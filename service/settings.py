@@ -21,11 +21,11 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.access.rates import PATTERN
-from service.api.schemas import MAX_FACES
 from service.compliance.deployment import Declaration
 from service.compliance.jurisdictions import places
 from service.compliance.law import PROHIBITED, PROHIBITION, Exemption, Purpose, prohibited
 from service.core.errors import SettingsError
+from service.core.query import MAX_FACES
 from service.process.cores import cores_of_process, fitting_threads
 
 PREFIX = "EXPRESSNET_"

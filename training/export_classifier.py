@@ -17,7 +17,7 @@ from service.core.manifest import (
     Input,
     Metric,
     Training,
-    Verdict,
+    VerdictRule,
 )
 from service.inference.engine import batch_sizes
 from training.calibrate import choose_threshold, fit_temperature
@@ -148,7 +148,7 @@ def export_classifier(
             ece_after=metrics["validation"]["ece"].value,
             data=f"validation rows of {dataset.name}",
         ),
-        verdict=Verdict(
+        verdict=VerdictRule(
             threshold=threshold,
             coverage=metrics[test_split]["coverage"].value,
             accuracy=metrics[test_split]["selective_accuracy"].value,

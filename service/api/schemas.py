@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
-from typing import Annotated, Literal, get_args
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from service.core.manifest import QualityCode
-
-Verdict = Literal["certain", "uncertain"]
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-MAX_FACES = 128
-Reason = Literal["low_confidence", QualityCode]
+from service.core.query import MAX_FACES, Query
+from service.core.seen import Reason, Verdict
 
 
 class Include(StrEnum):
@@ -28,8 +25,8 @@ class Include(StrEnum):
 _PARTS = "|".join(Include)
 
 
-class EmotionQuery(BaseModel):
-    """The query of `POST /v1/emotions` and of `/v1/emotions/batch`."""
+class DetectionQuery(BaseModel):
+    """Which faces are answered, and what is said of them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,7 +39,6 @@ class EmotionQuery(BaseModel):
     min_detection_confidence: Annotated[float, Field(ge=0, le=1)] = Field(
         0.9, description="Minimum detection score."
     )
-    detect: bool = Field(True, description="False: the whole image is one face crop.")
     include: str = Field(
         "",
         description=f"Comma-separated list of {', '.join(Include)}.",
@@ -61,6 +57,24 @@ class EmotionQuery(BaseModel):
 
     def includes(self, part: Include) -> bool:
         return part in self.include.split(",")
+
+    def to_pipeline(self) -> Query:
+        """What of it the pipeline has to know."""
+        return Query(
+            self.max_faces,
+            self.min_face_px,
+            self.min_detection_confidence,
+            heatmaps=self.includes(Include.heatmap),
+        )
+
+
+class EmotionQuery(DetectionQuery):
+    """The query of `POST /v1/emotions` and of `/v1/emotions/batch`."""
+
+    detect: bool = Field(True, description="False: the whole image is one face crop.")
+
+    def to_pipeline(self) -> Query:
+        return replace(super().to_pipeline(), detect=self.detect)
 
 
 class GroupQuery(BaseModel):
@@ -195,10 +209,14 @@ class ImageSize(BaseModel):
     height: int
 
 
+FACES_FOUND = Field(description="Faces in the image; `faces` holds the largest `max_faces` of them.")
+
+
 class ImageAnswer(BaseModel):
     """The faces of one image, largest first; none found is an empty list."""
 
     image: ImageSize
+    faces_found: int = FACES_FOUND
     faces: list[Face]
 
 
@@ -227,6 +245,7 @@ class EmotionsAnswer(BaseModel):
     request_id: str
     model: ModelName
     image: ImageSize
+    faces_found: int = FACES_FOUND
     faces: list[Face]
 
 

@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
-from service.api.schemas import EmotionQuery, Face, ImageSize, Include, ModelName, Problem, Verdict
+from service.api.schemas import FACES_FOUND, DetectionQuery, Face, ImageSize, Include, ModelName, Problem
+from service.core.seen import Verdict
 
 
-class StreamQuery(EmotionQuery):
-    """The query of `WS /v1/stream`: that of `POST /v1/emotions` without `detect`, and time."""
+class StreamQuery(DetectionQuery):
+    """The query of `WS /v1/stream`, where faces are always looked for."""
 
     time_constant_s: Annotated[float, Field(ge=0, le=60)] = Field(
         0.5, description="After this time a change has arrived by 63 % in `smoothed`; 0 smooths nothing."
@@ -26,11 +27,6 @@ class StreamQuery(EmotionQuery):
         if Include.heatmap in value.split(","):
             raise ValueError("heatmap is for photos: it costs more time than a frame has")
         return value
-
-    @field_validator("detect", mode="before")
-    @classmethod
-    def _detects(cls, value: object) -> bool:
-        raise ValueError("a stream always looks for faces")
 
 
 class Smoothed(BaseModel):
@@ -57,6 +53,7 @@ class FrameAnswer(BaseModel):
     time_s: float
     dropped: int = Field(description="Frames just before this one that were replaced by a newer one.")
     image: ImageSize
+    faces_found: int = FACES_FOUND
     faces: list[TrackedFace]
 
 

@@ -17,11 +17,12 @@ from typing import Literal
 from PIL import Image
 
 from service.access.keys import KeysFileError, read_keys
-from service.api.schemas import EmotionQuery, Face, ImageAnswer
 from service.assembly import INSTALLED_BY, Assembly, assemble, places, served_manifests
 from service.core.deadline import Deadline
 from service.core.errors import ModelFileError, ServiceError, SettingsError
 from service.core.manifest import ONNX, Manifest, verified_model_path
+from service.core.query import Query
+from service.core.seen import Seen
 from service.core.timings import Timings
 from service.process.cores import cores_of_process, fitting_threads
 from service.serving.server import bind, bind_admin, check_certificate
@@ -252,16 +253,15 @@ async def _pings(settings: Settings, assembly: Assembly) -> AsyncIterator[Findin
 
 
 async def _drawn_face(settings: Settings, assembly: Assembly, warm_s: float) -> Finding:
-    async def answered(query: EmotionQuery) -> tuple[list[Face], float]:
+    async def see(query: Query) -> tuple[Seen, float]:
         began = time.perf_counter()
         deadline = Deadline.after(settings.timeout_s)
-        found = await assembly.pipeline.run(_drawn_photo(), query, deadline, Timings())
-        assert isinstance(found, ImageAnswer)
-        return found.faces, 1e3 * (time.perf_counter() - began)
+        seen = await assembly.faces.run(_drawn_photo(), query, deadline, Timings())
+        return seen, 1e3 * (time.perf_counter() - began)
 
     try:
-        _, searched_ms = await answered(EmotionQuery())
-        (face,), classified_ms = await answered(EmotionQuery(detect=False))
+        _, searched_ms = await see(Query())
+        one, classified_ms = await see(Query(detect=False))
     except ServiceError as error:
         mend = "Look at the models and at the engine's own log."
         return Finding("answer", "wrong", f"{error.code}: {error.detail}", mend)
@@ -270,7 +270,7 @@ async def _drawn_face(settings: Settings, assembly: Assembly, warm_s: float) -> 
         "answer",
         "ok",
         f"a drawn image of {width} x {height} px was searched in {searched_ms:.0f} ms and classified as "
-        f"one face in {classified_ms:.0f} ms ({face.emotion}, {face.verdict}); "
+        f"one face in {classified_ms:.0f} ms ({one.emotion(0)}, {one.verdict(0)}); "
         f"the models were warm in {warm_s:.1f} s",
     )
 

@@ -93,18 +93,20 @@ def predict_command(
             include=include,
         )
         video = _video(paths, form, output, annotate, query, fps)
-        wanted = (
-            None if video else _checked(_Wanted(tuple(paths), _form(form, output), output, annotate, query))
+        request = (
+            None if video else _checked(_Request(tuple(paths), _form(form, output), output, annotate, query))
         )
         # Only a server has several processes.
         settings = read_settings(processes=1)
-        if settings.aggregate_only is not None:
-            raise RefusedError("EXPRESSNET_AGGREGATE_ONLY is set, and this answers face by face")
-        if wanted is not None:
-            code = asyncio.run(_predict(wanted, settings))
+        if request is not None:
+            code = asyncio.run(_predict(request, settings))
         else:
             csv_file = output or Path(f"{Path(paths[0]).stem}.timeline.csv")
-            _say(asyncio.run(predict_video(settings, Path(paths[0]), csv_file, query, fps or DEFAULT_FPS)))
+            _say(
+                asyncio.run(
+                    predict_video(settings, Path(paths[0]), csv_file, query.to_pipeline(), fps or DEFAULT_FPS)
+                )
+            )
             code = 0
     except ValidationError as error:
         first = error.errors()[0]
@@ -131,7 +133,7 @@ def _say(sentence: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Request:
     paths: tuple[str, ...]
     form: Form
     output: Path | None
@@ -150,7 +152,7 @@ class _Tally:
 
     def count(self, row: Row) -> None:
         self.images += 1
-        self.faces += len(row.answer.faces) if row.answer else 0
+        self.faces += row.seen.face_count if row.seen else 0
         self.failed += row.problem is not None
 
     def sentence(self, before: int, failed_before: int) -> str:
@@ -200,29 +202,29 @@ def _video(
     return True
 
 
-def _checked(wanted: _Wanted) -> _Wanted:
+def _checked(request: _Request) -> _Request:
     from service.predict.pictures import would_overwrite
     from service.predict.sources import STANDARD_INPUT, missing
 
-    if (absent := missing(wanted.paths)) is not None:
+    if (absent := missing(request.paths)) is not None:
         raise RefusedError(f"there is nothing at {absent}")
-    if STANDARD_INPUT in wanted.paths and (len(wanted.paths) > 1 or wanted.output is not None):
+    if STANDARD_INPUT in request.paths and (len(request.paths) > 1 or request.output is not None):
         raise RefusedError("- stands alone, and without --output")
-    if wanted.pictures is not None and would_overwrite(wanted.pictures):
+    if request.pictures is not None and would_overwrite(request.pictures):
         raise RefusedError(
             "--annotate needs a folder of its own: pictures would take the places of their photos"
         )
-    return wanted
+    return request
 
 
-async def _predict(wanted: _Wanted, settings: Settings) -> int:
+async def _predict(request: _Request, settings: Settings) -> int:
     """The exit code."""
     from service.api.schemas import ModelName
     from service.assembly import assemble
     from service.predict.display import Display
     from service.predict.ledger import Ledger
-    from service.predict.rows import Asked
-    from service.predict.run import Asking, Predictor, patient
+    from service.predict.rows import RunInfo
+    from service.predict.run import Options, Predictor, patient
     from service.predict.sources import images
     from service.process.memory import bound_heap
     from service.telemetry.logs import configure_logs
@@ -232,19 +234,19 @@ async def _predict(wanted: _Wanted, settings: Settings) -> int:
     bound_heap()
     assembly = assemble(patient(settings))
     card = assembly.classifier
-    asked = Asked.by(ModelName(name=card.name, version=card.version), wanted.query, card.labels)
+    run = RunInfo(ModelName(name=card.name, version=card.version), request.query, card.labels)
+    predictor = Predictor(assembly, Options(settings, request.query, request.pictures))
 
     def paths() -> Iterator[str]:
-        return images(wanted.paths, wanted.pictures)
+        return images(request.paths, request.pictures)
 
     async with AsyncExitStack() as stack:
         ledger = None
-        if wanted.output is not None:
-            ledger = stack.enter_context(Ledger(wanted.output, wanted.form, asked))
+        if request.output is not None:
+            ledger = stack.enter_context(Ledger(request.output, request.form, run))
         await stack.enter_async_context(assembly)
-        predictor = Predictor(assembly, Asking(settings, wanted.query, wanted.pictures))
         signals = _stopped_by_signals(predictor.stop)
-        display = stack.enter_context(Display(wanted.form, asked, ledger, paths))
+        display = stack.enter_context(Display(request.form, run, ledger, paths))
         tally = _Tally()
         known = (lambda key: False) if ledger is None else ledger.holds
         rows = await stack.enter_async_context(aclosing(predictor.rows(paths(), known, display.skipped)))
@@ -252,7 +254,7 @@ async def _predict(wanted: _Wanted, settings: Settings) -> int:
             display.show(row)
             tally.count(row)
     before, failed_before = (0, 0) if ledger is None else (len(ledger), ledger.failed_before)
-    if tally.images != 1 or wanted.output is not None:
+    if tally.images != 1 or request.output is not None:
         _say(tally.sentence(before, failed_before))
     if signals:
         again = "the same command goes on from here" if ledger is not None else "what was answered is above"

@@ -9,17 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from service.api.schemas import EmotionQuery
-    from service.api.stream import TrackSummary
+    from service.core.query import Query
     from service.predict.timeline import Timeline
     from service.settings import Settings
+    from service.tracking.record import TrackTotals
 
 
-async def predict_video(
-    settings: Settings, video: Path, csv_file: Path, query: EmotionQuery, fps: float
-) -> str:
+async def predict_video(settings: Settings, video: Path, csv_file: Path, query: Query, fps: float) -> str:
     """Write the CSV file and a PNG of its name, print the faces; the last sentence. Raises `VideoError`."""
-    from service.api.stream import StreamQuery
     from service.assembly import assemble
     from service.core.errors import ServiceError
     from service.predict.timeline import VideoError, write_timeline
@@ -29,16 +26,17 @@ async def predict_video(
     configure_logs("warning", "text")
     bound_heap()
     picture = csv_file.with_suffix(".png")
-    asked = StreamQuery(**query.model_dump(exclude_defaults=True))
-    async with assemble(settings) as assembly:
+    assembly = assemble(settings)
+    pipeline = assembly.faces
+    async with assembly:
         try:
             timeline = await write_timeline(
-                assembly.pipeline,
+                pipeline,
                 assembly.classifier,
                 video,
                 csv_file,
                 picture,
-                asked,
+                query,
                 fps=fps,
                 timeout_s=settings.timeout_s,
             )
@@ -54,11 +52,12 @@ def _table(timeline: Timeline) -> Table:
     table = Table("face", "seen", "frames", "emotions", "certain")
     for track in timeline.tracks:
         seen = f"{track.first_seen_s:.1f} to {track.last_seen_s:.1f} s"
-        table.add_row(str(track.track), seen, str(track.frames), _shares(track), f"{track.certain:.0%}")
+        shares = _shares(track, timeline.labels)
+        table.add_row(str(track.number), seen, str(track.frames), shares, f"{track.certain:.0%}")
     return table
 
 
-def _shares(track: TrackSummary) -> str:
+def _shares(track: TrackTotals, labels: tuple[str, ...]) -> str:
     """Of the time, the largest first."""
-    shares = sorted(track.time_share.items(), key=lambda item: -item[1])
+    shares = sorted(zip(labels, track.time_share.tolist(), strict=True), key=lambda item: -item[1])
     return ", ".join(f"{emotion} {share:.0%}" for emotion, share in shares if share >= 0.005)

@@ -12,6 +12,12 @@ Image = NDArray[np.uint8]  # H,W,3 RGB
 Faces = NDArray[np.uint8]  # N,3,S,S RGB
 
 
+def corner_and_size(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Boxes xyxy [...,4] -> left, top, width, height, float64 [...,4]."""
+    exact = boxes.astype(np.float64)
+    return np.concatenate([exact[..., :2], exact[..., 2:] - exact[..., :2]], axis=-1)
+
+
 @dataclass(frozen=True, slots=True)
 class Photo:
     """pixels: uint8 [H,W,3] RGB, each of them `scale` px of the image wide; width, height: px of the image.
@@ -40,6 +46,9 @@ class Detections:
     @classmethod
     def none(cls) -> Detections:
         return cls(*(np.empty(shape, np.float32) for shape in ((0, 4), (0,), (0, 5, 2))))
+
+    def __getitem__(self, rows: slice) -> Detections:
+        return Detections(self.boxes[rows], self.scores[rows], self.landmarks[rows])
 
     def scaled(self, factor: float) -> Detections:
         """The same in other pixels: coordinates times `factor`."""

@@ -108,7 +108,7 @@ class QualityLimits(_Part):
     data: str
 
 
-class Verdict(_Part):
+class VerdictRule(_Part):
     """Below `threshold` or beyond a limit of `quality` an answer is `uncertain`; at it, what was measured."""
 
     threshold: Annotated[float, Field(ge=0, le=1)]
@@ -161,7 +161,7 @@ class Manifest(_Part):
     labels: tuple[str, ...] = ()
     input: Input | None = None
     calibration: Calibration | None = None
-    verdict: Verdict | None = None
+    verdict: VerdictRule | None = None
     metrics: dict[str, dict[str, Metric]] = {}
     subgroups: Subgroups | None = None
     training: Training
@@ -175,7 +175,7 @@ class ClassifierManifest(Manifest):
     kind: Literal["classifier"] = "classifier"
     labels: Annotated[tuple[str, ...], Field(min_length=2)]
     input: Input
-    verdict: Verdict
+    verdict: VerdictRule
 
 
 def digest(path: Path) -> str:

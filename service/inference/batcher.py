@@ -1,7 +1,7 @@
 """Batching across concurrent requests.
 
-Whenever something changes - faces arrive, nobody else's are coming any more, a call has ended, the oldest
-face has waited `max_delay_s` - the calls that are due begin, each as a task, and the next batch forms.
+Calls that are due begin whenever something changes: faces arrive, the last image leaves detection, a call
+ends, or the oldest face has waited `max_delay_s`. Each call is a task, and the next batch forms meanwhile.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ class Batcher:
         self._events = events
         self._queue: deque[_Ticket] = deque()
         self._depth_faces = 0
-        self._coming = 0
+        self._images_in_detection = 0
         self._calls: set[asyncio.Task[None]] = set()
-        self._alarm: asyncio.TimerHandle | None = None  # set while the oldest face waits for company
+        self._timer: asyncio.TimerHandle | None = None  # set while the oldest face waits for company
         self._started = False
         self._closing = False
 
@@ -86,15 +86,15 @@ class Batcher:
         self._started = True
 
     @contextmanager
-    def coming(self) -> Iterator[None]:
-        """Announce faces that are being looked for: only for such does a batch wait, up to `max_delay_s`."""
-        self._coming += 1
+    def image_in_detection(self) -> Iterator[None]:
+        """Announce faces that may follow: only while an image is in detection does a batch wait for more."""
+        self._images_in_detection += 1
         try:
             yield
         finally:
-            self._coming -= 1
+            self._images_in_detection -= 1
             if self._queue:
-                self._go_on()
+                self._schedule()
 
     async def classify(self, faces: Faces, deadline: Deadline) -> tuple[Classification, float]:
         """faces: uint8 [N,3,S,S], N >= 1 -> (their classification, seconds that the last of them waited).
@@ -116,13 +116,13 @@ class Batcher:
         try:
             self._queue.extend(tickets)
             self._count(len(faces))
-            self._go_on()
+            self._schedule()
             answers = [ticket.answer for ticket in tickets]
             parts = [await answers[0]] if len(answers) == 1 else await asyncio.gather(*answers)
         except BaseException:
             for ticket in tickets:
                 ticket.answer.cancel()
-            self._drop_gone()
+            self._drop_cancelled()
             raise
         waited_s = max(ticket.waited_s for ticket in tickets)
         if len(parts) == 1:
@@ -132,7 +132,7 @@ class Batcher:
     async def close(self) -> None:
         """Answer what was admitted, then stop."""
         self._closing = True
-        self._go_on()
+        self._schedule()
         while self._calls:
             await asyncio.wait(self._calls)
 
@@ -141,26 +141,26 @@ class Batcher:
             return Draining("the service is shutting down")
         return EngineUnavailable(reason)
 
-    def _go_on(self) -> None:
-        """Begin every call that is due now, and come back when the next one is."""
+    def _schedule(self) -> None:
+        """Begin every call that is due now, and set the timer for the next one."""
         try:
-            self._begin_due()
+            self._begin_due_calls()
         except Exception as error:
             # Whatever went wrong, nobody may be left waiting for it.
             self._fail(self._queue, error)
             self._queue.clear()
             self._depth_faces = 0
 
-    def _begin_due(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-        self._drop_gone()
+    def _begin_due_calls(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._drop_cancelled()
         while self._queue and len(self._calls) < self._limits.calls_in_flight:
             wait_s = self._queue[0].arrived_at + self._limits.max_delay_s - time.monotonic()
             full = self._depth_faces >= self._limits.max_batch_faces
-            if wait_s > 0 and self._coming and not full and not self._closing:
-                self._alarm = asyncio.get_running_loop().call_later(wait_s, self._go_on)
+            if wait_s > 0 and self._images_in_detection and not full and not self._closing:
+                self._timer = asyncio.get_running_loop().call_later(wait_s, self._schedule)
                 return
             self._begin(self._take())
 
@@ -174,7 +174,7 @@ class Batcher:
 
     def _finished(self, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
-        self._go_on()
+        self._schedule()
 
     async def _call(self, batch: list[_Ticket]) -> None:
         try:
@@ -217,11 +217,11 @@ class Batcher:
             self._queue.popleft()
         return batch
 
-    def _drop_gone(self) -> None:
-        gone = [ticket for ticket in self._queue if ticket.answer.done()]
-        if gone:
+    def _drop_cancelled(self) -> None:
+        cancelled = [ticket for ticket in self._queue if ticket.answer.done()]
+        if cancelled:
             self._queue = deque(ticket for ticket in self._queue if not ticket.answer.done())
-            self._count(-sum(len(ticket.faces) for ticket in gone))
+            self._count(-sum(len(ticket.faces) for ticket in cancelled))
 
     def _count(self, faces: int) -> None:
         self._depth_faces += faces

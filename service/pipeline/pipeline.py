@@ -1,34 +1,33 @@
-"""The way of one image: decode -> detect -> align -> classify -> shape, readable top to bottom."""
+"""The way of one image: decode -> detect -> crop -> classify, readable top to bottom."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
 
-from service.api.schemas import MAX_FACES, EmotionQuery, GroupImage, ImageAnswer, Include
-from service.core.arrays import Classification, Detections, Drawing, Faces
+from service.core.arrays import Classification, Detections, Drawing, Faces, Image
 from service.core.backlog import Backlog
 from service.core.deadline import Deadline
-from service.core.errors import EngineContractError, InvalidRequest
+from service.core.errors import EngineContractError
 from service.core.manifest import ClassifierManifest
+from service.core.query import Query
+from service.core.seen import Seen
 from service.core.timings import Timings
 from service.inference.batcher import Batcher
 from service.inference.engine import Detector, LocalDetector
-from service.pipeline.crops import Framed, Framing
-from service.pipeline.shaping import shape_faces, shape_group
+from service.pipeline.crops import Cropper, Crops
+from service.pipeline.verdict import reasons
 from service.telemetry.metrics import Metrics
 from service.vision import heatmap
-from service.vision.workers import Place, Workers
+from service.vision.workers import Slot, Workers
 
 T = TypeVar("T")
-
-# Every face that is found, in the same way for every caller.
-ALL_FACES = EmotionQuery(max_faces=MAX_FACES)
 
 NOTHING = Detections.none()
 # Each costs as much as 64 faces: only of the largest faces.
@@ -36,12 +35,10 @@ HEATMAP_FACES = 4
 
 
 class Pipeline:
-    """Everything between the bytes of an image and the models of an answer.
+    """From an image to what was seen in it.
 
     At most `workers` images are decoded at a time: an image is megabytes of pixels, its faces are
     kilobytes, and only faces wait in the queue. One that keeps a thread beyond `decode_budget_s` is given up.
-
-    With `aggregate_only` no answer ever speaks of one face, whoever asks: only of at least so many together.
     """
 
     def __init__(
@@ -55,7 +52,6 @@ class Pipeline:
         decode_budget_s: float,
         pixel_limit: int,
         backlog: Backlog,
-        aggregate_only: int | None,
     ) -> None:
         # Told apart once: to ask whether something fits a protocol takes long.
         self._local = detector if isinstance(detector, LocalDetector) else None
@@ -65,7 +61,6 @@ class Pipeline:
         self._metrics = metrics
         self._pixel_limit = pixel_limit
         self._backlog = backlog
-        self._aggregate_only = aggregate_only
         self._workers = Workers(
             workers,
             budget_s=decode_budget_s,
@@ -83,80 +78,82 @@ class Pipeline:
         await self._batcher.close()
         await self._workers.close()
 
-    async def run(
-        self, data: bytes, query: EmotionQuery, deadline: Deadline, timings: Timings, *, counted: bool = True
-    ) -> ImageAnswer | GroupImage:
-        """The faces in an encoded image. Raises the `ServiceError` that says why there is no answer.
+    async def run(self, image: bytes | Image, query: Query, deadline: Deadline, timings: Timings) -> Seen:
+        """The faces in an encoded image, or in pixels, uint8 [H,W,3] RGB.
 
-        counted: whether the metrics of faces count them; frames of a video show a face again and again.
+        Raises the `ServiceError` that says why there is no answer.
         """
-        if self._aggregate_only is not None:
-            if query != EmotionQuery():
-                raise InvalidRequest("only groups of all faces are answered here: leave the parameters out")
-            query = ALL_FACES
         spent = Timings()
         try:
             with self._backlog.image():
                 async with deadline.within(lambda: spent.current):
-                    answer = await self._run(data, query, deadline, spent)
+                    return await self._run(image, query, deadline, spent)
         finally:
             for stage, seconds in spent.seconds.items():
                 timings.add(stage, seconds)
             self._metrics.stages(spent.seconds)
-        if isinstance(answer, GroupImage):
-            self._metrics.group(answer.group)
-        elif counted:
-            self._metrics.faces(answer.faces)
-        return answer
 
-    async def _run(
-        self, data: bytes, query: EmotionQuery, deadline: Deadline, timings: Timings
-    ) -> ImageAnswer | GroupImage:
-        with self._batcher.coming():
+    async def _run(self, image: bytes | Image, query: Query, deadline: Deadline, timings: Timings) -> Seen:
+        with self._batcher.image_in_detection():
             with timings.stage("queue"):
-                place = await self._workers.acquire()
+                slot = await self._workers.acquire()
             try:
                 # No name for it here: its pixels must be gone when faces wait for the classifier.
-                framed = await self._frame(
-                    Framing(data, query, self._manifest.input, self._pixel_limit, timings),
+                crops = await self._crop(
+                    Cropper(image, query, self._manifest.input, self._pixel_limit, timings),
                     query,
                     deadline,
                     timings,
-                    place,
+                    slot,
                 )
             finally:
-                place.release()
-        classification = await self._classify(framed.faces, deadline, timings)
-        if self._aggregate_only is not None:
-            labels = self._manifest.labels
-            group = shape_group(classification.probabilities, labels, self._aggregate_only)
-            return GroupImage(image=framed.size, group=group)
+                slot.release()
+        classification = await self._classify(crops.faces, deadline, timings)
         drawings: list[Drawing] = []
-        if query.includes(Include.heatmap):
+        if query.heatmaps:
             with timings.stage("heatmap"):
-                drawings = await self._heatmaps(framed, classification, deadline)
-        faces = shape_faces(
-            framed.boxes, framed.detections, classification, framed.quality, drawings, self._manifest, query
-        )
-        return ImageAnswer(image=framed.size, faces=faces)
+                drawings = await self._heatmaps(crops, classification, deadline)
+        return self._seen(crops, classification, drawings)
 
-    async def _frame(
-        self, framing: Framing, query: EmotionQuery, deadline: Deadline, timings: Timings, place: Place
-    ) -> Framed:
+    def _seen(self, crops: Crops, classification: Classification, drawings: list[Drawing]) -> Seen:
+        quality = [
+            replace(measured, occlusion=occlusion)
+            for measured, (occlusion,) in zip(crops.quality, classification.occlusion.tolist(), strict=True)
+        ]
+        confidences = classification.probabilities.max(axis=1).tolist()
+        rule, found = self._manifest.verdict, crops.detections
+        return Seen(
+            width=crops.width,
+            height=crops.height,
+            faces_found=crops.faces_found,
+            boxes=crops.boxes,
+            scores=None if found is None else found.scores,
+            landmarks=None if found is None else found.landmarks,
+            labels=self._manifest.labels,
+            probabilities=classification.probabilities,
+            gates=classification.gates,
+            quality=quality,
+            reasons=[reasons(*face, rule) for face in zip(confidences, quality, strict=True)],
+            drawings=drawings,
+        )
+
+    async def _crop(
+        self, cropper: Cropper, query: Query, deadline: Deadline, timings: Timings, slot: Slot
+    ) -> Crops:
         if not query.detect:
-            return await _timed(place, framing.whole, timings)
+            return await _timed(slot, cropper.whole, timings)
         if (local := self._local) is not None:
-            in_one_go = partial(_search_here, framing, local, query, place, timings)
-            return await _timed(place, in_one_go, timings)
+            in_one_go = partial(_search_here, cropper, local, query, slot, timings)
+            return await _timed(slot, in_one_go, timings)
         assert self._remote is not None
-        plan = await _timed(place, framing.plan, timings)
+        plan = await _timed(slot, cropper.plan, timings)
         found = NOTHING
         if plan is not None:
             with timings.stage("detect"):
                 found = await self._remote.detect(
                     plan.image, plan.min_face_px, query.min_detection_confidence, deadline
                 )
-        return await _timed(place, lambda: framing.frame(plan, found), timings)
+        return await _timed(slot, lambda: cropper.crop(plan, found), timings)
 
     async def _classify(self, faces: Faces, deadline: Deadline, timings: Timings) -> Classification:
         if not len(faces):
@@ -172,44 +169,40 @@ class Pipeline:
         return classification
 
     async def _heatmaps(
-        self, framed: Framed, classification: Classification, deadline: Deadline
+        self, crops: Crops, classification: Classification, deadline: Deadline
     ) -> list[Drawing]:
         """Of the largest faces, one after another: other requests' faces get their turn between them."""
-        left = []
-        for face, row in zip(framed.faces[:HEATMAP_FACES], classification.probabilities, strict=False):
-            covered, _ = await self._batcher.classify(heatmap.covered(face), deadline)
-            left.append((float(row.max()), covered.probabilities[:, row.argmax()]))
+        answers = []
+        for face, row in zip(crops.faces[:HEATMAP_FACES], classification.probabilities, strict=False):
+            covered, _ = await self._batcher.classify(heatmap.cover(face), deadline)
+            answers.append((float(row.max()), covered.probabilities[:, row.argmax()]))
 
         def draw() -> list[Drawing]:
-            placements = framed.placements(self._manifest.input)
+            placements = crops.placements(self._manifest.input)
             size = self._manifest.input.size
-            return [heatmap.draw(*told, at, size) for told, at in zip(left, placements, strict=False)]
+            return [heatmap.draw(*answer, at, size) for answer, at in zip(answers, placements, strict=False)]
 
         return await asyncio.to_thread(draw)
 
 
 def _search_here(
-    framing: Framing,
-    detector: LocalDetector,
-    query: EmotionQuery,
-    place: Place,
-    timings: Timings,
-) -> Framed:
+    cropper: Cropper, detector: LocalDetector, query: Query, slot: Slot, timings: Timings
+) -> Crops:
     """All steps in one thread. Raises `GivenUp` between them when nobody waits for the image any more."""
-    plan = framing.plan()
-    place.check()
+    plan = cropper.plan()
+    slot.check()
     found = NOTHING
     if plan is not None:
         with timings.stage("detect"):
             found = detector.find(plan.image, plan.min_face_px, query.min_detection_confidence)
-    place.check()
-    return framing.frame(plan, found)
+    slot.check()
+    return cropper.crop(plan, found)
 
 
-async def _timed(place: Place, function: Callable[[], T], timings: Timings) -> T:
+async def _timed(slot: Slot, function: Callable[[], T], timings: Timings) -> T:
     """What it returns; what it does not say of its time was spent on the way to the thread and back."""
     started, before = time.perf_counter(), timings.total()
-    result = await place.run(function)
+    result = await slot.run(function)
     waited = time.perf_counter() - started - (timings.total() - before)
     timings.add("queue", waited)
     return result

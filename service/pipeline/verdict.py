@@ -1,16 +1,16 @@
-"""Why an answer is not to be relied on."""
+"""Why a face is uncertain."""
 
 from __future__ import annotations
 
-from service.api.schemas import Reason
 from service.core.arrays import FaceQuality
-from service.core.manifest import QualityLimit, Verdict
+from service.core.manifest import QualityLimit, VerdictRule
+from service.core.seen import Reason
 
 
-def reasons(confidence: float, quality: FaceQuality, verdict: Verdict) -> list[Reason]:
-    """Every reason, in the manifest's order; none where the answer is certain."""
-    found: list[Reason] = [] if confidence >= verdict.threshold else ["low_confidence"]
-    limits = () if verdict.quality is None else verdict.quality.limits
+def reasons(confidence: float, quality: FaceQuality, rule: VerdictRule) -> list[Reason]:
+    """Every reason, in the manifest's order; empty if the face is certain."""
+    found: list[Reason] = [] if confidence >= rule.threshold else ["low_confidence"]
+    limits = () if rule.quality is None else rule.quality.limits
     # One code may have limits on several measures.
     return list(dict.fromkeys([*found, *(limit.code for limit in limits if _beyond(limit, quality))]))
 

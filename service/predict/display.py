@@ -21,7 +21,7 @@ from rich.text import Text
 
 from service.predict.forms import Form
 from service.predict.ledger import Ledger
-from service.predict.rows import Asked, Row, TableLines, csv_header, csv_rows, json_line
+from service.predict.rows import Row, RunInfo, TableLines, csv_header, csv_rows, json_line
 
 
 class _Rate(ProgressColumn):
@@ -33,10 +33,10 @@ class Display:
     """Rows to the ledger if there is one, else to standard output; a bar on a terminal's standard error."""
 
     def __init__(
-        self, form: Form, asked: Asked, ledger: Ledger | None, paths: Callable[[], Iterator[str]]
+        self, form: Form, run: RunInfo, ledger: Ledger | None, paths: Callable[[], Iterator[str]]
     ) -> None:
         self._form = form
-        self._asked = asked
+        self._run = run
         self._ledger = ledger
         self._paths = paths
         self._skipped = 0
@@ -68,7 +68,7 @@ class Display:
         if self._ledger is None and self._form is Form.table:
             self._out.print(self._table.header())
         elif self._ledger is None and self._form is Form.csv:
-            self._write(csv_header(self._asked))
+            self._write(csv_header(self._run))
         return self
 
     def __exit__(
@@ -83,7 +83,7 @@ class Display:
         elif self._form is Form.table:
             self._out.print(self._table.lines(row))
         else:
-            self._write((csv_rows if self._form is Form.csv else json_line)(row, self._asked))
+            self._write((csv_rows if self._form is Form.csv else json_line)(row, self._run))
         if self._bar is not None:
             self._bar.advance(self._task)
 

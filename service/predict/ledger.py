@@ -17,8 +17,8 @@ import numpy as np
 
 from service.predict.forms import Form
 from service.predict.rows import (
-    Asked,
     Row,
+    RunInfo,
     csv_columns,
     csv_header,
     csv_model,
@@ -40,9 +40,9 @@ class Ledger:
     for each image that was answered before. Raises `LedgerError` for a file that holds anything else.
     """
 
-    def __init__(self, path: Path, form: Form, asked: Asked) -> None:
+    def __init__(self, path: Path, form: Form, run: RunInfo) -> None:
         self._path = path
-        self._asked = asked
+        self._run = run
         self._encoded = json_line if form is Form.jsonl else csv_rows
         self.failed_before = 0
         try:
@@ -75,7 +75,7 @@ class Ledger:
 
     def write(self, row: Row) -> None:
         """Raises `LedgerError` when the disk takes no more."""
-        self._append(self._encoded(row, self._asked))
+        self._append(self._encoded(row, self._run))
 
     def _append(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -108,7 +108,7 @@ class Ledger:
                 sound_bytes = ends_at
         os.ftruncate(self._file, sound_bytes)
         if form is Form.csv and not sound_bytes:
-            self._append(csv_header(self._asked))
+            self._append(csv_header(self._run))
         return np.sort(np.array(keys, np.uint64))
 
     def _json_images(self, file: BinaryIO) -> Iterator[tuple[int | None, bool, int]]:
@@ -124,15 +124,15 @@ class Ledger:
                 key = key_of(path, stamp.get("bytes"), stamp.get("modified"))
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 raise self._foreign(number) from None
-            self._check_asked(
-                model == self._asked.model.model_dump(), row.get("query", {}) == self._asked.query
+            self._check_same_run(
+                model == self._run.model.model_dump(), row.get("query", {}) == self._run.options
             )
             ends_at += len(line)
             yield key, "problem" in row, ends_at
 
     def _csv_images(self, file: BinaryIO) -> Iterator[tuple[int | None, bool, int]]:
         """The same of each image all of whose rows are there."""
-        columns, header = csv_columns(self._asked), csv_header(self._asked)
+        columns, header = csv_columns(self._run), csv_header(self._run)
         first = file.readline()
         if not first.endswith(b"\n"):
             self._check_torn(first, header, 1)
@@ -156,7 +156,7 @@ class Ledger:
                 raise self._foreign(number) from None
             if face != expected:
                 raise self._foreign(number)
-            self._check_asked(row["model"] == csv_model(self._asked), row["query"] == csv_query(self._asked))
+            self._check_same_run(row["model"] == csv_model(self._run), row["query"] == csv_query(self._run))
             expected = face + 1
             if expected >= faces:
                 expected = 0
@@ -167,7 +167,7 @@ class Ledger:
         if not line.startswith(beginning) and not beginning.startswith(line):
             raise self._foreign(number)
 
-    def _check_asked(self, same_model: bool, same_query: bool) -> None:
+    def _check_same_run(self, same_model: bool, same_query: bool) -> None:
         if not same_model:
             raise self._refused("another model answered there")
         if not same_query:

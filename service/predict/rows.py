@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -13,8 +13,11 @@ from pydantic_core import to_json
 from rich.table import Table
 from rich.text import Text
 
-from service.api.schemas import EmotionQuery, Face, ImageAnswer, Include, ModelName
+from service.api.schemas import EmotionQuery, Face, Include, ModelName
+from service.api.shaping import shape_faces, shape_image
+from service.core.arrays import corner_and_size
 from service.core.errors import Internal, ServiceError
+from service.core.seen import Seen
 from service.predict.sources import Source
 
 INCLUDES = set(Include)
@@ -36,84 +39,88 @@ class RowProblem:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An image and its answer, or why there is none."""
+    """An image and what was seen in it, or its problem."""
 
     source: Source
-    answer: ImageAnswer | None = None
+    seen: Seen | None = None
     problem: RowProblem | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What all rows of a run have in common: who answers, and what was asked beyond the defaults."""
+class RunInfo:
+    """What all rows of a run have in common. labels: of the model."""
 
     model: ModelName
-    query: dict[str, Any]
+    query: EmotionQuery
     labels: tuple[str, ...]
 
-    @classmethod
-    def by(cls, model: ModelName, query: EmotionQuery, labels: Sequence[str]) -> Asked:
-        return cls(model, query.model_dump(exclude_defaults=True), tuple(labels))
+    @property
+    def options(self) -> dict[str, Any]:
+        """The query beyond its defaults."""
+        return self.query.model_dump(exclude_defaults=True)
 
 
-def json_line(row: Row, asked: Asked) -> bytes:
+def json_line(row: Row, run: RunInfo) -> bytes:
     """The fields of `POST /v1/emotions`, behind the path, as one line."""
     content: dict[str, Any] = {"path": row.source.shown}
     if row.source.bytes is not None:
         content["file"] = {"bytes": row.source.bytes, "modified": row.source.modified}
-    content["model"] = asked.model
-    if asked.query:
-        content["query"] = asked.query
-    if row.answer is not None:
-        content |= row.answer.model_dump(exclude_none=True)
+    content["model"] = run.model
+    if options := run.options:
+        content["query"] = options
+    if row.seen is not None:
+        content |= shape_image(row.seen, run.query).model_dump(exclude_none=True)
     if row.problem is not None:
         content["problem"] = row.problem
     return to_json(content) + b"\n"
 
 
-HEAD = ("path", "bytes", "modified", "model", "query", "image_width", "image_height", "faces", "face")
+HEAD = (
+    *("path", "bytes", "modified", "model", "query"),
+    *("image_width", "image_height", "faces_found", "faces", "face"),
+)
 TAIL = ("problem", "detail")
 
 
-def csv_columns(asked: Asked) -> list[str]:
+def csv_columns(run: RunInfo) -> list[str]:
     """Columns of a face are those of the API, with dots, as far as they were asked for."""
-    query = EmotionQuery(**asked.query)
-    inner = _columns(Face, asked.labels, {name for name in INCLUDES if query.includes(name)})
+    inner = _columns(Face, run.labels, {name for name in INCLUDES if run.query.includes(name)})
     return [*HEAD, *inner, *TAIL]
 
 
-def csv_rows(row: Row, asked: Asked) -> bytes:
+def csv_rows(row: Row, run: RunInfo) -> bytes:
     """A line for each face; one line for an image without a face, and for one without an answer."""
     head = {
         "path": row.source.shown,
         "bytes": row.source.bytes,
         "modified": row.source.modified,
-        "model": csv_model(asked),
-        "query": csv_query(asked),
+        "model": csv_model(run),
+        "query": csv_query(run),
     }
     found: list[dict[str, Any]] = [{}]
     if row.problem is not None:
         found = [{"problem": row.problem.code, "detail": row.problem.detail}]
-    if row.answer is not None:
-        size, faces = row.answer.image, row.answer.faces
-        head |= {"image_width": size.width, "image_height": size.height, "faces": len(faces)}
+    if (seen := row.seen) is not None:
+        head |= {"image_width": seen.width, "image_height": seen.height}
+        head |= {"faces_found": seen.faces_found, "faces": seen.face_count}
+        faces = shape_faces(seen, run.query)
         found = [{"face": index, **dict(_flat(face))} for index, face in enumerate(faces)] or [{}]
     text = io.StringIO()
-    writer = csv.DictWriter(text, csv_columns(asked), restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, csv_columns(run), restval="", lineterminator="\n")
     writer.writerows({**head, **each} for each in found)
     return text.getvalue().encode()
 
 
-def csv_header(asked: Asked) -> bytes:
-    return ",".join(csv_columns(asked)).encode() + b"\n"
+def csv_header(run: RunInfo) -> bytes:
+    return ",".join(csv_columns(run)).encode() + b"\n"
 
 
-def csv_model(asked: Asked) -> str:
-    return f"{asked.model.name} {asked.model.version}"
+def csv_model(run: RunInfo) -> str:
+    return f"{run.model.name} {run.model.version}"
 
 
-def csv_query(asked: Asked) -> str:
-    return "&".join(f"{name}={str(value).lower()}" for name, value in asked.query.items())
+def csv_query(run: RunInfo) -> str:
+    return "&".join(f"{name}={str(value).lower()}" for name, value in run.options.items())
 
 
 def _columns(model: type[BaseModel], labels: tuple[str, ...], parts: set[Include]) -> Iterator[str]:
@@ -169,20 +176,18 @@ class TableLines:
         path = path if len(path) <= self._path_width else "…" + path[1 - self._path_width :]
         if row.problem is not None:
             return self._note(path, f"{row.problem.code}: {row.problem.detail}", "red")
-        faces = [] if row.answer is None else row.answer.faces
-        if not faces:
+        if (seen := row.seen) is None or not seen.face_count:
             return self._note(path, "no face", "dim")
         table = self._faces(show_header=False)
-        for index, face in enumerate(faces):
-            style = "" if face.verdict == "certain" else "yellow"
-            box = face.box
+        for face, (left, top, width, height) in enumerate(corner_and_size(seen.boxes).tolist()):
+            style = "" if seen.verdict(face) == "certain" else "yellow"
             table.add_row(
-                Text(path if index == 0 else ""),
-                str(index),
-                Text(face.emotion, style),
-                Text(f"{100 * face.confidence:.1f} %", style),
-                Text(face.verdict, style),
-                f"{box.width:.0f}x{box.height:.0f} at {box.x:.0f},{box.y:.0f}",
+                Text(path if face == 0 else ""),
+                str(face),
+                Text(seen.emotion(face), style),
+                Text(f"{100 * seen.confidence(face):.1f} %", style),
+                Text(seen.verdict(face), style),
+                f"{width:.0f}x{height:.0f} at {left:.0f},{top:.0f}",
             )
         return table
 

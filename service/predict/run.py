@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.api.schemas import EmotionQuery, ImageAnswer
+from service.api.schemas import EmotionQuery
 from service.assembly import Assembly
 from service.core.deadline import Deadline
 from service.core.errors import (
@@ -23,6 +23,7 @@ from service.core.errors import (
     Overloaded,
     ServiceError,
 )
+from service.core.seen import Seen
 from service.core.timings import Timings
 from service.predict.pictures import target_of, write_picture
 from service.predict.rows import Row, RowProblem
@@ -50,7 +51,7 @@ class CannotGoOnError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class Options:
     """What is done with each image."""
 
     settings: Settings
@@ -68,10 +69,12 @@ def patient(settings: Settings) -> Settings:
 class Predictor:
     """Answers images of files. `stop` ends it early: what is in flight is still answered."""
 
-    def __init__(self, assembly: Assembly, asking: Asking) -> None:
+    def __init__(self, assembly: Assembly, options: Options) -> None:
+        """Raises `SettingsError` where only groups are answered."""
         self._assembly = assembly
-        self._asking = asking
-        self._drawing = asyncio.Semaphore(asking.settings.worker_threads)
+        self._pipeline = assembly.faces
+        self._options = options
+        self._drawing = asyncio.Semaphore(options.settings.worker_threads)
         self.stop = asyncio.Event()
 
     async def rows(
@@ -84,7 +87,7 @@ class Predictor:
 
         Raises `CannotGoOnError` when the engine is gone for good, or pictures cannot be written.
         """
-        turns = asyncio.Semaphore(IMAGES_PER_THREAD * self._asking.settings.worker_threads)
+        turns = asyncio.Semaphore(IMAGES_PER_THREAD * self._options.settings.worker_threads)
         tasks: deque[asyncio.Task[Row | None]] = deque()
         try:
             async for found in self._sources(paths, known, skipped):
@@ -124,10 +127,10 @@ class Predictor:
     async def _row(self, found: Source) -> Row | None:
         """None where the run was stopped before there was an answer."""
         try:
-            data = await asyncio.to_thread(read, found, self._asking.settings.body_limit_bytes)
-            answer = await self._answer(data)
-            if self._asking.pictures is not None:
-                await self._draw(found, data, answer, self._asking.pictures)
+            data = await asyncio.to_thread(read, found, self._options.settings.body_limit_bytes)
+            seen = await self._see(data)
+            if self._options.pictures is not None:
+                await self._draw(found, data, seen, self._options.pictures)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             return Row(found, problem=RowProblem("file_unreadable", "The file cannot be read", reason))
@@ -143,17 +146,15 @@ class Predictor:
             # One image must never fail the others, whatever it found.
             log.exception("image failed", path=found.shown, error=type(error).__name__)
             return Row(found, problem=RowProblem.of(Internal("")))
-        return Row(found, answer)
+        return Row(found, seen)
 
-    async def _answer(self, data: bytes) -> ImageAnswer:
-        """Asked again where it was not the image's fault. Raises `ServiceError` or `CannotGoOnError`."""
+    async def _see(self, data: bytes) -> Seen:
+        """Tried again where it was not the image's fault. Raises `ServiceError` or `CannotGoOnError`."""
+        query = self._options.query.to_pipeline()
         began = time.monotonic()
         for tries in range(1, sys.maxsize):
             try:
-                deadline = Deadline.after(TIMEOUT_S)
-                answer = await self._assembly.pipeline.run(data, self._asking.query, deadline, Timings())
-                assert isinstance(answer, ImageAnswer)  # where there are groups, `expressnet predict` refuses
-                return answer
+                return await self._pipeline.run(data, query, Deadline.after(TIMEOUT_S), Timings())
             except (DeadlineExceeded, EngineUnavailable, Overloaded) as error:
                 gone = await self._gone()
                 still_patient = time.monotonic() - began <= PATIENCE_S
@@ -175,13 +176,13 @@ class Predictor:
                 return f"{name}: {error.detail}"
         return ""
 
-    async def _draw(self, found: Source, data: bytes, answer: ImageAnswer, folder: Path) -> None:
+    async def _draw(self, found: Source, data: bytes, seen: Seen, folder: Path) -> None:
         path = "stdin.jpg" if found.path == STANDARD_INPUT else found.path
         # Each holds all pixels of its image.
         async with self._drawing:
-            limit = self._asking.settings.pixel_limit
+            limit = self._options.settings.pixel_limit
             try:
-                await asyncio.to_thread(write_picture, data, answer, limit, target_of(path, folder))
+                await asyncio.to_thread(write_picture, data, seen, limit, target_of(path, folder))
             except OSError as error:
                 reason = (error.strerror or str(error)).lower()
                 raise CannotGoOnError(f"pictures cannot be written to {folder}: {reason}") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import io
 from collections import deque
 from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import aclosing
@@ -17,20 +16,22 @@ import numpy as np
 from PIL import Image as Pictures
 from PIL import ImageDraw, ImageFont
 
-from service.api.schemas import Face, ImageAnswer
-from service.api.stream import StreamQuery, TrackedFace, TrackSummary
-from service.core.arrays import Image
+from service.core.arrays import Image, corner_and_size
 from service.core.deadline import Deadline
 from service.core.manifest import ClassifierManifest
+from service.core.query import Query
+from service.core.seen import Seen
 from service.core.timings import Timings
 from service.pipeline.pipeline import Pipeline
-from service.tracking.record import Record
+from service.tracking.record import Followed, Record, TrackTotals
 from service.tracking.tracks import LOST_S
 
 # So many frames are worked on at a time, in their order: enough for every worker thread of small machines.
 AHEAD = 4
-MOST_DRAWN = 8
+MAX_DRAWN = 8
 DEFAULT_FPS = 5.0
+TIME_CONSTANT_S = 0.5
+DEFAULT_QUERY = Query()
 
 # The picture, in px: all of it, one panel for each face with the gap below it, and where the panels begin.
 WIDTH_PX, PLOT_PX, PANEL_PX, GAP_PX, LEFT_PX, TOP_PX = 1000, 780, 160, 16, 70, 40
@@ -47,10 +48,11 @@ class VideoError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One frame of a video: seconds since its first frame, and the faces in it."""
+    """One frame of a video: seconds since its first frame, the faces in it, and the track of each."""
 
     time_s: float
-    faces: list[TrackedFace]
+    seen: Seen
+    followed: list[Followed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Timeline:
 
     labels: tuple[str, ...]
     moments: list[Moment]
-    tracks: list[TrackSummary]
+    tracks: list[TrackTotals]
     tracks_left_out: int
 
 
@@ -67,7 +69,7 @@ async def read_timeline(
     pipeline: Pipeline,
     classifier: ClassifierManifest,
     video: Path,
-    query: StreamQuery,
+    query: Query,
     *,
     fps: float = DEFAULT_FPS,
     timeout_s: float = 10.0,
@@ -77,12 +79,12 @@ async def read_timeline(
     Raises `VideoError` for a file that is no video, and `ServiceError` for a frame that has no answer within
     `timeout_s`.
     """
-    record = Record(query.time_constant_s, classifier.verdict.threshold)
+    record = Record(TIME_CONSTANT_S, classifier.verdict.threshold)
     moments = []
-    async with aclosing(_answers(pipeline, video, query, fps, timeout_s)) as answers:
-        async for time_s, faces in answers:
-            moments.append(Moment(time_s, record.update(faces, time_s)))
-    return Timeline(tuple(classifier.labels), moments, record.summary(), record.left_out)
+    async with aclosing(_frames_seen(pipeline, video, query, fps, timeout_s)) as frames:
+        async for time_s, seen in frames:
+            moments.append(Moment(time_s, seen, record.update(seen, time_s)))
+    return Timeline(tuple(classifier.labels), moments, record.totals(), record.left_out)
 
 
 async def write_timeline(
@@ -91,13 +93,12 @@ async def write_timeline(
     video: Path,
     csv_file: Path,
     picture: Path | None = None,
-    query: StreamQuery | None = None,
+    query: Query = DEFAULT_QUERY,
     *,
     fps: float = DEFAULT_FPS,
     timeout_s: float = 10.0,
 ) -> Timeline:
     """`read_timeline`, written to a CSV file and, if one is named, drawn to a PNG. Raises as that does."""
-    query = query or StreamQuery()
     timeline = await read_timeline(pipeline, classifier, video, query, fps=fps, timeout_s=timeout_s)
     await asyncio.to_thread(write_csv, timeline, csv_file)
     if picture is not None:
@@ -105,26 +106,20 @@ async def write_timeline(
     return timeline
 
 
-async def _answers(
-    pipeline: Pipeline, video: Path, query: StreamQuery, fps: float, timeout_s: float
-) -> AsyncGenerator[tuple[float, list[Face]], None]:
-    """The faces of each frame, in order, while the next ones are under way."""
-
-    async def answer(image: Image) -> list[Face]:
-        data = await asyncio.to_thread(_encoded, image)
-        deadline = Deadline.after(timeout_s)
-        found = await pipeline.run(data, query, deadline, Timings(), counted=False)
-        assert isinstance(found, ImageAnswer)  # where there are groups, `expressnet predict` refuses
-        return found.faces
-
-    under_way: deque[tuple[float, asyncio.Task[list[Face]]]] = deque()
+async def _frames_seen(
+    pipeline: Pipeline, video: Path, query: Query, fps: float, timeout_s: float
+) -> AsyncGenerator[tuple[float, Seen], None]:
+    """What is seen in each frame, in order, while the next ones are under way."""
+    under_way: deque[tuple[float, asyncio.Task[Seen]]] = deque()
     frames = read_frames(video, fps)
     try:
         while True:
             # A video is read by one thread at a time: the decoder is not made for more.
             found = await asyncio.to_thread(next, frames, None)
             if found is not None:
-                under_way.append((found[0], asyncio.create_task(answer(found[1]))))
+                time_s, pixels = found
+                seeing = pipeline.run(pixels, query, Deadline.after(timeout_s), Timings())
+                under_way.append((time_s, asyncio.create_task(seeing)))
             while under_way and (found is None or len(under_way) >= AHEAD):
                 time_s, task = under_way.popleft()
                 yield time_s, await task
@@ -135,13 +130,6 @@ async def _answers(
             task.cancel()
         await asyncio.gather(*(task for _, task in under_way), return_exceptions=True)
         await asyncio.to_thread(frames.close)
-
-
-def _encoded(image: Image) -> bytes:
-    """As the pipeline takes it, without loss and almost without work."""
-    file = io.BytesIO()
-    Pictures.fromarray(image).save(file, "BMP")
-    return file.getvalue()
 
 
 def read_frames(video: Path, fps: float) -> Generator[tuple[float, Image], None, None]:
@@ -219,21 +207,23 @@ def write_csv(timeline: Timeline, file: Path) -> None:
             ["time_s", "track", *place, *answer, *timeline.labels, *(f"frame_{name}" for name in answer)]
         )
         for moment in timeline.moments:
-            for face in moment.faces:
-                smoothed = face.smoothed
+            seen = moment.seen
+            boxes = corner_and_size(seen.boxes).tolist()
+            for face, (track, box) in enumerate(zip(moment.followed, boxes, strict=True)):
+                smoothed = [round(value, 6) for value in track.probabilities.tolist()]
                 rows.writerow(
-                    [round(moment.time_s, 3), face.track]
-                    + [face.box.x, face.box.y, face.box.width, face.box.height]
-                    + [smoothed.emotion, smoothed.verdict, smoothed.confidence]
-                    + [smoothed.probabilities[label] for label in timeline.labels]
-                    + [face.emotion, face.verdict, face.confidence]
+                    [round(moment.time_s, 3), track.number]
+                    + [round(value, 2) for value in box]
+                    + [timeline.labels[track.best], track.verdict, smoothed[track.best]]
+                    + smoothed
+                    + [seen.emotion(face), seen.verdict(face), round(seen.confidence(face), 6)]
                 )
 
 
 def draw(timeline: Timeline, file: Path) -> None:
-    """The smoothed probabilities of each face over time, as a PNG; of the `MOST_DRAWN` seen most."""
-    longest = sorted(timeline.tracks, key=lambda track: -track.frames)[:MOST_DRAWN]
-    shown = sorted(longest, key=lambda track: track.track)
+    """The smoothed probabilities of each face over time, as a PNG; of the `MAX_DRAWN` seen most."""
+    longest = sorted(timeline.tracks, key=lambda track: -track.frames)[:MAX_DRAWN]
+    shown = sorted(longest, key=lambda track: track.number)
     end_s = max([0.1, *(moment.time_s for moment in timeline.moments)])
     bottom = TOP_PX + PANEL_PX * max(1, len(shown))
     picture = Pictures.new("RGB", (WIDTH_PX, bottom + TOP_PX), "white")
@@ -244,7 +234,7 @@ def draw(timeline: Timeline, file: Path) -> None:
         panel = Pictures.fromarray(_panel(timeline, track, end_s))
         picture.paste(panel, (LEFT_PX, top))
         pen.rectangle((LEFT_PX - 1, top - 1, LEFT_PX + panel.width, top + panel.height), outline="black")
-        write((LEFT_PX - 10, top + panel.height // 2), f"face {track.track}", anchor="rm")
+        write((LEFT_PX - 10, top + panel.height // 2), f"face {track.number}", anchor="rm")
         write((LEFT_PX - 10, top), "1", anchor="rm")
         write((LEFT_PX - 10, top + panel.height), "0", anchor="rm")
     step_s = next(step for step in TICKS_S if end_s / step <= 10)
@@ -262,17 +252,17 @@ def draw(timeline: Timeline, file: Path) -> None:
     picture.save(file, "PNG")
 
 
-def _panel(timeline: Timeline, track: TrackSummary, end_s: float) -> Image:
+def _panel(timeline: Timeline, track: TrackTotals, end_s: float) -> Image:
     """One face's probabilities, one above the other, uint8 [H,W,3]; white where the face was away."""
-    seen = [
-        (moment.time_s, face.smoothed)
+    frames = [
+        (moment.time_s, followed)
         for moment in timeline.moments
-        for face in moment.faces
-        if face.track == track.track
+        for followed in moment.followed
+        if followed.number == track.number
     ]
-    times = np.array([time_s for time_s, _ in seen])
-    rows = np.array([[smoothed.probabilities[label] for label in timeline.labels] for _, smoothed in seen])
-    uncertain = np.array([smoothed.verdict == "uncertain" for _, smoothed in seen])
+    times = np.array([time_s for time_s, _ in frames])
+    rows = np.array([followed.probabilities for _, followed in frames])
+    uncertain = np.array([followed.verdict == "uncertain" for _, followed in frames])
     # An answer holds until the next one, if that one does not come late.
     spans = np.diff(times, append=np.inf)
     usual_s = np.median(spans[:-1]) if len(times) > 1 else LOST_S

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from service.api.schemas import VERDICTS, GroupImage, ImageAnswer
 from service.core.errors import SettingsError
 from service.core.manifest import Manifest
+from service.core.seen import Seen, SeenGroup
 from service.telemetry.lines import Lines
 from service.telemetry.logs import log
 
@@ -31,22 +32,17 @@ class Answered:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, results: Iterable[ImageAnswer | GroupImage | None], seconds: Mapping[str, float]) -> Answered:
-        """results: one for each image, None where there is none. Groups have no verdicts."""
+    def of(cls, results: Iterable[Seen | SeenGroup | None], seconds: Mapping[str, float]) -> Answered:
+        """results: one for each image, None if it has a problem."""
         images = problems = faces = 0
-        verdicts: dict[str, int] = {}
+        verdicts: Counter[str] = Counter()
         for result in results:
             if result is None:
                 problems += 1
                 continue
             images += 1
-            if isinstance(result, GroupImage):
-                faces += result.group.face_count or 0
-                continue
-            faces += len(result.faces)
-            for verdict in VERDICTS:
-                found = sum(face.verdict == verdict for face in result.faces)
-                verdicts[verdict] = verdicts.get(verdict, 0) + found
+            faces += result.face_count
+            verdicts.update(result.verdicts)
         return cls(images, problems, faces, verdicts, seconds)
 
 

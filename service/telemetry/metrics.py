@@ -9,7 +9,6 @@ from functools import cache
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.process_collector import ProcessCollector
 
-from service.api.schemas import VERDICTS, Face, Group
 from service.core.errors import (
     BodyTooLarge,
     DeadlineExceeded,
@@ -23,6 +22,7 @@ from service.core.errors import (
     Unauthorized,
 )
 from service.core.manifest import Manifest, ModelFile
+from service.core.seen import VERDICTS, Seen, SeenGroup
 
 # What protects the service or its caller's deadline; other errors are the caller's own.
 REJECTIONS = (
@@ -235,16 +235,16 @@ class Metrics:
             if seconds > 0:
                 self._stage(stage).observe(seconds)
 
-    def faces(self, faces: Sequence[Face]) -> None:
-        self.faces_per_image.observe(len(faces))
-        for face in faces:
-            self.face(face)
+    def faces(self, seen: Seen) -> None:
+        self.faces_per_image.observe(seen.face_count)
+        for face in range(seen.face_count):
+            self.face(seen, face)
 
-    def face(self, face: Face) -> None:
-        self.face_size.observe(min(face.box.width, face.box.height))
-        self._prediction(face.emotion, face.verdict).inc()
-        self.confidence.observe(face.confidence)
+    def face(self, seen: Seen, face: int) -> None:
+        self.face_size.observe(seen.quality[face].size_px)
+        self._prediction(seen.emotion(face), seen.verdict(face)).inc()
+        self.confidence.observe(seen.confidence(face))
 
-    def group(self, group: Group) -> None:
+    def group(self, seen: SeenGroup) -> None:
         """Nothing of a face that the answer keeps to itself."""
-        self.faces_per_image.observe(group.face_count or 0)
+        self.faces_per_image.observe(seen.face_count)

@@ -1,18 +1,54 @@
-"""What a stream has shown: each face with its number, smoothed, and the sum of it at the end."""
+"""The faces of a stream or video over time: each with its track, smoothed, and the totals at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from service.api.schemas import Face
-from service.api.stream import Smoothed, TrackedFace, TrackSummary
+from service.core.arrays import corner_and_size
+from service.core.seen import Seen, Verdict
 from service.tracking.smoothing import Smoother
 from service.tracking.tracks import Tracker
 
 # A stream may run for days before a crowd.
-MOST_TRACKS = 1000
+MAX_TRACKS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """One face in one frame. number: its track; new: whether this is the track's first frame.
+
+    probabilities: float64 [C], smoothed; verdict: of these.
+    """
+
+    number: int
+    new: bool
+    probabilities: NDArray[np.float64]
+    verdict: Verdict
+
+    @property
+    def best(self) -> int:
+        """The column of the smoothed emotion."""
+        return int(self.probabilities.argmax())
+
+
+@dataclass(frozen=True, slots=True)
+class TrackTotals:
+    """One track as a whole. probabilities: float64 [C], the mean over its frames.
+
+    time_share: float64 [C], the share of the time that each emotion was the smoothed one; certain: the share
+    that the smoothed verdict was `certain`.
+    """
+
+    number: int
+    first_seen_s: float
+    last_seen_s: float
+    frames: int
+    probabilities: NDArray[np.float64]
+    time_share: NDArray[np.float64]
+    certain: float
 
 
 class Record:
@@ -26,84 +62,75 @@ class Record:
         self._people: dict[int, _Person] = {}
         self.left_out = 0
 
-    def update(self, faces: Sequence[Face], time_s: float) -> list[TrackedFace]:
+    def update(self, seen: Seen, time_s: float) -> list[Followed]:
         """The faces of one frame, in their order; times never fall."""
-        boxes = np.array([[*face.box.model_dump().values()] for face in faces], np.float64).reshape(-1, 4)
-        tracked = []
-        for face, number in zip(faces, self._tracker.update(boxes, time_s), strict=True):
+        rows = seen.probabilities.astype(np.float64)
+        numbers = self._tracker.update(corner_and_size(seen.boxes), time_s)
+        followed = []
+        for face, (number, row) in enumerate(zip(numbers, rows, strict=True)):
             person = self._people.get(number)
             if person is None:
-                person = self._people[number] = _Person(
-                    number, time_s, self._time_constant_s, self._threshold
-                )
-            smoothed = person.update(face, time_s)
-            tracked.append(TrackedFace(**dict(face), track=number, smoothed=smoothed))
-        while len(self._people) > MOST_TRACKS:
+                person = _Person(number, time_s, len(row), self._time_constant_s, self._threshold)
+                self._people[number] = person
+            followed.append(person.update(row, seen.verdict(face), time_s))
+        while len(self._people) > MAX_TRACKS:
             del self._people[min(self._people, key=lambda number: self._people[number].last_s)]
             self.left_out += 1
-        return tracked
+        return followed
 
-    def is_new(self, face: TrackedFace) -> bool:
-        """Whether this was the first frame with this face."""
-        return self._people[face.track].frames == 1
-
-    def summary(self) -> list[TrackSummary]:
-        return [person.summary() for person in self._people.values()]
+    def totals(self) -> list[TrackTotals]:
+        return [person.totals() for person in self._people.values()]
 
 
 class _Person:
     """The sums of one track. The time from one frame to the next counts for what the first one showed."""
 
-    def __init__(self, number: int, time_s: float, time_constant_s: float, threshold: float) -> None:
+    def __init__(
+        self, number: int, time_s: float, labels: int, time_constant_s: float, threshold: float
+    ) -> None:
         self._number = number
         self._first_s = self.last_s = time_s
         self._threshold = threshold
         self._probabilities = Smoother(time_constant_s)
         self._certainty = Smoother(time_constant_s)
-        self._showed: Smoothed | None = None
-        self._sums: dict[str, float] = {}
-        self._seconds: dict[str, float] = {}
+        self._last: Followed | None = None
+        self._sum = np.zeros(labels)
+        self._seconds = np.zeros(labels)
         self._certain_s = 0.0
-        self.frames = 0
+        self._frames = 0
 
-    def update(self, face: Face, time_s: float) -> Smoothed:
-        labels = list(face.probabilities)
-        row = self._probabilities.update(np.array([*face.probabilities.values()], np.float64), time_s)
-        (certainty,) = self._certainty.update(np.array([face.verdict == "certain"], np.float64), time_s)
-        if self._showed is not None:
-            self._seconds[self._showed.emotion] = (
-                self._seconds.get(self._showed.emotion, 0.0) + time_s - self.last_s
-            )
-            self._certain_s += (time_s - self.last_s) * (self._showed.verdict == "certain")
-        for label, probability in face.probabilities.items():
-            self._sums[label] = self._sums.get(label, 0.0) + probability
-        self.frames += 1
+    def update(self, row: NDArray[np.float64], verdict: Verdict, time_s: float) -> Followed:
+        smoothed = self._probabilities.update(row, time_s)
+        (certainty,) = self._certainty.update(np.array([verdict == "certain"], np.float64), time_s)
+        if self._last is not None:
+            elapsed_s = time_s - self.last_s
+            self._seconds[self._last.best] += elapsed_s
+            self._certain_s += elapsed_s * (self._last.verdict == "certain")
+        self._sum += row
+        self._frames += 1
         self.last_s = time_s
-        best = int(row.argmax())
         # Frames that are uncertain each, for their quality perhaps, do not become certain together.
-        certain = row[best] >= self._threshold and certainty > 0.5
-        self._showed = Smoothed(
-            emotion=labels[best],
-            confidence=round(float(row[best]), 6),
-            verdict="certain" if certain else "uncertain",
-            probabilities={label: round(float(p), 6) for label, p in zip(labels, row, strict=True)},
+        certain = smoothed.max() >= self._threshold and certainty > 0.5
+        self._last = Followed(
+            self._number, self._frames == 1, smoothed, "certain" if certain else "uncertain"
         )
-        return self._showed
+        return self._last
 
-    def summary(self) -> TrackSummary:
-        if self._showed is None:
+    def totals(self) -> TrackTotals:
+        if self._last is None:
             raise ValueError("a track has been seen at least once")
         seconds, certain_s = self._seconds, self._certain_s
-        total_s = sum(seconds.values())
-        if not total_s:  # one moment is all there is
-            seconds, total_s = {self._showed.emotion: 1.0}, 1.0
-            certain_s = float(self._showed.verdict == "certain")
-        return TrackSummary(
-            track=self._number,
-            first_seen_s=round(self._first_s, 3),
-            last_seen_s=round(self.last_s, 3),
-            frames=self.frames,
-            probabilities={label: round(total / self.frames, 6) for label, total in self._sums.items()},
-            time_share={label: round(seconds.get(label, 0.0) / total_s, 4) for label in self._sums},
-            certain=round(certain_s / total_s, 4),
+        if not seconds.any():  # one moment is all there is
+            seconds = np.zeros(len(seconds))
+            seconds[self._last.best] = 1.0
+            certain_s = float(self._last.verdict == "certain")
+        total_s = seconds.sum()
+        return TrackTotals(
+            number=self._number,
+            first_seen_s=self._first_s,
+            last_seen_s=self.last_s,
+            frames=self._frames,
+            probabilities=self._sum / self._frames,
+            time_share=seconds / total_s,
+            certain=float(certain_s / total_s),
         )

@@ -25,17 +25,17 @@ Boxes = NDArray[np.float64]  # N,4: centre x, centre y, width, height in px
 LOST_S = 2.0
 """How long a face that is not seen keeps its number."""
 
-LEAST_OVERLAP = 0.3
+MIN_OVERLAP = 0.3
 # A face that was not seen for a while is the less likely one where two lie over each other.
 LOST_COST_PER_S = 0.5
 # Of the second round: how far, in sizes of the face, it may be from where it is expected, and how far it may
 # wander in a second, but not further than the third; and how much larger or smaller it may be.
-REACH_SIZES, REACH_SIZES_PER_S, MOST_REACH_SIZES = 0.5, 2.0, 2.5
-MOST_GROWTH = 1.6
+REACH_SIZES, REACH_SIZES_PER_S, MAX_REACH_SIZES = 0.5, 2.0, 2.5
+MAX_GROWTH = 1.6
 # Of a new position, speed and size this much is believed at once.
 ALPHA, BETA, GAMMA = 0.85, 0.4, 0.5
 # A single step says little about the speed where frames come fast: it is measured over no less than this.
-LEAST_STEP_S = 0.02
+MIN_STEP_S = 0.02
 
 
 @dataclass(slots=True, eq=False)
@@ -55,7 +55,7 @@ class Track:
         return box
 
     def found(self, box: Boxes, time_s: float) -> None:
-        step_s = max(time_s - self.seen_s, LEAST_STEP_S)
+        step_s = max(time_s - self.seen_s, MIN_STEP_S)
         expected = self.expected(time_s)
         off = box[:2] - expected[:2]
         # The first step has no speed to correct, and is the best there is.
@@ -81,10 +81,10 @@ class Tracker:
         whose: dict[int, Track] = {}
         for cost in (_overlap_cost, _distance_cost):
             tracks = [track for track in self._tracks if track not in whose.values()]
-            left = [index for index in range(len(found)) if index not in whose]
-            if tracks and left:
-                for row, column in assign(cost(tracks, found[left], time_s)):
-                    whose[left[column]] = tracks[row]
+            unmatched = [index for index in range(len(found)) if index not in whose]
+            if tracks and unmatched:
+                for row, column in assign(cost(tracks, found[unmatched], time_s)):
+                    whose[unmatched[column]] = tracks[row]
         numbers = []
         for index, box in enumerate(found):
             track = whose.get(index)
@@ -108,7 +108,7 @@ def _overlap_cost(tracks: list[Track], found: Boxes, time_s: float) -> NDArray[n
     ).prod(-1)
     overlap = shared / np.maximum(expected[..., 2:].prod(-1) + found[:, 2:].prod(-1) - shared, 1e-9)
     cost = 1 - overlap + LOST_COST_PER_S * _away_s(tracks, time_s)
-    return np.where(overlap >= LEAST_OVERLAP, cost, FORBIDDEN)
+    return np.where(overlap >= MIN_OVERLAP, cost, FORBIDDEN)
 
 
 def _distance_cost(tracks: list[Track], found: Boxes, time_s: float) -> NDArray[np.float64]:
@@ -119,8 +119,8 @@ def _distance_cost(tracks: list[Track], found: Boxes, time_s: float) -> NDArray[
         _distance(np.stack([track.seen for track in tracks]), found),
     )
     growth = np.abs(np.log(_size(found) / sizes))
-    reach = np.minimum(REACH_SIZES + REACH_SIZES_PER_S * _away_s(tracks, time_s), MOST_REACH_SIZES)
-    return np.where((off / sizes <= reach) & (growth <= np.log(MOST_GROWTH)), off / sizes + growth, FORBIDDEN)
+    reach = np.minimum(REACH_SIZES + REACH_SIZES_PER_S * _away_s(tracks, time_s), MAX_REACH_SIZES)
+    return np.where((off / sizes <= reach) & (growth <= np.log(MAX_GROWTH)), off / sizes + growth, FORBIDDEN)
 
 
 def _away_s(tracks: list[Track], time_s: float) -> NDArray[np.float64]:

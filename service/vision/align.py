@@ -6,6 +6,7 @@ Coordinates are continuous: pixel (0, 0) spans 0..1 in x and y, and its centre i
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,13 @@ from service.core.manifest import Crop
 _COORDINATE_LIMIT_PX = 1e6
 
 
+class Similarity(NamedTuple):
+    """Turn, scale and move the crop's pixels to the image's: p = scale_rotation * q + shift over x + iy."""
+
+    scale_rotation: complex
+    shift: complex
+
+
 def align_faces(
     image: NDArray[np.uint8], landmarks: NDArray[np.float32], crop: Crop, size: int
 ) -> NDArray[np.uint8]:
@@ -24,13 +32,13 @@ def align_faces(
 
     Each face is turned, scaled and moved (never mirrored or sheared) so that its eyes and the middle of its
     mouth come closest, by least squares, to where `crop` wants them. What lies outside the image repeats its
-    edge. Landmarks that define no framing (not finite, or all in one place) give the whole image instead;
+    edge. Landmarks that define no crop (not finite, or all in one place) give the whole image instead;
     nothing is raised.
     """
     faces = np.empty((len(landmarks), 3, size, size), np.uint8)
     for face, points in zip(faces, landmarks, strict=True):
         placed = placement(points, crop, size)
-        face[:] = whole_image(image, size)[0] if placed is None else _warp(image, *placed, size)
+        face[:] = whole_image(image, size)[0] if placed is None else _warp(image, placed, size)
     return faces
 
 
@@ -38,7 +46,7 @@ def whole_image(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Take a whole image as one face crop. uint8 [H,W,3] -> uint8 [1,3,size,size]; size x size is kept as is.
 
     Of an image that is not square, the largest square at its centre is kept: the classifier's faces fill
-    their frame, so neither a stretched nor a padded face would look like anything it was trained on.
+    their crop, so neither a stretched nor a padded face would look like anything it was trained on.
     """
     height, width = image.shape[:2]
     left, top, side = _central_square(width, height)
@@ -46,10 +54,10 @@ def whole_image(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return _channels_first(square.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0))[None]
 
 
-def whole_placement(width: int, height: int, size: int) -> tuple[complex, complex]:
+def whole_placement(width: int, height: int, size: int) -> Similarity:
     """Where `whole_image` takes its pixels from, as `placement` says it."""
     left, top, side = _central_square(width, height)
-    return complex(side / size), complex(left, top)
+    return Similarity(complex(side / size), complex(left, top))
 
 
 def _central_square(width: int, height: int) -> tuple[int, int, int]:
@@ -58,10 +66,10 @@ def _central_square(width: int, height: int) -> tuple[int, int, int]:
     return (width - side) // 2, (height - side) // 2, side
 
 
-def placement(points: NDArray[np.float32], crop: Crop, size: int) -> tuple[complex, complex] | None:
-    """Least-squares similarity from crop to image px: (a, b) of p = a * q + b over x + iy (Umeyama 1991).
+def placement(points: NDArray[np.float32], crop: Crop, size: int) -> Similarity | None:
+    """Least-squares similarity (Umeyama 1991) from the crop's pixels to the image's.
 
-    None where the landmarks define no framing.
+    None if the landmarks define no crop.
     """
     # As complex numbers, x + iy: for five points numpy's calls cost more than they do.
     found = [complex(x, y) for x, y in points.tolist()]
@@ -79,17 +87,18 @@ def placement(points: NDArray[np.float32], crop: Crop, size: int) -> tuple[compl
     scale = fitted / spread if spread > 1e-6 else 0
     if abs(scale) * _COORDINATE_LIMIT_PX < size:
         return None
-    step = 1 / scale
-    return step, middle - step * aim
+    scale_rotation = 1 / scale
+    return Similarity(scale_rotation, middle - scale_rotation * aim)
 
 
-def _warp(image: NDArray[np.uint8], step: complex, origin: complex, size: int) -> NDArray[np.uint8]:
-    """Sample the crop's pixels from the image: p = step * q + origin. Returns uint8 [3,size,size].
+def _warp(image: NDArray[np.uint8], placed: Similarity, size: int) -> NDArray[np.uint8]:
+    """Sample the crop's pixels from the image. Returns uint8 [3,size,size].
 
     Large faces are first box-reduced to at least 2 px per crop px, then sampled bilinearly at most 1.5 px
     apart, which misses none of them, and averaged; small faces are enlarged bicubically. Only what the crop
     covers is read.
     """
+    step, origin = placed
     reduction = max(1, math.floor(abs(step) / 2))
     apart = abs(step) / reduction
     samples = math.ceil(apart / 1.5)

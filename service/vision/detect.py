@@ -69,22 +69,22 @@ def search(photo: Photo, min_face_px: float) -> SearchPlan:
     return SearchPlan(shrunk, smallest_face_px(photo.width, photo.height, min_face_px) / scale, scale)
 
 
-def tolerable_shrinkage(found: Detections, least_px: int) -> int:
-    """The largest whole factor that leaves every face's box `least_px` high or wide, 1 if none does.
+def tolerable_shrinkage(found: Detections, min_px: int) -> int:
+    """The largest whole factor that leaves every face's box `min_px` high or wide, 1 if none does.
 
     Without faces it is as large as you like.
     """
     sides = (found.boxes[:, 2:] - found.boxes[:, :2]).max(axis=1, initial=0)
-    return max(1, int(sides.min() // least_px)) if len(sides) else sys.maxsize
+    return max(1, int(sides.min() // min_px)) if len(sides) else sys.maxsize
 
 
-def select(found: Detections, width: int, height: int, max_faces: int) -> Detections:
-    """At most `max_faces` faces, largest first, boxes clipped to the image; those outside of it are dropped.
+def largest_first(found: Detections, width: int, height: int) -> Detections:
+    """The faces sorted by size, boxes clipped to the image; faces outside of it are dropped.
 
     Landmarks stay where they were found, which may be beyond the image's edge.
     """
     boxes = found.boxes.clip(0, np.array([width, height, width, height], dtype=np.float32))
     areas = (boxes[:, 2] - boxes[:, 0]).clip(0) * (boxes[:, 3] - boxes[:, 1]).clip(0)
     order = np.argsort(-areas, kind="stable")
-    order = order[areas[order] > 0][:max_faces]
+    order = order[areas[order] > 0]
     return Detections(boxes[order], found.scores[order], found.landmarks[order])

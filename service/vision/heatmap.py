@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.core.arrays import Drawing, Faces
+from service.vision.align import Similarity
 
 # Patches of a third of the side, at so many places along each side: at 48 px they are 16 px, 4 or 5 px apart.
 PLACES = 8
@@ -23,8 +24,8 @@ PATCH_SHARE = 1 / 3
 COVERED_FACES = PLACES**2
 SIDE_PX = 112
 # In nats of log-odds: where no patch takes more, nothing is painted in the strongest colours.
-LEAST_SCALE = 0.5
-MOST_OPAQUE = 0.8
+MIN_SCALE = 0.5
+MAX_OPACITY = 0.8
 # Matplotlib's inferno (CC0), perceptually uniform, each sixteenth of it.
 _INFERNO = (
     "000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754 d04545 e35933 f1711f f98c0a fcaa0f "
@@ -32,7 +33,7 @@ _INFERNO = (
 )
 
 
-def covered(face: NDArray[np.uint8]) -> Faces:
+def cover(face: NDArray[np.uint8]) -> Faces:
     """The face [3,S,S], each time with another patch in its mean colour: uint8 [64,3,S,S], row by row."""
     spans = _spans(face.shape[-1])
     faces = np.repeat(face[None], COVERED_FACES, axis=0)
@@ -42,17 +43,15 @@ def covered(face: NDArray[np.uint8]) -> Faces:
     return faces
 
 
-def draw(
-    probability: float, left: NDArray[np.float32], placement: tuple[complex, complex], side: int
-) -> Drawing:
-    """probability: of the answer; left: float32 [64], what covering each patch left of it.
+def draw(probability: float, covered: NDArray[np.float32], placement: Similarity, side: int) -> Drawing:
+    """probability: of the answer; covered: float32 [64], the same with each patch covered.
 
     placement: of the crop, which has `side` px. Drawn is how far the log-odds fall, which tells patches apart
     even where the answer is so sure that its probability hardly moves; a rise counts as 0.
     """
-    falls = (_log_odds(np.array(probability)) - _log_odds(left)).clip(0)
-    largest = max(0.0, float(probability - left.min()))
-    strength = _between(falls.reshape(PLACES, PLACES) / max(float(falls.max()), LEAST_SCALE), side)
+    falls = (_log_odds(np.array(probability)) - _log_odds(covered)).clip(0)
+    largest = max(0.0, float(probability - covered.min()))
+    strength = _between(falls.reshape(PLACES, PLACES) / max(float(falls.max()), MIN_SCALE), side)
     levels = Image.fromarray((255 * strength).round().astype(np.uint8))
     step, origin = placement
     corners = origin + step * np.array([0, side, 1j * side, side + 1j * side])
@@ -94,7 +93,7 @@ def _png(levels: Image.Image) -> str:
     """Levels 0..255 as colours that are the less transparent the higher they are."""
     levels.putpalette(_palette())
     file = io.BytesIO()
-    opacity = (MOST_OPAQUE * np.arange(256)).round().astype(np.uint8)
+    opacity = (MAX_OPACITY * np.arange(256)).round().astype(np.uint8)
     levels.save(file, "PNG", transparency=opacity.tobytes(), optimize=True)
     return base64.b64encode(file.getvalue()).decode()
 

@@ -34,13 +34,13 @@ class _Job:
         self.loop = loop
         self.answer: asyncio.Future[Any] = loop.create_future()
         self.state = _State.running
-        self.place_left = False
+        self.slot_released = False
         self.budget: asyncio.TimerHandle | None = None
         self.thread: threading.Thread | None = None
         self.began_at: float | None = None  # by `time.monotonic`, once a thread is at it
 
 
-class Place:
+class Slot:
     """The right to work on one image, now or next. `release` it once, whatever has come of the image."""
 
     def __init__(self, workers: Workers) -> None:
@@ -59,22 +59,22 @@ class Place:
             raise GivenUp
 
     def release(self) -> None:
-        """Give the place to the next image; not before the thread is free that still works on this one."""
+        """Give the slot to the next image; not before the thread is free that still works on this one."""
         job, self._job = self._job, None  # which holds an image's pixels
         if job is not None and job.state is _State.running:
-            job.place_left = True
+            job.slot_released = True
         else:
             self._workers.free()
 
 
 class Workers:
-    """`count` threads, and a place for each of them; with `ahead`, places for so many more images.
+    """`count` threads, and a slot for each of them; with `ahead`, slots for so many more images.
 
-    An image that has one of these waits for a thread, and no thread for the event loop, which may be busy.
+    An image in one of these waits for a thread, and no thread for the event loop, which may be busy.
 
     A thread cannot be stopped from outside. One that overruns `budget_s` is abandoned: its image is answered,
     another thread takes over, and it ends with what it is at. At most `count` may be abandoned at a time, as
-    each still holds a core and its pixels; beyond that the image is answered, but its place stays taken until
+    each still holds a core and its pixels; beyond that the image is answered, but its slot stays taken until
     the thread is back.
     """
 
@@ -82,7 +82,7 @@ class Workers:
         self._count = count
         self._budget_s = budget_s
         self._overran = overran
-        self._places = asyncio.Semaphore(count + ahead)
+        self._slots = asyncio.Semaphore(count + ahead)
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._abandoned = 0
@@ -102,12 +102,12 @@ class Workers:
         for thread in self._threads.copy():
             thread.join(max(0.0, until - time.monotonic()))
 
-    async def acquire(self) -> Place:
-        await self._places.acquire()
-        return Place(self)
+    async def acquire(self) -> Slot:
+        await self._slots.acquire()
+        return Slot(self)
 
     def free(self) -> None:
-        self._places.release()
+        self._slots.release()
 
     def begin(self, function: Callable[[], Any]) -> _Job:
         loop = asyncio.get_running_loop()
@@ -168,7 +168,7 @@ class Workers:
             )
         if replaced:
             self._add_thread()
-            if job.place_left:
+            if job.slot_released:
                 self.free()
 
     def _ended(self, job: _Job, answer: object, error: BaseException | None) -> None:
@@ -183,5 +183,5 @@ class Workers:
                 job.answer.set_exception(error)
             else:
                 job.answer.set_result(answer)
-        if job.place_left:
+        if job.slot_released:
             self.free()

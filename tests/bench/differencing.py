@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.manifest import TORCHSCRIPT, read_manifest, verified_model_path
-from service.pipeline.shaping import GROUP_STEP
+from service.pipeline.groups import GROUP_STEP
 from service.settings import Settings
 from training.datasets import load
 from training.export_subgroups import served_answers

@@ -20,11 +20,12 @@ from service.api.schemas import EmotionQuery, ModelName
 from service.assembly import Assembly, assemble
 from service.core.deadline import NEVER
 from service.core.manifest import EMOTIONS
+from service.core.query import Query
 from service.core.timings import Timings
 from service.predict.forms import Form
 from service.predict.ledger import Ledger
-from service.predict.rows import Asked
-from service.predict.run import IMAGES_PER_THREAD, Asking, Predictor, patient
+from service.predict.rows import RunInfo
+from service.predict.run import IMAGES_PER_THREAD, Options, Predictor, patient
 from service.predict.sources import images
 from service.settings import Settings
 from tests.bench.figures import Figure, ratios, spread
@@ -80,15 +81,15 @@ class _Spent:
 async def _in_turn(folder: Path) -> tuple[list[_Spent], list[_Spent]]:
     """What each turn of the pipeline alone and of the command's own loop took."""
     settings = patient(Settings())
-    asked = Asked.by(ModelName(name=settings.classifier, version="1"), EmotionQuery(), EMOTIONS)
+    run = RunInfo(ModelName(name=settings.classifier, version="1"), EmotionQuery(), EMOTIONS)
     spent: tuple[list[_Spent], list[_Spent]] = [], []
     async with assemble(settings) as assembly:
-        predictor = Predictor(assembly, Asking(settings, EmotionQuery()))
-        with Ledger(folder / "turns.jsonl", Form.jsonl, asked) as ledger:
+        predictor = Predictor(assembly, Options(settings, EmotionQuery()))
+        with Ledger(folder / "turns.jsonl", Form.jsonl, run) as ledger:
 
             async def write(part: Path) -> None:
                 async for row in predictor.rows(images([str(part)]), ledger.holds):
-                    assert row.answer is not None, row
+                    assert row.seen is not None, row
                     ledger.write(row)
 
             for number, part in enumerate(sorted((folder / "photos").iterdir())):
@@ -110,7 +111,7 @@ async def _alone(assembly: Assembly, photos: list[bytes]) -> None:
 
     async def ask() -> None:
         for jpeg in rest:
-            await assembly.pipeline.run(jpeg, EmotionQuery(), NEVER, Timings())
+            await assembly.faces.run(jpeg, Query(), NEVER, Timings())
 
     await asyncio.gather(*(ask() for _ in range(IMAGES_PER_THREAD * Settings().worker_threads)))
 

@@ -31,7 +31,7 @@ def test_one_photo_one_face(gateway: Gateway, astronaut_jpeg: bytes) -> None:
     response = gateway.post(astronaut_jpeg)
     assert response.status_code == 200, response.text
     answer = response.json()
-    assert list(answer) == ["request_id", "model", "image", "faces"]
+    assert list(answer) == ["request_id", "model", "image", "faces_found", "faces"]
     assert answer["image"] == {"width": 512, "height": 512}
     assert answer["model"] == {"name": "expressnet_moe", "version": "1"}
     (face,) = answer["faces"]
@@ -116,7 +116,12 @@ def test_a_jpeg_decoded_smaller_is_answered_as_a_whole_one(
 
 def test_max_faces_limits_the_answer(gateway: Gateway, astronaut: NDArray[np.uint8]) -> None:
     montage = encoded(np.tile(astronaut, (1, 3, 1)))
-    assert len(gateway.post(montage, max_faces=2).json()["faces"]) == 2
+    answer = gateway.post(montage, max_faces=2).json()
+    assert (len(answer["faces"]), answer["faces_found"]) == (2, 3)
+    parts = [("images", ("a", montage))]
+    batch = gateway.client.post("/v1/emotions/batch", files=parts, params={"max_faces": 1}).json()
+    result = batch["results"][0]["result"]
+    assert (len(result["faces"]), result["faces_found"]) == (1, 3)
 
 
 def test_no_face_is_an_empty_list(gateway: Gateway, faceless_jpeg: bytes) -> None:
@@ -133,6 +138,7 @@ def test_images_smaller_than_a_face(gateway: Gateway, size: tuple[int, int]) -> 
         "request_id": "",
         "model": None,
         "image": {"width": size[0], "height": size[1]},
+        "faces_found": 0,
         "faces": [],
     }
 

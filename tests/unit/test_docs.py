@@ -16,8 +16,8 @@ from pydantic import BaseModel, ValidationError
 
 from service.api import schemas
 from service.api.schemas import (
-    MAX_FACES,
     BatchAnswer,
+    DetectionQuery,
     EmotionQuery,
     EmotionsAnswer,
     Face,
@@ -34,9 +34,10 @@ from service.compliance.law import Duty, Exemption, Purpose, duties
 from service.core import errors
 from service.core.errors import RateLimited, ServiceError
 from service.core.manifest import EMOTIONS, ClassifierManifest, read_manifest
+from service.core.query import MAX_FACES
 from service.http.problems import to_problem
 from service.http.routes.models import Card, ModelList
-from service.pipeline.shaping import GROUP_STEP
+from service.pipeline.groups import GROUP_STEP
 from service.settings import LEAST_GROUP_FACES, PREFIX, Settings
 from service.telemetry.metrics import Metrics
 from training.evaluation.report import shown
@@ -144,7 +145,7 @@ def test_no_answer_model_is_left_out() -> None:
 
     declared = {
         model for model in vars(schemas).values() if isinstance(model, type) and issubclass(model, BaseModel)
-    } - {BaseModel, EmotionQuery, GroupQuery, schemas.ImageUpload}
+    } - {BaseModel, DetectionQuery, EmotionQuery, GroupQuery, schemas.ImageUpload}
     assert declared == set().union(
         *map(reached, (EmotionsAnswer, BatchAnswer, GroupAnswer, GroupBatchAnswer))
     )

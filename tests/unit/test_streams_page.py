@@ -12,8 +12,8 @@ from service.api.schemas import EmotionQuery, Face, ImageSize
 from service.api.stream import FrameAnswer, FrameProblem, StreamQuery, StreamSummary
 from service.http.routes import stream
 from service.http.transport.sockets import PIECES
-from service.tracking.record import MOST_TRACKS
-from service.tracking.tracks import LEAST_OVERLAP, LOST_S
+from service.tracking.record import MAX_TRACKS
+from service.tracking.tracks import LOST_S, MIN_OVERLAP
 from tests.unit.test_docs import ROOT, described, json_blocks, paths, rows_of, section
 
 PAGE = (ROOT / "docs" / "streams.md").read_text(encoding="utf-8")
@@ -55,6 +55,6 @@ def test_the_numbers_of_the_page_are_the_codes() -> None:
         assert f"| {code} |" in section(PAGE, "### Close codes")
     assert f"more than {PIECES} pieces" in PAGE
     assert f"not seen for {LOST_S:g} s" in PAGE
-    assert f"({LEAST_OVERLAP:g} at least)" in PAGE
-    assert f"the {MOST_TRACKS} faces" in PAGE
+    assert f"({MIN_OVERLAP:g} at least)" in PAGE
+    assert f"the {MAX_TRACKS} faces" in PAGE
     assert stream.SUBPROTOCOL in PAGE

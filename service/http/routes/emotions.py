@@ -18,9 +18,7 @@ from service.api.schemas import (
     EmotionsAnswer,
     GroupAnswer,
     GroupBatchAnswer,
-    GroupImage,
     GroupQuery,
-    ImageAnswer,
     ImageUpload,
     Include,
     ModelName,
@@ -45,11 +43,13 @@ from service.core.errors import (
 )
 from service.core.manifest import Manifest
 from service.core.timings import Timings
+from service.http.answering import Content, answering
 from service.http.bodies import JSON, MULTIPART, read_image, read_images
 from service.http.disconnect import LEFT, ClientDisconnected, race_disconnect
 from service.http.layers.observation import CLIENT_LEFT
 from service.http.layers.quotas import spend
 from service.http.problems import documented, to_problem
+from service.pipeline.groups import GroupPipeline
 from service.pipeline.pipeline import HEATMAP_FACES, Pipeline
 from service.settings import Settings
 from service.telemetry.audit import Answered
@@ -108,11 +108,12 @@ class _Route(APIRoute):
 
 
 def emotions_router(
-    pipeline: Pipeline, classifier: Manifest, settings: Settings, metrics: Metrics
+    pipeline: Pipeline | GroupPipeline, classifier: Manifest, settings: Settings, metrics: Metrics
 ) -> APIRouter:
     router = APIRouter(tags=["emotions"], route_class=_Route)
     model = ModelName(name=classifier.name, version=classifier.version)
-    alone = settings.aggregate_only is None
+    answer_image = answering(pipeline, metrics)
+    alone = not isinstance(pipeline, GroupPipeline)
     what = "The emotions of every face" if alone else "The mean emotions of all faces"
     asked = Depends(_query_of_faces if alone else _query_of_groups)
 
@@ -141,13 +142,15 @@ def emotions_router(
                 data = await read_image(request)
                 await spend(request.scope, _cost_images(query))
             left = request.scope["state"].get(LEFT)
-            found = await race_disconnect(left, pipeline.run(data, query, deadline, timings))
+            found = await race_disconnect(left, answer_image(data, query, deadline, timings))
         except ClientDisconnected:
             return Response(status_code=CLIENT_LEFT)
-        request.state.answered = Answered.of([found], timings.seconds)
+        request.state.answered = Answered.of([found.seen], timings.seconds)
         # Validated: an answer of the other kind would not pass.
         kind = EmotionsAnswer if alone else GroupAnswer
-        answer = kind.model_validate({"request_id": request.state.request_id, "model": model, **dict(found)})
+        answer = kind.model_validate(
+            {"request_id": request.state.request_id, "model": model, **dict(found.model)}
+        )
         return _json(answer, timings, started)
 
     images = {"type": "array", "minItems": 1, "maxItems": MAX_BATCH_IMAGES, "items": _BINARY["schema"]}
@@ -172,14 +175,14 @@ def emotions_router(
         # A batch must not crowd out everybody else: it has as many images at work as there are workers.
         turns = asyncio.Semaphore(settings.worker_threads)
 
-        async def item(index: int, data: bytes) -> ImageAnswer | GroupImage | Problem:
+        async def item(index: int, data: bytes) -> Content | Problem:
             try:
                 if len(data) > settings.body_limit_bytes:
                     raise BodyTooLarge(f"an image must not exceed {settings.body_limit_bytes} bytes")
                 async with deadline.within(lambda: "queue"):
                     await turns.acquire()
                 try:
-                    return await pipeline.run(data, query, deadline, timings)
+                    return await answer_image(data, query, deadline, timings)
                 finally:
                     turns.release()
             except ServiceError as error:
@@ -190,7 +193,7 @@ def emotions_router(
                 log.exception("image of a batch failed", index=index, error=type(error).__name__)
                 return to_problem(Internal(""), request_id)
 
-        async def all_items(images: list[bytes]) -> list[ImageAnswer | GroupImage | Problem]:
+        async def all_items(images: list[bytes]) -> list[Content | Problem]:
             return await asyncio.gather(*(item(index, data) for index, data in enumerate(images)))
 
         try:
@@ -201,10 +204,12 @@ def emotions_router(
             results = await race_disconnect(left, all_items(images))
         except ClientDisconnected:
             return Response(status_code=CLIENT_LEFT)
-        found = [None if isinstance(result, Problem) else result for result in results]
-        request.state.answered = Answered.of(found, timings.seconds)
+        seen = [None if isinstance(result, Problem) else result.seen for result in results]
+        request.state.answered = Answered.of(seen, timings.seconds)
         items = [
-            {"index": index, "problem" if isinstance(result, Problem) else "result": result}
+            {"index": index, "problem": result}
+            if isinstance(result, Problem)
+            else {"index": index, "result": result.model}
             for index, result in enumerate(results)
         ]
         kind = BatchAnswer if alone else GroupBatchAnswer

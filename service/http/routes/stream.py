@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, NamedTuple
@@ -15,7 +16,8 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.websockets import WebSocketDisconnect
 
-from service.api.schemas import VERDICTS, ImageAnswer, ModelName
+from service.api.schemas import ModelName
+from service.api.shaping import shape_size, shape_track, shape_tracked
 from service.api.stream import FrameAnswer, FrameProblem, StreamQuery, StreamSummary
 from service.core.deadline import Deadline
 from service.core.errors import (
@@ -29,12 +31,14 @@ from service.core.errors import (
     UpgradeRequired,
 )
 from service.core.manifest import ClassifierManifest
+from service.core.seen import VERDICTS
 from service.core.timings import Timings
 from service.http.layers.quotas import Quota
 from service.http.problems import problem_response, to_problem
 from service.http.routes.frames import Frame, Inbox, split_time
 from service.http.routes.health import Readiness
 from service.http.transport.sockets import STREAM
+from service.pipeline.groups import GroupPipeline
 from service.pipeline.pipeline import Pipeline
 from service.settings import Settings
 from service.telemetry.audit import Answered
@@ -52,25 +56,26 @@ ENDED, GOING_AWAY, POLICY, IDLE = 1000, 1001, 1008, 4408
 class Streams:
     """Whether one more stream may be opened."""
 
-    def __init__(self, limit: int, groups_only: bool, metrics: Metrics) -> None:
+    def __init__(self, limit: int, pipeline: Pipeline | GroupPipeline, metrics: Metrics) -> None:
         self._limit = limit
-        self._groups_only = groups_only
+        self._pipeline = pipeline
         self._metrics = metrics
         self._open = 0
 
-    def check(self) -> None:
-        """Raise `Overloaded` if there is no room for one more, `Forbidden` if there never will be."""
-        if self._groups_only:
+    def check(self) -> Pipeline:
+        """What a stream uses. Raises `Overloaded` if there is no room, `Forbidden` if there never is."""
+        if isinstance(self._pipeline, GroupPipeline):
             raise Forbidden("only groups are answered here, and a stream follows single faces")
         if self._open >= self._limit:
             raise Overloaded(f"the limit of {self._limit} streams is reached")
+        return self._pipeline
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        self.check()
+    def place(self) -> Iterator[Pipeline]:
+        pipeline = self.check()
         self._changed(1)
         try:
-            yield
+            yield pipeline
         finally:
             self._changed(-1)
 
@@ -80,19 +85,19 @@ class Streams:
 
 
 def stream_router(
-    pipeline: Pipeline,
+    pipeline: Pipeline | GroupPipeline,
     classifier: ClassifierManifest,
     settings: Settings,
     readiness: Readiness,
     metrics: Metrics,
 ) -> APIRouter:
     router = APIRouter()
-    streams = Streams(settings.max_streams, settings.aggregate_only is not None, metrics)
+    streams = Streams(settings.max_streams, pipeline, metrics)
 
     @router.websocket(STREAM)
     async def stream(socket: WebSocket, query: Annotated[StreamQuery, Query()]) -> None:
-        with streams.place():
-            await Stream(socket, query, pipeline, classifier, settings, readiness, metrics).run()
+        with streams.place() as faces:
+            await Stream(socket, query, faces, classifier, settings, readiness, metrics).run()
 
     @router.get(STREAM, include_in_schema=False)
     async def no_stream(request: Request) -> Response:
@@ -134,13 +139,13 @@ class Stream:
         self._metrics = metrics
         self._request_id: str = socket.state.request_id
         self._hold: Callable[[int, int], None] = socket.state.hold
+        self._labels = classifier.labels
         self._record = Record(query.time_constant_s, classifier.verdict.threshold)
         self._inbox = Inbox(self._drop)
         self._started_at = time.monotonic()
         self._last_s = -math.inf
         self._timings = Timings()
-        self._faces = 0
-        self._verdicts: dict[str, int] = dict.fromkeys(VERDICTS, 0)
+        self._verdicts: Counter[str] = Counter(dict.fromkeys(VERDICTS, 0))
         self._frames = {"frames": 0, **dict.fromkeys(FRAME_OUTCOMES, 0)}
         self._dropped = 0
 
@@ -171,7 +176,7 @@ class Stream:
             self._socket.state.answered = Answered(
                 self._frames["answered"],
                 self._frames["failed"],
-                self._faces,
+                self._verdicts.total(),
                 self._verdicts,
                 self._timings.seconds,
             )
@@ -263,25 +268,24 @@ class Stream:
             await quota.spend(1)
         self._hold(1, 0)
         try:
-            found = await self._pipeline.run(
-                frame.data, self._query, frame.deadline, self._timings, counted=False
+            seen = await self._pipeline.run(
+                frame.data, self._query.to_pipeline(), frame.deadline, self._timings
             )
         finally:
             self._hold(-1, 0)
-        assert isinstance(found, ImageAnswer)  # where there are groups, there are no streams
-        faces = self._record.update(found.faces, frame.time_s)
-        self._faces += len(faces)
-        for face in faces:
-            self._verdicts[face.verdict] += 1
+        followed = self._record.update(seen, frame.time_s)
+        self._verdicts.update(seen.verdicts)
+        for face, track in enumerate(followed):
             # Else one face before a camera would be most of what the metrics see.
-            if self._record.is_new(face):
-                self._metrics.face(face)
+            if track.new:
+                self._metrics.face(seen, face)
         return FrameAnswer(
             frame=frame.number,
             time_s=round(frame.time_s, 6),
             dropped=dropped,
-            image=found.image,
-            faces=faces,
+            image=shape_size(seen),
+            faces_found=seen.faces_found,
+            faces=shape_tracked(seen, followed, self._query),
         )
 
     def _count(self, outcome: str) -> None:
@@ -310,7 +314,7 @@ class Stream:
             request_id=self._request_id,
             model=self._model,
             **self._frames,
-            tracks=self._record.summary(),
+            tracks=[shape_track(track, self._labels) for track in self._record.totals()],
             tracks_left_out=self._record.left_out,
         )
 

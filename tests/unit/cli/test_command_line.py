@@ -118,10 +118,10 @@ def test_rows_of_the_page_are_rows_of_this_version() -> None:
         content = json.loads(block)
         if "path" not in content:
             continue
-        assert set(content) <= {"path", "file", "model", "query", "image", "faces", "problem"}
+        assert set(content) <= {"path", "file", "model", "query", "image", "faces_found", "faces", "problem"}
         seen.add("faces" in content)
         if "faces" in content:
-            check(ImageAnswer, {key: content[key] for key in ("image", "faces")})
+            check(ImageAnswer, {key: content[key] for key in ("image", "faces_found", "faces")})
             for face in content["faces"]:
                 check(Face, face)
         else:

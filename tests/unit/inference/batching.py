@@ -52,11 +52,11 @@ async def batching(
     queue: int = 64,
     delay_s: float = 0.0,
     calls: int = 1,
-    coming: bool = True,
+    images_in_detection: bool = True,
 ) -> AsyncIterator[Rig]:
     """Closes the batcher at the end, and checks that it left nothing behind.
 
-    coming: whether others' faces seem to be on their way all the time, so that batches wait for them.
+    images_in_detection: whether other images are in detection all the time, so that batches wait for faces.
     """
     unseen: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: unseen.append(context))
@@ -66,7 +66,7 @@ async def batching(
     rig = Rig(Batcher(classifier, limits, BatcherEvents(sizes.append, depths.append)), sizes, depths)
     rig.batcher.start()
     async with asyncio.timeout(PATIENCE_S):
-        with rig.batcher.coming() if coming else nullcontext():
+        with rig.batcher.image_in_detection() if images_in_detection else nullcontext():
             yield rig
             await rig.batcher.close()
     await settle()

@@ -115,9 +115,9 @@ async def test_a_lone_face_waits_for_company_but_not_longer_than_allowed() -> No
 
 
 async def test_a_face_that_nobody_follows_does_not_wait() -> None:
-    async with batching(FakeClassifier(), delay_s=LONG_S, coming=False) as rig:
+    async with batching(FakeClassifier(), delay_s=LONG_S, images_in_detection=False) as rig:
         await rig.submit(1)
-        with rig.batcher.coming():
+        with rig.batcher.image_in_detection():
             waiting = rig.submit(2)
             await settle()
             assert not waiting.done()

@@ -13,16 +13,18 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.api.schemas import EmotionQuery, Face, Group, GroupImage, ImageAnswer
 from service.core.arrays import Classification, Detections, Faces, Photo
 from service.core.arrays import Image as Pixels
 from service.core.backlog import Backlog
 from service.core.deadline import NEVER, Deadline
-from service.core.errors import DeadlineExceeded, InvalidRequest
+from service.core.errors import DeadlineExceeded
 from service.core.manifest import ClassifierManifest, read_manifest
+from service.core.query import Query
+from service.core.seen import Seen
 from service.core.timings import Timings
 from service.inference.batcher import Batcher, BatcherEvents, BatcherLimits
 from service.pipeline import crops as module
+from service.pipeline.groups import GroupPipeline
 from service.pipeline.pipeline import Pipeline
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -80,7 +82,6 @@ async def started(
     detector: FakeDetector | FaceHere,
     classifier: FakeClassifier,
     metrics: Metrics,
-    aggregate_only: int | None = None,
     workers: int = 1,
 ) -> AsyncIterator[Pipeline]:
     settings = Settings()
@@ -97,7 +98,6 @@ async def started(
         decode_budget_s=60,
         pixel_limit=50_000_000,
         backlog=Backlog(workers, 60),
-        aggregate_only=aggregate_only,
     )
     await pipeline.start()
     try:
@@ -106,23 +106,17 @@ async def started(
         await pipeline.close()
 
 
-async def answered(data: bytes, query: EmotionQuery) -> Face:
-    async with started(OneFace(), FakeClassifier(), Metrics()) as pipeline:
-        answer = await pipeline.run(data, query, NEVER, Timings())
-    assert isinstance(answer, ImageAnswer)
-    (face,) = answer.faces
-    return face
+async def seen(image: bytes | Pixels, query: Query, detector: FakeDetector | None = None) -> Seen:
+    async with started(detector or OneFace(), FakeClassifier(), Metrics()) as pipeline:
+        return await pipeline.run(image, query, NEVER, Timings())
 
 
-async def run(data: bytes, query: EmotionQuery) -> tuple[OneFace, Seeing]:
+async def run(image: bytes | Pixels, query: Query) -> tuple[OneFace, Seeing]:
     detector, classifier = OneFace(), Seeing()
     async with started(detector, classifier, Metrics()) as pipeline:
-        answer = await pipeline.run(data, query, NEVER, Timings())
-    assert isinstance(answer, ImageAnswer)
-    (face,) = answer.faces
-    assert face.box.x == pytest.approx(462, abs=1)
-    assert face.box.width == pytest.approx(100, abs=1)
-    assert (answer.image.width, answer.image.height) == (SIDE, SIDE)
+        found = await pipeline.run(image, query, NEVER, Timings())
+    np.testing.assert_allclose(found.boxes, BOX * SIDE, atol=1)
+    assert (found.width, found.height) == (SIDE, SIDE)
     return detector, classifier
 
 
@@ -136,7 +130,7 @@ def jpeg() -> bytes:
 
 async def test_small_faces_are_cut_from_pixels_enough(jpeg: bytes, scales: list[int]) -> None:
     """Half of the pixels show 50 of the face's 100: enough for the classifier."""
-    detector, classifier = await run(jpeg, EmotionQuery(min_face_px=96))
+    detector, classifier = await run(jpeg, Query(min_face_px=96))
     assert scales == [4, 2]
     assert detector.shown == [(256, 256, 3)]
     assert classifier.faces[0].std() > 40
@@ -146,28 +140,58 @@ async def test_a_strip_that_holds_no_face_costs_no_search() -> None:
     detector = OneFace()
     async with started(detector, FakeClassifier(), Metrics()) as pipeline:
         strip = encoded(Image.new("L", (8, 5000)), "PNG")
-        answer = await pipeline.run(strip, EmotionQuery(), NEVER, Timings())
-    assert isinstance(answer, ImageAnswer)
-    assert (answer.faces, detector.shown) == ([], [])
+        found = await pipeline.run(strip, Query(), NEVER, Timings())
+    assert (found.face_count, found.faces_found, detector.shown) == (0, 0, [])
 
 
-async def test_the_verdict_does_not_depend_on_what_is_included(jpeg: bytes, scales: list[int]) -> None:
-    plain = await answered(jpeg, EmotionQuery(min_face_px=96))
-    whole = await answered(
-        jpeg, EmotionQuery(min_face_px=96, include="landmarks,quality,experts,engagement,heatmap")
-    )
+async def test_heatmaps_change_nothing_else(jpeg: bytes, scales: list[int]) -> None:
+    plain = await seen(jpeg, Query(min_face_px=96))
+    drawn = await seen(jpeg, Query(min_face_px=96, heatmaps=True))
     # Asking for more must not decode finer either: the face would then be another one.
     assert scales == [4, 2, 4, 2]
-    said = {"box", "detection_confidence", "emotion", "confidence", "verdict", "reasons", "probabilities"}
-    assert plain.model_dump(include=said) == whole.model_dump(include=said)
+    np.testing.assert_array_equal(plain.probabilities, drawn.probabilities)
+    np.testing.assert_array_equal(plain.boxes, drawn.boxes)
+    assert (plain.quality, plain.reasons) == (drawn.quality, drawn.reasons)
+    assert (len(plain.drawings), len(drawn.drawings)) == (0, 1)
+
+
+SIX_FACES = Detections(FACES, np.ones(6, np.float32), np.repeat(LANDMARKS, 6, axis=0))
+
+
+@pytest.mark.parametrize(("max_faces", "kept"), [(2, 2), (6, 6), (128, 6)])
+async def test_faces_beyond_the_most_are_counted(jpeg: bytes, max_faces: int, kept: int) -> None:
+    found = await seen(jpeg, Query(max_faces=max_faces), FakeDetector(answer=SIX_FACES))
+    assert (found.face_count, found.faces_found) == (kept, 6)
+    np.testing.assert_array_equal(found.boxes, 2 * FACES[:kept])  # searched in half of the pixels
+    assert len(found.quality) == len(found.probabilities) == len(found.reasons) == kept
+
+
+async def test_a_whole_image_is_one_face_that_was_found(jpeg: bytes) -> None:
+    found = await seen(jpeg, Query(detect=False))
+    assert (found.face_count, found.faces_found) == (1, 1)
+    assert found.scores is None
+    assert found.landmarks is None
+
+
+@pytest.mark.parametrize("query", [Query(), Query(detect=False), Query(min_face_px=96)])
+async def test_pixels_are_seen_as_their_file_is(
+    astronaut: NDArray[np.uint8], scales: list[int], query: Query
+) -> None:
+    by_file = await seen(encoded(astronaut, "PNG"), query, FakeDetector())
+    assert scales == [1]
+    by_pixels = await seen(astronaut, query, FakeDetector())
+    assert scales == [1], "nothing was decoded"
+    np.testing.assert_array_equal(by_file.boxes, by_pixels.boxes)
+    np.testing.assert_array_equal(by_file.probabilities, by_pixels.probabilities)
+    assert by_file.quality == by_pixels.quality
 
 
 async def test_heatmaps_are_made_of_the_largest_faces_only(jpeg: bytes) -> None:
-    detector = FakeDetector(answer=Detections(FACES, np.ones(6, np.float32), np.repeat(LANDMARKS, 6, axis=0)))
+    detector = FakeDetector(answer=SIX_FACES)
     classifier, timings = Seeing(), Timings()
     async with started(detector, classifier, Metrics()) as pipeline:
-        answer = await pipeline.run(jpeg, EmotionQuery(include="heatmap"), NEVER, timings)
-    assert [face.heatmap is not None for face in answer.faces] == [True] * 4 + [False] * 2
+        found = await pipeline.run(jpeg, Query(heatmaps=True), NEVER, timings)
+    assert (found.face_count, len(found.drawings)) == (6, 4)
     assert sum(len(faces) for faces in classifier.faces) >= 6 + 4 * 64
     assert timings.seconds["heatmap"] > 0
 
@@ -181,54 +205,37 @@ async def test_heatmaps_are_bound_by_the_deadline(jpeg: bytes) -> None:
 
     async with started(OneFace(), SlowLater(cancellable=True), Metrics()) as pipeline:
         with pytest.raises(DeadlineExceeded, match="heatmap"):
-            await pipeline.run(jpeg, EmotionQuery(include="heatmap"), Deadline.after(1.5), Timings())
+            await pipeline.run(jpeg, Query(heatmaps=True), Deadline.after(1.5), Timings())
 
 
 @pytest.mark.parametrize("min_face_px", [32, 48])
 async def test_large_faces_are_cut_from_fewer_pixels(
     min_face_px: float, jpeg: bytes, scales: list[int]
 ) -> None:
-    await run(jpeg, EmotionQuery(min_face_px=min_face_px))
+    await run(jpeg, Query(min_face_px=min_face_px))
     assert scales == [2]
 
 
 async def test_images_that_are_searched_as_they_are_are_decoded_once(jpeg: bytes, scales: list[int]) -> None:
-    detector, _ = await run(jpeg, EmotionQuery(min_face_px=40))
+    detector, _ = await run(jpeg, Query(min_face_px=40))
     assert scales == [1]
     assert detector.shown == [(SIDE, SIDE, 3)]
 
 
-def values(metrics: Metrics, *names: str) -> list[float | None]:
-    return [metrics.registry.get_sample_value(name) for name in names]
-
-
-async def test_groups_alone_whoever_asks(astronaut: NDArray[np.uint8]) -> None:
-    """The pipeline itself keeps faces back: a door that forgets to has none to show."""
-    metrics, classifier = Metrics(), Seeing()
-    async with started(FakeDetector(), classifier, metrics, aggregate_only=5) as pipeline:
-        few = await pipeline.run(encoded(np.tile(astronaut, (2, 2, 1))), EmotionQuery(), NEVER, Timings())
-        many = await pipeline.run(encoded(np.tile(astronaut, (6, 6, 1))), EmotionQuery(), NEVER, Timings())
-        calls = len(classifier.batches)
-        for query in (
-            EmotionQuery(detect=False),
-            EmotionQuery(include="landmarks"),
-            EmotionQuery(max_faces=5),
-            EmotionQuery(min_face_px=33),
-            EmotionQuery(min_detection_confidence=0.5),
-        ):
-            with pytest.raises(InvalidRequest, match="only groups"):
-                await pipeline.run(encoded(astronaut), query, NEVER, Timings())
-    assert len(classifier.batches) == calls
-    assert isinstance(few, GroupImage)
-    assert few.group == Group(min_faces=5)
-    assert isinstance(many, GroupImage)
-    assert many.group.face_count == 36, "more than a caller gets by default"
-    assert values(metrics, "expressnet_faces_per_image_count", "expressnet_faces_per_image_sum") == [2, 36]
-    assert values(metrics, "expressnet_confidence_count", "expressnet_face_size_pixels_count") == [0, 0]
+async def test_a_group_pipeline_knows_nothing_of_single_faces(astronaut: NDArray[np.uint8]) -> None:
+    """A route that forgets to keep faces back has none to show."""
+    async with started(FakeDetector(), FakeClassifier(), Metrics()) as faces:
+        groups = GroupPipeline(faces, min_faces=5)
+        few = await groups.run(encoded(np.tile(astronaut, (2, 2, 1))), NEVER, Timings())
+        many = await groups.run(encoded(np.tile(astronaut, (6, 6, 1))), NEVER, Timings())
+    assert (few.face_count, few.probabilities) == (0, None)
+    assert many.face_count == 36, "more than a caller gets by default"
+    assert many.probabilities is not None
+    assert many.probabilities.shape == (8,)
 
 
 @dataclass
-class Asked(FakeClassifier):
+class Waiting(FakeClassifier):
     """Says when it is asked, and answers once its gate is open."""
 
     asked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -266,9 +273,9 @@ async def test_pixels_are_gone_while_faces_wait_for_the_classifier(
     original = module.decode
     monkeypatch.setattr(module, "decode", decode)
     gate = asyncio.Event()
-    classifier = Asked(gate=gate)
+    classifier = Waiting(gate=gate)
     async with started(detector, classifier, Metrics()) as pipeline:
-        running = asyncio.create_task(pipeline.run(jpeg, EmotionQuery(), NEVER, Timings()))
+        running = asyncio.create_task(pipeline.run(jpeg, Query(), NEVER, Timings()))
         await classifier.asked.wait()
         await asyncio.sleep(0.05)  # until the thread has let go of it
         left = [kept() is not None for kept in pixels]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from service.core.arrays import FaceQuality
-from service.core.manifest import QualityLimit, QualityLimits, Verdict
+from service.core.manifest import QualityLimit, QualityLimits, VerdictRule
 from service.pipeline.verdict import reasons
 
 GOOD = FaceQuality(120, 0.4, 0.5, 0.2, roll_degrees=0, yaw=0, pitch=0, occlusion=0.3)
@@ -19,7 +19,7 @@ LIMITS = (
     QualityLimit(code="turned_away", measure="pitch", most=0.5, bands=()),
     QualityLimit(code="tilted", measure="roll_degrees", bands=()),
 )
-VERDICT = Verdict(
+RULE = VerdictRule(
     threshold=0.6,
     coverage=1,
     accuracy=1,
@@ -29,7 +29,7 @@ VERDICT = Verdict(
 
 
 def test_a_good_confident_face_is_certain() -> None:
-    assert reasons(0.6, GOOD, VERDICT) == []
+    assert reasons(0.6, GOOD, RULE) == []
 
 
 @pytest.mark.parametrize(
@@ -49,11 +49,11 @@ def test_a_good_confident_face_is_certain() -> None:
     ],
 )
 def test_what_lies_beyond_a_limit_is_a_reason(changes: dict[str, float | None], expected: list[str]) -> None:
-    assert reasons(0.9, replace(GOOD, **changes), VERDICT) == expected  # type: ignore[arg-type]
-    assert reasons(0.59, replace(GOOD, **changes), VERDICT) == ["low_confidence", *expected]  # type: ignore[arg-type]
+    assert reasons(0.9, replace(GOOD, **changes), RULE) == expected  # type: ignore[arg-type]
+    assert reasons(0.59, replace(GOOD, **changes), RULE) == ["low_confidence", *expected]  # type: ignore[arg-type]
 
 
 def test_a_model_without_limits_knows_confidence_alone() -> None:
-    plain = VERDICT.model_copy(update={"quality": None})
+    plain = RULE.model_copy(update={"quality": None})
     assert reasons(0.9, replace(GOOD, sharpness=0), plain) == []
     assert reasons(0.5, replace(GOOD, sharpness=0), plain) == ["low_confidence"]

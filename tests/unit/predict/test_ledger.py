@@ -8,27 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from service.api.schemas import Box, EmotionQuery, Face, ImageAnswer, ImageSize, ModelName
+from service.api.schemas import EmotionQuery, ModelName
 from service.core.manifest import EMOTIONS
 from service.predict.forms import Form
 from service.predict.ledger import Ledger, LedgerError
-from service.predict.rows import Asked, Row, RowProblem
+from service.predict.rows import Row, RowProblem, RunInfo
 from service.predict.sources import Source
+from tests.seen import FaceSeen, seen
 
 MODEL = ModelName(name="expressnet_moe", version="1")
-ASKED = Asked.by(MODEL, EmotionQuery(), EMOTIONS)
-FACE = Face(
-    box=Box(x=1, y=2, width=3, height=4),
-    emotion="fear",
-    confidence=0.3,
-    verdict="uncertain",
-    probabilities=dict.fromkeys(EMOTIONS, 0.125),
-)
+RUN = RunInfo(MODEL, EmotionQuery(), EMOTIONS)
 
 
 def row(name: str, faces: int) -> Row:
-    answer = ImageAnswer(image=ImageSize(width=5, height=6), faces=[FACE] * faces)
-    return Row(Source(name, len(name), "2026-11-21T22:50:39.000001+00:00"), answer)
+    image = seen(*[FaceSeen(confidence=0.3, verdict="uncertain")] * faces)
+    return Row(Source(name, len(name), "2026-11-21T22:50:39.000001+00:00"), image)
 
 
 ROWS = [
@@ -43,7 +37,7 @@ ROWS = [
 
 
 def written(path: Path, form: Form, rows: list[Row] = ROWS) -> bytes:
-    with Ledger(path, form, ASKED) as ledger:
+    with Ledger(path, form, RUN) as ledger:
         for each in rows:
             if not ledger.holds(each.source.key):
                 ledger.write(each)
@@ -70,7 +64,7 @@ def test_a_file_that_was_torn_anywhere_is_gone_on_with(form: Form, tmp_path: Pat
 @pytest.mark.parametrize("form", [Form.jsonl, Form.csv])
 def test_what_is_there_already_is_counted(form: Form, tmp_path: Path) -> None:
     written(tmp_path / "rows", form)
-    with Ledger(tmp_path / "rows", form, ASKED) as ledger:
+    with Ledger(tmp_path / "rows", form, RUN) as ledger:
         assert (len(ledger), ledger.failed_before) == (4, 1)
         assert all(ledger.holds(each.source.key) for each in ROWS)
         assert not ledger.holds(row("c.jpg", 1).source.key)
@@ -84,32 +78,32 @@ def test_a_file_of_somebody_else_is_left_as_it_is(form: Form, content: bytes, tm
     path = tmp_path / "rows"
     path.write_bytes(content)
     with pytest.raises(LedgerError, match=r"rows cannot be written to: it.*[^.]\.$"):
-        Ledger(path, form, ASKED)
+        Ledger(path, form, RUN)
     assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize("form", [Form.jsonl, Form.csv])
 @pytest.mark.parametrize(
-    ("asked", "why"),
+    ("run", "why"),
     [
-        (Asked.by(ModelName(name="other", version="1"), EmotionQuery(), EMOTIONS), "another model"),
-        (Asked.by(MODEL, EmotionQuery(max_faces=3), EMOTIONS), "other options"),
+        (RunInfo(ModelName(name="other", version="1"), EmotionQuery(), EMOTIONS), "another model"),
+        (RunInfo(MODEL, EmotionQuery(max_faces=3), EMOTIONS), "other options"),
     ],
 )
 def test_runs_that_do_not_agree_do_not_share_a_file(
-    form: Form, asked: Asked, why: str, tmp_path: Path
+    form: Form, run: RunInfo, why: str, tmp_path: Path
 ) -> None:
     written(tmp_path / "rows", form)
     with pytest.raises(LedgerError, match=why):
-        Ledger(tmp_path / "rows", form, asked)
+        Ledger(tmp_path / "rows", form, run)
 
 
 def test_two_runs_do_not_write_at_once(tmp_path: Path) -> None:
     with (
-        Ledger(tmp_path / "rows", Form.jsonl, ASKED),
+        Ledger(tmp_path / "rows", Form.jsonl, RUN),
         pytest.raises(LedgerError, match="another run writes"),
     ):
-        Ledger(tmp_path / "rows", Form.jsonl, ASKED)
+        Ledger(tmp_path / "rows", Form.jsonl, RUN)
 
 
 def test_a_full_disk_is_told_of_and_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,4 +127,4 @@ def test_what_is_no_file_is_refused(place: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     with pytest.raises(LedgerError, match=r"cannot be written to: .*\.$"):
-        Ledger(tmp_path / place, Form.jsonl, ASKED)
+        Ledger(tmp_path / place, Form.jsonl, RUN)

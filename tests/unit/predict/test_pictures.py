@@ -9,22 +9,21 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.api.schemas import Box, Face, ImageAnswer, ImageSize
+from service.core.seen import Verdict
 from service.predict.pictures import CERTAIN, UNCERTAIN, annotated, target_of
 from tests.conftest import as_stored, encoded
+from tests.seen import FaceSeen, seen
 from tests.unit.predict.conftest import Expressnet
 
 GREY = Image.new("RGB", (400, 300), (128, 128, 128))
 
 
-def drawn(*faces: Face) -> NDArray[np.uint8]:
-    answer = ImageAnswer(image=ImageSize(width=400, height=300), faces=list(faces))
-    return np.asarray(annotated(encoded(GREY, "PNG"), answer, 1_000_000))
+def drawn(*faces: FaceSeen) -> NDArray[np.uint8]:
+    return np.asarray(annotated(encoded(GREY, "PNG"), seen(*faces), 1_000_000))
 
 
-def face(x: float, y: float, verdict: str) -> Face:
-    box = Box(x=x, y=y, width=120, height=140)
-    return Face(box=box, emotion="surprise", confidence=0.5, verdict=verdict, probabilities={})
+def face(x: float, y: float, verdict: Verdict) -> FaceSeen:
+    return FaceSeen("surprise", 0.5, verdict, (x, y, 120, 140))
 
 
 def share(pixels: NDArray[np.uint8], colour: tuple[int, int, int]) -> float:

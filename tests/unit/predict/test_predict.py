@@ -42,8 +42,8 @@ def test_json_lines_hold_what_the_api_answers(expressnet: Expressnet, photos: Pa
     with serving(Settings(port=0), fake_engines()) as gateway:
         for row in (two, none, one):
             answer = gateway.post(Path(row["path"]).read_bytes(), include="landmarks,experts").json()
-            assert {key: row[key] for key in ("model", "image", "faces")} == {
-                key: answer[key] for key in ("model", "image", "faces")
+            assert {key: row[key] for key in ("model", "image", "faces_found", "faces")} == {
+                key: answer[key] for key in ("model", "image", "faces_found", "faces")
             }
         problem = gateway.post(Path(torn["path"]).read_bytes()).json()
     assert torn["problem"] == {key: problem[key] for key in ("code", "title", "detail")}
@@ -266,7 +266,7 @@ async def test_paths_are_taken_as_they_are_needed() -> None:
     """Hundreds of thousands of them must not become hundreds of thousands of tasks."""
     from service.api.schemas import EmotionQuery
     from service.assembly import assemble
-    from service.predict.run import WAITING_ROWS, Asking, Predictor
+    from service.predict.run import WAITING_ROWS, Options, Predictor
 
     taken = 0
 
@@ -278,7 +278,7 @@ async def test_paths_are_taken_as_they_are_needed() -> None:
 
     settings = Settings()
     async with assemble(settings, fake_engines()) as assembly:
-        predictor = Predictor(assembly, Asking(settings, EmotionQuery()))
+        predictor = Predictor(assembly, Options(settings, EmotionQuery()))
         seen = []
         async for row in predictor.rows(endless()):
             seen.append(row.source.path)

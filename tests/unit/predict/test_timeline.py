@@ -14,9 +14,9 @@ import skimage.data
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.api.stream import StreamQuery
 from service.core.backlog import Backlog
 from service.core.manifest import ClassifierManifest, read_manifest
+from service.core.query import Query
 from service.inference.batcher import Batcher, BatcherEvents, BatcherLimits
 from service.pipeline.pipeline import Pipeline
 from service.predict.timeline import (
@@ -60,7 +60,6 @@ async def pipeline(classifier: ClassifierManifest) -> AsyncIterator[Pipeline]:
         decode_budget_s=5,
         pixel_limit=10**7,
         backlog=Backlog(2, 60),
-        aggregate_only=None,
     )
     await made.start()
     yield made
@@ -142,7 +141,7 @@ async def test_a_face_becomes_rows_and_a_picture(
     shown = {number: empty if 10 <= number < 15 else portrait() for number in range(25)}
     file = video(tmp_path / "v.mp4", shown)
     timeline = await write_timeline(pipeline, classifier, file, tmp_path / "t.csv", tmp_path / "t.png")
-    assert [len(moment.faces) for moment in timeline.moments] == [1, 1, 0, 1, 1]
+    assert [len(moment.followed) for moment in timeline.moments] == [1, 1, 0, 1, 1]
     with (tmp_path / "t.csv").open(newline="") as text:
         rows = list(csv.DictReader(text))
     assert [row["time_s"] for row in rows] == ["0.0", "0.2", "0.6", "0.8"]
@@ -188,4 +187,4 @@ async def test_what_goes_wrong_in_a_frame_is_told(
     monkeypatch.setattr(pipeline, "run", fail)
     file = video(tmp_path / "v.mp4", dict.fromkeys(range(50), portrait()[:64, :64]))
     with pytest.raises(RuntimeError, match="broken"):
-        await read_timeline(pipeline, classifier, file, StreamQuery())
+        await read_timeline(pipeline, classifier, file, Query())

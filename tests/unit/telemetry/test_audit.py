@@ -7,34 +7,25 @@ import json
 import os
 import stat
 import threading
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from service.api.schemas import Box, Face, Group, GroupImage, ImageAnswer, ImageSize
 from service.compliance.deployment import Declaration, audited
 from service.compliance.law import Purpose
 from service.core.errors import SettingsError
 from service.core.manifest import read_manifest
+from service.core.seen import SeenGroup
 from service.settings import Settings
 from service.telemetry import audit as module
 from service.telemetry.audit import Answered, Audit, AuditFile
 from service.telemetry.lines import Lines
+from tests.seen import FaceSeen, seen
 
-SIZE = ImageSize(width=10, height=10)
+CERTAIN, UNCERTAIN = FaceSeen(confidence=0.654321), FaceSeen(confidence=0.4, verdict="uncertain")
 MODEL = read_manifest(Settings().model_repository, "expressnet_moe")
-
-
-def face(verdict: str) -> Face:
-    return Face.model_validate(
-        {
-            "box": Box(x=1, y=2, width=3, height=4),
-            "emotion": "fear",
-            "confidence": 0.654321,
-            "verdict": verdict,
-            "probabilities": {"fear": 0.654321},
-        }
-    )
 
 
 def test_a_line_counts_and_tells_nothing_of_a_face(tmp_path: Path) -> None:
@@ -42,9 +33,9 @@ def test_a_line_counts_and_tells_nothing_of_a_face(tmp_path: Path) -> None:
     declared = audited(Declaration(Purpose.safety, ("us",)))
     audit = Audit(file, declared, [MODEL], lambda: None)
     results = [
-        ImageAnswer(image=SIZE, faces=[face("certain"), face("uncertain"), face("certain")]),
+        replace(seen(CERTAIN, UNCERTAIN, CERTAIN), faces_found=9),
         None,
-        ImageAnswer(image=SIZE, faces=[]),
+        seen(),
     ]
     audit.write("/v1/emotions/batch", "id-1", "shop", 200, 0.0123, Answered.of(results, {"detect": 0.5}))
     audit.flush()
@@ -70,8 +61,8 @@ def test_a_line_counts_and_tells_nothing_of_a_face(tmp_path: Path) -> None:
 
 def test_groups_are_counted_as_they_were_answered() -> None:
     results = [
-        GroupImage(image=SIZE, group=Group(min_faces=5, face_count=9, probabilities={"fear": 1.0})),
-        GroupImage(image=SIZE, group=Group(min_faces=5)),
+        SeenGroup(10, 10, 5, ("fear",), face_count=9, probabilities=np.ones(1)),
+        SeenGroup(10, 10, 5, ("fear",)),
     ]
     assert Answered.of(results, {}) == Answered(images=2, faces=9)
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.api.schemas import Box, Face
 from service.core import errors
 from service.core.errors import ServiceError
 from service.core.manifest import read_manifest
+from service.core.seen import SeenGroup, Verdict
 from service.inference.breaker import STATES
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
+from tests.seen import FaceSeen, seen
 
 PUBLISHED = {
     "expressnet_http_requests": {"route", "method", "status"},
@@ -60,16 +64,8 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
     return metrics.registry.get_sample_value(name, labels) or 0.0
 
 
-def face(width: float, height: float, emotion: str = "fear", verdict: str = "certain") -> Face:
-    return Face.model_validate(
-        {
-            "box": Box(x=0, y=0, width=width, height=height),
-            "emotion": emotion,
-            "confidence": 0.75,
-            "verdict": verdict,
-            "probabilities": {},
-        }
-    )
+def face(width: float, height: float, emotion: str = "fear", verdict: Verdict = "certain") -> FaceSeen:
+    return FaceSeen(emotion, 0.75, verdict, (0, 0, width, height))
 
 
 def test_what_is_published_is_what_is_declared() -> None:
@@ -78,7 +74,7 @@ def test_what_is_published_is_what_is_declared() -> None:
     metrics.http_request_duration.labels("/v1/emotions").observe(0.1)
     metrics.stages({"decode": 0.1})
     metrics.count_rejection(errors.Overloaded(""))
-    metrics.faces([face(10, 10)])
+    metrics.faces(seen(face(10, 10)))
     metrics.engine_up.labels("tiny").set(1)
     metrics.circuit("tiny", STATES)
     metrics.serving(read_manifest(Settings().model_repository, "expressnet_moe"), "model.onnx")
@@ -106,7 +102,7 @@ def test_what_can_be_counted_is_known_before_it_is() -> None:
 
 def test_each_application_counts_for_itself() -> None:
     one, other = Metrics(), Metrics()
-    one.faces([face(10, 10)])
+    one.faces(seen(face(10, 10)))
     assert value(one, "expressnet_faces_per_image_sum") == 1
     assert value(other, "expressnet_faces_per_image_sum") == 0
 
@@ -121,7 +117,8 @@ def test_only_what_protects_the_service_is_a_rejection(error: type[ServiceError]
 
 def test_faces_are_counted_by_size_emotion_and_verdict() -> None:
     metrics = Metrics()
-    metrics.faces([face(30, 20), face(100, 300, verdict="uncertain"), face(12, 14, "anger")])
+    faces = face(30, 20), face(100, 300, verdict="uncertain"), face(12, 14, "anger")
+    metrics.faces(replace(seen(*faces), faces_found=9))
     assert value(metrics, "expressnet_faces_per_image_count") == 1
     assert value(metrics, "expressnet_faces_per_image_sum") == 3
     assert value(metrics, "expressnet_face_size_pixels_sum") == 20 + 100 + 12
@@ -134,8 +131,18 @@ def test_faces_are_counted_by_size_emotion_and_verdict() -> None:
 
 def test_an_image_without_faces_is_counted_too() -> None:
     metrics = Metrics()
-    metrics.faces([])
+    metrics.faces(seen())
     assert value(metrics, "expressnet_faces_per_image_bucket", le="0.0") == 1
+
+
+def test_of_a_group_only_its_size_is_counted() -> None:
+    metrics = Metrics()
+    metrics.group(SeenGroup(10, 10, 5, ("fear",), face_count=9, probabilities=np.ones(1)))
+    metrics.group(SeenGroup(10, 10, 5, ("fear",)))
+    assert value(metrics, "expressnet_faces_per_image_count") == 2
+    assert value(metrics, "expressnet_faces_per_image_sum") == 9
+    assert value(metrics, "expressnet_confidence_count") == 0
+    assert value(metrics, "expressnet_face_size_pixels_count") == 0
 
 
 def test_stages_are_labels_of_one_histogram() -> None:

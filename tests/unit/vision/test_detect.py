@@ -13,8 +13,8 @@ from service.core.arrays import Detections, Image, Photo
 from service.vision.detect import (
     SEARCHED_FACE_PX,
     SHRUNK_FACE_PX,
+    largest_first,
     search,
-    select,
     smallest_face_px,
     tolerable_shrinkage,
     too_narrow,
@@ -129,28 +129,28 @@ def test_shrinking_averages_and_boxes_come_back_to_the_right_place() -> None:
     assert {found.boxes.dtype, found.landmarks.dtype} == {np.dtype("float32")}
 
 
-def test_select_orders_by_area_and_keeps_rows_together() -> None:
+def test_the_largest_face_comes_first_and_rows_stay_together() -> None:
     found = detections((0, 0, 10, 10), (0, 0, 50, 50), (20, 20, 40, 50))
-    chosen = select(found, 100, 100, 2)
-    np.testing.assert_array_equal(chosen.boxes, [[0, 0, 50, 50], [20, 20, 40, 50]])
-    np.testing.assert_array_equal(chosen.scores, found.scores[[1, 2]])
-    np.testing.assert_array_equal(chosen.landmarks, found.landmarks[[1, 2]])
+    ordered = largest_first(found, 100, 100)
+    np.testing.assert_array_equal(ordered.boxes, [[0, 0, 50, 50], [20, 20, 40, 50], [0, 0, 10, 10]])
+    np.testing.assert_array_equal(ordered.scores, found.scores[[1, 2, 0]])
+    np.testing.assert_array_equal(ordered.landmarks, found.landmarks[[1, 2, 0]])
 
 
-def test_select_clips_before_it_compares() -> None:
-    chosen = select(detections((-90, -90, 10, 10), (5, 5, 25, 25), (80, 60, 300, 70)), 100, 80, 10)
-    np.testing.assert_array_equal(chosen.boxes, [[5, 5, 25, 25], [80, 60, 100, 70], [0, 0, 10, 10]])
+def test_boxes_are_clipped_before_they_are_compared() -> None:
+    found = detections((-90, -90, 10, 10), (5, 5, 25, 25), (80, 60, 300, 70))
+    ordered = largest_first(found, 100, 80)
+    np.testing.assert_array_equal(ordered.boxes, [[5, 5, 25, 25], [80, 60, 100, 70], [0, 0, 10, 10]])
 
 
-def test_select_drops_what_is_outside_or_empty() -> None:
+def test_faces_outside_of_the_image_and_empty_boxes_are_dropped() -> None:
     outside = [(-20, 0, -5, 10), (100, 0, 120, 10), (0, 80, 10, 90), (30, 30, 30, 40), (40, 40, 30, 30)]
-    chosen = select(detections(*outside, (1, 1, 2, 2)), 100, 80, 10)
-    np.testing.assert_array_equal(chosen.boxes, [[1, 1, 2, 2]])
+    ordered = largest_first(detections(*outside, (1, 1, 2, 2)), 100, 80)
+    np.testing.assert_array_equal(ordered.boxes, [[1, 1, 2, 2]])
 
 
-@pytest.mark.parametrize("max_faces", [0, 5])
-def test_select_of_nothing_keeps_its_shapes(max_faces: int) -> None:
-    chosen = select(detections(), 100, 100, max_faces)
-    assert chosen.boxes.shape == (0, 4)
-    assert chosen.scores.shape == (0,)
-    assert chosen.landmarks.shape == (0, 5, 2)
+def test_no_faces_keep_their_shapes() -> None:
+    ordered = largest_first(detections(), 100, 100)
+    assert ordered.boxes.shape == (0, 4)
+    assert ordered.scores.shape == (0,)
+    assert ordered.landmarks.shape == (0, 5, 2)

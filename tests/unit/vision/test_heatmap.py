@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.vision.align import whole_placement
-from service.vision.heatmap import COVERED_FACES, MOST_OPAQUE, PLACES, SIDE_PX, covered, draw
+from service.vision.align import Similarity, whole_placement
+from service.vision.heatmap import COVERED_FACES, MAX_OPACITY, PLACES, SIDE_PX, cover, draw
 
 SIDE = 48
 
@@ -32,7 +32,7 @@ def left_by(row: int, column: int, fall: float = 0.6, of: float = 0.9) -> NDArra
 
 def test_each_patch_is_covered_once_by_the_mean_colour() -> None:
     face = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE), np.uint8)
-    faces = covered(face)
+    faces = cover(face)
     assert faces.shape == (COVERED_FACES, 3, SIDE, SIDE)
     changed = (faces != face).any(axis=1)
     assert changed.any(axis=0).all()
@@ -54,7 +54,7 @@ def test_the_map_is_strongest_where_the_patch_lay() -> None:
     assert drawing.largest_fall == pytest.approx(0.6, abs=1e-6)
     alpha = shown(drawing.png)[..., 3].astype(float)
     # The middle of a patch lies between pixels, so its own colour is never quite reached.
-    assert 150 < alpha.max() <= 255 * MOST_OPAQUE
+    assert 150 < alpha.max() <= 255 * MAX_OPACITY
     y, x = np.unravel_index(alpha.argmax(), alpha.shape)
     # The middle of the patch in the seventh row and the second column, of 48 px.
     assert y / SIDE_PX * SIDE == pytest.approx(27 + 8, abs=1.5)
@@ -65,7 +65,7 @@ def test_the_map_is_strongest_where_the_patch_lay() -> None:
 def test_the_map_of_a_tilted_face_lies_on_the_photo_as_the_face_does() -> None:
     # The crop's x runs down in the photo, its y to the left: a face turned clockwise by 90 degrees.
     step, origin = 2j, complex(150, 30)
-    drawing = draw(0.9, left_by(7, 0), (step, origin), SIDE)
+    drawing = draw(0.9, left_by(7, 0), Similarity(step, origin), SIDE)
     assert drawing.box.tolist() == [150 - 96, 30, 150, 30 + 96]
     alpha = shown(drawing.png)[..., 3].astype(float)
     y, x = np.unravel_index(alpha.argmax(), alpha.shape)
@@ -75,7 +75,7 @@ def test_the_map_of_a_tilted_face_lies_on_the_photo_as_the_face_does() -> None:
 
 def test_beside_a_tilted_crop_nothing_is_painted() -> None:
     step = 2 * np.exp(0.5j)
-    drawing = draw(0.9, left_by(3, 3) * 0.5, (complex(step), 0j), SIDE)
+    drawing = draw(0.9, left_by(3, 3) * 0.5, Similarity(complex(step), 0j), SIDE)
     alpha = shown(drawing.png)[..., 3]
     assert alpha[0, -1] == alpha[-1, 0] == alpha[0, 0] == 0
     assert alpha[SIDE_PX // 2, SIDE_PX // 2] > 0

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -30,7 +31,7 @@ from service.serving.server import bind
 from service.settings import Settings
 from service.tracking.tracks import Tracker
 from tests import conftest
-from tests.conftest import Gateway, eventually, free_port, serving
+from tests.conftest import Gateway, encoded, eventually, free_port, serving
 from tests.fake_engine import (
     FACE_OF_TILE,
     LANDMARKS_OF_TILE,
@@ -174,10 +175,16 @@ def test_what_is_no_message_is_a_problem_and_the_stream_goes_on(
         assert len(ask(stream, astronaut_jpeg)["faces"]) == 1
 
 
+def test_faces_beyond_the_most_are_counted(gateway: Gateway, astronaut: NDArray[np.uint8]) -> None:
+    with opened(gateway, "?max_faces=1") as stream:
+        answer = ask(stream, encoded(np.tile(astronaut, (1, 3, 1))))
+    assert (len(answer["faces"]), answer["faces_found"]) == (1, 3)
+
+
 @pytest.mark.parametrize(
     ("query", "says"),
     [
-        ("?detect=true", "detect: a stream always looks for faces"),
+        ("?detect=true", "detect"),
         ("?time_constant_s=-1", "time_constant_s"),
         ("?clock=mine", "clock"),
         ("?include=everything", "include"),

@@ -1,4 +1,4 @@
-"""Arrays to response models."""
+"""What was seen, as the models of the API."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from service.api.schemas import (
@@ -13,47 +14,28 @@ from service.api.schemas import (
     Face,
     GroupAnswer,
     GroupBatchAnswer,
-    ImageAnswer,
-    ImageSize,
     ModelName,
 )
+from service.api.shaping import ENGAGEMENT_WEIGHTS, shape_faces, shape_group, shape_image
 from service.core.arrays import Classification, Detections, Drawing, FaceQuality
-from service.core.manifest import (
-    EMOTIONS,
-    MODEL_FILES,
-    ClassifierManifest,
-    Crop,
-    Input,
-    QualityLimit,
-    QualityLimits,
-    Training,
-    Verdict,
-)
-from service.pipeline.shaping import ENGAGEMENT_WEIGHTS, GROUP_STEP, shape_faces, shape_group
+from service.core.manifest import EMOTIONS, QualityLimit, QualityLimits, VerdictRule
+from service.core.seen import Seen
+from service.pipeline.groups import GROUP_STEP, group_of
+from service.pipeline.verdict import reasons
 
-MANIFEST = ClassifierManifest(
-    name="tiny",
-    version="1",
-    sha256=dict.fromkeys(MODEL_FILES, "0" * 64),
-    labels=EMOTIONS,
-    input=Input(size=48, crop=Crop(left_eye=(0.3, 0.4), right_eye=(0.7, 0.4), mouth=(0.5, 0.8))),
-    verdict=Verdict(
-        threshold=0.5,
-        coverage=1,
-        accuracy=1,
-        data="none",
-        quality=QualityLimits(
-            limits=(
-                QualityLimit(code="too_small", measure="size_px", least=10, bands=()),
-                QualityLimit(code="occluded", measure="occlusion", most=0.9, bands=()),
-            ),
-            rule="none",
-            data="none",
+RULE = VerdictRule(
+    threshold=0.5,
+    coverage=1,
+    accuracy=1,
+    data="none",
+    quality=QualityLimits(
+        limits=(
+            QualityLimit(code="too_small", measure="size_px", least=10, bands=()),
+            QualityLimit(code="occluded", measure="occlusion", most=0.9, bands=()),
         ),
+        rule="none",
+        data="none",
     ),
-    training=Training(data=(), licences=(), config={}),
-    intended_use="tests",
-    limits=(),
 )
 DETECTIONS = Detections(
     np.float32([[10.125, 20, 30.5, 50], [0, 0, 8, 9]]),
@@ -76,16 +58,41 @@ def sure_of(*emotions: str, confidence: float = 0.93) -> Classification:
     return Classification(rows, gates, occlusion)
 
 
+def image(
+    classification: Classification,
+    detections: Detections | None = DETECTIONS,
+    drawings: tuple[Drawing, ...] = (),
+    faces_found: int | None = None,
+) -> Seen:
+    count = len(classification.probabilities)
+    quality = [
+        replace(measured, occlusion=float(hint))
+        for measured, (hint,) in zip(QUALITY, classification.occlusion, strict=False)
+    ]
+    confidences = [float(row.max()) for row in classification.probabilities]
+    return Seen(
+        width=640,
+        height=480,
+        faces_found=count if faces_found is None else faces_found,
+        boxes=DETECTIONS.boxes[:count],
+        scores=None if detections is None else detections.scores[:count],
+        landmarks=None if detections is None else detections.landmarks[:count],
+        labels=EMOTIONS,
+        probabilities=classification.probabilities,
+        gates=classification.gates,
+        quality=quality,
+        reasons=[reasons(*face, RULE) for face in zip(confidences, quality, strict=True)],
+        drawings=list(drawings),
+    )
+
+
 def shaped(
     classification: Classification,
     include: str = "",
     detections: Detections | None = DETECTIONS,
     drawings: tuple[Drawing, ...] = (),
 ) -> list[Face]:
-    boxes = DETECTIONS.boxes[: len(classification.probabilities)]
-    quality = QUALITY[: len(boxes)]
-    query = EmotionQuery(include=include)
-    return shape_faces(boxes, detections, classification, quality, drawings, MANIFEST, query)
+    return shape_faces(image(classification, detections, drawings), EmotionQuery(include=include))
 
 
 def test_faces_keep_their_order_and_their_arrays() -> None:
@@ -209,10 +216,22 @@ def test_no_faces_are_no_faces() -> None:
     assert shaped(sure_of()) == []
 
 
+def test_how_many_were_found_is_beside_those_that_are_answered() -> None:
+    answer = shape_image(image(sure_of("fear"), faces_found=7), EmotionQuery())
+    assert (answer.faces_found, len(answer.faces)) == (7, 1)
+    assert answer.image.model_dump() == {"width": 640, "height": 480}
+    assert list(answer.model_dump()) == ["image", "faces_found", "faces"]
+
+
+def crowd(probabilities: NDArray[np.float32]) -> Seen:
+    count = len(probabilities)
+    return replace(image(sure_of()), boxes=np.zeros((count, 4), np.float32), probabilities=probabilities)
+
+
 def test_a_group_is_its_mean_in_steps() -> None:
     rows = np.concatenate([sure_of("fear", confidence=1.0).probabilities] * 3)
     rows = np.concatenate([rows, sure_of("anger", "anger", confidence=0.93).probabilities])
-    group = shape_group(rows, EMOTIONS, 5)
+    group = shape_group(group_of(crowd(rows), 5)).group
     assert (group.min_faces, group.face_count) == (5, 5)
     assert group.probabilities is not None
     assert tuple(group.probabilities) == EMOTIONS
@@ -226,13 +245,17 @@ def test_a_group_is_its_mean_in_steps() -> None:
 
 @pytest.mark.parametrize("faces", range(5))
 def test_of_too_few_faces_nothing_is_said_not_even_how_many(faces: int) -> None:
-    rows = sure_of(*["fear"] * faces).probabilities
-    assert shape_group(rows, EMOTIONS, 5).model_dump(exclude_none=True) == {"min_faces": 5}
+    group = group_of(crowd(sure_of(*["fear"] * faces).probabilities), 5)
+    assert (group.face_count, group.probabilities) == (0, None)
+    assert shape_group(group).model_dump(exclude_none=True) == {
+        "image": {"width": 640, "height": 480},
+        "group": {"min_faces": 5},
+    }
 
 
 @pytest.mark.parametrize("answer", [GroupAnswer, GroupBatchAnswer])
 def test_faces_do_not_pass_for_a_group_and_are_not_told_by_the_failure(answer: type[BaseModel]) -> None:
-    faces = ImageAnswer(image=ImageSize(width=9, height=9), faces=shaped(sure_of("fear", confidence=0.87654)))
+    faces = shape_image(image(sure_of("fear", confidence=0.87654)), EmotionQuery())
     of_one = {"request_id": "a", "model": ModelName(name="tiny", version="1"), **dict(faces)}
     with pytest.raises(ValidationError) as caught:
         answer.model_validate(of_one | {"results": [{"index": 0, "result": faces}]})

@@ -1,0 +1,21 @@
+"""What a caller chooses about one image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MAX_FACES = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """max_faces: the largest are kept; min_face_px: in px of the image.
+
+    detect: False takes the whole image as one face. heatmaps: whether the largest faces get one.
+    """
+
+    max_faces: int = 32
+    min_face_px: float = 32
+    min_detection_confidence: float = 0.9
+    detect: bool = True
+    heatmaps: bool = False

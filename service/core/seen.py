@@ -1,0 +1,80 @@
+"""What the pipeline saw in one image, in arrays. Answers, tracks, metrics and audit lines are made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.core.arrays import Drawing, FaceQuality
+from service.core.manifest import QualityCode
+
+Verdict = Literal["certain", "uncertain"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+Reason = Literal["low_confidence", QualityCode]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The N faces of one image, largest first. `width`, `height` and `boxes` are px of the image.
+
+    faces_found: faces in the image, of which at most `Query.max_faces` are kept.
+    boxes: float32 [N,4] xyxy. scores: float32 [N]; landmarks: float32 [N,5,2]; None if nothing was detected.
+    labels: C names. probabilities: float32 [N,C]. gates: float32 [N,2,4], the weight of each expert.
+    reasons: why each face is uncertain, empty if it is certain. drawings: heatmaps of the first faces.
+    """
+
+    width: int
+    height: int
+    faces_found: int
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32] | None
+    landmarks: NDArray[np.float32] | None
+    labels: tuple[str, ...]
+    probabilities: NDArray[np.float32]
+    gates: NDArray[np.float32]
+    quality: list[FaceQuality]
+    reasons: list[list[Reason]]
+    drawings: list[Drawing]
+
+    @property
+    def face_count(self) -> int:
+        return len(self.boxes)
+
+    @property
+    def verdicts(self) -> Mapping[Verdict, int]:
+        """How many faces have each verdict."""
+        uncertain = sum(map(bool, self.reasons))
+        return {"certain": self.face_count - uncertain, "uncertain": uncertain}
+
+    def emotion(self, face: int) -> str:
+        return self.labels[int(self.probabilities[face].argmax())]
+
+    def confidence(self, face: int) -> float:
+        return float(self.probabilities[face].max())
+
+    def verdict(self, face: int) -> Verdict:
+        return "uncertain" if self.reasons[face] else "certain"
+
+
+@dataclass(frozen=True, slots=True)
+class SeenGroup:
+    """All faces of one image together; probabilities: float64 [C], their mean in coarse steps.
+
+    Nothing is known of fewer than `min_faces`: `face_count` is 0, and `probabilities` are None.
+    """
+
+    width: int
+    height: int
+    min_faces: int
+    labels: tuple[str, ...]
+    face_count: int = 0
+    probabilities: NDArray[np.float64] | None = None
+
+    @property
+    def verdicts(self) -> Mapping[Verdict, int]:
+        """A group has none."""
+        return {}

@@ -1,0 +1,53 @@
+"""One image to the content of its answer: of every face, or of the faces together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
+
+from service.api.schemas import EmotionQuery, GroupImage, ImageAnswer
+from service.api.shaping import shape_group, shape_image
+from service.core.deadline import Deadline
+from service.core.errors import InvalidRequest
+from service.core.seen import Seen, SeenGroup
+from service.core.timings import Timings
+from service.pipeline.groups import GroupPipeline
+from service.pipeline.pipeline import Pipeline
+from service.telemetry.metrics import Metrics
+
+
+class Content(NamedTuple):
+    """What is answered about one image, and what it is made of."""
+
+    model: ImageAnswer | GroupImage
+    seen: Seen | SeenGroup
+
+
+AnswerImage = Callable[[bytes, EmotionQuery, Deadline, Timings], Coroutine[Any, Any, Content]]
+
+
+def answering(pipeline: Pipeline | GroupPipeline, metrics: Metrics) -> AnswerImage:
+    """What answers an image with this pipeline, and counts its faces. It raises what the pipeline raises."""
+    if isinstance(pipeline, GroupPipeline):
+        return _groups(pipeline, metrics)
+    return _faces(pipeline, metrics)
+
+
+def _faces(pipeline: Pipeline, metrics: Metrics) -> AnswerImage:
+    async def answer(data: bytes, query: EmotionQuery, deadline: Deadline, timings: Timings) -> Content:
+        seen = await pipeline.run(data, query.to_pipeline(), deadline, timings)
+        metrics.faces(seen)
+        return Content(shape_image(seen, query), seen)
+
+    return answer
+
+
+def _groups(pipeline: GroupPipeline, metrics: Metrics) -> AnswerImage:
+    async def answer(data: bytes, query: EmotionQuery, deadline: Deadline, timings: Timings) -> Content:
+        if query != EmotionQuery():
+            raise InvalidRequest("only groups of all faces are answered here: send no parameters")
+        seen = await pipeline.run(data, deadline, timings)
+        metrics.group(seen)
+        return Content(shape_group(seen), seen)
+
+    return answer
