@@ -13,11 +13,12 @@ export function shortened(name, value) {
 }
 
 /** What was found, in one sentence. */
-export function statusOf({ faces, group }) {
+export function statusOf({ faces, faces_found, group }) {
   if (group?.probabilities) return `${counted(group.face_count, "face")} together.`;
   if (group) return `Fewer than ${group.min_faces} faces were found.`;
   if (!faces.length) return "No face was found. Very small, covered or far turned ones are missed.";
-  const found = `${counted(faces.length, "face")} found`;
+  const largest = faces.length === 1 ? "largest" : `largest ${faces.length}`;
+  const found = `${counted(faces_found, "face")} found${faces_found > faces.length ? `, the ${largest} shown` : ""}`;
   const uncertain = faces.filter((face) => face.verdict === "uncertain").length;
   return uncertain ? `${found}, ${uncertain} uncertain.` : `${found}.`;
 }

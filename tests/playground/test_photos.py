@@ -144,6 +144,17 @@ def test_what_is_asked_for_besides_is_shown(open_page: Open, astronaut_jpeg: byt
     assert seen == pytest.approx(face["landmarks"]["left_eye"]["x"], abs=2)
 
 
+def test_faces_beyond_the_most_are_mentioned(open_page: Open, astronaut: NDArray[np.uint8]) -> None:
+    page = open_page()
+    page["#options summary"].click()
+    page["#max_faces"].fill("2")
+    page.drop(encoded(np.tile(astronaut, (1, 3, 1))))
+    page.status(re.compile("^3 faces found, the largest 2 shown"))
+    page["#max_faces"].fill("1")
+    page["#max_faces"].blur()
+    page.status(re.compile("^3 faces found, the largest shown"))
+
+
 def test_the_options_go_with_the_request(open_page: Open, astronaut_jpeg: bytes) -> None:
     page = open_page()
     page["#options summary"].click()
