@@ -23,6 +23,7 @@ class Include(StrEnum):
 
 
 _PARTS = "|".join(Include)
+_DEFAULT = Query()
 
 
 class DetectionQuery(BaseModel):
@@ -31,13 +32,14 @@ class DetectionQuery(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_faces: Annotated[int, Field(ge=1, le=MAX_FACES)] = Field(
-        32, description="Most faces answered, largest first."
+        _DEFAULT.max_faces, description="Most faces answered, largest first."
     )
     min_face_px: Annotated[float, Field(ge=16, le=4096)] = Field(
-        32, description="Smallest face looked for, in pixels of the image; large images raise it."
+        _DEFAULT.min_face_px,
+        description="Smallest face looked for, in pixels of the image; large images raise it.",
     )
     min_detection_confidence: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.9, description="Minimum detection score."
+        _DEFAULT.min_detection_confidence, description="Minimum detection score."
     )
     include: str = Field(
         "",

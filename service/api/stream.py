@@ -8,13 +8,15 @@ from pydantic import BaseModel, Field, field_validator
 
 from service.api.schemas import FACES_FOUND, DetectionQuery, Face, ImageSize, Include, ModelName, Problem
 from service.core.seen import Verdict
+from service.tracking.smoothing import TIME_CONSTANT_S
 
 
 class StreamQuery(DetectionQuery):
     """The query of `WS /v1/stream`, where faces are always looked for."""
 
     time_constant_s: Annotated[float, Field(ge=0, le=60)] = Field(
-        0.5, description="After this time a change has arrived by 63 % in `smoothed`; 0 smooths nothing."
+        TIME_CONSTANT_S,
+        description="After this time a change has arrived by 63 % in `smoothed`; 0 smooths nothing.",
     )
     clock: Literal["arrival", "sent"] = Field(
         "arrival",

@@ -189,6 +189,8 @@ class TableLines:
                 Text(seen.verdict(face), style),
                 f"{width:.0f}x{height:.0f} at {left:.0f},{top:.0f}",
             )
+        if more := seen.faces_found - seen.face_count:
+            table.add_row("", "", Text(f"{more} more", "dim"))
         return table
 
     def _faces(self, show_header: bool) -> Table:

@@ -24,13 +24,13 @@ from service.core.seen import Seen
 from service.core.timings import Timings
 from service.pipeline.pipeline import Pipeline
 from service.tracking.record import Followed, Record, TrackTotals
+from service.tracking.smoothing import TIME_CONSTANT_S
 from service.tracking.tracks import LOST_S
 
 # So many frames are worked on at a time, in their order: enough for every worker thread of small machines.
 AHEAD = 4
 MAX_DRAWN = 8
 DEFAULT_FPS = 5.0
-TIME_CONSTANT_S = 0.5
 DEFAULT_QUERY = Query()
 
 # The picture, in px: all of it, one panel for each face with the gap below it, and where the panels begin.

@@ -7,6 +7,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+TIME_CONSTANT_S = 0.5
+"""Unless a caller chooses another one."""
+
 
 class Smoother:
     """Exponential smoothing by real time: after `time_constant_s`, a change has arrived by 63 %.

@@ -83,6 +83,16 @@ def test_a_table_names_faces_and_problems(expressnet: Expressnet, photos: Path) 
     assert "invalid_image: the data is not an image" in lines[4]
 
 
+def test_faces_beyond_the_most_are_counted_in_every_form(expressnet: Expressnet, photos: Path) -> None:
+    options = ("predict", photos, "--max-faces", "1", "--format")
+    table = expressnet(*options, "table", env={"COLUMNS": "100"}).stdout.splitlines()
+    assert table[2].split() == ["1", "more"]
+    (row, *_) = rows_of(expressnet(*options, "jsonl"))
+    assert (row["faces_found"], len(row["faces"])) == (2, 1)
+    (line, *_) = csv.DictReader(io.StringIO(expressnet(*options, "csv").stdout))
+    assert (line["faces_found"], line["faces"]) == ("2", "1")
+
+
 def test_one_image_comes_on_standard_input(expressnet: Expressnet, astronaut_jpeg: bytes) -> None:
     result = expressnet("predict", "-", "--no-detect", input=astronaut_jpeg)
     (row,) = rows_of(result)
