@@ -60,7 +60,8 @@ def shape_size(seen: Seen | SeenGroup) -> ImageSize:
 
 def shape_faces(seen: Seen, query: DetectionQuery) -> list[Face]:
     """Every face, with the parts that the query includes."""
-    return [_face(seen, face, query) for face in range(seen.face_count)]
+    boxes = corner_and_size(seen.boxes).tolist()
+    return [_face(seen, index, box, query) for index, box in enumerate(boxes)]
 
 
 def shape_tracked(seen: Seen, followed: Sequence[Followed], query: DetectionQuery) -> list[TrackedFace]:
@@ -83,10 +84,10 @@ def shape_track(track: TrackTotals, labels: Sequence[str]) -> TrackSummary:
     )
 
 
-def _face(seen: Seen, index: int, query: DetectionQuery) -> Face:
+def _face(seen: Seen, index: int, box: list[float], query: DetectionQuery) -> Face:
     emotion, confidence = seen.emotion(index), seen.confidence(index)
     face = Face(
-        box=_box(seen.boxes[index]),
+        box=_box(box),
         emotion=emotion,
         confidence=round(confidence, 6),
         verdict=seen.verdict(index),
@@ -111,8 +112,8 @@ def _by_label(labels: Sequence[str], row: NDArray[np.floating], digits: int = 6)
     return {label: round(value, digits) for label, value in zip(labels, row.tolist(), strict=True)}
 
 
-def _box(xyxy: NDArray[np.float32]) -> Box:
-    x, y, width, height = (round(value, 2) for value in corner_and_size(xyxy).tolist())
+def _box(place: list[float]) -> Box:
+    x, y, width, height = (round(value, 2) for value in place)
     return Box(x=x, y=y, width=width, height=height)
 
 
@@ -137,7 +138,11 @@ def _experts(gates: NDArray[np.float32]) -> Experts:
 
 
 def _heatmap(drawing: Drawing) -> Heatmap:
-    return Heatmap(png=drawing.png, box=_box(drawing.box), largest_fall=round(drawing.largest_fall, 6))
+    return Heatmap(
+        png=drawing.png,
+        box=_box(corner_and_size(drawing.box).tolist()),
+        largest_fall=round(drawing.largest_fall, 6),
+    )
 
 
 def _engagement(emotion: str, confidence: float) -> Engagement | None:
