@@ -88,10 +88,10 @@ $(VENV)/.run: $(BIN)/python pyproject.toml locks/build.txt locks/embedded.txt
 
 # These come alone. yuface's wheel carries YuNet's weights, and is made for few platforms. facenet-pytorch pins an
 # old torch; its wheel carries MTCNN's weights. nvidia-pytriton pins an old numpy; its wheel carries the
-# tritonserver of the tests, for Linux on x86-64.
+# tritonserver of the tests, for Linux on x86-64. openapi-python-client wants an older typer for its command line.
 $(VENV)/.dev: $(BIN)/python pyproject.toml training/pyproject.toml constraints.txt
 	$(INSTALL) -e '.[triton,docs,dev]' -e training
-	$(INSTALL) --no-deps yuface facenet-pytorch nvidia-pytriton
+	$(INSTALL) --no-deps yuface facenet-pytorch nvidia-pytriton openapi-python-client
 	touch $@ $(VENV)/.run
 
 # What this service is compared with pins packages of its own. A peer that cannot be installed is no reason not to

@@ -6,10 +6,35 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, WithJsonSchema, field_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+from typing_extensions import TypeAliasType
 
+from service.core.errors import BY_CODE
+from service.core.manifest import EMOTIONS
 from service.core.query import MAX_FACES, Query
-from service.core.seen import Reason, Verdict
+from service.core.seen import Reason as KnownReason
+from service.core.seen import Verdict
+
+MAX_BATCH_IMAGES = 32
+
+# Lists that may grow: the document names the values of this version, and allows others by `| str`.
+Reason = TypeAliasType("Reason", KnownReason)
+Emotion = TypeAliasType("Emotion", Annotated[str, WithJsonSchema({"type": "string", "enum": list(EMOTIONS)})])
+ProblemCode = TypeAliasType(
+    "ProblemCode", Annotated[str, WithJsonSchema({"type": "string", "enum": sorted(BY_CODE)})]
+)
+Probabilities = TypeAliasType(
+    "Probabilities",
+    Annotated[
+        dict[Emotion | str, float],
+        Field(
+            description=f"A number from 0 to 1 for each of the model's emotions, of {', '.join(EMOTIONS)}. "
+            "A model may have fewer or others: `labels` of its card."
+        ),
+    ],
+)
 
 
 class Include(StrEnum):
@@ -89,6 +114,10 @@ class GroupQuery(BaseModel):
 _BASE64 = "^(data:[^,]*,)?([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
 
+# A PNG of one pixel.
+_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNoaGgAAAMEAYFL09IQAAAAAElFTkSuQmCC"
+
+
 class ImageUpload(BaseModel):
     """The JSON form of a request."""
 
@@ -97,11 +126,47 @@ class ImageUpload(BaseModel):
     image: str = Field(
         description="The image file as base64; a data URL is accepted.",
         json_schema_extra={"pattern": _BASE64},
+        examples=[_PIXEL],
     )
+
+
+class ImageForm(BaseModel):
+    """The multipart form of a request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: bytes = Field(description="The image file.")
+
+
+class BatchForm(BaseModel):
+    """The multipart form of a batch."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    images: list[bytes] = Field(description="The image files.", min_length=1, max_length=MAX_BATCH_IMAGES)
 
 
 # What an answer holds must not be in the message of a failure, and so in the log.
 UNTOLD = ConfigDict(hide_input_in_errors=True)
+
+
+class Sparse(BaseModel):
+    """What does not apply is absent and never null: an answer is written without its None fields."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        reference = handler(core_schema)
+        schema = handler.resolve_ref_schema(reference)
+        for name, field in schema["properties"].items():
+            if field.get("default", ...) is None:
+                (kind,) = (kind for kind in field.pop("anyOf") if kind != {"type": "null"})
+                del field["default"]
+                field |= kind
+            elif "default" in field:
+                schema["required"] = [*schema.get("required", []), name]
+        return reference
 
 
 class Box(BaseModel):
@@ -157,7 +222,7 @@ class Heatmap(BaseModel):
     )
 
 
-class Quality(BaseModel):
+class Quality(Sparse):
     """How well the photo shows the face; light and sharpness as the classifier gets it."""
 
     size_px: float = Field(description="Shorter side of the box.")
@@ -180,18 +245,18 @@ class Quality(BaseModel):
     )
 
 
-class Face(BaseModel):
+class Face(Sparse):
     """One face. Parts that were not asked for by `include` are absent."""
 
     box: Box
     detection_confidence: float | None = Field(None, description="Absent with `detect=false`.")
-    emotion: str
+    emotion: Emotion | str = Field(description="The most probable emotion.")
     confidence: float = Field(description="Calibrated probability of `emotion`.")
     verdict: Verdict
-    reasons: list[Reason] | None = Field(
+    reasons: list[Reason | str] | None = Field(
         None, description="Why the verdict is `uncertain`; absent where it is `certain`."
     )
-    probabilities: dict[str, float]
+    probabilities: Probabilities
     landmarks: Landmarks | None = None
     quality: Quality | None = None
     experts: Experts | None = None
@@ -222,12 +287,12 @@ class ImageAnswer(BaseModel):
     faces: list[Face]
 
 
-class Group(BaseModel):
+class Group(Sparse):
     """All faces of one image together; of fewer than `min_faces` nothing else is said."""
 
     min_faces: int
     face_count: int | None = Field(None, description="How many; absent if fewer than `min_faces`.")
-    probabilities: dict[str, float] | None = Field(
+    probabilities: Probabilities | None = Field(
         None, description="Mean probability of each emotion, rounded; absent if fewer than `min_faces`."
     )
 
@@ -254,15 +319,15 @@ class EmotionsAnswer(BaseModel):
 class Problem(BaseModel):
     """RFC 9457 problem details."""
 
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str
-    request_id: str
+    type: str = Field(description="`urn:expressnet:problem:` and the code.")
+    title: str = Field(description="One sentence that belongs to the code.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What was wrong this time, for people.")
+    code: ProblemCode | str = Field(description="What programs should decide by.")
+    request_id: str = Field(description="As in `X-Request-ID`.")
 
 
-class BatchItem(BaseModel):
+class BatchItem(Sparse):
     """One image of a batch: `result` or `problem`."""
 
     index: int
@@ -291,7 +356,7 @@ class GroupAnswer(BaseModel):
     group: Group
 
 
-class GroupBatchItem(BaseModel):
+class GroupBatchItem(Sparse):
     """One image of a batch: `result` or `problem`."""
 
     index: int

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from service.api.schemas import FACES_FOUND, DetectionQuery, Face, ImageSize, Include, ModelName, Problem
+from service.api.schemas import (
+    FACES_FOUND,
+    DetectionQuery,
+    Emotion,
+    Face,
+    ImageSize,
+    Include,
+    ModelName,
+    Probabilities,
+    Problem,
+    Sparse,
+)
 from service.core.seen import Verdict
 from service.tracking.smoothing import TIME_CONSTANT_S
 
 
+def _without_heatmap(schema: dict[str, Any]) -> None:
+    include = schema["properties"]["include"]
+    include["description"] += " A stream has no heatmap."
+    include["not"] = {"type": "string", "pattern": Include.heatmap}
+
+
 class StreamQuery(DetectionQuery):
     """The query of `WS /v1/stream`, where faces are always looked for."""
+
+    model_config = ConfigDict(json_schema_extra=_without_heatmap)
 
     time_constant_s: Annotated[float, Field(ge=0, le=60)] = Field(
         TIME_CONSTANT_S,
@@ -31,13 +50,19 @@ class StreamQuery(DetectionQuery):
         return value
 
 
+class StreamEnd(BaseModel):
+    """The one text message to the service. The frame that waits is still answered, then comes the summary."""
+
+    type: Literal["end"]
+
+
 class Smoothed(BaseModel):
     """What the face showed over the last time."""
 
-    emotion: str
+    emotion: Emotion | str
     confidence: float = Field(description="Smoothed probability of `emotion`.")
     verdict: Verdict
-    probabilities: dict[str, float]
+    probabilities: Probabilities
 
 
 class TrackedFace(Face):
@@ -47,7 +72,7 @@ class TrackedFace(Face):
     smoothed: Smoothed
 
 
-class FrameAnswer(BaseModel):
+class FrameAnswer(Sparse):
     """One frame's faces, largest first."""
 
     type: Literal["frame"] = "frame"
@@ -59,7 +84,7 @@ class FrameAnswer(BaseModel):
     faces: list[TrackedFace]
 
 
-class FrameProblem(BaseModel):
+class FrameProblem(Sparse):
     """Why a frame, or a text message, has no answer. The stream goes on."""
 
     type: Literal["problem"] = "problem"
@@ -77,14 +102,12 @@ class TrackSummary(BaseModel):
     first_seen_s: float
     last_seen_s: float
     frames: int = Field(description="In how many frames it was found.")
-    probabilities: dict[str, float] = Field(description="Mean over these frames.")
-    time_share: dict[str, float] = Field(
-        description="Share of the time that each emotion was the smoothed one."
-    )
+    probabilities: Probabilities = Field(description="Mean over these frames.")
+    time_share: Probabilities = Field(description="Share of the time that each emotion was the smoothed one.")
     certain: float = Field(description="Share of the time that the smoothed verdict was `certain`.")
 
 
-class StreamSummary(BaseModel):
+class StreamSummary(Sparse):
     """The last message of a stream."""
 
     type: Literal["summary"] = "summary"

@@ -28,6 +28,8 @@ SettingsError                      the start is refused: a setting has a value t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 
 class ServiceError(Exception):
     """Base of all that becomes a problem answer. `detail` is shown to the caller: no path, no traceback."""
@@ -35,6 +37,8 @@ class ServiceError(Exception):
     code = "internal"
     status = 500
     title = "Something went wrong inside the service"
+    example = "The failure was logged with this request's id."
+    """A `detail` for the API document."""
     retry_after_s: int | None = None
 
     def __init__(self, detail: str) -> None:
@@ -44,54 +48,67 @@ class ServiceError(Exception):
 
 class MalformedRequest(ServiceError):
     code, status, title = "malformed_request", 400, "The request is not HTTP as it should be"
+    example = "the request is not valid HTTP/1.1, or asks for another protocol"
 
 
 class InvalidImage(ServiceError):
     code, status, title = "invalid_image", 400, "The image cannot be read"
+    example = "the data is not an image; send JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC"
 
 
 class Unauthorized(ServiceError):
     code, status, title = "unauthorized", 401, "A key is needed"
+    example = "no key was sent; send it as Authorization: Bearer KEY, or as X-API-Key"
 
 
 class Forbidden(ServiceError):
     code, status, title = "forbidden", 403, "The key does not allow this"
+    example = "the key lacks the scope admin"
 
 
 class NotFound(ServiceError):
     code, status, title = "not_found", 404, "There is nothing here"
+    example = "no model of that name is served; there are expressnet_moe, yunet"
 
 
 class MethodNotAllowed(ServiceError):
     code, status, title = "method_not_allowed", 405, "The method is not allowed"
+    example = "GET is not allowed here"
 
 
 class RequestTimeout(ServiceError):
     code, status, title = "request_timeout", 408, "The request took too long to arrive"
+    example = "the head of the request took too long"
 
 
 class ImageTooLarge(ServiceError):
     code, status, title = "image_too_large", 413, "The image has too many pixels"
+    example = "the image has 8000 x 6500 pixels; at most 50 megapixels are accepted"
 
 
 class BodyTooLarge(ServiceError):
     code, status, title = "body_too_large", 413, "The request body is too large"
+    example = "the body must not exceed 20000000 bytes"
 
 
 class UnsupportedMediaType(ServiceError):
     code, status, title = "unsupported_media_type", 415, "The media type is not supported"
+    example = "ICO images are not supported; send JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC"
 
 
 class InvalidRequest(ServiceError):
     code, status, title = "invalid_request", 422, "The request is not valid"
+    example = "max_faces: Input should be greater than or equal to 1"
 
 
 class UpgradeRequired(ServiceError):
     code, status, title = "upgrade_required", 426, "This address speaks WebSocket"
+    example = "open it as a WebSocket: docs/streams.md"
 
 
 class Overloaded(ServiceError):
     code, status, title = "overloaded", 429, "The service is at its limit"
+    example = "the limit of 1 requests in flight is reached"
     retry_after_s = 1
 
 
@@ -99,6 +116,7 @@ class RateLimited(ServiceError):
     """Says by itself when to come back."""
 
     code, status, title = "rate_limited", 429, "The caller is over its rate"
+    example = "the rate is 3 images in 60 s, of which 0 are left"
     retry_after_s = 1
 
     def __init__(self, detail: str, retry_after_s: int = 1) -> None:
@@ -108,6 +126,7 @@ class RateLimited(ServiceError):
 
 class HeadTooLarge(ServiceError):
     code, status, title = "head_too_large", 431, "The head of the request is too large"
+    example = "the head must not exceed 32768 bytes"
 
 
 class Unavailable(ServiceError):
@@ -117,14 +136,17 @@ class Unavailable(ServiceError):
 
 class EngineUnavailable(Unavailable):
     code, title = "engine_unavailable", "The inference engine is not available"
+    example = "the model could not be run"
 
 
 class Draining(Unavailable):
     code, title = "draining", "The service is shutting down"
+    example = "the service is shutting down"
 
 
 class DeadlineExceeded(ServiceError):
     code, status, title = "deadline_exceeded", 504, "The deadline has passed"
+    example = "the deadline of 0.001 s passed during decode"
 
 
 class Internal(ServiceError):
@@ -141,3 +163,13 @@ class ModelFileError(Exception):
 
 class SettingsError(Exception):
     """A setting has a value that cannot be used; one sentence that names it."""
+
+
+def _with_code(error: type[ServiceError]) -> Iterator[type[ServiceError]]:
+    if "code" in vars(error):
+        yield error
+    for kind in error.__subclasses__():
+        yield from _with_code(kind)
+
+
+BY_CODE = {error.code: error for error in _with_code(ServiceError)}

@@ -12,6 +12,7 @@ from fastapi_offline import FastAPIOffline
 
 from service import __version__
 from service.assembly import Engines, assemble
+from service.http.document import DESCRIPTION, describe
 from service.http.layers.stack import add_layers, open_door
 from service.http.problems import install_handlers
 from service.http.routes.emotions import emotions_router
@@ -76,6 +77,7 @@ def create_app(
         title="ExpressNet Service",
         version=__version__,
         summary="One photo in, the emotions of every face out.",
+        description=DESCRIPTION,
         lifespan=lifespan,
         # At the admin port there is no API to try out.
         swagger_ui_parameters={"supportedSubmitMethods": []} if settings.admin_port else None,
@@ -86,6 +88,12 @@ def create_app(
     app.include_router(models_router([classifier, assembly.detector], settings.declaration))
     app.include_router(health_router(readiness, metrics))
     app.include_router(playground_router(settings))
+    describe(
+        app,
+        has_keys=settings.keys_file is not None,
+        allow_anonymous=settings.allow_anonymous,
+        admin_port=settings.admin_port is not None,
+    )
     install_handlers(app, metrics)
     add_layers(app, settings, readiness, assembly.backlog, metrics, door)
     return app

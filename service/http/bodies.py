@@ -18,7 +18,7 @@ from service.core.errors import InvalidRequest, UnsupportedMediaType
 from service.http.disconnect import ClientDisconnected
 from service.vision.decode import CONTENT_TYPES
 
-MULTIPART, JSON = "multipart/form-data", "application/json"
+MULTIPART, JSON, OCTETS = "multipart/form-data", "application/json", "application/octet-stream"
 
 # RFC 2046, 5.1.1
 _BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
@@ -41,7 +41,7 @@ class _InMemoryParser(MultiPartParser):
 async def read_image(request: Request) -> bytes:
     """The one image of a request. Raises `UnsupportedMediaType` or `InvalidRequest`."""
     media_type = _media_type(request)
-    if media_type in CONTENT_TYPES:
+    if media_type in CONTENT_TYPES or media_type == OCTETS:
         return await _read_body(request)
     if media_type == JSON:
         return _from_json(await _read_body(request))

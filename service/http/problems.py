@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request, WebSocket
@@ -16,6 +16,7 @@ from service.telemetry.logs import log
 from service.telemetry.metrics import Metrics
 
 MEDIA_TYPE = "application/problem+json"
+EXAMPLE_ID = "d0d9ff74a5564f479b9d69c2f97faa2b"
 
 
 def to_problem(error: ServiceError, request_id: str) -> Problem:
@@ -43,13 +44,26 @@ def problem_response(
 
 
 def documented(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
-    """The problem answers of a route, for its OpenAPI document."""
-    schema = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
-    codes: dict[int | str, list[str]] = {}
-    for error in errors:
-        with_header = ", with Retry-After" if error.retry_after_s is not None else ""
-        codes.setdefault(error.status, []).append(f"`{error.code}`{with_header}")
-    return {status: {"content": schema, "description": "; ".join(names)} for status, names in codes.items()}
+    """The problem answers of a route by status, with an example of each code, for its OpenAPI document."""
+    answers: dict[int | str, dict[str, Any]] = {}
+    for status in sorted({error.status for error in errors}):
+        kinds = {error.code: error for error in errors if error.status == status}
+        examples = {
+            code: {"summary": kind.title, "value": to_problem(kind(kind.example), EXAMPLE_ID).model_dump()}
+            for code, kind in kinds.items()
+        }
+        schema = {"$ref": "#/components/schemas/Problem"}
+        answers[status] = {
+            "description": "; ".join(f"{kind.title} (`{code}`)" for code, kind in kinds.items()),
+            "content": {MEDIA_TYPE: {"schema": schema, "examples": examples}},
+        }
+    return answers
+
+
+def codes_in(answer: Mapping[str, Any]) -> Iterable[str]:
+    """The codes of one answer of `documented`; none of an answer that is no problem."""
+    found: Iterable[str] = answer.get("content", {}).get(MEDIA_TYPE, {}).get("examples", ())
+    return found
 
 
 def invalid_request(error: RequestValidationError | WebSocketRequestValidationError) -> InvalidRequest:

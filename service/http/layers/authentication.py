@@ -1,9 +1,8 @@
-"""Who may call what: API keys and their scopes (pure ASGI), and the same in the OpenAPI document."""
+"""Who may call what: API keys and their scopes (pure ASGI)."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -98,20 +97,3 @@ def key_of(scope: Scope) -> Key | None:
     """The key that a request was let in with."""
     key: Key | None = scope["state"].get("key")
     return key
-
-
-def document_keys(document: dict[str, Any], allow_anonymous: bool) -> None:
-    """Say in an OpenAPI document how keys are sent, and which calls need one."""
-    document.setdefault("components", {})["securitySchemes"] = {
-        "bearer": {"type": "http", "scheme": "bearer"},
-        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-    }
-    ways: list[dict[str, list[str]]] = [{"bearer": []}, {"header": []}]
-    for path, operations in document["paths"].items():
-        if is_open(path):
-            continue
-        optional: list[dict[str, list[str]]] = (
-            [{}] if allow_anonymous and needed(path) is not Opens.ADMIN else []
-        )
-        for operation in operations.values():
-            operation["security"] = [*ways, *optional]

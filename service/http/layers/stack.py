@@ -18,7 +18,7 @@ from service.core.backlog import Backlog
 from service.core.manifest import Manifest
 from service.http.layers.admission import Admission
 from service.http.layers.auditing import Auditing
-from service.http.layers.authentication import Authentication, document_keys
+from service.http.layers.authentication import Authentication
 from service.http.layers.observation import Observation
 from service.http.layers.origins import Origins
 from service.http.layers.ports import HOME, Ports
@@ -108,7 +108,6 @@ def add_layers(
             allow_anonymous=settings.allow_anonymous,
             metrics=metrics,
         )
-        _document_keys(app, settings)
     if settings.cors_origins:
         # A browser asks for leave before it sends a key, so this stands around authentication.
         app.add_middleware(
@@ -130,14 +129,3 @@ def add_layers(
     )
     policies = {"/docs": docs_policy(bytes(page.body).decode()), HOME: POLICY}
     app.add_middleware(SecurityHeaders, policies=policies)
-
-
-def _document_keys(app: FastAPI, settings: Settings) -> None:
-    plain = app.openapi
-
-    def with_keys() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document_keys(plain(), settings.allow_anonymous)
-        return plain()
-
-    app.openapi = with_keys  # type: ignore[method-assign]

@@ -13,12 +13,15 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from service.api.schemas import (
+    MAX_BATCH_IMAGES,
     BatchAnswer,
+    BatchForm,
     EmotionQuery,
     EmotionsAnswer,
     GroupAnswer,
     GroupBatchAnswer,
     GroupQuery,
+    ImageForm,
     ImageUpload,
     Include,
     ModelName,
@@ -27,25 +30,21 @@ from service.api.schemas import (
 from service.core.deadline import Deadline
 from service.core.errors import (
     BodyTooLarge,
-    DeadlineExceeded,
-    Draining,
     EngineUnavailable,
-    Forbidden,
     ImageTooLarge,
     Internal,
     InvalidImage,
     InvalidRequest,
-    Overloaded,
-    RateLimited,
     ServiceError,
-    Unauthorized,
     UnsupportedMediaType,
 )
 from service.core.manifest import Manifest
 from service.core.timings import Timings
+from service.http import examples
 from service.http.answering import Content, answering
-from service.http.bodies import JSON, MULTIPART, read_image, read_images
+from service.http.bodies import JSON, MULTIPART, OCTETS, read_image, read_images
 from service.http.disconnect import LEFT, ClientDisconnected, race_disconnect
+from service.http.examples import answered
 from service.http.layers.observation import CLIENT_LEFT
 from service.http.layers.quotas import spend
 from service.http.problems import documented, to_problem
@@ -57,31 +56,34 @@ from service.telemetry.logs import log
 from service.telemetry.metrics import Metrics
 from service.vision.decode import CONTENT_TYPES
 
-MAX_BATCH_IMAGES = 32
-
 _DEFAULT = EmotionQuery()
 
-_BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+# Those of the layers are in service/http/document.py.
 _PROBLEMS = documented(
     InvalidImage,
-    Unauthorized,
-    Forbidden,
     ImageTooLarge,
-    BodyTooLarge,
     UnsupportedMediaType,
     InvalidRequest,
-    Overloaded,
-    RateLimited,
-    Internal,
     EngineUnavailable,
-    Draining,
-    DeadlineExceeded,
 )
+# Those of single images are in their items.
+_BATCH_PROBLEMS = documented(UnsupportedMediaType, InvalidRequest)
 
 
-def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
-    only = {"properties": {field: schema}, "required": [field], "additionalProperties": False}
-    return {"schema": {"type": "object", **only}}
+def _body(description: str, content: dict[str, type[BaseModel] | None]) -> dict[str, Any]:
+    """The body of a route by content type; None: the bytes of an image."""
+    schemas = {
+        kind: {"type": "string", "format": "binary"}
+        if form is None
+        else {"$ref": f"#/components/schemas/{form.__name__}"}
+        for kind, form in content.items()
+    }
+    body = {
+        "description": description,
+        "required": True,
+        "content": {kind: {"schema": schema} for kind, schema in schemas.items()},
+    }
+    return {"requestBody": body}
 
 
 async def _query_of_faces(query: Annotated[EmotionQuery, Query()]) -> EmotionQuery:
@@ -119,19 +121,15 @@ def emotions_router(
 
     @router.post(
         "/v1/emotions",
+        operation_id="classify_image",
         summary=f"{what} in one image",
         response_model=EmotionsAnswer if alone else GroupAnswer,
-        responses=_PROBLEMS,
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {
-                    **dict.fromkeys(sorted(CONTENT_TYPES), _BINARY),
-                    MULTIPART: _form("image", _BINARY["schema"]),
-                    JSON: {"schema": ImageUpload.model_json_schema()},
-                },
-            }
-        },
+        responses=answered(examples.IMAGE if alone else examples.GROUP) | _PROBLEMS,
+        openapi_extra=_body(
+            "The image file itself, a form with it, or base64 in JSON. Instead of application/octet-stream "
+            f"the type of the file may be sent: {', '.join(sorted(CONTENT_TYPES))}.",
+            {OCTETS: None, MULTIPART: ImageForm, JSON: ImageUpload},
+        ),
     )
     async def emotions(request: Request, query: EmotionQuery = asked) -> Response:
         started = time.perf_counter()
@@ -153,19 +151,13 @@ def emotions_router(
         )
         return _json(answer, timings, started)
 
-    images = {"type": "array", "minItems": 1, "maxItems": MAX_BATCH_IMAGES, "items": _BINARY["schema"]}
-
     @router.post(
         "/v1/emotions/batch",
+        operation_id="classify_batch",
         summary=f"{what} in up to {MAX_BATCH_IMAGES} images",
         response_model=BatchAnswer if alone else GroupBatchAnswer,
-        responses=_PROBLEMS,
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {MULTIPART: _form("images", images)},
-            }
-        },
+        responses=answered(examples.BATCH if alone else examples.GROUP_BATCH) | _BATCH_PROBLEMS,
+        openapi_extra=_body("The image files.", {MULTIPART: BatchForm}),
     )
     async def batch(request: Request, query: EmotionQuery = asked) -> Response:
         started = time.perf_counter()

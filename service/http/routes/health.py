@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, Field
 
+from service.http.examples import answered
 from service.inference.engine import Engine
 from service.telemetry.logs import log
 from service.telemetry.metrics import Metrics
@@ -34,6 +37,19 @@ class Readiness:
 
     def drain(self) -> None:
         self.draining = True
+
+
+class Liveness(BaseModel):
+    status: Literal["alive"]
+
+
+class ReadinessAnswer(BaseModel):
+    status: Literal["ready", "not ready"]
+    warmed_up: bool = Field(description="Whether the models were loaded and have run every batch size.")
+    draining: bool = Field(description="Whether the service is shutting down.")
+    engines: dict[str, str] = Field(
+        description="For each model by name: `up`, `down`, or the state of a circuit that is not closed."
+    )
 
 
 async def probe(engines: Mapping[str, Engine], readiness: Readiness, metrics: Metrics) -> None:
@@ -69,16 +85,30 @@ async def probe(engines: Mapping[str, Engine], readiness: Readiness, metrics: Me
 
 def health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
     router = APIRouter(tags=["operations"])
+    alive = Liveness(status="alive")
+    engines = {"expressnet_moe": UP, "yunet": UP}
+    ready = ReadinessAnswer(status="ready", warmed_up=True, draining=False, engines=engines)
+    not_ready = ready.model_copy(update={"status": "not ready", "engines": engines | {"yunet": DOWN}})
 
     # Some load balancers probe with HEAD.
     @router.head("/livez", include_in_schema=False)
-    @router.get("/livez", summary="Is the process alive?")
-    async def livez() -> dict[str, str]:
-        return {"status": "alive"}
+    @router.get(
+        "/livez",
+        operation_id="get_liveness",
+        summary="Is the process alive?",
+        responses=answered(alive),
+    )
+    async def livez() -> Liveness:
+        return alive
 
     @router.head("/readyz", include_in_schema=False)
     @router.get(
-        "/readyz", summary="Should requests be sent here?", responses={503: {"description": "Not ready"}}
+        "/readyz",
+        operation_id="get_readiness",
+        summary="Should requests be sent here?",
+        response_model=ReadinessAnswer,
+        responses=answered(ready)
+        | {503: {"model": ReadinessAnswer, "description": "Not ready"} | answered(not_ready)[200]},
     )
     async def readyz() -> JSONResponse:
         return JSONResponse(
@@ -91,7 +121,13 @@ def health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
             status_code=200 if readiness.ready else 503,
         )
 
-    @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    @router.get(
+        "/metrics",
+        operation_id="get_metrics",
+        summary="Prometheus metrics",
+        response_class=PlainTextResponse,
+        responses={200: {"content": {"text/plain": {"example": "expressnet_requests_in_flight 0.0\n"}}}},
+    )
     async def prometheus() -> Response:
         # With many processes it takes too long for the event loop.
         text = await asyncio.to_thread(generate_latest, metrics.registry)

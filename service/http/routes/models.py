@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 
 from service.compliance.deployment import Declaration, Deployment, deployment
-from service.core.errors import Forbidden, InvalidRequest, NotFound, Unauthorized
+from service.core.errors import NotFound
 from service.core.manifest import Manifest
+from service.http.examples import DETECTOR, answered
 from service.http.problems import documented
 
 
@@ -26,23 +29,28 @@ class ModelList(BaseModel):
 def models_router(manifests: list[Manifest], declaration: Declaration) -> APIRouter:
     router = APIRouter(tags=["models"])
     declared = deployment(declaration)
+    example = Card(**dict(DETECTOR), deployment=None)
     cards = {
         manifest.name: Card(**dict(manifest), deployment=declared if manifest.kind == "classifier" else None)
         for manifest in manifests
     }
 
     @router.get(
-        "/v1/models", summary="The models that are served", responses=documented(Unauthorized, Forbidden)
+        "/v1/models",
+        operation_id="list_models",
+        summary="The models that are served",
+        responses=answered(ModelList(models=[example]), nulls=True),
     )
     async def models() -> ModelList:
         return ModelList(models=list(cards.values()))
 
     @router.get(
         "/v1/models/{name}",
+        operation_id="get_model",
         summary="One model's card",
-        responses=documented(Unauthorized, Forbidden, NotFound, InvalidRequest),
+        responses=answered(example, nulls=True) | documented(NotFound),
     )
-    async def model(name: str) -> Card:
+    async def model(name: Annotated[str, Path(examples=[DETECTOR.name])]) -> Card:
         if name not in cards:
             raise NotFound(f"no model of that name is served; there are {', '.join(cards)}")
         return cards[name]

@@ -1,0 +1,150 @@
+"""The OpenAPI document: what FastAPI knows of the routes, and what the layers around them ask and answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
+
+from service.access.scopes import Scope
+from service.api.schemas import BatchForm, ImageForm, ImageUpload, Problem
+from service.core.errors import (
+    BY_CODE,
+    BodyTooLarge,
+    DeadlineExceeded,
+    Draining,
+    Forbidden,
+    HeadTooLarge,
+    Internal,
+    InvalidRequest,
+    MalformedRequest,
+    Overloaded,
+    RateLimited,
+    RequestTimeout,
+    Unauthorized,
+)
+from service.http.layers.authentication import is_open, needed
+from service.http.layers.quotas import COUNTED
+from service.http.problems import EXAMPLE_ID, codes_in, documented
+
+DESCRIPTION = (
+    "Errors are problem documents (RFC 9457), and `code` says which. Other paths answer 404 `not_found`, "
+    "other methods 405 `method_not_allowed`. Streams of frames have a document of their own: "
+    "docs/streams.md in the repository."
+)
+
+# What the connection and the layers answer, before and around whatever route.
+_EVERYWHERE = (MalformedRequest, RequestTimeout, Overloaded, HeadTooLarge, Internal)
+_WITH_KEYS = (Unauthorized, Forbidden)
+_COUNTED = (BodyTooLarge, InvalidRequest, Overloaded, RateLimited, Draining, DeadlineExceeded)
+
+Parts = dict[str, dict[str, Any]]
+
+PARAMETERS: Parts = {
+    "X-Request-ID": {
+        "name": "X-Request-ID",
+        "in": "header",
+        "description": "An id of yours for logs and answer: 1 to 128 of the characters "
+        "`A-Z a-z 0-9 . _ : -`. Anything else is replaced by a new id.",
+        "schema": {"type": "string"},
+    },
+    "X-Timeout-Ms": {
+        "name": "X-Timeout-Ms",
+        "in": "header",
+        "description": "Deadline in milliseconds, from the head of the request on. It can only shorten "
+        "that of the service.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+    },
+}
+
+
+def _header(description: str, example: str | int, *, always: bool = True) -> dict[str, Any]:
+    kind = "integer" if isinstance(example, int) else "string"
+    return {"description": description, "required": always, "schema": {"type": kind}, "example": example}
+
+
+_HEADERS: Parts = {
+    "X-Request-ID": _header("The id of the request, or a new one.", EXAMPLE_ID),
+    "Server-Timing": _header(
+        "Milliseconds in each stage.", "queue;dur=0.4, decode;dur=6.7, detect;dur=31.6, total;dur=56.9"
+    ),
+    "Retry-After": _header("Seconds to wait before asking again.", 1),
+    "RateLimit-Policy": _header(
+        "The caller's rate, if there is one: so many images in so many seconds.",
+        '"default";q=600;w=60',
+        always=False,
+    ),
+    "RateLimit": _header(
+        "What is left of it, and after how many seconds there is more.", '"default";r=599;t=12', always=False
+    ),
+    "WWW-Authenticate": _header("How keys are sent.", "Bearer"),
+}
+_KEYS: Parts = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key of the operator's keys file."},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},
+}
+
+
+def describe(app: FastAPI, *, has_keys: bool, allow_anonymous: bool, admin_port: bool) -> None:
+    """Complete what `app.openapi` returns: headers, problems, security and schemas that no route declares."""
+    plain = app.openapi
+
+    def complete() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = plain()
+            _add_components(document["components"])
+            for path, operations in document["paths"].items():
+                # The admin port asks for no keys.
+                guarded = not is_open(path) and not (admin_port and needed(path) is Scope.ADMIN)
+                anonymous = not has_keys or (allow_anonymous and needed(path) is not Scope.ADMIN)
+                for operation in operations.values():
+                    _complete(operation, path in COUNTED, guarded)
+                    if guarded:
+                        ways: list[dict[str, list[str]]] = [{name: []} for name in _KEYS]
+                        operation["security"] = [*ways, *([{}] if anonymous else [])]
+        return plain()
+
+    app.openapi = complete  # type: ignore[method-assign]
+
+
+def _add_components(components: dict[str, Any]) -> None:
+    _, found = models_json_schema(
+        [(model, "validation") for model in (Problem, ImageUpload, ImageForm, BatchForm)],
+        ref_template="#/components/schemas/{model}",
+    )
+    schemas = components["schemas"] | found["$defs"]
+    # FastAPI's own answer to a wrong parameter, which is a `Problem` here.
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    components |= {
+        "schemas": dict(sorted(schemas.items())),
+        "parameters": PARAMETERS,
+        "headers": _HEADERS,
+        "securitySchemes": _KEYS,
+    }
+
+
+def _complete(operation: dict[str, Any], counted: bool, guarded: bool) -> None:
+    names = PARAMETERS if counted else ["X-Request-ID"]
+    operation.setdefault("parameters", []).extend(
+        {"$ref": f"#/components/parameters/{name}"} for name in names
+    )
+    answers = operation["responses"]
+    if "HTTPValidationError" in str(answers.get("422")):
+        del answers["422"]
+    own = [BY_CODE[code] for answer in answers.values() for code in codes_in(answer)]
+    layers = (*_EVERYWHERE, *(_WITH_KEYS if guarded else ()), *(_COUNTED if counted else ()))
+    answers |= {str(status): answer for status, answer in documented(*own, *layers).items()}
+    for status, answer in answers.items():
+        headers = ["X-Request-ID"]
+        if counted and status == "200":
+            headers.append("Server-Timing")
+        if counted and status in ("200", "429"):
+            headers += ["RateLimit-Policy", "RateLimit"]
+        if any(BY_CODE[code].retry_after_s is not None for code in codes_in(answer)):
+            headers.append("Retry-After")
+        if status == "401":
+            headers.append("WWW-Authenticate")
+        answer["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in headers}
+    operation["responses"] = dict(sorted(answers.items()))

@@ -1,0 +1,121 @@
+"""What requests and answers look like, for the API documents: the photo of docs/api.md, and problems."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from service.api.schemas import (
+    BatchAnswer,
+    BatchItem,
+    Box,
+    EmotionsAnswer,
+    Face,
+    Group,
+    GroupAnswer,
+    GroupBatchAnswer,
+    GroupBatchItem,
+    GroupImage,
+    ImageAnswer,
+    ImageSize,
+    ModelName,
+)
+from service.api.stream import FrameAnswer, FrameProblem, Smoothed, StreamSummary, TrackedFace, TrackSummary
+from service.core.errors import InvalidImage
+from service.core.manifest import EMOTIONS, Manifest, Training
+from service.http.problems import EXAMPLE_ID, to_problem
+
+_WHO = {"request_id": EXAMPLE_ID, "model": ModelName(name="expressnet_moe", version="1")}
+_PROBABILITIES = dict(
+    zip(EMOTIONS, (0.000086, 0.999865, 0.000021, 0.000014, 7e-6, 1e-6, 2e-6, 4e-6), strict=True)
+)
+_SIZE = ImageSize(width=512, height=512)
+_FACE = Face(
+    box=Box(x=180.85, y=70.36, width=89.05, height=105.43),
+    detection_confidence=0.9877,
+    emotion="happiness",
+    confidence=0.999865,
+    verdict="certain",
+    probabilities=_PROBABILITIES,
+)
+_PROBLEM = to_problem(InvalidImage(InvalidImage.example), EXAMPLE_ID)
+
+_IMAGE = ImageAnswer(image=_SIZE, faces=[_FACE], faces_found=1)
+IMAGE = EmotionsAnswer(**_WHO, **dict(_IMAGE))
+BATCH = BatchAnswer(**_WHO, results=[BatchItem(index=0, result=_IMAGE), BatchItem(index=1, problem=_PROBLEM)])
+
+_GROUP = GroupImage(
+    image=ImageSize(width=3072, height=3072),
+    group=Group(
+        min_faces=10,
+        face_count=36,
+        probabilities={emotion: float(emotion == "happiness") for emotion in EMOTIONS},
+    ),
+)
+GROUP = GroupAnswer(**_WHO, **dict(_GROUP))
+GROUP_BATCH = GroupBatchAnswer(
+    **_WHO, results=[GroupBatchItem(index=0, result=_GROUP), GroupBatchItem(index=1, problem=_PROBLEM)]
+)
+
+FRAME = FrameAnswer(
+    frame=1,
+    time_s=0.1,
+    dropped=0,
+    image=_SIZE,
+    faces_found=1,
+    faces=[
+        TrackedFace(
+            **dict(_FACE),
+            track=1,
+            smoothed=Smoothed(
+                emotion="happiness", confidence=0.999865, verdict="certain", probabilities=_PROBABILITIES
+            ),
+        )
+    ],
+)
+FRAME_PROBLEM = FrameProblem(frame=2, time_s=0.2, problem=_PROBLEM)
+SUMMARY = StreamSummary(
+    **_WHO,
+    frames=3,
+    answered=2,
+    dropped=0,
+    failed=1,
+    tracks=[
+        TrackSummary(
+            track=1,
+            first_seen_s=0,
+            last_seen_s=0.1,
+            frames=2,
+            probabilities=_PROBABILITIES,
+            time_share={emotion: float(emotion == "happiness") for emotion in EMOTIONS},
+            certain=1,
+        )
+    ],
+)
+
+DETECTOR = Manifest(
+    name="yunet",
+    version="1",
+    kind="detector",
+    sha256={
+        "model.pt": "4ee102ca625d888a2fbf60c4d228bb64a82e53c65014555364ac3f681ed293dd",
+        "model.onnx": "70fa541e14f45782a0387019f5793f7698bcf18a6cc1fdfed432ea6a71b00efd",
+    },
+    training=Training(
+        data=("weights of libfacedetection (Shiqi Yu et al.), trained on WIDER FACE",),
+        licences=("libfacedetection and yuface: BSD-3-Clause",),
+        config={"smallest_face_px": 12},
+    ),
+    intended_use="Finds faces and five landmarks in photographs, to crop them for a classifier.",
+    limits=("Faces under 12 px are never found.",),
+)
+
+
+def answered(example: BaseModel, *, nulls: bool = False) -> dict[int | str, dict[str, Any]]:
+    """The good answer of a route, for its OpenAPI document. nulls: whether it says what it does not have."""
+    return {200: {"content": {"application/json": {"example": as_json(example, nulls=nulls)}}}}
+
+
+def as_json(example: BaseModel, *, nulls: bool = False) -> dict[str, Any]:
+    return example.model_dump(mode="json", exclude_none=not nulls)
