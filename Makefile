@@ -41,7 +41,7 @@ test-oldest: $(VENV)/.dev
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
-# docs/openapi.json, after the API changed.
+# docs/openapi.json and docs/asyncapi.json, after the API changed.
 openapi: $(VENV)/.dev
 	$(BIN)/python -m tests.docs.openapi
 

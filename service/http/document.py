@@ -31,7 +31,7 @@ from service.http.problems import EXAMPLE_ID, codes_in, documented
 DESCRIPTION = (
     "Errors are problem documents (RFC 9457), and `code` says which. Other paths answer 404 `not_found`, "
     "other methods 405 `method_not_allowed`. Streams of frames have a document of their own: "
-    "docs/streams.md in the repository."
+    "docs/asyncapi.json in the repository."
 )
 
 # What the connection and the layers answer, before and around whatever route.

@@ -7,6 +7,7 @@ from typing import Any
 
 from service.http.app import create_app
 from service.settings import Settings
+from tests.docs import asyncapi
 from tests.docs.blocks import ROOT
 from tests.fake_engine import fake_engines
 
@@ -24,3 +25,4 @@ def as_text(document: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     FILE.write_text(as_text(document()), encoding="utf-8")
+    asyncapi.FILE.write_text(as_text(asyncapi.document()), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Clients that two public generators make of docs/openapi.json."""
+"""Clients of docs/openapi.json by two public generators, and docs/asyncapi.json by AsyncAPI's own schema."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import jsonschema
 import pytest
 from openapi_python_client import generate
 from openapi_python_client.config import Config, ConfigFile, MetaType
@@ -23,6 +24,7 @@ from service.http.app import create_app
 from service.http.problems import MEDIA_TYPE
 from service.settings import Settings
 from tests.conftest import Gateway, serving
+from tests.docs import asyncapi
 from tests.docs.openapi import FILE
 from tests.fake_engine import fake_engines
 
@@ -189,3 +191,10 @@ def test_typescript_has_a_type_for_every_documented_answer(tmp_path: Path) -> No
         [compiler, "--noEmit", "--strict", "use.ts"], cwd=tmp_path, capture_output=True, text=True
     )
     assert checked.returncode == 0, checked.stdout
+
+
+def test_the_document_of_streams_is_asyncapi() -> None:
+    schema = PACKAGES / "@asyncapi" / "specs" / "schemas" / "3.0.0.json"
+    if not schema.exists():
+        pytest.skip("@asyncapi/specs is not installed: npm ci --prefix tests/docs/npm")
+    jsonschema.Draft7Validator(json.loads(schema.read_bytes())).validate(asyncapi.document())
