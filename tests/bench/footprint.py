@@ -17,8 +17,9 @@ from tests.bench.checkout import Checkout
 from tests.bench.figures import SERVED_ROUNDS, Figure, Remark, Row, Unmeasured, spread
 from tests.bench.load import Outcome, Request, callers, post
 from tests.bench.photos import mixed
-from tests.bench.process import NotRunning, last_line, memory_mb, stop
+from tests.bench.process import NotRunning, last_line, memory_mb
 from tests.deploy.image import BASE, Buildah, missing, with_base
+from tests.processes import stop
 
 CALLERS = 8
 WARM_UP_REQUESTS = 192

@@ -9,13 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from tests.conftest import eventually
-
-STOP_LIMIT_S = 60
+from tests.processes import stop
 
 
 class NotRunning(Exception):
@@ -45,15 +43,6 @@ def started(
                 stop(process)
         log.seek(0)
         raise NotRunning(f"does not run: {last_line(log.read())}")
-
-
-def stop(process: subprocess.Popen[Any]) -> None:
-    """By SIGTERM, so that it can stop what it has started."""
-    process.terminate()
-    try:
-        process.wait(STOP_LIMIT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
 
 
 def last_line(text: str) -> str:

@@ -11,12 +11,12 @@ import sys
 import time
 
 import numpy as np
-from service.memory import bound_heap
-from service.metrics import Metrics
 
 from service.assembly import make_engines, served_manifests
 from service.inference.engine import LocalDetector
+from service.process.memory import bound_heap
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 CALLS, WARM_UP_CALLS = 40, 20
 THRESHOLD = 0.9

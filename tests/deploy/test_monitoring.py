@@ -19,6 +19,7 @@ import yaml
 from tests.conftest import Gateway, encoded, eventually, free_port
 from tests.deploy.compose import GRAFANA, PROMETHEUS, service
 from tests.deploy.programs import need
+from tests.processes import stop
 from tests.triton.server import TritonServer
 
 RULES: dict[str, Any] = yaml.safe_load((PROMETHEUS / "rules.yml").read_text(encoding="utf-8"))
@@ -129,8 +130,7 @@ def prometheus(
         yield running
     finally:
         running.close()
-        process.terminate()
-        process.wait(30)
+        stop(process)
 
 
 @pytest.fixture(scope="module")

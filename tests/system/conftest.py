@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.conftest import Gateway, eventually
+from tests.processes import stop
 
 
 class Process(Gateway):
@@ -26,9 +27,8 @@ class Process(Gateway):
         self.log = log
 
     def stop(self, sig: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal and wait for the exit code."""
-        self.process.send_signal(sig)
-        return self.process.wait(60)
+        """Send a signal and wait for the exit code; SIGKILL follows when that takes too long."""
+        return stop(self.process, sig=sig)
 
 
 def command(environment: dict[str, str], python: str | Path = sys.executable) -> subprocess.Popen[str]:

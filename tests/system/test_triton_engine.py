@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -170,7 +169,7 @@ async def test_several_servers_are_asked_in_turn_and_one_may_stop(triton_server:
             for _ in range(10):
                 await engines.classifier.classify(faces(1), Deadline.after(10))
             assert [now - then for now, then in zip(counts(), before, strict=True)] == [5, 5]
-            other.signal(signal.SIGTERM)
+            other.stop()
             outcomes = []
             while other.running:
                 await engines.classifier.ping()
@@ -196,7 +195,7 @@ async def test_a_busy_server_that_stops_ends_what_it_has_and_the_rest_goes_to_th
             batches = [direct.classifier.classify(faces(32), Deadline.after(10)) for _ in range(8)]
             held = asyncio.gather(*(outcome(batch) for batch in batches))
             await asyncio.sleep(0.1)
-            other.signal(signal.SIGTERM)
+            other.stop()
             outcomes = []
             while other.running:
                 calls = [engines.classifier.classify(faces(1), Deadline.after(10)) for _ in range(3)]

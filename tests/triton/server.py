@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +19,12 @@ import httpx
 import psutil
 
 from tests.conftest import eventually, free_port
+from tests.processes import stop
 
 MODEL = Path(__file__).with_name("model.py")
 PLATFORM, BACKEND = 'platform: "pytorch_libtorch"', 'backend: "python"'
+# Some servers never end after SIGTERM on a busy machine. `--exit-timeout-secs` is much less.
+STOP_LIMIT_S = 30
 
 
 class TritonServer:
@@ -33,6 +37,7 @@ class TritonServer:
         self.http_port, self.grpc_port, self.metrics_port = free_port(), free_port(), free_port()
         self._regions = f"expressnet_test_{self.grpc_port}_"  # of shared memory
         self._process: subprocess.Popen[bytes] | None = None
+        self._stubs: list[psutil.Process] = []  # of a server that was asked to end
 
     @property
     def url(self) -> str:
@@ -101,6 +106,12 @@ class TritonServer:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    def stop(self) -> None:
+        """Ask the server to end, and return at once: `running` is false soon, whatever the server does."""
+        assert self._process is not None
+        self._stubs = self._children()
+        threading.Thread(target=stop, args=(self._process, STOP_LIMIT_S), daemon=True).start()
+
     def signal(self, sig: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(sig)
@@ -109,9 +120,7 @@ class TritonServer:
         """As the kernel does when memory is short: the server is gone, and its stubs are orphans."""
         if self._process is None:
             return
-        children = []
-        with contextlib.suppress(psutil.NoSuchProcess):  # it may have been told to stop before
-            children = psutil.Process(self._process.pid).children(recursive=True)
+        children = self._stubs + self._children()
         self._process.kill()
         self._process.wait()
         self._process = None
@@ -120,8 +129,15 @@ class TritonServer:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
         psutil.wait_procs(children, timeout=10)
+        self._stubs = []
         for region in Path("/dev/shm").glob(f"{self._regions}*"):
             region.unlink(missing_ok=True)
+
+    def _children(self) -> list[psutil.Process]:
+        assert self._process is not None
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may have been told to stop before
+            return psutil.Process(self._process.pid).children(recursive=True)
+        return []
 
 
 @contextmanager

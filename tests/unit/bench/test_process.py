@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests.bench.process import NotRunning, started
 from tests.bench.versus import SEARCHED_FACE_PX, SEARCHING
+from tests.processes import stop
 
 
 def python(code: str, folder: Path) -> AbstractContextManager[subprocess.Popen[bytes]]:
@@ -38,6 +39,15 @@ def test_a_program_that_ends_before_it_is_ready_tells_its_last_line(tmp_path: Pa
     code = "import os, sys; print('first'); sys.exit(os.environ['REASON'])"
     with pytest.raises(NotRunning, match=r"^does not run: the reason$"), python(code, tmp_path):
         raise AssertionError("it is not ready")
+
+
+def test_a_program_that_does_not_end_when_asked_is_killed_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ignores = "import pathlib, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    with python(f"{ignores}; pathlib.Path('ready').touch(); signal.pause()", tmp_path) as process:
+        assert stop(process, limit_s=0.1) == -signal.SIGKILL
+    assert "did not end within 0.1 s of SIGTERM and is killed" in capsys.readouterr().err
 
 
 def test_a_detector_reports_its_faces_and_then_the_time_of_each_round(tmp_path: Path) -> None:
