@@ -269,10 +269,13 @@ def _stopped_by_signals(stop: asyncio.Event) -> list[signal.Signals]:
     loop = asyncio.get_running_loop()
 
     def handle(sig: signal.Signals) -> None:
+        if got:
+            return
         got.append(sig)
         stop.set()
-        for each in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(each)
+        # Not `remove_signal_handler`: without any, a signal at another thread would not wake the loop up.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         # Who reads this may send the second one in the same moment.
         _say("stopping once what is in flight is answered; a second time ends it at once")
 
