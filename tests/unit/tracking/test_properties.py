@@ -1,0 +1,104 @@
+"""What holds of every stream, whatever its faces do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from service.tracking.record import Record
+from service.tracking.tracks import LOST_S, Tracker
+from tests.unit.tracking.test_record import face
+
+Stream = list[tuple[float, NDArray[np.float64]]]  # the time of each frame, and its boxes [N,4]
+
+gaps_s = st.one_of(st.floats(0, 0.2), st.floats(0, 2 * LOST_S))
+seeds = st.integers(0, 2**32 - 1)
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> Stream:
+    """Faces that wander about and over each other, come, leave and are missed; no two boxes are equal."""
+    random = np.random.default_rng(draw(seeds))
+    faces = random.uniform((0, 0, 20, 20), (600, 400, 120, 120), (draw(st.integers(1, 6)), 4))
+    time_s, stream = 0.0, []
+    for gap_s in draw(st.lists(gaps_s, min_size=1, max_size=12)):
+        time_s += gap_s
+        faces[:, :2] += random.normal(0, 15, (len(faces), 2))
+        found = faces[random.random(len(faces)) < 0.8] + random.normal(0, 1, 4)
+        stream.append((time_s, random.permutation(found)))
+    return stream
+
+
+@given(streams())
+def test_no_two_faces_of_a_frame_have_one_number(stream: Stream) -> None:
+    tracker = Tracker()
+    for time_s, boxes in stream:
+        numbers = tracker.update(boxes, time_s)
+        assert len(numbers) == len(boxes) == len(set(numbers))
+
+
+@given(streams())
+def test_a_number_is_new_or_of_a_face_that_was_seen_lately(stream: Stream) -> None:
+    tracker, seen_s = Tracker(), dict[int, float]()
+    for time_s, boxes in stream:
+        numbers = tracker.update(boxes, time_s)
+        new = [number for number in numbers if number not in seen_s]
+        assert sorted(new) == list(range(len(seen_s) + 1, len(seen_s) + len(new) + 1))
+        assert all(time_s - seen_s.get(number, time_s) <= LOST_S for number in numbers)
+        seen_s |= dict.fromkeys(numbers, time_s)
+
+
+@given(streams(), seeds)
+def test_the_order_of_faces_does_not_change_who_is_who(stream: Stream, seed: int) -> None:
+    """The same faces share a number; which number that is may differ."""
+    one, other, random = Tracker(), Tracker(), np.random.default_rng(seed)
+    pairs = set()
+    for time_s, boxes in stream:
+        order = random.permutation(len(boxes))
+        numbers = np.array(one.update(boxes, time_s), int)
+        pairs |= set(zip(numbers[order].tolist(), other.update(boxes[order], time_s), strict=True))
+    assert len(pairs) == len({number for number, _ in pairs}) == len({number for _, number in pairs})
+
+
+any_rate = st.lists(st.floats(0, LOST_S * 0.999), max_size=20)
+
+
+@given(any_rate, st.integers(1, 5))
+def test_still_faces_keep_their_numbers_at_any_rate(gaps: list[float], count: int) -> None:
+    tracker = Tracker()
+    boxes = np.array([[90 * place, 0, 80, 80] for place in range(count)], np.float64)
+    for time_s in np.cumsum([0.0, *gaps]):
+        assert tracker.update(boxes, float(time_s)) == list(range(1, count + 1))
+
+
+@given(any_rate, st.floats(10, 500), seeds)
+def test_a_face_whose_box_trembles_keeps_its_number_at_any_rate(
+    gaps: list[float], size: float, seed: int
+) -> None:
+    """As a detector's boxes do, by 2 % of the face. Fast frames make that a speed."""
+    tracker, random = Tracker(), np.random.default_rng(seed)
+    for time_s in np.cumsum([0.0, *gaps]):
+        box = size * random.uniform(0.98, 1.02, (1, 4))
+        assert tracker.update(box, float(time_s)) == [1]
+
+
+@given(
+    st.lists(st.tuples(gaps_s, st.floats(0, 1), st.booleans(), st.booleans()), min_size=1, max_size=30),
+    st.floats(0, 5),
+)
+def test_shares_of_a_summary_add_up_to_one(
+    frames: list[tuple[float, float, bool, bool]], time_constant_s: float
+) -> None:
+    record, time_s, shown = Record(time_constant_s, threshold=0.6), 0.0, 0
+    for gap_s, happiness, certain, there in frames:
+        time_s += gap_s
+        shown += len(record.update([face(happiness, certain=certain)] if there else [], time_s))
+    for summary in record.summary():
+        assert sum(summary.time_share.values()) == pytest.approx(1, abs=2e-4)  # each is rounded
+        assert sum(summary.probabilities.values()) == pytest.approx(1, abs=2e-6)
+        assert 0 <= summary.certain <= 1
+        assert summary.first_seen_s <= summary.last_seen_s <= round(time_s, 3)
+    assert sum(summary.frames for summary in record.summary()) == shown
