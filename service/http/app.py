@@ -26,7 +26,7 @@ from service.telemetry.logs import log
 from service.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from service.access.limiter import Counts
+    from service.access.counts import Counts
 
 
 def create_app(

@@ -9,7 +9,7 @@ import json
 import socket
 from typing import Any
 
-from service.access.limiter import Memory
+from service.access.counts import LocalCounts
 from service.access.rates import Caller, Rate, Spent
 from service.telemetry.logs import log
 
@@ -30,7 +30,7 @@ class Link:
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
-        self._alone = Memory()
+        self._alone = LocalCounts()
         self._alone_until = 0.0
         self._asked: dict[int, asyncio.Future[list[Any]]] = {}
         self._numbers = itertools.count()
@@ -79,6 +79,3 @@ class Link:
             finally:
                 del self._asked[number]
         return await self._alone.spend(rate, caller, images)
-
-    async def run(self) -> None:
-        await self._alone.run()

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from prometheus_client.multiprocess import mark_process_dead
 
-from service.access.limiter import Memory
+from service.access.counts import LocalCounts
 from service.access.rates import Caller, Rate
 from service.core.errors import SettingsError
 from service.serving.announce import announce
@@ -70,7 +70,7 @@ class Supervisor:
         self._settings = settings
         self._listeners = listeners
         self._folder = folder
-        self._counts = Memory()
+        self._counts = LocalCounts()
         self._children: dict[int, Child] = {}
         self._announced = False
         self._stopping = asyncio.Event()
@@ -83,14 +83,13 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop)
         loop.add_signal_handler(signal.SIGINT, self._interrupted)
-        background = [asyncio.create_task(work) for work in (self._counts.run(), self._watch())]
+        watching = asyncio.create_task(self._watch())
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(1, self._settings.processes + 1):
                     group.create_task(self._keep(number))
         finally:
-            for task in background:
-                task.cancel()
+            watching.cancel()
 
     def _stop(self) -> None:
         if self._stopping.is_set():

@@ -16,7 +16,7 @@ import pytest
 import trustme
 from structlog.testing import capture_logs
 
-from service.access import limiter
+from service.access import redis_counts
 from service.settings import Settings
 from tests.conftest import Gateway, eventually, free_port, serving
 from tests.fake_engine import fake_engines
@@ -88,7 +88,7 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
 @pytest.fixture
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine must not look like a Redis that is away."""
-    monkeypatch.setattr(limiter, "REDIS_TIMEOUT_S", 10.0)
+    monkeypatch.setattr(redis_counts, "TIMEOUT_S", 10.0)
 
 
 @contextmanager

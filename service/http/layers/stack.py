@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.middleware.cors import CORSMiddleware
 
+from service.access.counts import Counts, LocalCounts
 from service.access.keys import Keyring, KeysFileError, watch
+from service.access.limiter import Limiter
 from service.access.rates import Rate
 from service.compliance.deployment import audited
 from service.core.backlog import Backlog
@@ -30,9 +32,6 @@ from service.http.transport.sockets import STREAM
 from service.settings import Settings
 from service.telemetry.audit import Audit
 from service.telemetry.metrics import Metrics
-
-if TYPE_CHECKING:
-    from service.access.limiter import Counts, Limiter
 
 ROUTES = frozenset({"/v1/emotions", "/v1/emotions/batch", STREAM})
 SENT = ("Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Timeout-Ms")
@@ -78,11 +77,8 @@ def open_door(
         raise KeysFileError(f"EXPRESSNET_KEYS_FILE={settings.keys_file} cannot be used: {error}.") from None
     limiter = None
     if settings.rate_limit is not None or keyring is not None:
-        # What it needs takes long to import, and who sets no rate has no use for it.
-        from service.access.limiter import Limiter, Memory
-
         url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
-        limiter = Limiter(url, metrics.rate_store_up.set, counts or Memory())
+        limiter = Limiter(url, metrics.rate_store_up.set, counts or LocalCounts())
     audit = None
     if settings.audit_file is not None:
         audit = Audit(

@@ -1,0 +1,67 @@
+"""Counts what callers spend of their rates, in the memory of one process."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict
+from itertools import islice
+from typing import NamedTuple, Protocol
+
+from service.access.rates import Caller, Rate, Spent
+
+MAX_CALLERS = 65_536
+"""Callers that are counted at a time; one more takes the place of the one that was idle for longest."""
+
+
+class Counts(Protocol):
+    """Who counts: this process, or its supervisor for all processes, or Redis for all gateways."""
+
+    async def spend(self, rate: Rate, caller: Caller, images: int) -> Spent:
+        """Nothing is spent if it would be too much."""
+
+
+class _Window(NamedTuple):
+    number: int
+    images: int
+    images_before: int  # in the window before this one
+
+
+class LocalCounts:
+    """A sliding window for each caller: two counts, however large the rate is.
+
+    Images of the window before count by the share of that window that is still within reach.
+    """
+
+    def __init__(self) -> None:
+        self._windows: OrderedDict[tuple[Caller, Rate], _Window] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Callers that are counted."""
+        return len(self._windows)
+
+    async def spend(self, rate: Rate, caller: Caller, images: int) -> Spent:
+        now_s = time.monotonic()
+        number, elapsed_s = int(now_s // rate.window_s), now_s % rate.window_s
+        found = self._windows.pop((caller, rate), _Window(number, 0, 0))
+        spent = found.images if found.number == number else 0
+        before = {number: found.images_before, number - 1: found.images}.get(found.number, 0)
+        still_counted = before * (1 - elapsed_s / rate.window_s)
+        left = max(0, rate.images - spent - math.floor(still_counted))
+        allowed = images <= left
+        if allowed:
+            spent, left = spent + images, left - images
+        self._windows[caller, rate] = _Window(number, spent, before)
+        self._forget(now_s)
+        # One more image of the window before is out of reach then, or this window ends.
+        more_in_s = still_counted % 1 / before * rate.window_s if before else rate.window_s - elapsed_s
+        return Spent(allowed, left, math.ceil(more_in_s))
+
+    def _forget(self, now_s: float) -> None:
+        """Drop who was idle for longest: if there are too many, or if the count has no effect any more.
+
+        Two at most, so that no caller waits for it; as each call adds one at most, that is enough.
+        """
+        for (caller, rate), window in list(islice(self._windows.items(), 2)):
+            if len(self._windows) > MAX_CALLERS or now_s // rate.window_s - window.number >= 2:
+                del self._windows[caller, rate]
