@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hmac
-import json
-import os
 import re
-import secrets
-import tempfile
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -31,7 +27,6 @@ KEY_PREFIX = "xn_"
 KEY_PATTERN = re.compile(rf"{KEY_PREFIX}[A-Za-z0-9_-]{{43}}")
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 REFRESH_INTERVAL_S = 1.0
-HEADING = "# API keys: docs/security.md. Only digests stand here; the keys are with those who call.\n"
 
 
 class KeysFileError(Exception):
@@ -84,13 +79,13 @@ def parse_keys(text: str) -> list[Key]:
     return keys
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
     if not NAME_PATTERN.fullmatch(name):
         raise KeysFileError(f"{name[:64]!r} is no name: letters, digits, - and _, at most 64")
 
 
 def _key(name: str, table: object) -> Key:
-    _check_name(name)
+    check_name(name)
     try:
         entry = _Entry.model_validate(table)
     except ValidationError as error:
@@ -114,19 +109,16 @@ class Keyring:
         """The key that was sent, expired or not."""
         if not KEY_PATTERN.fullmatch(secret):
             return None
-        digest = digest_of(secret)
-        # Half of the digest finds the entry, the whole is compared in constant time. What time tells of the
-        # first half is of no use: nobody can make a key for a digest.
-        key = self._keys.get(digest[:32])
-        return key if key is not None and hmac.compare_digest(key.digest, digest) else None
+        # How long the search takes may tell of the digest, which is of no use: nobody can make a key for one.
+        return self._keys.get(digest_of(secret))
 
     def refresh(self) -> bool:
         """Read the file; whether it changed. Raises `KeysFileError` and keeps what it had."""
         # The content and not its time of change: a mounted secret is a link to a link that is swapped.
-        text = _read(self._path)
+        text = read_text(self._path)
         if text == self._text:
             return False
-        self._keys = {key.digest[:32]: key for key in parse_keys(text)}
+        self._keys = {key.digest: key for key in parse_keys(text)}
         self._text = text
         return True
 
@@ -152,70 +144,25 @@ async def watch(keyring: Keyring, metrics: Metrics) -> None:
         metrics.keys_file_valid.set(not told)
 
 
-def add_key(path: Path, name: str, scopes: list[Scope], rate: str | None, expires: datetime | None) -> str:
-    """A new key, whose entry now stands in the file. Raises `KeysFileError`."""
-    _check_name(name)
-    text = _read(path) if path.exists() else HEADING
-    if any(key.name == name for key in parse_keys(text)):
-        raise KeysFileError(f"there is a key named {name} already")
-    secret = KEY_PREFIX + secrets.token_urlsafe(32)
-    lines = [f"[{name}]", f'sha256 = "{digest_of(secret)}"']
-    lines.append(f"scopes = {json.dumps(sorted(set(scopes)))}")
-    if rate is not None:
-        lines.append(f'rate = "{rate}"')
-    if expires is not None:
-        lines.append(f"expires = {expires.isoformat(timespec='seconds')}")
-    changed = f"{text.rstrip()}\n\n" + "\n".join(lines) + "\n"
-    parse_keys(changed)
-    _replace(path, changed)
-    return secret
-
-
-def remove_key(path: Path, name: str) -> None:
-    """Take a key's entry out of the file, and nothing else. Raises `KeysFileError`."""
-    text = _read(path)
-    before = parse_keys(text)
-    if all(key.name != name for key in before):
-        raise KeysFileError(f"there is no key named {name}")
-    changed = re.sub(
-        rf"^\[{re.escape(name)}\][^\n]*\n(?:(?!\[)[^\n]*(?:\n|\Z))*", "", text, flags=re.MULTILINE
-    )
-    changed = changed if changed.strip() else HEADING
-    if parse_keys(changed) != [key for key in before if key.name != name]:
-        raise KeysFileError(f"the entry of {name} is not written as `keys new` does: take it out by hand")
-    _replace(path, changed)
-
-
 def read_keys(path: Path) -> list[Key]:
     """Raises `KeysFileError`."""
-    return parse_keys(_read(path))
+    return parse_keys(read_text(path))
 
 
-def _read(path: Path) -> str:
+@contextmanager
+def in_one_sentence() -> Iterator[None]:
+    """Turn what the system says of a file into a `KeysFileError`."""
     try:
-        return path.read_text(encoding="utf-8")
+        yield
+    except OSError as error:
+        raise KeysFileError((error.strerror or str(error)).lower()) from None
+
+
+def read_text(path: Path) -> str:
+    """Raises `KeysFileError`."""
+    try:
+        with in_one_sentence():
+            # Editors of some systems write a byte order mark, which is not TOML.
+            return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise KeysFileError("not UTF-8") from None
-    except OSError as error:
-        raise KeysFileError((error.strerror or str(error)).lower()) from None
-
-
-def _replace(path: Path, text: str) -> None:
-    """Whole or not at all: a gateway may read at any moment."""
-    target = path.resolve()
-    try:
-        mode = target.stat().st_mode & 0o777 if target.exists() else 0o644
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    except OSError as error:
-        raise KeysFileError((error.strerror or str(error)).lower()) from None
-    try:
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, mode)
-        os.replace(temporary, target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise KeysFileError((error.strerror or str(error)).lower()) from None

@@ -39,7 +39,7 @@ def new_key_command(
     file: KeysFile = Path("keys.toml"),
 ) -> None:
     """Print a new key, this once, and add its digest to the file."""
-    from service.access.keys import add_key
+    from service.access.keys_file import add_key
 
     with _refusing(file):
         typer.echo(add_key(file, name, scope, rate, expires.replace(tzinfo=UTC) if expires else None))
@@ -64,7 +64,7 @@ def list_keys_command(file: KeysFile = Path("keys.toml")) -> None:
 @keys_app.command("revoke")
 def revoke_key_command(name: str, file: KeysFile = Path("keys.toml")) -> None:
     """Take a key out of the file; gateways that read it refuse the key within about a second."""
-    from service.access.keys import remove_key
+    from service.access.keys_file import remove_key
 
     with _refusing(file):
         remove_key(file, name)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Route, expect
 
-from service.access.keys import add_key
+from service.access.keys_file import add_key
 from service.access.scopes import Scope
 from service.core.errors import Overloaded
 from service.http.problems import MEDIA_TYPE, to_problem

@@ -17,7 +17,7 @@ import pytest
 import trustme
 from structlog.testing import capture_logs
 
-from service.access.keys import add_key, remove_key
+from service.access.keys_file import add_key, remove_key
 from service.access.scopes import Scope
 from service.settings import Settings
 from tests.conftest import Gateway, eventually, free_port, serving

@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from service.access.keys import add_key
+from service.access.keys_file import add_key
 from service.access.scopes import Scope
 from service.settings import Settings
 from service.telemetry.shared_metrics import PREFIX

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import os
 import re
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +24,8 @@ from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from service.access import keys
-from service.access.keys import Keyring, KeysFileError, add_key, parse_keys, read_keys, remove_key, watch
+from service.access.keys import Keyring, KeysFileError, parse_keys, read_keys, watch
+from service.access.keys_file import HEADING, add_key, remove_key
 from service.access.rates import Rate
 from service.access.scopes import Scope
 from service.cli import app as command_line
@@ -83,12 +87,60 @@ def test_one_of_many_is_taken_out_and_none_else(file: Path) -> None:
     assert [key.name for key in read_keys(file)] == ["a-b", "b", "a_b"]
 
 
-def test_an_entry_in_another_hand_is_not_guessed_at(file: Path) -> None:
-    text = f'one = {{sha256 = "{DIGEST}", scopes = ["predict"]}}\n'
+@pytest.mark.parametrize(
+    "entry",
+    [
+        f'one = {{sha256 = "{DIGEST}", scopes = ["predict"]}}\n',
+        f'one.sha256 = "{DIGEST}"\none.scopes = ["predict"]\n',
+        f'["one"] # ours\n  sha256 = "{DIGEST}" # as `keys new` printed\n  scopes = [\n    "predict",\n  ]\n',
+        GOOD.replace("\n", "\r\n"),
+        GOOD + "# attached to one\n",
+    ],
+)
+def test_an_entry_is_removed_however_it_is_written(file: Path, entry: str) -> None:
+    rest = f'\n# of two\n[two]\nsha256 = "{"b" * 64}"\nscopes = ["admin"]\n# the end'
+    file.write_bytes(f"# ours\n{entry}{rest}".encode())
+    remove_key(file, "one")
+    text = file.read_text()
+    assert [key.name for key in read_keys(file)] == ["two"]
+    assert text.replace("\n", "") == f"# ours{rest}".replace("\n", "")
+    add_key(file, "one", [Scope.PREDICT], None, None)
+    assert file.read_text().startswith(text.rstrip())
+
+
+def test_order_and_comments_are_kept(file: Path) -> None:
+    for name in ("c", "a", "b"):
+        add_key(file, name, [Scope.PREDICT], None, None)
+    text = file.read_text().replace("[a]", "# The archive; ask Ann.\n[a]").replace("[b]", "# Nightly.\n[b]")
     file.write_text(text)
-    with pytest.raises(KeysFileError, match="by hand"):
-        remove_key(file, "one")
-    assert file.read_text() == text
+    add_key(file, "d", [Scope.PREDICT], None, None)
+    assert file.read_text().startswith(text)
+    remove_key(file, "a")
+    assert [key.name for key in read_keys(file)] == ["c", "b", "d"]
+    assert "# Nightly.\n[b]" in file.read_text()
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(file: Path) -> None:
+    file.write_bytes(codecs.BOM_UTF8 + GOOD.encode())
+    assert [key.name for key in read_keys(file)] == ["one"]
+    add_key(file, "two", [Scope.PREDICT], None, None)
+    assert [key.name for key in read_keys(file)] == ["one", "two"]
+
+
+def test_none_of_many_keys_made_at_once_is_lost(file: Path) -> None:
+    file.write_text(GOOD)
+    made = [
+        subprocess.Popen(
+            [sys.executable, "-c", "from service.cli import main; main()", "keys", *words, "--file", file]
+        )
+        for words in (
+            ["revoke", "one"],
+            *(["new", f"k{number}", "--scope", "predict"] for number in range(8)),
+        )
+    ]
+    assert [process.wait(60) for process in made] == [0] * len(made)
+    assert sorted(key.name for key in read_keys(file)) == [f"k{number}" for number in range(8)]
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +180,7 @@ def test_any_text_is_keys_or_one_sentence(text: str) -> None:
 
 
 def test_a_file_without_keys_opens_to_nobody(file: Path) -> None:
-    file.write_text(keys.HEADING)
+    file.write_text(HEADING)
     assert len(Keyring(file)) == 0
 
 
@@ -231,7 +283,7 @@ def test_a_broken_file_changes_nothing_but_is_told_of_once(
             file.write_text(good)
             eventually(lambda: valid() == 1)
         replaced = file.with_suffix(".new")
-        replaced.write_text(keys.HEADING)
+        replaced.write_text(HEADING)
         replaced.replace(file)
         eventually(lambda: ring.find(secret) is None)
     errors = [line["detail"] for line in lines if line["log_level"] == "error"]

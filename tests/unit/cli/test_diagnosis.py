@@ -12,7 +12,7 @@ import pytest
 import trustme
 from typer.testing import CliRunner
 
-from service.access.keys import add_key
+from service.access.keys_file import add_key
 from service.access.scopes import Scope
 from service.assembly import Engines
 from service.cli import app, diagnosis

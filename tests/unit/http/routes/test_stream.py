@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from service.access.keys import add_key, remove_key
+from service.access.keys_file import add_key, remove_key
 from service.access.scopes import Scope
 from service.core.arrays import Detections
 from service.http.routes.frames import Frame
