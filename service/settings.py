@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from difflib import get_close_matches
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
@@ -330,7 +331,13 @@ def read_settings(**given: object) -> Settings:
     for name in os.environ:
         # A misspelt limit that is silently ignored is worse than a start that is refused.
         if name.upper().startswith(PREFIX) and name.upper() not in known:
-            raise SettingsError(f"{name} is not a setting; docs/settings.md lists all of them.")
+            endings = [setting.removeprefix(PREFIX) for setting in known]
+            near = get_close_matches(name.upper().removeprefix(PREFIX), endings, 1)
+            meant = f"; did you mean {PREFIX}{near[0]}? If not, unset" if near else "; unset"
+            raise SettingsError(
+                f"{name} is not a setting{meant} or rename it: names with {PREFIX} are settings, "
+                "and docs/settings.md lists all of them."
+            )
     try:
         return Settings.model_validate(given)
     except ValidationError as error:

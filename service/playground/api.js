@@ -64,7 +64,7 @@ export function curlCommand(service, photo, query, key) {
   const parts = [
     `curl -s --data-binary ${quoted(`@${photo.name}`)}`,
     `-H 'Content-Type: ${mediaType(service, photo)}'`,
-    ...(key ? ['-H "X-API-Key: $EXPRESSNET_KEY"'] : []),
+    ...(key ? ['-H "X-API-Key: $EMOTIONS_KEY"'] : []),
     quoted(emotionsAddress(query).href.replaceAll("%2C", ",")),
   ];
   return parts.join(" \\\n  ");

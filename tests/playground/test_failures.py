@@ -114,7 +114,7 @@ def test_a_key_is_asked_for_used_and_kept_nowhere(
         page["#key"].fill(key)
         page["#key"].press("Enter")
         page.status("1 face found.")
-        expect(page["#curl"]).to_contain_text("X-API-Key: $EXPRESSNET_KEY")
+        expect(page["#curl"]).to_contain_text("X-API-Key: $EMOTIONS_KEY")
         # The page may read the card with it.
         page["#card summary"].click()
         expect(page["#card-text li"]).not_to_have_count(0)

@@ -109,6 +109,14 @@ def test_probes_and_the_playground_are_open(guarded: Guarded, path: str) -> None
     assert guarded.client.get(path).status_code == 200
 
 
+def test_an_empty_key_is_none(guarded: Guarded) -> None:
+    good = bearer(guarded.keys["mobile"])
+    assert guarded.client.get("/v1/models", headers=good | {"X-API-Key": ""}).status_code == 200
+    for empty in ({"X-API-Key": ""}, {"Authorization": "Bearer"}):
+        answer = guarded.client.get("/v1/models", headers=empty)
+        assert "no key was sent" in answer.json()["detail"]
+
+
 def test_a_stranger_is_answered_before_any_of_the_body_is_read(guarded: Guarded) -> None:
     address = guarded.client.base_url
     with socket.create_connection((address.host, address.port or 0), timeout=10) as connection:

@@ -262,6 +262,16 @@ def test_an_unknown_variable_is_refused_by_name(monkeypatch: pytest.MonkeyPatch,
     assert refusal().startswith(f"{variable} is not a setting")
 
 
+def test_who_names_a_variable_so_is_helped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXPRESSNET_KEY", "xn_secret")
+    sentence = refusal()
+    assert "unset or rename it: names with EXPRESSNET_ are settings" in sentence
+    assert "xn_secret" not in sentence
+    monkeypatch.delenv("EXPRESSNET_KEY")
+    monkeypatch.setenv("EXPRESSNET_KEY_FILE", "keys.toml")
+    assert "; did you mean EXPRESSNET_KEYS_FILE? If not, unset or rename it: " in refusal()
+
+
 def test_variables_of_others_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "1")
     monkeypatch.setenv("NOT_EXPRESSNET_PORT", "1")

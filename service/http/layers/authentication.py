@@ -84,13 +84,14 @@ def sent_key(scope: Scope) -> str | None:
         if name.startswith(KEY_SUBPROTOCOL):
             bearer = name.removeprefix(KEY_SUBPROTOCOL)
     for name, value in scope["headers"]:
-        if name == b"x-api-key":
-            return str(value.decode("latin-1").strip())
+        # A client sends an empty one when its variable is not set.
+        if name == b"x-api-key" and (key := value.decode("latin-1").strip()):
+            return str(key)
         if name == b"authorization":
             scheme, _, token = value.decode("latin-1").partition(" ")
             if scheme.lower() == "bearer":
                 bearer = token.strip()
-    return bearer
+    return bearer or None
 
 
 def key_of(scope: Scope) -> Key | None:
