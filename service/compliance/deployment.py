@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.compliance.law import Duty, Exemption, Purpose, duties
+from service.compliance.law import READ_IN, Duty, Exemption, Purpose, duties
 
 UNDECLARED = "undeclared"
 UNNAMED = {Purpose.personal: "private use", Purpose.other: "[what for]", None: "[what for]"}
@@ -35,6 +35,7 @@ class Deployment(BaseModel):
     exemption: Exemption | None
     aggregate_only: int | None = Field(description="Least faces of a group, where only groups are answered.")
     duties: list[Duty] = Field(description="What the declared use asks of the deployer; no legal advice.")
+    duties_read_in: str = Field(description="Month in which the texts of the duties were read.")
     notice: str = Field(description="Text that a deployer may show to the people in the photos.")
 
 
@@ -47,6 +48,7 @@ def deployment(declared: Declaration) -> Deployment:
         duties=[]
         if declared.purpose is None
         else duties(declared.purpose, declared.jurisdiction, declared.exemption),
+        duties_read_in=READ_IN,
         notice=notice(declared),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,17 @@ def test_each_place_brings_its_own_duties_once() -> None:
     assert sources(Purpose.other, ("nz", "nz"), None)[0].endswith("New Zealand, rule 10")
     everywhere = sources(Purpose.entertainment, ("de", "fr", "no", "gb", "us", "nz", "ch", "gb"), None)
     assert len(everywhere) == len(set(everywhere)) == 7
+
+
+def test_every_duty_holds_for_some_declaration() -> None:
+    declared = [
+        (purpose, (place,), exemption)
+        for purpose in Purpose
+        for place in ("eu", *ELSEWHERE, "nz")
+        for exemption in (None, *Exemption)
+    ]
+    reached = {duty.text for each in declared for duty in duties(*each)}
+    texts = files("service.compliance").joinpath("duties.toml").read_text(encoding="utf-8")
+    written = tomllib.loads(texts)["duties"]
+    assert {text.replace("{exemption}", "medical") for text in (duty["text"] for duty in written)} <= reached
+    assert not any("{" in text for text in reached)
