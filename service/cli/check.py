@@ -1,4 +1,4 @@
-"""`expressnet check`: is all there that serving needs, and if not, how to mend it."""
+"""`expressnet check`: does the gateway have what it needs, and if not, how to fix it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import typer
 if TYPE_CHECKING:
     from service.cli.diagnosis import Finding
 
-COLOURS = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "wrong": typer.colors.RED}
+COLOURS = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "error": typer.colors.RED}
 
 
 def check_command(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
 ) -> None:
-    """Look at all that serving needs, and let the models answer; exit 1 if something is wrong."""
+    """Check all that serving needs, and let the models answer; exit 1 after an error."""
     findings = asyncio.run(_findings(tell=not as_json))
-    sound = all(finding.state != "wrong" for finding in findings)
+    ok = all(finding.state != "error" for finding in findings)
     if as_json:
-        content = {"sound": sound, "findings": [asdict(finding) for finding in findings]}
+        content = {"ok": ok, "findings": [asdict(finding) for finding in findings]}
         typer.echo(json.dumps(content, indent=2))
-    if not sound:
+    if not ok:
         raise SystemExit(1)
 
 
@@ -33,7 +33,7 @@ async def _findings(tell: bool) -> list[Finding]:
     from service.cli.diagnosis import diagnose
     from service.telemetry.logs import configure_logs
 
-    # The engine's own complaints are told as findings.
+    # What the engine complains of is reported as findings.
     configure_logs("error", "text")
     findings = []
     async for finding in diagnose():
@@ -46,5 +46,5 @@ async def _findings(tell: bool) -> list[Finding]:
 def _print(finding: Finding) -> None:
     state = typer.style(f"{finding.state:8}", COLOURS[finding.state])
     typer.echo(f"{state} {finding.check}: {finding.found}")
-    if finding.mend is not None:
-        typer.echo(f"{'':9}{finding.mend}")
+    if finding.fix is not None:
+        typer.echo(f"{'':9}{finding.fix}")

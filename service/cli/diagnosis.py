@@ -1,4 +1,4 @@
-"""What stands in the way of serving, looked for before somebody meets it."""
+"""Looks for what would keep the gateway from serving."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from service.serving.server import bind, bind_admin, check_certificate
 from service.settings import PREFIX, Settings, read_settings
 from service.vision.drawn import drawn_face
 
-State = Literal["ok", "warning", "wrong"]
+State = Literal["ok", "warning", "error"]
 
 REDIS_TIMEOUT_S = 2.0
 # Files, sockets and pipes that are not connections of clients; docs/settings.md says the same.
@@ -43,12 +43,12 @@ EXTRAS = {"triton": "tritonclient", "training": "expressnet-training"}
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at, what was found, and one sentence that says how to mend it if it is not ok."""
+    """What was looked at, what was found, and one sentence that says how to fix it if it is not ok."""
 
     check: str
     state: State
     found: str
-    mend: str | None = None
+    fix: str | None = None
 
 
 async def diagnose() -> AsyncIterator[Finding]:
@@ -57,7 +57,7 @@ async def diagnose() -> AsyncIterator[Finding]:
         settings = read_settings()
     except SettingsError as error:
         yield Finding(
-            "settings", "wrong", str(error), "Correct or unset it; docs/settings.md lists all of them."
+            "settings", "error", str(error), "Correct or unset it; docs/settings.md lists all of them."
         )
         return
     given = sum(name.upper().startswith(PREFIX) for name in os.environ)
@@ -71,7 +71,7 @@ async def diagnose() -> AsyncIterator[Finding]:
     before_answer = [*_engine(settings), *_models(settings)]
     for finding in before_answer:
         yield finding
-    if all(finding.state != "wrong" for finding in before_answer):
+    if all(finding.state != "error" for finding in before_answer):
         async for finding in _answer(settings):
             yield finding
 
@@ -85,8 +85,8 @@ def _ports(settings: Settings) -> Iterator[Finding]:
             listener = opened(settings)
         except SettingsError as error:
             variable = f"{PREFIX}{name.replace(' ', '_').upper()}"
-            mend = f"Stop what has it (a gateway that runs already?), or set {variable}."
-            yield Finding(name, "wrong", str(error), mend)
+            fix = f"Stop what has it (a gateway that runs already?), or set {variable}."
+            yield Finding(name, "error", str(error), fix)
             continue
         if listener is not None:
             with closing(listener):
@@ -97,8 +97,8 @@ def _tls(settings: Settings) -> Iterator[Finding]:
     try:
         check_certificate(settings)
     except SettingsError as error:
-        mend = "Give a PEM file of the certificate and its chain, and its own key without a password."
-        yield Finding("tls", "wrong", str(error), mend)
+        fix = "Give a PEM file of the certificate and its chain, and its own key without a password."
+        yield Finding("tls", "error", str(error), fix)
         return
     if settings.tls_certificate is not None:
         yield Finding("tls", "ok", f"{settings.tls_certificate} and its key belong together")
@@ -118,21 +118,21 @@ def _keys(settings: Settings) -> Iterator[Finding]:
         if settings.loopback:
             yield Finding("keys", "ok", "none, and only this machine reaches the port")
         else:
-            mend = f"Make a key with `expressnet keys new` and set {PREFIX}KEYS_FILE."
-            yield Finding("keys", "warning", f"whoever reaches host {settings.host} is served", mend)
+            fix = f"Make a key with `expressnet keys new` and set {PREFIX}KEYS_FILE."
+            yield Finding("keys", "warning", f"whoever reaches host {settings.host} is served", fix)
         return
     try:
         keys = read_keys(settings.keys_file)
     except KeysFileError as error:
-        mend = "Mend the file, or make a new one with `expressnet keys new`."
-        yield Finding("keys", "wrong", f"{settings.keys_file} cannot be used: {error}", mend)
+        fix = "Fix the file, or make a new one with `expressnet keys new`."
+        yield Finding("keys", "error", f"{settings.keys_file} cannot be used: {error}", fix)
         return
     living = sum(not key.expired for key in keys)
     if living:
         yield Finding("keys", "ok", f"{living} of the {len(keys)} in {settings.keys_file} are valid now")
     else:
-        mend = "Make one with `expressnet keys new`."
-        yield Finding("keys", "warning", f"no key of {settings.keys_file} is valid now", mend)
+        fix = "Make one with `expressnet keys new`."
+        yield Finding("keys", "warning", f"no key of {settings.keys_file} is valid now", fix)
 
 
 def _threads(settings: Settings) -> Iterator[Finding]:
@@ -142,8 +142,8 @@ def _threads(settings: Settings) -> Iterator[Finding]:
         found = f"{settings.processes} processes with {found} each"
     fitting = fitting_threads(cores, settings.processes)
     if threads > fitting:
-        mend = f"Set {PREFIX}WORKER_THREADS={fitting}: more only take each other's turns."
-        yield Finding("threads", "warning", f"{found}, but {cores:g} cores", mend)
+        fix = f"Set {PREFIX}WORKER_THREADS={fitting}: more only take each other's turns."
+        yield Finding("threads", "warning", f"{found}, but {cores:g} cores", fix)
     else:
         yield Finding("threads", "ok", f"{found}, {cores:g} cores")
 
@@ -152,8 +152,8 @@ def _descriptors(settings: Settings) -> Iterator[Finding]:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = settings.max_connections + DESCRIPTORS_BESIDE_CONNECTIONS
     if limit != resource.RLIM_INFINITY and limit < needed:
-        mend = f"Raise it with `ulimit -n {needed}`, or lower {PREFIX}MAX_CONNECTIONS."
-        yield Finding("open files", "warning", f"{limit} for {settings.max_connections} connections", mend)
+        fix = f"Raise it with `ulimit -n {needed}`, or lower {PREFIX}MAX_CONNECTIONS."
+        yield Finding("open files", "warning", f"{limit} for {settings.max_connections} connections", fix)
     else:
         yield Finding("open files", "ok", f"enough for {settings.max_connections} connections")
 
@@ -190,8 +190,8 @@ def _engine(settings: Settings) -> Iterator[Finding]:
     for place in sorted(set(places(settings))):
         package = PACKAGES[place]
         if find_spec(package) is None:
-            mend = f"Install it: pip install {INSTALLED_BY[package]}."
-            yield Finding("engine", "wrong", f"{place} needs {package}, which is not installed", mend)
+            fix = f"Install it: pip install {INSTALLED_BY[package]}."
+            yield Finding("engine", "error", f"{place} needs {package}, which is not installed", fix)
         else:
             yield Finding("engine", "ok", f"{place}, by {package} {version(package)}")
 
@@ -200,8 +200,8 @@ def _models(settings: Settings) -> Iterator[Finding]:
     try:
         manifests = served_manifests(settings)
     except ModelFileError as error:
-        mend = f"Correct {PREFIX}MODEL_REPOSITORY, _CLASSIFIER, _MODEL_VERSION or _DETECTOR."
-        yield Finding("models", "wrong", str(error), mend)
+        fix = f"Correct {PREFIX}MODEL_REPOSITORY, _CLASSIFIER, _MODEL_VERSION or _DETECTOR."
+        yield Finding("models", "error", str(error), fix)
         return
     for manifest, place in zip(manifests, places(settings), strict=True):
         yield _model(settings, manifest, place)
@@ -210,12 +210,12 @@ def _models(settings: Settings) -> Iterator[Finding]:
 def _model(settings: Settings, manifest: Manifest, place: str) -> Finding:
     named = f"{manifest.name} {manifest.version}"
     if place == "triton":
-        return Finding("models", "ok", f"{named}: its manifest is sound; the file is Triton's")
+        return Finding("models", "ok", f"{named}: its manifest is ok; the file is Triton's")
     try:
         verified_model_path(settings.model_repository, manifest, ONNX)
     except ModelFileError as error:
         return Finding(
-            "models", "wrong", str(error), "Fetch the file that belongs to its manifest, or export anew."
+            "models", "error", str(error), "Fetch the file that belongs to its manifest, or export anew."
         )
     return Finding("models", "ok", f"{named}: sha256 {manifest.sha256[ONNX][:12]} as its manifest says")
 
@@ -227,14 +227,14 @@ async def _answer(settings: Settings) -> AsyncIterator[Finding]:
         # The drawn face is nobody's.
         async with assemble(settings.model_copy(update={"aggregate_only": None})) as assembly:
             warm_s = time.perf_counter() - began
-            sound = True
+            ok = True
             async for finding in _pings(settings, assembly):
-                sound = sound and finding.state == "ok"
+                ok = ok and finding.state == "ok"
                 yield finding
-            if sound:
+            if ok:
                 yield await _drawn_face(settings, assembly, warm_s)
     except ModelFileError as error:
-        yield Finding("answer", "wrong", str(error), "Export the model anew.")
+        yield Finding("answer", "error", str(error), "Export the model anew.")
 
 
 async def _pings(settings: Settings, assembly: Assembly) -> AsyncIterator[Finding]:
@@ -244,8 +244,8 @@ async def _pings(settings: Settings, assembly: Assembly) -> AsyncIterator[Findin
         try:
             await engine.ping()
         except ServiceError as error:
-            mend = f"Start Triton with this repository, or correct {PREFIX}TRITON_URL."
-            yield Finding("triton", "wrong", f"{name} at {settings.triton_url}: {error.detail}", mend)
+            fix = f"Start Triton with this repository, or correct {PREFIX}TRITON_URL."
+            yield Finding("triton", "error", f"{name} at {settings.triton_url}: {error.detail}", fix)
         else:
             yield Finding(
                 "triton", "ok", f"{name} is ready at {settings.triton_url}, with the manifest's digest"
@@ -263,8 +263,8 @@ async def _drawn_face(settings: Settings, assembly: Assembly, warm_s: float) -> 
         _, searched_ms = await see(Query())
         one, classified_ms = await see(Query(detect=False))
     except ServiceError as error:
-        mend = "Look at the models and at the engine's own log."
-        return Finding("answer", "wrong", f"{error.code}: {error.detail}", mend)
+        fix = "Look at the models and at the engine's own log."
+        return Finding("answer", "error", f"{error.code}: {error.detail}", fix)
     width, height = DRAWN_PX
     return Finding(
         "answer",

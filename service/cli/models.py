@@ -66,7 +66,7 @@ def _print_table(models: list[tuple[str, Manifest | ModelFileError]]) -> None:
     table = Table("model", "version", "kind", "answers", "sha256", "files")
     for name, found in models:
         if isinstance(found, ModelFileError):
-            table.add_row(name, "", "", "", "", f"[red]wrong[/]: {found}")
+            table.add_row(name, "", "", "", "", f"[red]error[/]: {found}")
         else:
             answers = ", ".join(found.labels) or "faces"
             table.add_row(name, found.version, found.kind, answers, _digests(found), "[green]verified[/]")

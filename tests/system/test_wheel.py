@@ -91,7 +91,7 @@ def test_installed_alone_it_serves_and_answers_from_any_folder(
     assert {model["name"] for model in json.loads(expressnet("models", "--json"))} == {
         path.parent.name for path in ROOT.glob("model_repository/*/manifest.json")
     }
-    assert json.loads(expressnet("check", "--json"))["sound"]
+    assert json.loads(expressnet("check", "--json"))["ok"]
     (face,) = json.loads(expressnet("predict", "photo.jpg"))["faces"]
     assert face["emotion"] == "happiness"
     expressnet("predict", "clip.mp4")

@@ -1,4 +1,4 @@
-"""`expressnet check`: what it finds, and what it says about mending it."""
+"""`expressnet check`: what it finds, and how to fix it."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def findings(code: int, **settings: object) -> dict[str, dict[str, Any]]:
     result = CliRunner().invoke(app, ["check", "--json"], env=environment)
     assert result.exit_code == code, result.output
     content = json.loads(result.stdout)
-    assert content["sound"] is (code == 0)
+    assert content["ok"] is (code == 0)
     for finding in content["findings"]:
-        assert (finding["mend"] is None) is (finding["state"] == "ok")
+        assert (finding["fix"] is None) is (finding["state"] == "ok")
     return {finding["check"]: finding for finding in content["findings"]}
 
 
 @pytest.mark.usefixtures("engines")
-def test_a_sound_machine_ends_with_an_answer() -> None:
+def test_a_good_machine_ends_with_an_answer() -> None:
     found = findings(0)
     assert {finding["state"] for name, finding in found.items() if name != "threads"} == {"ok"}
     last = list(found.values())[-1]
@@ -55,22 +55,22 @@ def test_a_sound_machine_ends_with_an_answer() -> None:
 
 
 @pytest.mark.usefixtures("engines")
-def test_it_is_told_for_people_too() -> None:
+def test_it_is_written_for_people_too() -> None:
     result = CliRunner().invoke(app, ["check"], env={"EXPRESSNET_PORT": "99999"})
     assert result.exit_code == 1
-    first, mend = result.stdout.splitlines()
-    assert first.startswith("wrong    settings: EXPRESSNET_PORT=99999 cannot be used")
-    assert mend.strip() == "Correct or unset it; docs/settings.md lists all of them."
+    first, fix = result.stdout.splitlines()
+    assert first.startswith("error    settings: EXPRESSNET_PORT=99999 cannot be used")
+    assert fix.strip() == "Correct or unset it; docs/settings.md lists all of them."
 
 
 @pytest.mark.usefixtures("engines")
-def test_a_port_that_is_taken_is_wrong() -> None:
+def test_a_port_that_is_taken_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         found = findings(1, port=port)
-        assert found["port"]["state"] == "wrong"
-        assert "EXPRESSNET_PORT" in found["port"]["mend"]
-        assert findings(1, admin_port=port)["admin port"]["state"] == "wrong"
+        assert found["port"]["state"] == "error"
+        assert "EXPRESSNET_PORT" in found["port"]["fix"]
+        assert findings(1, admin_port=port)["admin port"]["state"] == "error"
     assert findings(0, port=port, admin_port=free_port())["admin port"]["state"] == "ok"
 
 
@@ -91,7 +91,7 @@ def test_an_address_that_others_reach_wants_keys_and_tls(tmp_path: Path) -> None
     keys.write_text("[mobile]")
     private.write_text("no key")
     found = findings(1, **closed)
-    assert (found["keys"]["state"], found["tls"]["state"]) == ("wrong", "wrong")
+    assert (found["keys"]["state"], found["tls"]["state"]) == ("error", "error")
 
 
 @pytest.mark.usefixtures("engines")
@@ -110,7 +110,7 @@ def test_a_store_of_rates_that_is_away_is_told_of_without_its_password() -> None
 
 
 @pytest.mark.usefixtures("engines")
-def test_a_model_that_is_not_its_manifests_is_wrong_and_nothing_is_asked(tmp_path: Path) -> None:
+def test_a_model_that_is_not_its_manifests_is_an_error_and_nothing_is_asked(tmp_path: Path) -> None:
     shutil.copytree(Settings().model_repository, tmp_path, dirs_exist_ok=True)
     with (tmp_path / "yunet/1/model.onnx").open("ab") as file:
         file.write(b"!")
@@ -124,25 +124,25 @@ def test_a_model_that_is_not_its_manifests_is_wrong_and_nothing_is_asked(tmp_pat
     assert found["triton"]["found"].startswith("yunet is ready at 127.0.0.1:8001")
 
 
-def test_a_server_that_is_away_is_wrong(engines: Engines) -> None:
+def test_a_server_that_is_away_is_an_error(engines: Engines) -> None:
     object.__setattr__(engines, "detector", FakeDetector(error=EngineUnavailable("it is not connected")))
     found = findings(1, engine="triton", triton_url="127.0.0.1:9")
     assert "yunet at 127.0.0.1:9: it is not connected" in found["triton"]["found"]
-    assert "EXPRESSNET_TRITON_URL" in found["triton"]["mend"]
+    assert "EXPRESSNET_TRITON_URL" in found["triton"]["fix"]
     assert "answer" not in found
 
 
-def test_an_engine_that_cannot_answer_is_wrong(engines: Engines) -> None:
+def test_an_engine_that_cannot_answer_is_an_error(engines: Engines) -> None:
     object.__setattr__(engines, "classifier", FakeClassifier(error=EngineUnavailable("out of order")))
     assert "engine_unavailable: out of order" in findings(1)["answer"]["found"]
 
 
 @pytest.mark.usefixtures("engines")
-def test_an_engine_that_is_not_installed_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_is_not_installed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "find_spec", lambda package: None)
-    assert findings(1)["engine"]["mend"] == "Install it: pip install onnxruntime."
+    assert findings(1)["engine"]["fix"] == "Install it: pip install onnxruntime."
     found = findings(1, engine="triton")["engine"]
-    assert found["mend"] == "Install it: pip install 'expressnet-service[triton]'."
+    assert found["fix"] == "Install it: pip install 'expressnet-service[triton]'."
 
 
 @pytest.mark.usefixtures("engines")
@@ -151,14 +151,14 @@ def test_limits_of_the_machine_are_held_against_the_settings(
 ) -> None:
     monkeypatch.setattr(cores, "CGROUP", tmp_path)
     (tmp_path / "cpu.max").write_text("50000 100000\n")
-    assert "WORKER_THREADS=1" in findings(0, worker_threads=2)["threads"]["mend"]
+    assert "WORKER_THREADS=1" in findings(0, worker_threads=2)["threads"]["fix"]
     assert findings(0, worker_threads=1)["threads"]["state"] == "ok"
     (tmp_path / "cpu.max").write_text("200000 100000\n")
     threads = findings(0, processes=2, worker_threads=3)["threads"]
     assert threads["found"] == "2 processes with 3 worker threads each, but 2 cores"
-    assert "WORKER_THREADS=2" in threads["mend"]
+    assert "WORKER_THREADS=2" in threads["fix"]
     monkeypatch.setattr(diagnosis.resource, "getrlimit", lambda _: (256, 256))
-    assert "ulimit -n 612" in findings(0, worker_threads=1)["open files"]["mend"]
+    assert "ulimit -n 612" in findings(0, worker_threads=1)["open files"]["fix"]
 
 
 def test_the_drawn_image_is_an_image() -> None:
