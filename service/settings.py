@@ -220,8 +220,8 @@ class Settings(BaseSettings):
     pixel_limit: Count = Field(50_000_000, description="Most pixels (width x height) of an image.")
     decode_budget_s: Seconds = Field(
         5.0,
-        description="Longest time that an image may keep a worker thread; then it is `image_too_large`, "
-        "and another thread takes over.",
+        description="Longest time that an image may keep a worker thread; then it is `image_too_complex`, "
+        "or `host_busy`, and another thread takes over.",
     )
     max_in_flight_requests: Count = Field(
         64, description="Requests that are worked on or wait; one more is answered `overloaded`."

@@ -12,12 +12,14 @@ ServiceError                       the answer is a problem document
 ├── BodyTooLarge                   413 body_too_large
 ├── UnsupportedMediaType           415 unsupported_media_type
 ├── InvalidRequest                 422 invalid_request
+├── ImageTooComplex                422 image_too_complex
 ├── Overloaded                     429 overloaded, Retry-After
 ├── RateLimited                    429 rate_limited, Retry-After
 ├── UpgradeRequired                426 upgrade_required
 ├── HeadTooLarge                   431 head_too_large
 ├── Unavailable                    503, Retry-After
 │   ├── EngineUnavailable              engine_unavailable
+│   ├── HostBusy                       host_busy
 │   └── Draining                       draining
 ├── DeadlineExceeded               504 deadline_exceeded
 └── Internal                       500 internal
@@ -101,6 +103,11 @@ class InvalidRequest(ServiceError):
     example = "max_faces: Input should be greater than or equal to 1"
 
 
+class ImageTooComplex(ServiceError):
+    code, status, title = "image_too_complex", 422, "The image needs too much work"
+    example = "the image needs more than 5 s of work; send it smaller"
+
+
 class UpgradeRequired(ServiceError):
     code, status, title = "upgrade_required", 426, "This address speaks WebSocket"
     example = "open it as a WebSocket: docs/streams.md"
@@ -137,6 +144,11 @@ class Unavailable(ServiceError):
 class EngineUnavailable(Unavailable):
     code, title = "engine_unavailable", "The inference engine is not available"
     example = "the model could not be run"
+
+
+class HostBusy(Unavailable):
+    code, title = "host_busy", "The machine of the service is busy"
+    example = "the image was not done within 5 s: the machine is busy"
 
 
 class Draining(Unavailable):

@@ -6,7 +6,8 @@ const PROBLEMS = {
   forbidden: "This key may not be used for this.",
   not_found: "The service has nothing at this address.",
   request_timeout: "The photo took too long to arrive.",
-  image_too_large: "This picture has too many pixels, or takes too long to read.",
+  image_too_large: "This picture has too many pixels.",
+  image_too_complex: "This picture takes too long to read.",
   body_too_large: "This file is too large.",
   unsupported_media_type: "This kind of file is not supported.",
   invalid_request: "Something about the request is not right.",
@@ -14,6 +15,7 @@ const PROBLEMS = {
   rate_limited: "You have sent as many photos as you may for now.",
   internal: "Something went wrong inside the service.",
   engine_unavailable: "The model cannot be run right now.",
+  host_busy: "The service's machine is busy right now.",
   draining: "The service is shutting down.",
   deadline_exceeded: "It took too long, so the service gave up.",
 };

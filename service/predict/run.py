@@ -18,6 +18,7 @@ from service.core.errors import (
     BodyTooLarge,
     DeadlineExceeded,
     EngineUnavailable,
+    HostBusy,
     Internal,
     InvalidImage,
     Overloaded,
@@ -155,7 +156,7 @@ class Predictor:
         for tries in range(1, sys.maxsize):
             try:
                 return await self._pipeline.run(data, query, Deadline.after(TIMEOUT_S), Timings())
-            except (DeadlineExceeded, EngineUnavailable, Overloaded) as error:
+            except (DeadlineExceeded, EngineUnavailable, HostBusy, Overloaded) as error:
                 gone = await self._gone()
                 still_patient = time.monotonic() - began <= PATIENCE_S
                 if gone and (self.stop.is_set() or not still_patient):

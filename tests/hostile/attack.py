@@ -17,7 +17,14 @@ from tests.hostile.mutations import damaged_images
 
 PIXEL_LIMIT = 50_000_000
 DOCUMENTED = (InvalidImage, ImageTooLarge, UnsupportedMediaType)
-ANSWERS = {(200, ""), (400, "invalid_image"), (413, "image_too_large"), (415, "unsupported_media_type")}
+ANSWERS = {
+    (200, ""),
+    (400, "invalid_image"),
+    (413, "image_too_large"),
+    (415, "unsupported_media_type"),
+    (422, "image_too_complex"),
+    (503, "host_busy"),
+}
 
 
 def bombs() -> Iterator[tuple[str, bytes]]:

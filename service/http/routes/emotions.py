@@ -31,6 +31,8 @@ from service.core.deadline import Deadline
 from service.core.errors import (
     BodyTooLarge,
     EngineUnavailable,
+    HostBusy,
+    ImageTooComplex,
     ImageTooLarge,
     Internal,
     InvalidImage,
@@ -61,6 +63,8 @@ _DEFAULT = EmotionQuery()
 # Those of the layers are in service/http/document.py.
 _PROBLEMS = documented(
     InvalidImage,
+    HostBusy,
+    ImageTooComplex,
     ImageTooLarge,
     UnsupportedMediaType,
     InvalidRequest,

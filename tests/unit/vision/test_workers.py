@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from service.core.errors import ImageTooLarge
+from service.core.errors import HostBusy, ImageTooComplex
+from service.vision import workers as module
 from service.vision.workers import Workers
 
 
@@ -43,7 +44,7 @@ class Pool:
     async def hang(self) -> None:
         """An image that overruns its budget."""
         self.stuck.append(Stuck())
-        with pytest.raises(ImageTooLarge):
+        with pytest.raises(HostBusy):
             await self.image(self.stuck[-1])
 
     async def close(self) -> None:
@@ -66,6 +67,26 @@ async def test_what_the_work_returns_or_raises_comes_back(pool: Pool) -> None:
         await pool.image(lambda: str(1 // 0))
     assert await pool.image(lambda: "pixels") == "pixels"
     assert pool.overruns == 0
+
+
+async def test_what_takes_long_is_the_image_s_fault_only_if_it_had_a_core(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_go = threading.Event()
+
+    def spin() -> str:
+        while not let_go.is_set():
+            pass
+        return "late"
+
+    # The machine of the tests may be busy.
+    monkeypatch.setattr(module, "MIN_CPU_SHARE", 0.05)
+    with pytest.raises(ImageTooComplex, match="of work; send it smaller"):
+        await pool.image(spin)
+    monkeypatch.setattr(module, "MIN_CPU_SHARE", 2)
+    with pytest.raises(HostBusy, match="the machine is busy"):
+        await pool.image(spin)
+    let_go.set()
 
 
 async def test_a_thread_that_overruns_is_replaced(pool: Pool) -> None:
