@@ -110,8 +110,17 @@ class GroupQuery(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-# As the body is checked: padded, without line breaks.
-_BASE64 = "^(data:[^,]*,)?([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+def _base64(character: str) -> str:
+    """A pattern for base64, with line breaks anywhere, with or without padding."""
+    one, pad = f"{character}[\\r\\n\\t]*", "=[\\r\\n\\t]*"
+    return f"({one * 4})*({one * 2}({pad}){{0,2}}|{one * 3}({pad})?)?"
+
+
+# As the body is checked: each alphabet, but not both at once.
+_BASE64 = (
+    r"^([Dd][Aa][Tt][Aa]:[^,]*;[Bb][Aa][Ss][Ee]64,)?[\r\n\t]*"
+    f"({_base64('[A-Za-z0-9+/]')}|{_base64('[A-Za-z0-9_-]')})$"
+)
 
 
 # A PNG of one pixel.
@@ -124,7 +133,7 @@ class ImageUpload(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     image: str = Field(
-        description="The image file as base64; a data URL is accepted.",
+        description="The image file as base64, of the standard or the url-safe alphabet, or as a data URL.",
         json_schema_extra={"pattern": _BASE64},
         examples=[_PIXEL],
     )

@@ -11,6 +11,7 @@ ServiceError                       the answer is a problem document
 ├── ImageTooLarge                  413 image_too_large
 ├── BodyTooLarge                   413 body_too_large
 ├── UnsupportedMediaType           415 unsupported_media_type
+│   └── UnsupportedEncoding            of a Content-Encoding, with Accept-Encoding
 ├── InvalidRequest                 422 invalid_request
 ├── ImageTooComplex                422 image_too_complex
 ├── Overloaded                     429 overloaded, Retry-After
@@ -30,7 +31,8 @@ SettingsError                      the start is refused: a setting has a value t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 
 class ServiceError(Exception):
@@ -42,6 +44,8 @@ class ServiceError(Exception):
     example = "The failure was logged with this request's id."
     """A `detail` for the API document."""
     retry_after_s: int | None = None
+    headers: Mapping[str, str] = MappingProxyType({})
+    """More headers of the answer."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -96,6 +100,11 @@ class BodyTooLarge(ServiceError):
 class UnsupportedMediaType(ServiceError):
     code, status, title = "unsupported_media_type", 415, "The media type is not supported"
     example = "ICO images are not supported; send JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC"
+
+
+class UnsupportedEncoding(UnsupportedMediaType):
+    # RFC 9110, 12.5.3 and 15.5.16: what the body may be encoded as.
+    headers = MappingProxyType({"Accept-Encoding": "identity"})
 
 
 class InvalidRequest(ServiceError):

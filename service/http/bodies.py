@@ -2,49 +2,52 @@
 
 from __future__ import annotations
 
+import asyncio
 import binascii
+import codecs
 import re
-import sys
+from collections.abc import Callable
+from typing import TypeVar
 
 from fastapi import Request
 from pydantic import ValidationError
-from python_multipart.multipart import parse_options_header
-from starlette.datastructures import Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.api.schemas import ImageUpload
-from service.core.errors import InvalidRequest, UnsupportedMediaType
+from service.core.errors import InvalidRequest, UnsupportedEncoding, UnsupportedMediaType
 from service.http.disconnect import ClientDisconnected
 from service.vision.decode import CONTENT_TYPES
 
+T = TypeVar("T")
+
 MULTIPART, JSON, OCTETS = "multipart/form-data", "application/json", "application/octet-stream"
+
+# Parsing more than this would keep the event loop, and with it everybody else, for too long.
+_MAX_BYTES_ON_LOOP = 256_000
+# Of base64 at a time, a multiple of 4: between two of them other threads get the interpreter.
+_BASE64_SLICE = 1 << 18
+_LINE_BREAKS = "\r\n\t"
+_FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 # RFC 2046, 5.1.1
 _BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
+# RFC 7578 forbids it, and some clients send nothing else for a name that is not ASCII.
+_EXTENDED_FILENAME = re.compile(rb";\s*filename\*[0-9]*\*?=", re.IGNORECASE)
+_SHOWN_NAME = 64
 # One key and a data URL have three of these; a million of them take half a minute to refuse by name.
 _JSON_STRUCTURE = (b"[", b"{", b",", b":")
 _JSON_STRUCTURE_LIMIT = 256
 
 
-class _InMemoryParser(MultiPartParser):
-    """Starlette's parser spools parts above 1 MB to disk; the body's own limit bounds memory here."""
-
-    spool_max_size = sys.maxsize
-
-    def close(self) -> None:
-        """Of a body that ends within a part, the form does not hold that part's file."""
-        for file in self._files_to_close_on_error:
-            file.close()
-
-
 async def read_image(request: Request) -> bytes:
     """The one image of a request. Raises `UnsupportedMediaType` or `InvalidRequest`."""
+    _check_encoding(request)
     media_type = _media_type(request)
-    if media_type in CONTENT_TYPES or media_type == OCTETS:
+    if media_type in CONTENT_TYPES or media_type.startswith("image/"):
         return await _read_body(request)
     if media_type == JSON:
-        return _from_json(await _read_body(request))
+        return await _parsed(_from_json, await _read_body(request))
     if media_type == MULTIPART:
         (image,) = await _read_parts(request, "image", 1)
         return image
@@ -56,9 +59,16 @@ async def read_image(request: Request) -> bytes:
 
 async def read_images(request: Request, limit: int) -> list[bytes]:
     """The images of a batch, in order. Raises `UnsupportedMediaType` or `InvalidRequest`."""
+    _check_encoding(request)
     if _media_type(request) != MULTIPART:
         raise UnsupportedMediaType(f"a batch must be {MULTIPART} with fields `images`")
     return await _read_parts(request, "images", limit)
+
+
+def _check_encoding(request: Request) -> None:
+    encoding = ", ".join(request.headers.getlist("content-encoding")).strip()
+    if encoding.lower() not in ("", "identity"):
+        raise UnsupportedEncoding(f"Content-Encoding {encoding} is not supported; send the body as it is")
 
 
 def _media_type(request: Request) -> str:
@@ -76,55 +86,155 @@ async def _read_body(request: Request) -> bytes:
             return b"".join(parts)
 
 
+async def _parsed(parse: Callable[[bytes], T], body: bytes) -> T:
+    return parse(body) if len(body) <= _MAX_BYTES_ON_LOOP else await asyncio.to_thread(parse, body)
+
+
 def _from_json(body: bytes) -> bytes:
     if sum(body.count(mark) for mark in _JSON_STRUCTURE) > _JSON_STRUCTURE_LIMIT:
         raise InvalidRequest("body: must be an object with the one key `image`")
     try:
-        text = ImageUpload.model_validate_json(body).image
+        text = ImageUpload.model_validate_json(body.removeprefix(codecs.BOM_UTF8)).image
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "body"
         raise InvalidRequest(f"{where}: {first['msg']}") from None
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
+    if text[:5].lower() == "data:":
+        head, comma, text = text.partition(",")
+        if not comma:
+            raise InvalidRequest("image: the data URL has no comma, and so no data")
+        if not head.lower().endswith(";base64"):
+            raise InvalidRequest("image: the data URL is not base64: `;base64` is missing before the comma")
+    return _from_base64(text)
+
+
+def _from_base64(text: str) -> bytes:
+    """With line breaks, url-safe or without padding: what can mean one thing only (RFC 4648).
+
+    Raises `InvalidRequest`, which says what it is that can not.
+    """
+    data = text.rstrip("=" + _LINE_BREAKS)
+    padding = text.count("=", len(data))
+    characters = len(data) - sum(map(data.count, _LINE_BREAKS))
+    wrong = None
+    if "%" in data:
+        wrong = "it is percent-encoded"
+    elif " " in data:
+        wrong = "it has spaces, which may have been + before a form was decoded"
+    elif "=" in data:
+        wrong = "padding stands before its end"
+    elif ("-" in data or "_" in data) and ("+" in data or "/" in data):
+        wrong = "it mixes the standard and the url-safe alphabet"
+    elif characters % 4 == 1:
+        wrong = f"{characters} characters are no whole number of bytes, so it was cut short"
+    elif padding > -characters % 4:
+        wrong = f"it has {padding} characters of padding, where {-characters % 4} belong"
+    if wrong is not None:
+        raise InvalidRequest(f"image: not valid base64: {wrong}")
+    decoded: list[bytes] = []
+    rest = b""
     try:
-        return binascii.a2b_base64(text, strict_mode=True)
-    except (binascii.Error, ValueError):
-        raise InvalidRequest("image: not valid base64") from None
+        for start in range(0, len(data), _BASE64_SLICE):
+            piece = data[start : start + _BASE64_SLICE].encode("ascii")
+            rest += piece.translate(_FROM_URL_SAFE, _LINE_BREAKS.encode())
+            whole = len(rest) - len(rest) % 4
+            decoded.append(binascii.a2b_base64(rest[:whole], strict_mode=True))
+            rest = rest[whole:]
+        decoded.append(binascii.a2b_base64(rest + b"=" * (-len(rest) % 4), strict_mode=True))
+    except (binascii.Error, UnicodeEncodeError):
+        raise InvalidRequest("image: not valid base64: it has characters of no base64 alphabet") from None
+    return b"".join(decoded)
 
 
-def _boundary(request: Request) -> str:
+def _boundary(request: Request) -> bytes:
     boundary = parse_options_header(request.headers["content-type"])[1].get(b"boundary", b"")
     if not _BOUNDARY.fullmatch(boundary):
         raise InvalidRequest("multipart body: Content-Type names no valid boundary")
-    return boundary.decode("ascii")
+    return boundary
 
 
 async def _read_parts(request: Request, field: str, limit: int) -> list[bytes]:
-    # Nothing but the boundary: a charset of the caller's choice would decode names and texts, and some codecs
-    # raise what the parser does not expect, or take time quadratic in the length.
-    headers = Headers({"Content-Type": f'{MULTIPART}; boundary="{_boundary(request)}"'})
-    parser = _InMemoryParser(headers, request.stream(), max_files=limit + 1, max_fields=limit + 1)
-    try:
-        form = await parser.parse()
-    except ClientDisconnect:
-        raise ClientDisconnected from None
-    except MultiPartException as error:
-        raise InvalidRequest(f"multipart body: {error.message}") from None
-    try:
-        unknown = [name for name in form if name != field]
-        if unknown:
-            raise InvalidRequest(f"multipart field {unknown[0]!r} is not known; send {field!r}")
-        parts = form.getlist(field)
-        if not parts:
-            raise InvalidRequest(f"multipart field {field!r} is missing")
-        if len(parts) > limit:
-            raise InvalidRequest(
-                f"multipart field {field!r} came {len(parts)} times; at most {limit} may come"
-            )
-        files = [part for part in parts if isinstance(part, UploadFile)]
-        if len(files) < len(parts):
-            raise InvalidRequest(f"multipart field {field!r} must be a file, with a filename")
-        return [await file.read() for file in files]
-    finally:
-        parser.close()
+    parts = _Parts(_boundary(request), field, limit)
+    return await _parsed(parts.parse, await _read_body(request))
+
+
+class _Parts:
+    """The files of a multipart form that has no field but one (RFC 7578)."""
+
+    def __init__(self, boundary: bytes, field: str, limit: int) -> None:
+        self._boundary = boundary
+        self._field = field
+        self._limit = limit
+        self._files: list[bytes] = []
+        self._ended = False
+
+    def parse(self, body: bytes) -> list[bytes]:
+        """Raises `InvalidRequest`."""
+        parser = MultipartParser(
+            self._boundary,
+            {
+                "on_part_begin": self._begin_part,
+                "on_header_begin": self._begin_header,
+                "on_header_field": self._add_header_name,
+                "on_header_value": self._add_header_value,
+                "on_header_end": self._end_header,
+                "on_headers_finished": self._check_part,
+                "on_part_data": self._add_data,
+                "on_part_end": self._end_part,
+                "on_end": self._end,
+            },
+        )
+        try:
+            parser.write(body[self._preamble_bytes(body) :])
+            parser.finalize()
+        except FormParserError:
+            raise InvalidRequest("multipart body: not valid") from None
+        if not self._ended:
+            raise InvalidRequest("multipart body: cut short, or its last boundary is missing")
+        if not self._files:
+            raise InvalidRequest(f"multipart field {self._field!r} is missing")
+        return self._files
+
+    def _preamble_bytes(self, body: bytes) -> int:
+        """Text before the first boundary, which RFC 2046 has readers ignore, and the library does not."""
+        delimiter = b"--" + self._boundary
+        if body.startswith(delimiter):
+            return 0
+        return max(0, body.find(b"\r\n" + delimiter))
+
+    def _begin_part(self) -> None:
+        self._disposition = b""
+        self._data: list[bytes] = []
+
+    def _begin_header(self) -> None:
+        self._name = self._value = b""
+
+    def _add_header_name(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def _add_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _end_header(self) -> None:
+        if self._name.lower() == b"content-disposition":
+            self._disposition = self._value
+
+    def _check_part(self) -> None:
+        # Refused now, before thousands of parts are kept.
+        options = parse_options_header(self._disposition)[1]
+        name = options.get(b"name", b"").decode("utf-8", "replace")[:_SHOWN_NAME]
+        if name != self._field:
+            raise InvalidRequest(f"multipart field {name!r} is not known; send {self._field!r}")
+        if b"filename" not in options and not _EXTENDED_FILENAME.search(self._disposition):
+            raise InvalidRequest(f"multipart field {name!r} must be a file, with a filename")
+        if len(self._files) == self._limit:
+            raise InvalidRequest(f"multipart field {name!r} came more than {self._limit} times")
+
+    def _add_data(self, data: bytes, start: int, end: int) -> None:
+        self._data.append(data[start:end])
+
+    def _end_part(self) -> None:
+        self._files.append(b"".join(self._data))
+
+    def _end(self) -> None:
+        self._ended = True

@@ -36,7 +36,10 @@ def problem_response(
     error: ServiceError, request_id: str, headers: Mapping[str, str] | None = None
 ) -> Response:
     response = Response(
-        to_problem(error, request_id).model_dump_json(), error.status, headers, media_type=MEDIA_TYPE
+        to_problem(error, request_id).model_dump_json(),
+        error.status,
+        {**error.headers, **(headers or {})},
+        media_type=MEDIA_TYPE,
     )
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(error.retry_after_s)

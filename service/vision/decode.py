@@ -32,6 +32,8 @@ from service.vision.parts import count_items, count_png_chunks, count_tiff_strip
 
 CONTENT_TYPES = frozenset(
     {
+        "application/octet-stream",
+        "image/*",
         "image/avif",
         "image/bmp",
         "image/gif",
@@ -39,13 +41,16 @@ CONTENT_TYPES = frozenset(
         "image/heif",
         "image/jpeg",
         "image/jpg",
+        "image/pjpeg",
         "image/png",
+        "image/tif",
         "image/tiff",
         "image/webp",
         "image/x-ms-bmp",
+        "image/x-png",
     }
 )
-"""Content types that a request may carry an image as; the format itself is judged by the bytes."""
+"""Content types that a request may carry an image as, besides any other image/ type: the bytes decide."""
 
 # Registers every format Pillow knows, so that an image of another format can be named in the answer.
 Image.init()

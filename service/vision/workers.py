@@ -184,8 +184,8 @@ class Workers:
     def _too_slow(self, cpu_s: float) -> ServiceError:
         """Why an image took longer than the budget.
 
-        Decoders of AVIF and HEIC have threads of their own, whose time is not in `cpu_s`. A slow image of these
-        formats counts as a busy machine, so that no good image is refused for good.
+        Decoders of AVIF and HEIC have threads of their own, whose time is not in `cpu_s`: a slow image of
+        these formats counts as a busy machine, so that no good image is refused for good.
         """
         if cpu_s >= MIN_CPU_SHARE * self._budget_s:
             return ImageTooComplex(f"the image needs more than {self._budget_s:g} s of work; send it smaller")

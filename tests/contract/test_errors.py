@@ -89,7 +89,7 @@ def test_body_too_large_without_a_length(gateway: Gateway) -> None:
     assert_problem(response, 413, "body_too_large")
 
 
-@pytest.mark.parametrize("media_type", ["text/plain", "image/svg+xml", "application/pdf", ""])
+@pytest.mark.parametrize("media_type", ["text/plain", "video/mp4", ""])
 def test_wrong_content_type(gateway: Gateway, astronaut_jpeg: bytes, media_type: str) -> None:
     response = gateway.client.post(
         "/v1/emotions", content=astronaut_jpeg, headers={"Content-Type": media_type}
@@ -143,7 +143,7 @@ def test_multipart_text_field_is_not_a_file(gateway: Gateway) -> None:
     "body",
     [
         b'{"image": "%%%"}',
-        b'{"image": "QUJ"}',
+        b'{"image": "QUJDQ"}',
         b'{"image": 7}',
         b"{}",
         b"[]",
