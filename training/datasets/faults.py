@@ -9,6 +9,7 @@ from pathlib import Path
 from training.datasets.faces import DatasetError
 
 NAMED = 5
+MAX_SHOWN = 200
 
 
 class Faults:
@@ -21,7 +22,7 @@ class Faults:
 
     def add(self, kind: str, where: str) -> None:
         """kind: a plural, such as "missing files"; where: the file or the line."""
-        self._found[kind].append(where)
+        self._found[kind].append(shown(where))
 
     def settle(self) -> tuple[str, ...]:
         """One sentence per kind of what is left out. Raises `DatasetError` unless bad rows are skipped."""
@@ -31,6 +32,11 @@ class Faults:
                 f"{self._folder} has {'; '.join(said)}. Mend them, or leave them out: --skip-bad"
             )
         return tuple(f"left out: {sentence}" for sentence in said)
+
+
+def shown(text: str) -> str:
+    """Of a file that is not what it should be, one line may be all of it."""
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def not_found(what: str, folder: Path, looked_for: Iterable[Path | str], source: str) -> DatasetError:

@@ -25,7 +25,7 @@ from training.datasets.faces import (
     decoded,
     one_hot,
 )
-from training.datasets.faults import Faults, not_found, wrong_counts
+from training.datasets.faults import Faults, not_found, shown, wrong_counts
 from training.datasets.files import Listed
 from training.datasets.folders import list_splits
 
@@ -146,10 +146,14 @@ def _read_csv(path: Path, faults: Faults) -> _Rows:
     labels: list[int] = []
     pixels = bytearray()
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            header = _cells(next(iter(file), b""))
+        opened = gzip.open if path.suffix == ".gz" else open
+        # As text, for the line ends of any system.
+        with opened(path, "rt", encoding="utf-8-sig", errors="replace") as file:
+            header = _cells(next(iter(file), ""))
             if missing := set(COLUMNS) - set(header):
-                raise DatasetError(f"{path} has no column {' or '.join(sorted(missing))}, but {header}")
+                raise DatasetError(
+                    f"{path} has no column {' or '.join(sorted(missing))}, but {shown(str(header))}"
+                )
             columns = [header.index(name) for name in COLUMNS]
             for number, line in enumerate(file, start=2):
                 if line.isspace():
@@ -170,13 +174,13 @@ def _read_csv(path: Path, faults: Faults) -> _Rows:
     return _Rows(names, usages, np.array(labels, np.int64), images)
 
 
-def _parse_row(line: bytes, emotion: int, pixels: int, usage: int) -> tuple[str, int, bytes]:
+def _parse_row(line: str, emotion: int, pixels: int, usage: int) -> tuple[str, int, bytes]:
     """(usage, label into `EMOTIONS`, pixels). No field holds a comma, and csv would take thrice as long."""
-    cells = line.split(b",")
-    image = np.fromstring(cells[pixels].strip(b' "\r\n'), np.int64, sep=" ")
+    cells = line.split(",")
+    image = np.fromstring(_text(cells[pixels]), np.int64, sep=" ")
     if len(image) != SIDE_PX**2 or image.min() < 0 or image.max() > 255:
         raise ValueError(f"not {SIDE_PX}x{SIDE_PX} grey values from 0 to 255")
-    label = int(cells[emotion].strip(b' "'))
+    label = int(_text(cells[emotion]))
     if not 0 <= label < len(FER2013_LABELS):
         raise ValueError(f"emotion {label} is not from 0 to 6")
     split = _text(cells[usage])
@@ -185,12 +189,12 @@ def _parse_row(line: bytes, emotion: int, pixels: int, usage: int) -> tuple[str,
     return split, int(AS_EMOTIONS[label]), image.astype(np.uint8).tobytes()
 
 
-def _cells(line: bytes) -> list[str]:
-    return [_text(cell) for cell in line.split(b",")]
+def _cells(line: str) -> list[str]:
+    return [_text(cell) for cell in line.split(",")]
 
 
-def _text(cell: bytes) -> str:
-    return cell.decode("utf-8-sig", errors="replace").strip(' "\r\n')
+def _text(cell: str) -> str:
+    return cell.strip(' "\n')
 
 
 def _read_folders(folder: Path, faults: Faults) -> _Rows:

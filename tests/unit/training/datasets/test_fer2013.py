@@ -216,6 +216,22 @@ def test_a_missing_column_is_named(files: Files, name: str) -> None:
         files.load()
 
 
+@pytest.mark.parametrize("ending", ["\n", "\r", "\r\n"])
+@pytest.mark.parametrize("name", ["fer2013.csv", "fer2013new.csv"])
+def test_line_ends_of_every_system_are_line_ends(files: Files, name: str, ending: str) -> None:
+    files.write()
+    path = files.folder / name
+    path.write_bytes(path.read_bytes().replace(b"\r\n", ending.encode()))
+    assert np.array_equal(pixels(files.load()), [noise(seed) for seed in range(3)])
+
+
+def test_a_file_of_one_long_line_is_not_shown_whole(files: Files) -> None:
+    (files.folder / "fer2013.csv").write_text("0 1 2 " * 100_000)
+    with pytest.raises(DatasetError, match="has no column") as refused:
+        files.load()
+    assert len(str(refused.value)) < 1000
+
+
 def test_an_empty_file_is_refused(files: Files) -> None:
     (files.folder / "fer2013.csv").touch()
     with pytest.raises(DatasetError, match="has no column Usage or emotion or pixels"):
