@@ -20,6 +20,7 @@ from service.cli.video import predict_video
 from service.predict.forms import Form
 
 if TYPE_CHECKING:
+    from service.predict.ledger import Ledger
     from service.predict.rows import Row
     from service.settings import Settings
 
@@ -47,7 +48,7 @@ def predict_command(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="File for JSON lines or CSV; a run that was interrupted goes on where it was."),
+        typer.Option(help="File for JSON lines, which an interrupted run resumes, or for CSV."),
     ] = None,
     annotate: Annotated[Path | None, typer.Option(help="Folder for pictures with boxes and labels.")] = None,
     include: Annotated[str, typer.Option(help=f"Comma-separated list of {', '.join(Include)}.")] = "",
@@ -257,10 +258,15 @@ async def _predict(request: _Request, settings: Settings) -> int:
     if tally.images != 1 or request.output is not None:
         _say(tally.sentence(before, failed_before))
     if signals:
-        again = "the same command goes on from here" if ledger is not None else "what was answered is above"
-        _say(f"interrupted; {again}")
+        _say(f"interrupted; {_after_interruption(ledger)}")
         return 128 + signals[0]
     return 1 if tally.failed or failed_before else 0
+
+
+def _after_interruption(ledger: Ledger | None) -> str:
+    if ledger is None:
+        return "what was answered is above"
+    return "the same command resumes" if ledger.resumes else "CSV does not resume; JSON lines do"
 
 
 def _stopped_by_signals(stop: asyncio.Event) -> list[signal.Signals]:

@@ -91,7 +91,7 @@ def test_nothing_is_lost_or_answered_twice_whatever_stops_a_run(photos: Path) ->
         process.send_signal(signal.SIGINT)
         said, complained = process.communicate(timeout=90)
     assert (process.returncode, said) == (130, "")
-    assert complained.splitlines()[-1] == "expressnet: interrupted; the same command goes on from here"
+    assert complained.splitlines()[-1] == "expressnet: interrupted; the same command resumes"
     assert output.read_bytes().endswith(b"\n")
     interrupted = lines()
     assert 5 <= interrupted < PHOTOS

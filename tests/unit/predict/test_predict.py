@@ -188,9 +188,8 @@ def test_files_that_cannot_be_read_are_problems_of_their_own(
     assert "EXPRESSNET_BODY_LIMIT_BYTES" in found["one.jpg"]["detail"]
 
 
-@pytest.mark.parametrize("output", ["rows.jsonl", "rows.csv"])
-def test_a_second_run_answers_only_what_is_new(expressnet: Expressnet, photos: Path, output: str) -> None:
-    file = photos.parent / "made" / output
+def test_a_second_run_answers_only_what_is_new(expressnet: Expressnet, photos: Path) -> None:
+    file = photos.parent / "made" / "rows.jsonl"
     first = expressnet("predict", photos, "--output", file)
     assert (first.exit_code, first.stdout) == (1, "")
     before = file.read_bytes()
@@ -212,6 +211,22 @@ def test_a_second_run_answers_only_what_is_new(expressnet: Expressnet, photos: P
     other = expressnet("predict", photos, "--output", file, "--max-faces", "1")
     assert other.exit_code == 2
     assert "other options" in other.stderr
+
+
+def test_csv_is_an_export_and_does_not_resume(expressnet: Expressnet, photos: Path) -> None:
+    file = photos.parent / "rows.csv"
+    file.touch()
+    first = expressnet("predict", photos, "--output", file)
+    assert (first.exit_code, first.stdout) == (1, "")
+    assert file.read_text() == expressnet("predict", photos, "--format", "csv").stdout
+    before = file.read_bytes()
+    again = expressnet("predict", photos, "--output", file)
+    assert again.exit_code == 2
+    assert again.stderr == (
+        f"expressnet: {file} cannot be written to: it is not empty, and a run that writes CSV cannot resume; "
+        "JSON lines can.\n"
+    )
+    assert file.read_bytes() == before
 
 
 class Choosy(FakeClassifier):
