@@ -127,21 +127,21 @@ class Keyring:
 
 
 async def watch(keyring: Keyring, metrics: Metrics) -> None:
-    """Follow the file for ever. A file that is broken or gone changes nothing, but is told of."""
-    told = ""
+    """Read the file again and again. A file that is broken or missing changes nothing, but is reported."""
+    reported = ""
     while True:
         await asyncio.sleep(REFRESH_INTERVAL_S)
         try:
             # On a thread: a network file system that hangs must not hold requests up.
             if await asyncio.to_thread(keyring.refresh):
                 log.info("keys changed", keys=len(keyring))
-            told = ""
+            reported = ""
         except Exception as error:
             # Whatever it is, the watch must go on: else nobody could be locked out any more.
-            if str(error) != told:
-                told = str(error) or type(error).__name__
-                log.error("keys file cannot be used, the last good keys stay", detail=told)
-        metrics.keys_file_valid.set(not told)
+            if str(error) != reported:
+                reported = str(error) or type(error).__name__
+                log.error("keys file cannot be used, the last good keys stay", detail=reported)
+        metrics.keys_file_valid.set(not reported)
 
 
 def read_keys(path: Path) -> list[Key]:

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Scope(StrEnum):
-    """Which calls each opens stands in service/http/layers/authentication.py."""
+    """service/http/layers/authentication.py says which calls each of them opens."""
 
     PREDICT = "predict"
     BATCH = "batch"

@@ -61,7 +61,7 @@ async def diagnose() -> AsyncIterator[Finding]:
         )
         return
     given = sum(name.upper().startswith(PREFIX) for name in os.environ)
-    yield Finding("settings", "ok", f"{given} from the environment, all others as they come")
+    yield Finding("settings", "ok", f"{given} from the environment, all others have their defaults")
     for check in (_ports, _tls, _keys, _threads, _descriptors):
         for finding in check(settings):
             yield finding
@@ -85,12 +85,12 @@ def _ports(settings: Settings) -> Iterator[Finding]:
             listener = opened(settings)
         except SettingsError as error:
             variable = f"{PREFIX}{name.replace(' ', '_').upper()}"
-            fix = f"Stop what has it (a gateway that runs already?), or set {variable}."
+            fix = f"Stop what uses it (a gateway that runs already?), or set {variable}."
             yield Finding(name, "error", str(error), fix)
             continue
         if listener is not None:
             with closing(listener):
-                yield Finding(name, "ok", f"{host} port {port} can be had" if port else f"any of {host}")
+                yield Finding(name, "ok", f"{host} port {port} is free" if port else f"any of {host}")
 
 
 def _tls(settings: Settings) -> Iterator[Finding]:

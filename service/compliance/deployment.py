@@ -64,7 +64,7 @@ def audited(declared: Declaration) -> dict[str, Any]:
 
 
 def notice(declared: Declaration) -> str:
-    """Plain words for people; what was not declared stands in brackets, to be filled in."""
+    """Plain words for people; what was not declared is in brackets, to be filled in."""
     purpose = UNNAMED.get(declared.purpose) or str(declared.purpose).replace("_", " ")
     group = (
         ""

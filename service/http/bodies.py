@@ -109,9 +109,9 @@ def _from_json(body: bytes) -> bytes:
 
 
 def _from_base64(text: str) -> bytes:
-    """With line breaks, url-safe or without padding: what can mean one thing only (RFC 4648).
+    """Decode base64 (RFC 4648), also with line breaks, url-safe or without padding: whatever is unambiguous.
 
-    Raises `InvalidRequest`, which says what it is that can not.
+    Raises `InvalidRequest`, which says what is ambiguous.
     """
     data = text.rstrip("=" + _LINE_BREAKS)
     padding = text.count("=", len(data))
@@ -122,7 +122,7 @@ def _from_base64(text: str) -> bytes:
     elif " " in data:
         wrong = "it has spaces, which may have been + before a form was decoded"
     elif "=" in data:
-        wrong = "padding stands before its end"
+        wrong = "it has padding before its end"
     elif ("-" in data or "_" in data) and ("+" in data or "/" in data):
         wrong = "it mixes the standard and the url-safe alphabet"
     elif characters % 4 == 1:

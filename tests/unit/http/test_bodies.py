@@ -110,7 +110,7 @@ async def test_base64_that_can_mean_one_thing_only(text: str) -> None:
         ("AAAA AAA", "spaces, which may have been +"),
         ("AAAA%2BAA", "percent-encoded"),
         ("AAAAA", "5 characters are no whole number of bytes"),
-        ("QQ==QQ==", "padding stands before its end"),
+        ("QQ==QQ==", "padding before its end"),
         ("QUJD=", "1 characters of padding, where 0 belong"),
         ("QQ===", "3 characters of padding, where 2 belong"),
         ("????", "characters of no base64 alphabet"),
