@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.access.keys import add_key
+from service.access.keys_file import add_key
 from service.access.scopes import Scope
 from service.http.app import create_app
 from service.settings import Settings

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from service.tracking.record import Record
 from service.tracking.tracks import LOST_S, Tracker
-from tests.unit.tracking.test_record import face
+from tests.seen import FaceSeen, seen
 
 Stream = list[tuple[float, NDArray[np.float64]]]  # the time of each frame, and its boxes [N,4]
 
@@ -95,10 +95,11 @@ def test_shares_of_a_summary_add_up_to_one(
     record, time_s, shown = Record(time_constant_s, threshold=0.6), 0.0, 0
     for gap_s, happiness, certain, there in frames:
         time_s += gap_s
-        shown += len(record.update([face(happiness, certain=certain)] if there else [], time_s))
-    for summary in record.summary():
-        assert sum(summary.time_share.values()) == pytest.approx(1, abs=2e-4)  # each is rounded
-        assert sum(summary.probabilities.values()) == pytest.approx(1, abs=2e-6)
-        assert 0 <= summary.certain <= 1
-        assert summary.first_seen_s <= summary.last_seen_s <= round(time_s, 3)
-    assert sum(summary.frames for summary in record.summary()) == shown
+        faces = [FaceSeen("happiness", happiness, "certain" if certain else "uncertain")] if there else []
+        shown += len(record.update(seen(*faces), time_s))
+    for totals in record.totals():
+        assert totals.time_share.sum() == pytest.approx(1)
+        assert totals.probabilities.sum() == pytest.approx(1)
+        assert 0 <= totals.certain <= 1
+        assert totals.first_seen_s <= totals.last_seen_s <= time_s
+    assert sum(totals.frames for totals in record.totals()) == shown
