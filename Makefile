@@ -9,7 +9,7 @@ INSTALL := $(PIP) -c constraints.txt
 LOCK := $(BIN)/uv pip compile --quiet --no-annotate --generate-hashes --universal --python-version 3.11 \
 	-c constraints.txt --custom-compile-command "make lock"
 
-.PHONY: install run check test test-oldest docs openapi hostile bench overload soak lock sbom clean
+.PHONY: install run check test test-fast test-oldest docs openapi hostile bench overload soak lock sbom clean
 
 # Everything that a developer needs. `make run` installs less.
 install: $(VENV)/.dev
@@ -25,9 +25,15 @@ check: $(VENV)/.dev
 	$(BIN)/python -m tests.supply.audit
 
 # Each of the workers has a core; threads of torch would only be in each other's way.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
+
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder \
+	$(PYTEST) \
 		--cov --cov-report=term:skip-covered --cov-fail-under=90
+
+# Between two edits: nothing that trains a network, starts a program or opens a browser.
+test-fast: $(VENV)/.dev
+	$(PYTEST) --quiet tests/unit $(addprefix --ignore tests/unit/,bench soak supply training)
 
 # The service with the oldest packages that pyproject.toml allows; those of Triton's server and of training are not there.
 test-oldest: $(VENV)/.dev
