@@ -8,100 +8,29 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from service.compliance.law import Exemption, Purpose
 from service.core.errors import SettingsError
 from service.settings import PREFIX, Settings, read_settings
 
-GOOD = {
-    "host": ("0.0.0.0", "0.0.0.0"),
-    "port": ("9000", 9000),
-    "admin_host": ("0.0.0.0", "0.0.0.0"),
-    "admin_port": ("9000", 9000),
-    "tls_certificate": (__file__, Path(__file__)),
-    "tls_private_key": (__file__, Path(__file__)),
+# What this module reads itself; the rest is pydantic's.
+READ = {
     "trusted_proxies": ("10.0.0.0/8, ::1,", ("10.0.0.0/8", "::1")),
-    "keys_file": (__file__, Path(__file__)),
-    "allow_anonymous": ("true", True),
-    "rate_limit": ("600/minute", "600/minute"),
     "redis_url": ("rediss://:secret@redis:6380/1", SecretStr("rediss://:secret@redis:6380/1")),
     "cors_origins": ("https://a.example.com,http://b:8080", ("https://a.example.com", "http://b:8080")),
-    "purpose": ("research", Purpose.research),
     "jurisdiction": ("DE, uk,us,", ("de", "gb", "us")),
-    "exemption": ("medical", Exemption.medical),
-    "deployer": ("Example GmbH", "Example GmbH"),
-    "contact": ("privacy@example.com", "privacy@example.com"),
-    "aggregate_only": ("5", 5),
-    "audit_file": (f"{__file__}.jsonl", Path(f"{__file__}.jsonl")),
-    "model_repository": ("/models", Path("/models")),
-    "classifier": ("other_classifier", "other_classifier"),
-    "model_version": ("2", "2"),
-    "detector": ("other_detector", "other_detector"),
-    "engine": ("triton", "triton"),
-    "classifier_engine": ("triton", "triton"),
-    "detector_engine": ("embedded", "embedded"),
     "triton_url": ("10.0.0.1:8001, 10.0.0.2:8001", "10.0.0.1:8001,10.0.0.2:8001"),
-    "triton_tls": ("true", True),
-    "triton_root_certificates": (__file__, Path(__file__)),
-    "triton_certificate": (__file__, Path(__file__)),
-    "triton_private_key": (__file__, Path(__file__)),
-    "processes": ("3", 3),
-    "worker_threads": ("3", 3),
-    "body_limit_bytes": ("1000", 1000),
-    "batch_body_limit_bytes": ("200000000", 200_000_000),
-    "pixel_limit": ("1000000", 1_000_000),
-    "decode_budget_s": ("1.5", 1.5),
-    "max_in_flight_requests": ("7", 7),
-    "max_images_per_worker": ("5", 5),
-    "queue_limit_faces": ("512", 512),
-    "max_batch_faces": ("16", 16),
-    "max_delay_s": ("0.01", 0.01),
-    "max_connections": ("100", 100),
-    "max_streams": ("3", 3),
-    "stream_idle_s": ("5", 5.0),
-    "client_timeout_s": ("3.5", 3.5),
-    "timeout_s": ("2.5", 2.5),
-    "grace_s": ("5", 5.0),
-    "log_level": ("debug", "debug"),
-    "log_format": ("text", "text"),
-}
-
-# What a setting cannot be without.
-NEEDS = {
-    "host": {"keys_file": __file__},
-    "purpose": {"jurisdiction": "other"},
-    "jurisdiction": {"purpose": "research"},
-    "exemption": {"purpose": "workplace", "jurisdiction": "eu"},
-    "tls_certificate": {"tls_private_key": __file__},
-    "tls_private_key": {"tls_certificate": __file__},
-    "redis_url": {"rate_limit": "1/day"},
-    "triton_root_certificates": {"triton_tls": "true"},
-    "triton_certificate": {"triton_tls": "true", "triton_private_key": __file__},
-    "triton_private_key": {"triton_tls": "true", "triton_certificate": __file__},
 }
 
 BAD = {
-    "host": [""],
-    "port": ["-1", "65536", "http", "80.5"],
-    "admin_host": [""],
-    "admin_port": ["0", "65536", "http"],
-    "tls_certificate": ["/nowhere/tls.crt"],
-    "tls_private_key": ["/nowhere/tls.key"],
+    "port": ["65536"],
+    "keys_file": ["/nowhere/keys.toml"],
     "trusted_proxies": ["proxy", "*", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.1,me"],
-    "keys_file": ["/nowhere/keys.toml", "/"],
-    "allow_anonymous": ["maybe"],
     "rate_limit": ["", "10", "0/minute", "10/week"],
     "cors_origins": ["example.com", "https://example.com/", "ftp://example.com", "https://", "null"],
-    "purpose": ["", "Research", "work"],
     "jurisdiction": ["europe", "de fr", "zz", "de,,x"],
-    "exemption": ["", "wellbeing"],
     "deployer": ["", " "],
-    "contact": [""],
-    "aggregate_only": ["0", "1", "4", "129", "all"],
+    "aggregate_only": ["4", "129"],
     "audit_file": ["/", "/nowhere/audit.jsonl", "/dev/null/audit"],
-    "model_version": ["0", "-1", "latest", ""],
-    "engine": ["tritonn", ""],
-    "classifier_engine": ["gpu"],
-    "detector_engine": ["gpu"],
+    "model_version": ["0", "latest", ""],
     "triton_url": [
         "",
         "triton",
@@ -112,29 +41,8 @@ BAD = {
         "a:1,b:1",
         "1.2.3.4:1,[::1]:1",
     ],
-    "triton_tls": ["maybe"],
-    "triton_root_certificates": ["/nowhere/ca.pem"],
-    "triton_certificate": ["/nowhere/gateway.pem"],
-    "triton_private_key": ["/nowhere/gateway.key"],
-    "processes": ["0", "65", "many"],
-    "worker_threads": ["0", "-2", "many"],
-    "body_limit_bytes": ["0", "20MB"],
-    "batch_body_limit_bytes": ["0", "-1"],
-    "pixel_limit": ["0", "1e400"],
-    "decode_budget_s": ["0", "nan", "3601"],
-    "max_in_flight_requests": ["0", ""],
-    "max_images_per_worker": ["0", "many"],
-    "queue_limit_faces": ["0"],
-    "max_batch_faces": ["0", "257"],
-    "max_delay_s": ["-0.001", "1.5", "nan", "inf"],
-    "max_connections": ["1", "many"],
-    "max_streams": ["0", "many"],
-    "stream_idle_s": ["0", "nan"],
-    "client_timeout_s": ["0", "inf"],
-    "timeout_s": ["0", "-1", "3601", "nan", "inf", "soon"],
-    "grace_s": ["0", "nan"],
-    "log_level": ["loud"],
-    "log_format": ["xml"],
+    "max_delay_s": ["nan", "1.5"],
+    "timeout_s": ["nan", "inf"],
 }
 
 
@@ -176,15 +84,13 @@ def test_every_setting_is_described() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
 
 
-@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.parametrize("name", READ)
 def test_each_variable_is_read(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    text, value = GOOD[name]
-    default = getattr(Settings(), name)
-    for variable, setting in {name: text, **NEEDS.get(name, {})}.items():
+    text, value = READ[name]
+    needed = {"redis_url": {"rate_limit": "1/day"}, "jurisdiction": {"purpose": "research"}}
+    for variable, setting in {name: text, **needed.get(name, {})}.items():
         monkeypatch.setenv(PREFIX + variable.upper(), setting)
-    settings = read_settings()
-    assert getattr(settings, name) == value
-    assert value != default or name in ("processes", "worker_threads")
+    assert getattr(read_settings(), name) == value
 
 
 def test_models_are_those_of_the_setting_else_of_the_folder_else_of_the_package(
@@ -200,17 +106,12 @@ def test_models_are_those_of_the_setting_else_of_the_folder_else_of_the_package(
     assert read_settings().model_repository == tmp_path / "elsewhere"
 
 
-def test_no_setting_is_without_a_test() -> None:
-    assert set(Settings.model_fields) == set(GOOD)
-    assert set(GOOD) - set(BAD) <= {"model_repository", "classifier", "detector", "redis_url"}
-
-
-@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in BAD.items() for text in texts])
-def test_a_bad_value_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_value_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     variable = PREFIX + name.upper()
-    monkeypatch.setenv(variable, text)
-    sentence = refusal()
-    assert sentence.startswith(f"{variable}={text} ")
+    for text in BAD[name]:
+        monkeypatch.setenv(variable, text)
+        assert refusal().startswith(f"{variable}={text} ")
 
 
 @pytest.mark.parametrize(
