@@ -19,6 +19,8 @@ from typer.testing import CliRunner
 from service.core.manifest import (
     EMOTIONS,
     MODEL_FILES,
+    ONNX,
+    TORCHSCRIPT,
     ClassifierManifest,
     manifest_path,
     read_manifest,
@@ -31,7 +33,7 @@ from training.cli import app
 from training.datasets.faces import Dataset, LabelledFaces, PixelPictures, one_hot
 from training.evaluation.poor_pictures import HARMS
 from training.export_subgroups import export_subgroups
-from training.formats import Files, Pair, make_files
+from training.formats import Files, Pair, onnx_file, torchscript_file
 from training.framing import FaceDetector, detect_landmarks, measure_crop, realign
 from training.repository import write_manifest
 from training.train import train
@@ -207,7 +209,9 @@ class Neighbourly(nn.Module):
 
 
 def test_a_network_whose_rows_depend_on_each_other_is_refused() -> None:
-    pair = Pair(make_files("tiny", Neighbourly(), exporting.interface(48)))
+    interface = exporting.interface(48)
+    network = Neighbourly().eval()
+    pair = Pair({TORCHSCRIPT: torchscript_file(network), ONNX: onnx_file(network, interface)})
     with pytest.raises(RuntimeError, match=r"differs from the network by .* of a batch of 1"):
         exporting.agreement(Neighbourly(), pair, 48)
 

@@ -78,7 +78,7 @@ def test_the_papers_gate_is_not_renormalised_unless_asked(published: ExpressNetM
 
 
 @pytest.mark.parametrize("kernel", [3, 9, 15, 25, 50, 75])
-@pytest.mark.parametrize(("count", "channels", "side"), [(1, 1, 33), (2, 3, 60), (9, 17, 20)])
+@pytest.mark.parametrize(("count", "channels", "side"), [(1, 1, 33), (2, 3, 60), (9, 5, 20)])
 def test_large_kernels_are_keras_same_convolutions(kernel: int, count: int, channels: int, side: int) -> None:
     """Against the direct convolution in double precision; an even kernel pads one more right and below."""
     conv, x = SameConv2d(channels, 4, kernel), torch.rand(count, channels, side, side)
