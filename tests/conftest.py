@@ -233,5 +233,6 @@ def triton_server() -> Iterator[TritonServer]:
     # Imported late: it needs this module.
     from tests.triton.server import triton
 
-    with triton(Settings().model_repository) as server:
+    models = Settings().model_repository
+    with triton(models, names=[model.name for model in models.iterdir()]) as server:
         yield server

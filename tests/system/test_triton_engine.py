@@ -27,7 +27,7 @@ from tests.conftest import free_port
 from tests.triton.server import TritonServer, triton, with_parameter
 
 MODELS = Settings().model_repository
-# A server loads torch twice before it is ready.
+# A server loads torch for each model before it is ready.
 pytestmark = pytest.mark.timeout(300)
 
 CLASSIFIER, DETECTOR = "expressnet_moe", "yunet"

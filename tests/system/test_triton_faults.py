@@ -19,7 +19,7 @@ from tests.conftest import Gateway, eventually, free_port, serving
 from tests.triton.server import TritonServer, triton
 
 MODELS = Settings().model_repository
-# A server loads torch twice before it is ready.
+# A server loads torch for each model before it is ready.
 pytestmark = pytest.mark.timeout(300)
 
 CALLERS = 50

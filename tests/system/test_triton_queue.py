@@ -27,7 +27,7 @@ from tests.system.test_triton_engine import (
 )
 from tests.triton.server import TritonServer, triton, with_parameter
 
-# A server loads torch twice before it is ready.
+# A server loads torch for each model before it is ready.
 pytestmark = pytest.mark.timeout(300)
 
 BOTH = pytest.mark.parametrize("name", [CLASSIFIER, DETECTOR])

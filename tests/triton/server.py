@@ -11,13 +11,14 @@ import sys
 import sysconfig
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import psutil
 
+from service.settings import Settings
 from tests.conftest import eventually, free_port
 from tests.processes import stop
 
@@ -25,6 +26,8 @@ MODEL = Path(__file__).with_name("model.py")
 PLATFORM, BACKEND = 'platform: "pytorch_libtorch"', 'backend: "python"'
 # Some servers never end after SIGTERM on a busy machine. `--exit-timeout-secs` is much less.
 STOP_LIMIT_S = 30
+# What a gateway asks for unless it is told otherwise.
+DEFAULT_MODELS = (Settings().classifier, Settings().detector)
 
 
 class TritonServer:
@@ -141,11 +144,15 @@ class TritonServer:
 
 
 @contextmanager
-def triton(models: Path, *options: str) -> Iterator[TritonServer]:
-    """A ready server with a copy of the models: same names, shapes, policies and files, run in Python."""
+def triton(models: Path, *options: str, names: Iterable[str] = DEFAULT_MODELS) -> Iterator[TritonServer]:
+    """A ready server with a copy of the models: same names, shapes, policies and files, run in Python.
+
+    names: of as few models as will do, since each loads torch in a process of its own.
+    """
     folder = Path(tempfile.mkdtemp(prefix="triton-"))
     repository = folder / "models"
-    shutil.copytree(models, repository)
+    for name in names:
+        shutil.copytree(models / name, repository / name)
     for config in repository.glob("*/config.pbtxt"):
         text = config.read_text()
         assert PLATFORM in text
