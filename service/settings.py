@@ -115,6 +115,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    root_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)+$")] | None = Field(
+        None, description="Path below which a proxy shows the service, like `/faces`."
+    )
     admin_host: str = Field("127.0.0.1", min_length=1, description="Address on which `ADMIN_PORT` is.")
     admin_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
         None,

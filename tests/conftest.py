@@ -29,6 +29,7 @@ from service.settings import Settings
 from tests.workers import WORKER, scheduler, turn
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
     from xdist.remote import Producer
     from xdist.scheduler import LoadScopeScheduling
 
@@ -168,9 +169,13 @@ def serving(
     *,
     until_ready: bool = True,
     verify: ssl.SSLContext | bool = True,
+    app: FastAPI | None = None,
 ) -> Iterator[Gateway]:
-    """A real uvicorn server with its own event loop, until the block ends; settings should have port 0."""
-    server = make_server(create_app(settings, engines), settings)
+    """A real uvicorn server with its own event loop, until the block ends; settings should have port 0.
+
+    app: one of `create_app` that a test has changed.
+    """
+    server = make_server(app or create_app(settings, engines), settings)
     listeners = [listener for listener in (bind(settings), bind_admin(settings)) if listener]
     thread = threading.Thread(target=server.run, kwargs={"sockets": listeners}, daemon=True)
     thread.start()

@@ -342,6 +342,7 @@ class BatchItem(Sparse):
     index: int
     result: ImageAnswer | None = None
     problem: Problem | None = None
+    retry_after_s: int | None = Field(None, description="Seconds after which the image may be answered.")
 
 
 class BatchAnswer(BaseModel):
@@ -371,6 +372,7 @@ class GroupBatchItem(Sparse):
     index: int
     result: GroupImage | None = None
     problem: Problem | None = None
+    retry_after_s: int | None = Field(None, description="Seconds after which the image may be answered.")
 
 
 class GroupBatchAnswer(BaseModel):

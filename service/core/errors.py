@@ -3,10 +3,12 @@
 ServiceError                       the answer is a problem document
 ├── MalformedRequest               400 malformed_request
 ├── InvalidImage                   400 invalid_image
-├── Unauthorized                   401 unauthorized
+├── Unauthorized                   401 unauthorized, WWW-Authenticate
 ├── Forbidden                      403 forbidden
+├── OriginNotAllowed               403 origin_not_allowed
+├── NotAvailableInGroupMode        403 not_available_in_group_mode
 ├── NotFound                       404 not_found
-├── MethodNotAllowed               405 method_not_allowed
+├── MethodNotAllowed               405 method_not_allowed, Allow
 ├── RequestTimeout                 408 request_timeout
 ├── ImageTooLarge                  413 image_too_large
 ├── BodyTooLarge                   413 body_too_large
@@ -16,7 +18,7 @@ ServiceError                       the answer is a problem document
 ├── ImageTooComplex                422 image_too_complex
 ├── Overloaded                     429 overloaded, Retry-After
 ├── RateLimited                    429 rate_limited, Retry-After
-├── UpgradeRequired                426 upgrade_required
+├── UpgradeRequired                426 upgrade_required, Upgrade
 ├── HeadTooLarge                   431 head_too_large
 ├── Unavailable                    503, Retry-After
 │   ├── EngineUnavailable              engine_unavailable
@@ -31,8 +33,7 @@ SettingsError                      the start is refused: a setting has a value t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Iterator, Mapping, Sequence
 
 
 class ServiceError(Exception):
@@ -44,12 +45,17 @@ class ServiceError(Exception):
     example = "The failure was logged with this request's id."
     """A `detail` for the API document."""
     retry_after_s: int | None = None
-    headers: Mapping[str, str] = MappingProxyType({})
-    """More headers of the answer."""
+    extra_headers: Mapping[str, str] = {}
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Those of the answer, beside the problem document."""
+        retry = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        return {**self.extra_headers, **retry}
 
 
 class MalformedRequest(ServiceError):
@@ -65,11 +71,25 @@ class InvalidImage(ServiceError):
 class Unauthorized(ServiceError):
     code, status, title = "unauthorized", 401, "A key is needed"
     example = "no key was sent; send it as Authorization: Bearer KEY, or as X-API-Key"
+    extra_headers: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}  # RFC 9110, 11.6.1
 
 
 class Forbidden(ServiceError):
     code, status, title = "forbidden", 403, "The key does not allow this"
     example = "the key lacks the scope admin"
+
+
+class OriginNotAllowed(ServiceError):
+    code, status, title = "origin_not_allowed", 403, "Pages of this origin may not call"
+    example = (
+        "the page's origin is not the Host of this request; let the proxy pass Host on, or add the origin to "
+        "EXPRESSNET_CORS_ORIGINS"
+    )
+
+
+class NotAvailableInGroupMode(ServiceError):
+    code, status, title = "not_available_in_group_mode", 403, "Only groups are answered here"
+    example = "a stream follows single faces"
 
 
 class NotFound(ServiceError):
@@ -80,6 +100,10 @@ class NotFound(ServiceError):
 class MethodNotAllowed(ServiceError):
     code, status, title = "method_not_allowed", 405, "The method is not allowed"
     example = "GET is not allowed here"
+
+    def __init__(self, detail: str, allowed: Sequence[str] = ()) -> None:
+        super().__init__(detail)
+        self.extra_headers = {"Allow": ", ".join(allowed)}
 
 
 class RequestTimeout(ServiceError):
@@ -104,7 +128,7 @@ class UnsupportedMediaType(ServiceError):
 
 class UnsupportedEncoding(UnsupportedMediaType):
     # RFC 9110, 12.5.3 and 15.5.16: what the body may be encoded as.
-    headers = MappingProxyType({"Accept-Encoding": "identity"})
+    extra_headers: Mapping[str, str] = {"Accept-Encoding": "identity"}
 
 
 class InvalidRequest(ServiceError):
@@ -120,6 +144,11 @@ class ImageTooComplex(ServiceError):
 class UpgradeRequired(ServiceError):
     code, status, title = "upgrade_required", 426, "This address speaks WebSocket"
     example = "open it as a WebSocket: docs/streams.md"
+    extra_headers: Mapping[str, str] = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+    }
 
 
 class Overloaded(ServiceError):
@@ -176,6 +205,10 @@ class Internal(ServiceError):
 
 class EngineContractError(Internal):
     """An engine answered with wrong shapes or values; the message is for the log, not for the caller."""
+
+
+SERVICE_FAILURES: tuple[type[ServiceError], ...] = (Overloaded, Unavailable, DeadlineExceeded, Internal)
+"""Those that say nothing about the request: the same one may be answered another time."""
 
 
 class ModelFileError(Exception):

@@ -8,20 +8,24 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
-from fastapi_offline import FastAPIOffline
 
 from service import __version__
 from service.assembly import Engines, assemble
 from service.http.document import DESCRIPTION, describe
-from service.http.layers.stack import add_layers, open_door
-from service.http.problems import install_handlers
+from service.http.in_flight import InFlight
+from service.http.layers.stack import add_layers, build_access_control
+from service.http.problems import raise_service_errors
+from service.http.readiness import Readiness, probe
+from service.http.route_table import ROUTES, RouteTable
+from service.http.routes.documentation import documentation_router
 from service.http.routes.emotions import emotions_router
-from service.http.routes.health import Readiness, health_router, probe
+from service.http.routes.health import health_router
 from service.http.routes.models import models_router
-from service.http.routes.playground import playground_router
-from service.http.routes.stream import stream_router
+from service.http.routes.playground import ServiceFacts, playground_router
+from service.http.routes.stream import StreamLimits, stream_router
 from service.process.memory import release_at_rest, release_unused
 from service.settings import Settings
+from service.telemetry.background import supervised
 from service.telemetry.logs import log
 from service.telemetry.metrics import Metrics
 
@@ -44,19 +48,26 @@ def create_app(
     assembly = assemble(settings, engines, metrics)
     classifier, metrics, pipeline = assembly.classifier, assembly.metrics, assembly.pipeline
     readiness = Readiness()
-    door = open_door(settings, metrics, (classifier, assembly.detector), counts)
+    table = RouteTable(ROUTES)
+    access = build_access_control(settings, metrics, (classifier, assembly.detector), counts)
+    max_bytes = max(
+        settings.max_in_flight_requests * settings.body_limit_bytes, settings.batch_body_limit_bytes
+    )
+    in_flight = InFlight(settings.max_in_flight_requests, max_bytes, assembly.backlog, metrics)
+    background = {
+        "probe": lambda: probe(assembly.named_engines, readiness, metrics),
+        "memory": lambda: release_at_rest(lambda: assembly.backlog.idle),
+        **access.background(),
+    }
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        table.check(app.routes)
         async with assembly:
-            await door.prepare()
+            await access.prepare()
             tasks = [
-                asyncio.create_task(work)
-                for work in (
-                    probe(assembly.named_engines, readiness, metrics),
-                    release_at_rest(lambda: assembly.backlog.idle),
-                    *door.background(),
-                )
+                asyncio.create_task(supervised(name, work, metrics.background_failed))
+                for name, work in background.items()
             ]
             release_unused()
             readiness.warmed_up = True
@@ -68,32 +79,59 @@ def create_app(
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-                await door.close()
+                await access.close()
         log.info("stopped")
 
-    # It serves the documentation's scripts itself: no internet needed, and no third party told who reads.
-    app = FastAPIOffline(
+    app = FastAPI(
+        docs_url=None,
         redoc_url=None,
         title="ExpressNet Service",
         version=__version__,
         summary="One photo in, the emotions of every face out.",
         description=DESCRIPTION,
         lifespan=lifespan,
-        # At the admin port there is no API to try out.
-        swagger_ui_parameters={"supportedSubmitMethods": []} if settings.admin_port else None,
+        # `Location` would name a scheme and a host that only a proxy knows; the table takes both paths.
+        redirect_slashes=False,
     )
     app.state.readiness, app.state.metrics = readiness, metrics
-    app.include_router(emotions_router(pipeline, classifier, settings, metrics))
-    app.include_router(stream_router(pipeline, classifier, settings, readiness, metrics))
-    app.include_router(models_router([classifier, assembly.detector], settings.declaration))
-    app.include_router(health_router(readiness, metrics))
-    app.include_router(playground_router(settings))
+    groups_only = settings.aggregate_only is not None
+    stream_limits = StreamLimits(
+        settings.max_streams, settings.stream_idle_s, settings.body_limit_bytes, settings.timeout_s
+    )
+    for router in (
+        emotions_router(
+            pipeline,
+            classifier,
+            metrics,
+            worker_threads=settings.worker_threads,
+            image_limit_bytes=settings.body_limit_bytes,
+        ),
+        stream_router(pipeline, classifier, stream_limits, in_flight, readiness, metrics),
+        models_router([classifier, assembly.detector], settings.declaration),
+        health_router(readiness, metrics),
+        playground_router(
+            ServiceFacts(
+                groups_only=groups_only,
+                body_limit_bytes=settings.body_limit_bytes,
+                timeout_s=settings.timeout_s,
+                asks_for_key=settings.keys_file is not None,
+                allows_anonymous=settings.keys_file is None or settings.allow_anonymous,
+                # A browser sends no key, and the admin port is another address.
+                shows_docs=settings.keys_file is None and settings.admin_port is None,
+            )
+        ),
+        # At the admin port there is no API to try out.
+        documentation_router(app.title, try_out=settings.admin_port is None),
+    ):
+        # One flat list, so that the table can check each route.
+        app.router.routes.extend(router.routes)
     describe(
         app,
+        table,
         has_keys=settings.keys_file is not None,
         allow_anonymous=settings.allow_anonymous,
         admin_port=settings.admin_port is not None,
     )
-    install_handlers(app, metrics)
-    add_layers(app, settings, readiness, assembly.backlog, metrics, door)
+    raise_service_errors(app)
+    add_layers(app, settings, table, readiness, in_flight, access)
     return app

@@ -8,21 +8,21 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-LEFT = "left"
-"""Where a request's state has a future that is done once its client has left."""
+DISCONNECTED = "disconnected"
+"""Where the server leaves a future in a request's `scope["state"]` that is done once its client has left."""
 
 
 class ClientDisconnected(Exception):
     """Nobody is there to read an answer."""
 
 
-async def race_disconnect(left: asyncio.Future[None] | None, work: Coroutine[Any, Any, T]) -> T:
+async def race_disconnect(disconnected: asyncio.Future[None] | None, work: Coroutine[Any, Any, T]) -> T:
     """What `work` returns or raises; cancels it and raises `ClientDisconnected` if the client leaves first.
 
-    left: done once the client has left; None where nobody can tell. To listen for the message that says so
-    would take a task for each request.
+    disconnected: done once the client has left; None where nobody can tell. To listen for the message that
+    says so would take a task for each request.
     """
-    if left is None:
+    if disconnected is None:
         return await work
     at_work = asyncio.current_task()
     assert at_work is not None
@@ -32,13 +32,13 @@ async def race_disconnect(left: asyncio.Future[None] | None, work: Coroutine[Any
         if not over:
             at_work.cancel()
 
-    left.add_done_callback(stop)
+    disconnected.add_done_callback(stop)
     try:
         return await work
     except asyncio.CancelledError:
-        if left.done() and not at_work.uncancel():
+        if disconnected.done() and not at_work.uncancel():
             raise ClientDisconnected from None
         raise
     finally:
         over = True
-        left.remove_done_callback(stop)
+        disconnected.remove_done_callback(stop)

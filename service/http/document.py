@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
-from service.access.scopes import Scope
+from service.access.scopes import Scope as KeyScope
 from service.api.schemas import BatchForm, ImageForm, ImageUpload, Problem
 from service.core.errors import (
     BY_CODE,
@@ -24,9 +24,8 @@ from service.core.errors import (
     RequestTimeout,
     Unauthorized,
 )
-from service.http.layers.authentication import is_open, needed
-from service.http.layers.quotas import COUNTED
 from service.http.problems import EXAMPLE_ID, codes_in, documented
+from service.http.route_table import RouteTable
 
 DESCRIPTION = (
     "Errors are problem documents (RFC 9457), and `code` says which. Other paths answer 404 `not_found`, "
@@ -86,7 +85,9 @@ _KEYS: Parts = {
 }
 
 
-def describe(app: FastAPI, *, has_keys: bool, allow_anonymous: bool, admin_port: bool) -> None:
+def describe(
+    app: FastAPI, routes: RouteTable, *, has_keys: bool, allow_anonymous: bool, admin_port: bool
+) -> None:
     """Complete what `app.openapi` returns: headers, problems, security and schemas that no route declares."""
     plain = app.openapi
 
@@ -95,12 +96,15 @@ def describe(app: FastAPI, *, has_keys: bool, allow_anonymous: bool, admin_port:
             document = plain()
             _add_components(document["components"])
             for path, operations in document["paths"].items():
-                # The admin port asks for no keys.
-                guarded = not is_open(path) and not (admin_port and needed(path) is Scope.ADMIN)
-                anonymous = not has_keys or (allow_anonymous and needed(path) is not Scope.ADMIN)
-                for operation in operations.values():
-                    _complete(operation, path in COUNTED, guarded)
+                for method, operation in operations.items():
+                    policy = routes.policy(method.upper(), path)
+                    assert policy is not None  # the start would have been refused
+                    admin = policy.key_scope is KeyScope.ADMIN
+                    # The admin port asks for no keys.
+                    guarded = policy.key_scope is not None and not (admin_port and admin)
+                    _complete(operation, policy.rate_images is not None, guarded)
                     if guarded:
+                        anonymous = not has_keys or (allow_anonymous and not admin)
                         ways: list[dict[str, list[str]]] = [{name: []} for name in _KEYS]
                         operation["security"] = [*ways, *([{}] if anonymous else [])]
         return plain()

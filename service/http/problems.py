@@ -1,19 +1,19 @@
-"""Errors to `application/problem+json` (RFC 9457): the one place where they become answers."""
+"""Errors as `application/problem+json` (RFC 9457)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fastapi import FastAPI, Request, WebSocket
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
 from service.api.schemas import Problem
 from service.core.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, ServiceError
-from service.telemetry.logs import log
-from service.telemetry.metrics import Metrics
+from service.http.request_state import state_of
 
 MEDIA_TYPE = "application/problem+json"
 EXAMPLE_ID = "d0d9ff74a5564f479b9d69c2f97faa2b"
@@ -32,18 +32,9 @@ def to_problem(error: ServiceError, request_id: str) -> Problem:
     )
 
 
-def problem_response(
-    error: ServiceError, request_id: str, headers: Mapping[str, str] | None = None
-) -> Response:
-    response = Response(
-        to_problem(error, request_id).model_dump_json(),
-        error.status,
-        {**error.headers, **(headers or {})},
-        media_type=MEDIA_TYPE,
-    )
-    if error.retry_after_s is not None:
-        response.headers["Retry-After"] = str(error.retry_after_s)
-    return response
+def problem_response(error: ServiceError, request_id: str) -> Response:
+    body = to_problem(error, request_id).model_dump_json()
+    return Response(body, error.status, error.headers, media_type=MEDIA_TYPE)
 
 
 def documented(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
@@ -69,38 +60,23 @@ def codes_in(answer: Mapping[str, Any]) -> Iterable[str]:
     return found
 
 
-def invalid_request(error: RequestValidationError | WebSocketRequestValidationError) -> InvalidRequest:
-    """The first thing that is wrong with the parameters, by name."""
-    first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"] if part not in ("query", "path"))
-    return InvalidRequest(f"{name}: {first['msg'].removeprefix('Value error, ')}")
-
-
-def install_handlers(app: FastAPI, metrics: Metrics) -> None:
-    """Make every error of a route a problem answer. What no handler knows goes up to `Observation`."""
-
-    @app.exception_handler(ServiceError)
-    async def service_error(request: Request, error: ServiceError) -> Response:
-        metrics.count_rejection(error)
-        if isinstance(error, Internal):
-            log.error("internal error", error=type(error).__name__, detail=error.detail, exc_info=error)
-        return problem_response(error, request.state.request_id)
+def raise_service_errors(app: FastAPI) -> None:
+    """Have FastAPI raise its own errors as ours; the layer `Refusals` answers both."""
 
     @app.exception_handler(RequestValidationError)
-    async def validation_error(request: Request, error: RequestValidationError) -> Response:
-        return problem_response(invalid_request(error), request.state.request_id)
-
     @app.exception_handler(WebSocketRequestValidationError)
-    async def stream_validation_error(socket: WebSocket, error: WebSocketRequestValidationError) -> Response:
-        return problem_response(invalid_request(error), socket.state.request_id)
+    async def invalid_request(
+        _: HTTPConnection, error: RequestValidationError | WebSocketRequestValidationError
+    ) -> None:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"] if part not in ("query", "path"))
+        raise InvalidRequest(f"{name}: {first['msg'].removeprefix('Value error, ')}")
 
     @app.exception_handler(HTTPException)
-    async def http_exception(request: Request, error: HTTPException) -> Response:
-        problem: ServiceError
+    async def http_exception(connection: HTTPConnection, error: HTTPException) -> None:
         if error.status_code == 404:
-            problem = NotFound("no resource has this address")
-        elif error.status_code == 405:
-            problem = MethodNotAllowed(f"{request.method} is not allowed here")
-        else:
-            problem = InvalidRequest(str(error.detail))
-        return problem_response(problem, request.state.request_id, error.headers)
+            raise NotFound("no resource has this address")
+        if error.status_code == 405:
+            allowed = state_of(connection.scope).allowed_methods
+            raise MethodNotAllowed(f"{connection.scope['method']} is not allowed here", allowed)
+        raise InvalidRequest(str(error.detail))

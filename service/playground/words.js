@@ -4,6 +4,7 @@ const PROBLEMS = {
   invalid_image: "This file is no picture that can be read.",
   unauthorized: "This service asks for a key. Enter yours under the photo.",
   forbidden: "This key may not be used for this.",
+  origin_not_allowed: "Pages of this address may not call the service.",
   not_found: "The service has nothing at this address.",
   request_timeout: "The photo took too long to arrive.",
   image_too_large: "This picture has too many pixels.",

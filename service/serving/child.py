@@ -21,7 +21,7 @@ from service.core.errors import ModelFileError, SettingsError
 from service.http.app import create_app
 from service.process.memory import bound_heap
 from service.serving.link import Link
-from service.serving.server import Server, server_config
+from service.serving.server import Server
 from service.settings import Settings
 from service.telemetry.logs import configure_logs
 from service.telemetry.metrics import Metrics
@@ -51,7 +51,7 @@ class Share(Server):
     """
 
     def __init__(self, app: FastAPI, settings: Settings, handed: socket.socket, link: Link) -> None:
-        super().__init__(server_config(app, settings), app.state.readiness, settings.grace_s)
+        super().__init__(app, settings)
         self.handed = handed
         self.link = link
         self.server_state.connections = Connections(self._ended)
@@ -63,7 +63,7 @@ class Share(Server):
         await self.link.open()
         await super().startup([])
         asyncio.get_running_loop().add_reader(self.handed, self._take)
-        self._beats = asyncio.create_task(self._beat())
+        self.run_behind("beats", self._beat)
 
     def _take(self) -> None:
         try:

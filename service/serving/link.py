@@ -41,7 +41,6 @@ class Link:
 
     async def open(self) -> None:
         self._reader, self._writer = await asyncio.open_connection(sock=self._end)
-        self._reading = asyncio.create_task(self._read())
 
     def tell(self, **message: Any) -> None:
         if not self._writer.is_closing():  # as it is once the supervisor is gone

@@ -11,7 +11,7 @@ import signal
 import socket
 import ssl
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import cast
@@ -21,17 +21,20 @@ from fastapi import FastAPI
 
 from service.core.errors import SettingsError
 from service.http.app import create_app
+from service.http.readiness import Readiness
 from service.http.routes.frames import TIME_BYTES
-from service.http.routes.health import Readiness
 from service.http.transport.connections import Connection, ConnectionLimits, cut_late
 from service.http.transport.sockets import Socket
 from service.process.memory import bound_heap
 from service.serving.announce import announce
 from service.settings import Settings
+from service.telemetry.background import supervised
 from service.telemetry.logs import configure_logs, log
+from service.telemetry.metrics import Metrics
 
 # After the grace, to close batcher and engines.
 CLOSING_S = 5.0
+CUT_INTERVAL_S = 0.5
 
 
 class Server(uvicorn.Server):
@@ -41,20 +44,28 @@ class Server(uvicorn.Server):
     from outside once grace and closing are over.
     """
 
-    def __init__(self, config: uvicorn.Config, readiness: Readiness, grace_s: float) -> None:
-        super().__init__(config)
-        self.readiness = readiness
-        self._last_moment = threading.Timer(math.ceil(grace_s) + CLOSING_S, _end)
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        super().__init__(server_config(app, settings))
+        self.readiness: Readiness = app.state.readiness
+        self.metrics: Metrics = app.state.metrics
+        self._last_moment = threading.Timer(math.ceil(settings.grace_s) + CLOSING_S, _end)
         self._last_moment.daemon = True
+        self._background: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         log_listening(sockets or (), "https" if self.config.is_ssl else "http")
 
-    async def on_tick(self, counter: int) -> bool:
-        if counter % 5 == 0:  # uvicorn ticks ten times a second
+        self.run_behind("late clients", self._cut_late)
+
+    def run_behind(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run something for as long as the event loop runs."""
+        self._background.append(asyncio.create_task(supervised(name, work, self.metrics.background_failed)))
+
+    async def _cut_late(self) -> None:
+        while True:
             cut_late(self.server_state.connections, asyncio.get_running_loop().time())
-        return await super().on_tick(counter)
+            await asyncio.sleep(CUT_INTERVAL_S)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         first = not self.readiness.draining
@@ -95,7 +106,7 @@ def make_server(app: FastAPI, settings: Settings) -> Server:
 
     Raises `SettingsError` when the certificate or its key cannot be used.
     """
-    return Server(server_config(app, settings), app.state.readiness, settings.grace_s)
+    return Server(app, settings)
 
 
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:

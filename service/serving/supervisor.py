@@ -28,6 +28,7 @@ from service.serving.child import BEAT_S, run
 from service.serving.link import line
 from service.serving.server import CLOSING_S, bind, bind_admin, log_listening
 from service.settings import Settings
+from service.telemetry.background import supervised
 from service.telemetry.logs import configure_logs, log
 from service.telemetry.shared_metrics import metrics_folder, process_shown
 
@@ -83,7 +84,8 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop)
         loop.add_signal_handler(signal.SIGINT, self._interrupted)
-        watching = asyncio.create_task(self._watch())
+        # Without metrics here: those of the service are its processes'.
+        watching = asyncio.create_task(supervised("watch", self._watch, lambda _: None))
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(1, self._settings.processes + 1):

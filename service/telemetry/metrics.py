@@ -18,6 +18,7 @@ from service.core.errors import (
     HostBusy,
     ImageTooComplex,
     ImageTooLarge,
+    OriginNotAllowed,
     Overloaded,
     RateLimited,
     ServiceError,
@@ -38,10 +39,12 @@ REJECTIONS = (
     ImageTooComplex,
     Unauthorized,
     Forbidden,
+    OriginNotAllowed,
     RateLimited,
 )
 # Of connections: not HTTP, a head too large, a client that sends too late, an answer not taken, crowded out.
 CUTS = ("malformed", "large_head", "late", "unread", "crowded")
+BACKGROUND_TASKS = ("probe", "memory", "keys file", "rates", "late clients", "beats")
 FRAME_OUTCOMES = ("answered", "failed", "dropped")
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -112,6 +115,14 @@ class Metrics:
             "Images given up because they kept a worker thread beyond its budget.",
             registry=registry,
         )
+        self.background_failures = Counter(
+            "expressnet_background_failures_total",
+            "Failures of tasks that run behind the requests; each was begun again.",
+            ("task",),
+            registry=registry,
+        )
+        for task in BACKGROUND_TASKS:
+            self.background_failures.labels(task)
         self.connections = Gauge(
             "expressnet_connections",
             "Open connections of clients.",
@@ -227,6 +238,9 @@ class Metrics:
         self._request(route, method, status).inc()
         if seconds is not None:
             self._request_duration(route).observe(seconds)
+
+    def background_failed(self, task: str) -> None:
+        self.background_failures.labels(task).inc()
 
     def count_rejection(self, error: ServiceError) -> None:
         """Count the error if it is one of `REJECTIONS`."""

@@ -71,8 +71,15 @@ def test_documentation(gateway: Gateway) -> None:
     page = gateway.client.get("/docs")
     assert page.status_code == 200
     assert "https://" not in page.text
-    for address in re.findall(r'(?:src|href)="(/[^"]+)"', page.text):
-        assert gateway.client.get(address).status_code == 200
+    addresses = re.findall(r"""(?:src|href)="([^"]+)"|url: '([^']+)'""", page.text)
+    assert len(addresses) == 4
+    for address in map("".join, addresses):
+        # Relative, so that the page also works below a path of a proxy.
+        assert not address.startswith(("/", "http"))
+        assert gateway.client.get(f"/{address}").status_code == 200
+    with_slash = gateway.client.get("/docs/")
+    assert with_slash.status_code == 200
+    assert all(f"../{''.join(address)}" in with_slash.text for address in addresses)
     document = gateway.client.get("/openapi.json").json()
     operation = document["paths"]["/v1/emotions"]["post"]
     body = operation["requestBody"]

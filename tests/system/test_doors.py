@@ -71,7 +71,6 @@ CALLS = [
     ("GET", "/docs", "admin"),
     ("GET", "/openapi.json", "admin"),
     ("GET", "/static-offline-docs/swagger-ui.css", "admin"),
-    ("GET", "/whatever/comes/later", "admin"),
 ]
 
 
@@ -100,6 +99,15 @@ def test_each_call_needs_a_key_with_its_scope(guarded: Guarded, method: str, pat
             assert key not in answer.text
     assert guarded.rejected("unauthorized") - before["unauthorized"] == asked
     assert guarded.rejected("forbidden") - before["forbidden"] == 6
+
+
+def test_strangers_learn_nothing_about_addresses(guarded: Guarded) -> None:
+    for method, path, status in (("GET", "/whatever/comes", 404), ("DELETE", "/v1/emotions", 405)):
+        assert guarded.client.request(method, path).status_code == 401
+        for name in ("mobile", "ops"):
+            assert (
+                guarded.client.request(method, path, headers=bearer(guarded.keys[name])).status_code == status
+            )
 
 
 @pytest.mark.parametrize(
@@ -324,7 +332,7 @@ def test_metrics_and_documentation_are_on_the_admin_port_alone(
     # The playground is where the API is.
     assert gateway.client.get("/").headers["Content-Type"] == "text/html; charset=utf-8"
     assert gateway.client.get("/playground/main.js").status_code == 200
-    assert admin.get("/").headers["Location"] == "/docs"
+    assert admin.get("/").headers["Location"] == "docs"
     assert admin.get("/playground/main.js").status_code == 404
     assert admin.post("/v1/emotions", content=b"x").status_code == 404
     assert '"supportedSubmitMethods": []' in admin.get("/docs").text
@@ -364,6 +372,7 @@ def test_a_browser_may_ask_before_it_has_a_key(tmp_path: Path) -> None:
         assert (refused.status_code, refused.headers["Access-Control-Allow-Origin"]) == (401, "*")
         # What is no question of a browser needs a key.
         assert gateway.client.options("/v1/emotions").status_code == 401
+        assert gateway.client.options("/nothing").status_code == 401
 
 
 def test_a_gateway_on_this_machine_alone_asks_nobody(faceless_jpeg: bytes) -> None:
@@ -382,7 +391,9 @@ def test_a_gateway_on_this_machine_alone_asks_nobody(faceless_jpeg: bytes) -> No
             assert headers["Referrer-Policy"] == "no-referrer"
             assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
             assert "unsafe-eval" not in headers["Content-Security-Policy"]
-            assert (headers.get("Cache-Control") == "no-store") == path.startswith("/v1/")
+            assert (headers.get("Cache-Control") == "no-store") == (
+                path == "/nothing" or path.startswith("/v1/")
+            )
         assert answer.headers["Cache-Control"] == "no-store"
         # There are no websockets.
         upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}

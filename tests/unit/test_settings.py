@@ -14,6 +14,7 @@ from service.settings import PREFIX, Settings, read_settings
 # What this module reads itself; the rest is pydantic's.
 READ = {
     "trusted_proxies": ("10.0.0.0/8, ::1,", ("10.0.0.0/8", "::1")),
+    "root_path": ("/a/faces", "/a/faces"),
     "redis_url": ("rediss://:secret@redis:6380/1", SecretStr("rediss://:secret@redis:6380/1")),
     "cors_origins": ("https://a.example.com,http://b:8080", ("https://a.example.com", "http://b:8080")),
     "jurisdiction": ("DE, uk,us,", ("de", "gb", "us")),
@@ -24,6 +25,7 @@ BAD = {
     "port": ["65536"],
     "keys_file": ["/nowhere/keys.toml"],
     "trusted_proxies": ["proxy", "*", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.1,me"],
+    "root_path": ["", "/", "faces", "/faces/", "//faces", "/f?x"],
     "rate_limit": ["", "10", "0/minute", "10/week"],
     "cors_origins": ["example.com", "https://example.com/", "ftp://example.com", "https://", "null"],
     "jurisdiction": ["europe", "de fr", "zz", "de,,x"],

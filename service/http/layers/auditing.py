@@ -6,29 +6,26 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.http.layers.authentication import key_of
+from service.core.errors import ServiceError
 from service.http.layers.observation import SWITCHING_PROTOCOLS, TOO_MANY
-from service.http.layers.quotas import COUNTED
-from service.http.transport.sockets import STREAM
-from service.telemetry.audit import Answered, Audit
+from service.http.request_state import state_of
+from service.telemetry.audit import Audit
 
 
 class Auditing:
-    """Inside all that refuses, so that a flood at the door is no flood of lines.
-
-    Reads `scope["state"]["answered"]`, which the routes leave there.
-    """
+    """Inside all that refuses, so that a flood of refusals is no flood of lines."""
 
     def __init__(self, app: ASGIApp, audit: Audit) -> None:
         self._app = app
         self._audit = audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not _is_audited(scope):
+        policy = state_of(scope).policy if scope["type"] in ("http", "websocket") else None
+        if policy is None or not policy.audited:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        # What `Observation` answers when nothing else was; a stream that was not opened looked at nothing.
+        # What a failure is answered with; a stream that was not opened looked at nothing.
         status = 500 if scope["type"] == "http" else None
 
         async def seen_send(message: Message) -> None:
@@ -41,19 +38,18 @@ class Auditing:
 
         try:
             await self._app(scope, receive, seen_send)
+        except ServiceError as error:
+            if scope["type"] == "http":
+                status = error.status
+            raise
         finally:
             if status not in (None, TOO_MANY):
-                state, key = scope["state"], key_of(scope)
+                state = state_of(scope)
                 self._audit.write(
-                    scope["path"],
-                    state["request_id"],
-                    None if key is None else key.name,
+                    policy.path,
+                    state.request_id,
+                    None if state.key is None else state.key.name,
                     status,
                     time.perf_counter() - started,
-                    state.get("answered", Answered()),
+                    state.answered,
                 )
-
-
-def _is_audited(scope: Scope) -> bool:
-    path: str = scope["path"] if scope["type"] in ("http", "websocket") else ""
-    return path == STREAM if scope["type"] == "websocket" else path in COUNTED and scope["method"] == "POST"

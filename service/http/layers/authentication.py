@@ -6,72 +6,50 @@ import functools
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.access.keys import Key, Keyring
-from service.access.scopes import Scope as Opens
-from service.core.errors import Forbidden, ServiceError, Unauthorized
-from service.http.layers.ports import API, HOME, PLAYGROUND, PROBES
-from service.http.problems import problem_response
-from service.telemetry.metrics import Metrics
+from service.access.keys import Keyring
+from service.access.scopes import Scope as KeyScope
+from service.core.errors import Forbidden, Unauthorized
+from service.http.request_state import state_of
 
-BATCH = "/v1/emotions/batch"
 KEY_SUBPROTOCOL = "key."
 
 
-def is_open(path: str) -> bool:
-    """Whether nobody needs a key: a prober has none, and who opens a page in a browser cannot send one."""
-    return path in PROBES or path == HOME or path.startswith(PLAYGROUND)
-
-
-def needed(path: str) -> Opens:
-    """What opens a path; whatever is not of the API is the operator's, also what is added later."""
-    if path == BATCH:
-        return Opens.BATCH
-    return Opens.PREDICT if path.startswith(API) else Opens.ADMIN
-
-
 class Authentication:
-    """Judges the head of a request, before any of its body is read. Sets `scope["state"]["key"]`."""
+    """Judges the head of a request, before any of its body is read.
 
-    def __init__(self, app: ASGIApp, keyring: Keyring, allow_anonymous: bool, metrics: Metrics) -> None:
+    An address that no route has needs a key too, of whatever scope: strangers learn nothing about addresses.
+    """
+
+    def __init__(self, app: ASGIApp, keyring: Keyring, allow_anonymous: bool) -> None:
         self._app = app
         self._keyring = keyring
         self._allow_anonymous = allow_anonymous
-        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (
-            scope["type"] in ("http", "websocket")
-            and not is_open(scope["path"])
-            and not scope["state"].get("admin_port")
-        ):
-            try:
+        if scope["type"] in ("http", "websocket"):
+            state = state_of(scope)
+            is_open = state.policy is not None and state.policy.key_scope is None
+            if not is_open and not state.at_admin_port:
                 self._authenticate(scope)
-                if scope["type"] == "websocket":
-                    # A stream may outlive its key.
-                    scope["state"]["authenticate"] = functools.partial(self._authenticate, scope)
-            except ServiceError as error:
-                self._metrics.count_rejection(error)
-                # RFC 9110, 11.6.1: a 401 says how to do better.
-                headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else None
-                await problem_response(error, scope["state"]["request_id"], headers)(scope, receive, send)
-                return
+                state.check_key = functools.partial(self._authenticate, scope)
         await self._app(scope, receive, send)
 
     def _authenticate(self, scope: Scope) -> None:
-        opens = needed(scope["path"])
+        state = state_of(scope)
+        needed = None if state.policy is None else state.policy.key_scope
         sent = sent_key(scope)
         if sent is None:
-            if self._allow_anonymous and opens is not Opens.ADMIN:
+            if self._allow_anonymous and needed is not KeyScope.ADMIN:
                 return
             raise Unauthorized("no key was sent; send it as Authorization: Bearer KEY, or as X-API-Key")
         key = self._keyring.find(sent)
         if key is None:
             raise Unauthorized("the key is not known here")
-        scope["state"]["key"] = key
+        state.key = key
         if key.expired:
             raise Unauthorized("the key has expired")
-        if opens not in key.scopes:
-            raise Forbidden(f"the key lacks the scope {opens}")
+        if needed is not None and needed not in key.scopes:
+            raise Forbidden(f"the key lacks the scope {needed}")
 
 
 def sent_key(scope: Scope) -> str | None:
@@ -92,9 +70,3 @@ def sent_key(scope: Scope) -> str | None:
             if scheme.lower() == "bearer":
                 bearer = token.strip()
     return bearer or None
-
-
-def key_of(scope: Scope) -> Key | None:
-    """The key that a request was let in with."""
-    key: Key | None = scope["state"].get("key")
-    return key

@@ -8,9 +8,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.core.errors import Forbidden
-from service.http.problems import problem_response
-from service.telemetry.metrics import Metrics
+from service.core.errors import OriginNotAllowed
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -18,17 +16,16 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 class Origins:
     """Pages of this service's own address and of `EXPRESSNET_CORS_ORIGINS` may; programs send no `Origin`."""
 
-    def __init__(self, app: ASGIApp, allowed: Collection[str], metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, allowed: Collection[str]) -> None:
         self._app = app
         self._allowed = allowed
-        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket" and not self._may_open(Headers(scope=scope)):
-            error = Forbidden("pages of this origin may not open a stream")
-            self._metrics.count_rejection(error)
-            await problem_response(error, scope["state"]["request_id"])(scope, receive, send)
-            return
+            raise OriginNotAllowed(
+                "the page's origin is not the Host of this request; let the proxy pass Host on, or add the "
+                "origin to EXPRESSNET_CORS_ORIGINS"
+            )
         await self._app(scope, receive, send)
 
     def _may_open(self, headers: Headers) -> bool:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import re
-from collections.abc import Mapping
-from hashlib import sha256
-
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.http.request_state import state_of
 
 Header = tuple[bytes, bytes]
 
@@ -18,52 +15,36 @@ ALWAYS: list[Header] = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 ]
+CONTENT_POLICY = b"content-security-policy"
 CLOSED = b"default-src 'none'; frame-ancestors 'none'"
 # No preload and no subdomains: those are the owner of the domain's to promise.
 HSTS: Header = (b"strict-transport-security", b"max-age=31536000")
 NOT_STORED: Header = (b"cache-control", b"no-store")
-ANSWERS = "/v1/"
-
-
-def docs_policy(page: str) -> bytes:
-    """The Content-Security-Policy under which the documentation works, and nothing that is put into it."""
-    scripts = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
-    digests = [base64.b64encode(sha256(script.encode()).digest()).decode() for script in scripts]
-    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
-    return (
-        f"default-src 'none'; script-src 'self' {allowed}; style-src 'self' 'unsafe-inline'; "
-        "img-src 'self' data:; connect-src 'self'; "
-        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-    ).encode()
 
 
 class SecurityHeaders:
-    """Around all else, so that no answer of the application goes without.
+    """Around all that answers. A page says itself what it may load; all else may load nothing."""
 
-    `policies`: the Content-Security-Policy of each path that is a page; all else may load nothing.
-    """
-
-    def __init__(self, app: ASGIApp, policies: Mapping[str, bytes]) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._policies = policies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        path: str = scope["path"]
-        added = [
-            *ALWAYS,
-            (b"content-security-policy", self._policies.get(path, CLOSED)),
-        ]
-        if path.startswith(ANSWERS):
+        policy = state_of(scope).policy
+        added = list(ALWAYS)
+        if policy is None or policy.no_store:
             added.append(NOT_STORED)
         if scope["scheme"] in ("https", "wss"):
             added.append(HSTS)
 
         async def guarded_send(message: Message) -> None:
             if message["type"] in HEADS:
-                message["headers"] = [*message.get("headers", ()), *added]
+                headers = [*message.get("headers", ()), *added]
+                if all(name != CONTENT_POLICY for name, _ in headers):
+                    headers.append((CONTENT_POLICY, CLOSED))
+                message["headers"] = headers
             await send(message)
 
         await self._app(scope, receive, guarded_send)

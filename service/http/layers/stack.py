@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.middleware.cors import CORSMiddleware
 
 from service.access.counts import Counts, LocalCounts
@@ -16,30 +14,29 @@ from service.access.keys import Keyring, KeysFileError, watch
 from service.access.limiter import Limiter
 from service.access.rates import Rate
 from service.compliance.deployment import audited
-from service.core.backlog import Backlog
 from service.core.manifest import Manifest
-from service.http.layers.admission import Admission
+from service.http.in_flight import InFlight
+from service.http.layers.admission import Admission, AdmissionLimits
 from service.http.layers.auditing import Auditing
 from service.http.layers.authentication import Authentication
 from service.http.layers.observation import Observation
 from service.http.layers.origins import Origins
-from service.http.layers.ports import HOME, Ports
+from service.http.layers.ports import Ports
 from service.http.layers.quotas import Quotas
-from service.http.layers.security_headers import SecurityHeaders, docs_policy
-from service.http.routes.health import Readiness
-from service.http.routes.playground import POLICY
-from service.http.transport.sockets import STREAM
+from service.http.layers.refusals import Refusals
+from service.http.layers.security_headers import SecurityHeaders
+from service.http.readiness import Readiness
+from service.http.route_table import RouteTable
 from service.settings import Settings
 from service.telemetry.audit import Audit
 from service.telemetry.metrics import Metrics
 
-ROUTES = frozenset({"/v1/emotions", "/v1/emotions/batch", STREAM})
 SENT = ("Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Timeout-Ms")
 READ = ("RateLimit", "RateLimit-Policy", "Retry-After", "Server-Timing", "X-Request-ID")
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class AccessControl:
     """What decides who comes in, and what writes it down: keys, rates and audit, each only where set."""
 
     keyring: Keyring | None
@@ -47,10 +44,14 @@ class Door:
     audit: Audit | None
     metrics: Metrics
 
-    def background(self) -> list[Coroutine[Any, Any, None]]:
-        """What has to run as long as requests come."""
-        found = [] if self.keyring is None else [watch(self.keyring, self.metrics)]
-        return found if self.limiter is None else [*found, self.limiter.run()]
+    def background(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        """What has to run as long as requests come, by name."""
+        found: dict[str, Callable[[], Awaitable[None]]] = {}
+        if (keyring := self.keyring) is not None:
+            found["keys file"] = lambda: watch(keyring, self.metrics)
+        if self.limiter is not None:
+            found["rates"] = self.limiter.run
+        return found
 
     async def prepare(self) -> None:
         """What has to be there before the first request."""
@@ -64,9 +65,9 @@ class Door:
             await asyncio.to_thread(self.audit.flush)
 
 
-def open_door(
+def build_access_control(
     settings: Settings, metrics: Metrics, models: Sequence[Manifest], counts: Counts | None = None
-) -> Door:
+) -> AccessControl:
     """models: all that answer; counts: where rates are counted without Redis, this process if None.
 
     Raises `KeysFileError` or `SettingsError` when the keys or the audit file cannot be used.
@@ -84,28 +85,35 @@ def open_door(
         audit = Audit(
             settings.audit_file, audited(settings.declaration), models, metrics.audit_lines_lost.inc
         )
-    return Door(keyring, limiter, audit, metrics)
+    return AccessControl(keyring, limiter, audit, metrics)
 
 
 def add_layers(
-    app: FastAPI, settings: Settings, readiness: Readiness, backlog: Backlog, metrics: Metrics, door: Door
+    app: FastAPI,
+    settings: Settings,
+    routes: RouteTable,
+    readiness: Readiness,
+    in_flight: InFlight,
+    access: AccessControl,
 ) -> None:
     """The innermost first: each that is added stands around those before it."""
-    if door.audit is not None:
-        app.add_middleware(Auditing, audit=door.audit)
-    app.add_middleware(Admission, settings=settings, readiness=readiness, backlog=backlog, metrics=metrics)
-    if door.limiter is not None:
+    metrics = access.metrics
+    if access.audit is not None:
+        app.add_middleware(Auditing, audit=access.audit)
+    body_bytes = {"image": settings.body_limit_bytes, "batch": settings.batch_body_limit_bytes}
+    limits = AdmissionLimits(body_bytes, settings.timeout_s)
+    app.add_middleware(Admission, limits=limits, readiness=readiness, in_flight=in_flight)
+    if access.limiter is not None:
         default = None if settings.rate_limit is None else Rate.parse(settings.rate_limit)
-        app.add_middleware(Quotas, limiter=door.limiter, default=default, metrics=metrics)
-    if door.keyring is not None:
-        app.add_middleware(
-            Authentication,
-            keyring=door.keyring,
-            allow_anonymous=settings.allow_anonymous,
-            metrics=metrics,
-        )
+        app.add_middleware(Quotas, limiter=access.limiter, default=default)
+    if access.keyring is not None:
+        app.add_middleware(Authentication, keyring=access.keyring, allow_anonymous=settings.allow_anonymous)
+    app.add_middleware(Origins, allowed=settings.cors_origins)
+    if settings.admin_port is not None:
+        app.add_middleware(Ports, admin_port=settings.admin_port)
+    app.add_middleware(Refusals, metrics=metrics)
     if settings.cors_origins:
-        # A browser asks for leave before it sends a key, so this stands around authentication.
+        # A browser asks for leave before it sends a key, and may read why it was refused.
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
@@ -113,15 +121,5 @@ def add_layers(
             allow_headers=SENT,
             expose_headers=READ,
         )
-    app.add_middleware(Origins, allowed=settings.cors_origins, metrics=metrics)
-    if settings.admin_port is not None:
-        app.add_middleware(Ports, admin_port=settings.admin_port)
-    app.add_middleware(Observation, metrics=metrics, routes=ROUTES)
-    page = get_swagger_ui_html(
-        openapi_url=app.openapi_url or "",
-        title="",
-        oauth2_redirect_url=app.swagger_ui_oauth2_redirect_url,
-        swagger_ui_parameters=app.swagger_ui_parameters,
-    )
-    policies = {"/docs": docs_policy(bytes(page.body).decode()), HOME: POLICY}
-    app.add_middleware(SecurityHeaders, policies=policies)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(Observation, metrics=metrics, routes=routes, root_path=settings.root_path or "")

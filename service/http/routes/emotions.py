@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from service.api.schemas import (
@@ -25,10 +23,9 @@ from service.api.schemas import (
     ImageUpload,
     Include,
     ModelName,
-    Problem,
 )
-from service.core.deadline import Deadline
 from service.core.errors import (
+    SERVICE_FAILURES,
     BodyTooLarge,
     EngineUnavailable,
     HostBusy,
@@ -45,14 +42,13 @@ from service.core.timings import Timings
 from service.http import examples
 from service.http.answering import Content, answering
 from service.http.bodies import JSON, MULTIPART, OCTETS, read_image, read_images
-from service.http.disconnect import LEFT, ClientDisconnected, race_disconnect
+from service.http.disconnect import ClientDisconnected, race_disconnect
 from service.http.examples import answered
 from service.http.layers.observation import CLIENT_LEFT
-from service.http.layers.quotas import spend
 from service.http.problems import documented, to_problem
+from service.http.request_state import RequestState, state_of
 from service.pipeline.groups import GroupPipeline
 from service.pipeline.pipeline import HEATMAP_FACES, Pipeline
-from service.settings import Settings
 from service.telemetry.audit import Answered
 from service.telemetry.logs import log
 from service.telemetry.metrics import Metrics
@@ -98,25 +94,15 @@ async def _query_of_groups(_: Annotated[GroupQuery, Query()]) -> EmotionQuery:
     return _DEFAULT
 
 
-class _Route(APIRoute):
-    """Most requests have no parameters: their query is the default one, and not solved each time anew."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        solve = super().get_route_handler()
-
-        async def handle(request: Request) -> Response:
-            if request.scope["query_string"]:
-                return await solve(request)
-            answer: Response = await self.endpoint(request, _DEFAULT)
-            return answer
-
-        return handle
-
-
 def emotions_router(
-    pipeline: Pipeline | GroupPipeline, classifier: Manifest, settings: Settings, metrics: Metrics
+    pipeline: Pipeline | GroupPipeline,
+    classifier: Manifest,
+    metrics: Metrics,
+    *,
+    worker_threads: int,
+    image_limit_bytes: int,
 ) -> APIRouter:
-    router = APIRouter(tags=["emotions"], route_class=_Route)
+    router = APIRouter(tags=["emotions"])
     model = ModelName(name=classifier.name, version=classifier.version)
     answer_image = answering(pipeline, metrics)
     alone = not isinstance(pipeline, GroupPipeline)
@@ -137,22 +123,20 @@ def emotions_router(
     )
     async def emotions(request: Request, query: EmotionQuery = asked) -> Response:
         started = time.perf_counter()
-        deadline: Deadline = request.state.deadline
+        state = state_of(request.scope)
+        deadline = state.deadline
         timings = Timings()
         try:
             async with deadline.within(lambda: "receive"):
                 data = await read_image(request)
-                await spend(request.scope, _cost_images(query))
-            left = request.scope["state"].get(LEFT)
-            found = await race_disconnect(left, answer_image(data, query, deadline, timings))
+                await _spend_more(state, _cost_images(query))
+            found = await race_disconnect(state.disconnected, answer_image(data, query, deadline, timings))
         except ClientDisconnected:
             return Response(status_code=CLIENT_LEFT)
-        request.state.answered = Answered.of([found.seen], timings.seconds)
+        state.answered = Answered.of([found.seen], timings.seconds)
         # Validated: an answer of the other kind would not pass.
         kind = EmotionsAnswer if alone else GroupAnswer
-        answer = kind.model_validate(
-            {"request_id": request.state.request_id, "model": model, **dict(found.model)}
-        )
+        answer = kind.model_validate({"request_id": state.request_id, "model": model, **dict(found.model)})
         return _json(answer, timings, started)
 
     @router.post(
@@ -165,16 +149,16 @@ def emotions_router(
     )
     async def batch(request: Request, query: EmotionQuery = asked) -> Response:
         started = time.perf_counter()
-        deadline: Deadline = request.state.deadline
-        request_id: str = request.state.request_id
+        state = state_of(request.scope)
+        deadline = state.deadline
         timings = Timings()
         # A batch must not crowd out everybody else: it has as many images at work as there are workers.
-        turns = asyncio.Semaphore(settings.worker_threads)
+        turns = asyncio.Semaphore(worker_threads)
 
-        async def item(index: int, data: bytes) -> Content | Problem:
+        async def item(index: int, data: bytes) -> Content | ServiceError:
             try:
-                if len(data) > settings.body_limit_bytes:
-                    raise BodyTooLarge(f"an image must not exceed {settings.body_limit_bytes} bytes")
+                if len(data) > image_limit_bytes:
+                    raise BodyTooLarge(f"an image must not exceed {image_limit_bytes} bytes")
                 async with deadline.within(lambda: "queue"):
                     await turns.acquire()
                 try:
@@ -182,37 +166,48 @@ def emotions_router(
                 finally:
                     turns.release()
             except ServiceError as error:
-                metrics.count_rejection(error)
-                return to_problem(error, request_id)
+                return error
             except Exception as error:
                 # One image must never fail the others, whatever it found.
                 log.exception("image of a batch failed", index=index, error=type(error).__name__)
-                return to_problem(Internal(""), request_id)
+                return Internal("")
 
-        async def all_items(images: list[bytes]) -> list[Content | Problem]:
+        async def all_items(images: list[bytes]) -> list[Content | ServiceError]:
             return await asyncio.gather(*(item(index, data) for index, data in enumerate(images)))
 
         try:
             async with deadline.within(lambda: "receive"):
                 images = await read_images(request, MAX_BATCH_IMAGES)
-                await spend(request.scope, len(images) * _cost_images(query))
-            left = request.scope["state"].get(LEFT)
-            results = await race_disconnect(left, all_items(images))
+                await _spend_more(state, len(images) * _cost_images(query))
+            results = await race_disconnect(state.disconnected, all_items(images))
         except ClientDisconnected:
             return Response(status_code=CLIENT_LEFT)
-        seen = [None if isinstance(result, Problem) else result.seen for result in results]
-        request.state.answered = Answered.of(seen, timings.seconds)
-        items = [
-            {"index": index, "problem": result}
-            if isinstance(result, Problem)
-            else {"index": index, "result": result.model}
-            for index, result in enumerate(results)
-        ]
+        seen = [None if isinstance(result, ServiceError) else result.seen for result in results]
+        state.answered = Answered.of(seen, timings.seconds)
+        errors = [result for result in results if isinstance(result, ServiceError)]
+        if len(errors) == len(results) and all(isinstance(error, SERVICE_FAILURES) for error in errors):
+            raise errors[0]
+        for error in errors:
+            metrics.count_rejection(error)
+        items = [_item(index, result, state.request_id) for index, result in enumerate(results)]
         kind = BatchAnswer if alone else GroupBatchAnswer
-        answer = kind.model_validate({"request_id": request_id, "model": model, "results": items})
+        answer = kind.model_validate({"request_id": state.request_id, "model": model, "results": items})
         return _json(answer, timings, started)
 
     return router
+
+
+def _item(index: int, result: Content | ServiceError, request_id: str) -> dict[str, Any]:
+    if not isinstance(result, ServiceError):
+        return {"index": index, "result": result.model}
+    problem = to_problem(result, request_id)
+    return {"index": index, "problem": problem, "retry_after_s": result.retry_after_s}
+
+
+async def _spend_more(state: RequestState, images: int) -> None:
+    """What a request with so many images spends beyond the one that its head did. Raises as `Quota.spend`."""
+    if state.quota is not None and images > 1:
+        await state.quota.spend(images - 1)
 
 
 def _cost_images(query: EmotionQuery) -> int:

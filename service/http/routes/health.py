@@ -1,10 +1,8 @@
-"""Is the process alive, and should requests be sent to it: `/livez`, `/readyz`, and the probe behind them."""
+"""Is the process alive, and should requests be sent to it: `/livez`, `/readyz`, `/metrics`."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal
 
 from fastapi import APIRouter
@@ -13,30 +11,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
 from service.http.examples import answered
-from service.inference.engine import Engine
-from service.telemetry.logs import log
+from service.http.readiness import DOWN, UP, Readiness
 from service.telemetry.metrics import Metrics
-
-PROBE_INTERVAL_S = 0.5
-PROBE_TIMEOUT_S = 1.0
-UP, DOWN = "up", "down"
-
-
-@dataclass(slots=True)
-class Readiness:
-    """A full queue never makes the service unready: that is what `overloaded` is for."""
-
-    warmed_up: bool = False
-    draining: bool = False
-    engines: dict[str, str] = field(default_factory=dict)
-    """By name: `up`, `down`, or the state of a circuit breaker that is not closed."""
-
-    @property
-    def ready(self) -> bool:
-        return self.warmed_up and not self.draining and all(state == UP for state in self.engines.values())
-
-    def drain(self) -> None:
-        self.draining = True
 
 
 class Liveness(BaseModel):
@@ -52,37 +28,6 @@ class ReadinessAnswer(BaseModel):
     )
 
 
-async def probe(engines: Mapping[str, Engine], readiness: Readiness, metrics: Metrics) -> None:
-    """Ask every engine whether it can answer, for ever; `/readyz` reads what was last heard."""
-
-    async def ask(name: str, engine: Engine) -> None:
-        state = UP
-        try:
-            async with asyncio.timeout(PROBE_TIMEOUT_S):
-                await engine.ping()
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
-            # Whatever a ping raises, the engine did not answer, and the probe must go on.
-            state = DOWN
-            if readiness.engines.get(name) != DOWN:
-                log.warning(
-                    "engine down",
-                    engine=name,
-                    error=type(error).__name__,
-                    detail=str(error.__cause__ or error),
-                )
-        if state == UP and engine.circuit not in (None, "closed"):
-            state = f"circuit {engine.circuit}"
-        readiness.engines[name] = state
-        metrics.engine_up.labels(name).set(state == UP)
-
-    while True:
-        # Together: one that hangs must not delay what is known of the other.
-        await asyncio.gather(*(ask(name, engine) for name, engine in engines.items()))
-        await asyncio.sleep(PROBE_INTERVAL_S)
-
-
 def health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
     router = APIRouter(tags=["operations"])
     alive = Liveness(status="alive")
@@ -90,8 +35,6 @@ def health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
     ready = ReadinessAnswer(status="ready", warmed_up=True, draining=False, engines=engines)
     not_ready = ready.model_copy(update={"status": "not ready", "engines": engines | {"yunet": DOWN}})
 
-    # Some load balancers probe with HEAD.
-    @router.head("/livez", include_in_schema=False)
     @router.get(
         "/livez",
         operation_id="get_liveness",
@@ -101,7 +44,6 @@ def health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
     async def livez() -> Liveness:
         return alive
 
-    @router.head("/readyz", include_in_schema=False)
     @router.get(
         "/readyz",
         operation_id="get_readiness",

@@ -14,8 +14,7 @@ from fastapi.responses import RedirectResponse, Response
 from service import __version__
 from service.api.schemas import Include
 from service.core.errors import NotFound
-from service.http.layers.ports import HOME, PLAYGROUND
-from service.settings import Settings
+from service.http.request_state import state_of
 from service.vision.decode import CONTENT_TYPES
 
 # Not guessed: what a system thinks of file endings differs, and a browser runs no script of another type.
@@ -30,8 +29,8 @@ PAGE = "index.html"
 ABOUT_SERVICE = "service.json"
 # blob: is the photo that somebody chose, data: the maps of an answer.
 POLICY = (
-    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-    b"connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 HEADERS = {
     # Always asked for again, by its digest, so that a new version is never mixed with an old one.
@@ -63,22 +62,33 @@ class StaticFile:
         return Response(self.content, media_type=self.media_type, headers=headers)
 
 
-def about_service(settings: Settings) -> dict[str, object]:
+@dataclass(frozen=True, slots=True)
+class ServiceFacts:
     """What the page has to know before the first photo."""
-    return {
-        "version": __version__,
-        "media_types": sorted(CONTENT_TYPES),
-        "include": [] if settings.aggregate_only else [part.value for part in Include],
-        "body_limit_bytes": settings.body_limit_bytes,
-        "timeout_s": settings.timeout_s,
-        "asks_for_key": settings.keys_file is not None,
-        "allows_anonymous": settings.keys_file is None or settings.allow_anonymous,
-        # Elsewhere a browser could not open it: it sends no key, and the admin port is another address.
-        "shows_docs": settings.keys_file is None and settings.admin_port is None,
-    }
+
+    groups_only: bool
+    body_limit_bytes: int
+    timeout_s: float
+    asks_for_key: bool
+    allows_anonymous: bool
+    shows_docs: bool
+
+    def as_json(self) -> bytes:
+        return json.dumps(
+            {
+                "version": __version__,
+                "media_types": sorted(CONTENT_TYPES),
+                "include": [] if self.groups_only else [part.value for part in Include],
+                "body_limit_bytes": self.body_limit_bytes,
+                "timeout_s": self.timeout_s,
+                "asks_for_key": self.asks_for_key,
+                "allows_anonymous": self.allows_anonymous,
+                "shows_docs": self.shows_docs,
+            }
+        ).encode()
 
 
-def playground_router(settings: Settings) -> APIRouter:
+def playground_router(facts: ServiceFacts) -> APIRouter:
     """Everything is read once: a request never waits for the disk."""
     folder = files("service") / "playground"
     static = {
@@ -87,17 +97,19 @@ def playground_router(settings: Settings) -> APIRouter:
         if PurePosixPath(item.name).suffix in MEDIA_TYPES
     }
     page = static.pop(PAGE)
-    static[ABOUT_SERVICE] = StaticFile.of(ABOUT_SERVICE, json.dumps(about_service(settings)).encode())
+    static[ABOUT_SERVICE] = StaticFile.of(ABOUT_SERVICE, facts.as_json())
     router = APIRouter(include_in_schema=False)
 
-    @router.api_route(HOME, methods=["GET", "HEAD"])
+    @router.get("/")
     async def home(request: Request) -> Response:
         # The admin port has no API to try out, but its documentation.
-        if getattr(request.state, "admin_port", False):
-            return RedirectResponse("/docs")
-        return page.answer(request)
+        if state_of(request.scope).at_admin_port:
+            return RedirectResponse("docs")
+        answer = page.answer(request)
+        answer.headers["Content-Security-Policy"] = POLICY
+        return answer
 
-    @router.api_route(PLAYGROUND + "{name}", methods=["GET", "HEAD"])
+    @router.get("/playground/{name}")
     async def file(request: Request, name: str) -> Response:
         if name not in static:
             raise NotFound("no resource has this address")

@@ -7,12 +7,12 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
-from fastapi import APIRouter, Query, Request, WebSocket
-from fastapi.responses import Response
+from fastapi import APIRouter, Query, WebSocket
 from pydantic import BaseModel
 from starlette.websockets import WebSocketDisconnect
 
@@ -25,6 +25,7 @@ from service.core.errors import (
     Forbidden,
     Internal,
     InvalidRequest,
+    NotAvailableInGroupMode,
     Overloaded,
     ServiceError,
     Unauthorized,
@@ -33,14 +34,14 @@ from service.core.errors import (
 from service.core.manifest import ClassifierManifest
 from service.core.seen import VERDICTS
 from service.core.timings import Timings
-from service.http.layers.quotas import Quota
-from service.http.problems import problem_response, to_problem
+from service.http.in_flight import InFlight
+from service.http.problems import to_problem
+from service.http.readiness import Readiness
+from service.http.request_state import state_of
+from service.http.route_table import STREAM
 from service.http.routes.frames import Frame, Inbox, split_time
-from service.http.routes.health import Readiness
-from service.http.transport.sockets import STREAM
 from service.pipeline.groups import GroupPipeline
 from service.pipeline.pipeline import Pipeline
-from service.settings import Settings
 from service.telemetry.audit import Answered
 from service.telemetry.logs import log
 from service.telemetry.metrics import FRAME_OUTCOMES, Metrics
@@ -53,6 +54,16 @@ SUBPROTOCOL = "expressnet.v1"
 ENDED, GOING_AWAY, POLICY, IDLE = 1000, 1001, 1008, 4408
 
 
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """timeout_s: the deadline of one frame."""
+
+    max_streams: int
+    idle_s: float
+    frame_bytes: int
+    timeout_s: float
+
+
 class Streams:
     """Whether one more stream may be opened."""
 
@@ -63,9 +74,12 @@ class Streams:
         self._open = 0
 
     def check(self) -> Pipeline:
-        """What a stream uses. Raises `Overloaded` if there is no room, `Forbidden` if there never is."""
+        """What a stream uses.
+
+        Raises `Overloaded` if one more has no room, `NotAvailableInGroupMode` if none ever has.
+        """
         if isinstance(self._pipeline, GroupPipeline):
-            raise Forbidden("only groups are answered here, and a stream follows single faces")
+            raise NotAvailableInGroupMode("a stream follows single faces")
         if self._open >= self._limit:
             raise Overloaded(f"the limit of {self._limit} streams is reached")
         return self._pipeline
@@ -87,25 +101,24 @@ class Streams:
 def stream_router(
     pipeline: Pipeline | GroupPipeline,
     classifier: ClassifierManifest,
-    settings: Settings,
+    limits: StreamLimits,
+    in_flight: InFlight,
     readiness: Readiness,
     metrics: Metrics,
 ) -> APIRouter:
     router = APIRouter()
-    streams = Streams(settings.max_streams, pipeline, metrics)
+    streams = Streams(limits.max_streams, pipeline, metrics)
 
     @router.websocket(STREAM)
     async def stream(socket: WebSocket, query: Annotated[StreamQuery, Query()]) -> None:
         with streams.place() as faces:
-            await Stream(socket, query, faces, classifier, settings, readiness, metrics).run()
+            await Stream(socket, query, faces, classifier, limits, in_flight, readiness, metrics).run()
 
     @router.get(STREAM, include_in_schema=False)
-    async def no_stream(request: Request) -> Response:
+    async def no_stream() -> None:
         """A page is not told why a WebSocket was refused; asked like this, the answer is the same."""
         streams.check()
-        error = UpgradeRequired("open it as a WebSocket: docs/streams.md")
-        headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
-        return problem_response(error, request.state.request_id, headers)
+        raise UpgradeRequired("open it as a WebSocket: docs/streams.md")
 
     return router
 
@@ -126,7 +139,8 @@ class Stream:
         query: StreamQuery,
         pipeline: Pipeline,
         classifier: ClassifierManifest,
-        settings: Settings,
+        limits: StreamLimits,
+        in_flight: InFlight,
         readiness: Readiness,
         metrics: Metrics,
     ) -> None:
@@ -134,12 +148,12 @@ class Stream:
         self._query = query
         self._pipeline = pipeline
         self._model = ModelName(name=classifier.name, version=classifier.version)
-        self._settings = settings
+        self._limits = limits
+        self._in_flight = in_flight
         self._readiness = readiness
         self._metrics = metrics
-        self._request_id: str = socket.state.request_id
-        self._hold: Callable[[int, int], None] = socket.state.hold
         self._labels = classifier.labels
+        self._state = state_of(socket.scope)
         self._record = Record(query.time_constant_s, classifier.verdict.threshold)
         self._inbox = Inbox(self._drop)
         self._started_at = time.monotonic()
@@ -153,7 +167,7 @@ class Stream:
         """Until the client ends the stream or leaves, or the service has to end it."""
         offered: list[str] = self._socket.scope["subprotocols"]
         await self._socket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
-        self._socket.state.logged = self._frames
+        self._state.logged = self._frames
         reading, working = asyncio.create_task(self._read()), asyncio.create_task(self._work())
         try:
             await asyncio.wait({reading, working}, return_when=asyncio.FIRST_COMPLETED)
@@ -173,7 +187,7 @@ class Stream:
             # A frame's work must be over, its places given back, before the stream counts as closed.
             await asyncio.gather(reading, working, return_exceptions=True)
             self._inbox.clear()
-            self._socket.state.answered = Answered(
+            self._state.answered = Answered(
                 self._frames["answered"],
                 self._frames["failed"],
                 self._verdicts.total(),
@@ -185,10 +199,10 @@ class Stream:
         """Take messages until there are no more. Raises `WebSocketDisconnect` when the client has left."""
         while True:
             try:
-                async with asyncio.timeout(self._settings.stream_idle_s):
+                async with asyncio.timeout(self._limits.idle_s):
                     message = await self._socket.receive()
             except TimeoutError:
-                return Ending(IDLE, f"nothing was sent for {self._settings.stream_idle_s:g} s")
+                return Ending(IDLE, f"nothing was sent for {self._limits.idle_s:g} s")
             if message["type"] == "websocket.disconnect":
                 if self._readiness.draining:
                     return Ending(GOING_AWAY, "the service is shutting down")
@@ -208,16 +222,16 @@ class Stream:
                 time_s, data = split_time(data)
             if time_s < self._last_s:
                 raise InvalidRequest("the time of a frame must not be before that of the last")
-            if len(data) > self._settings.body_limit_bytes:
-                raise BodyTooLarge(f"a frame must not exceed {self._settings.body_limit_bytes} bytes")
+            if len(data) > self._limits.frame_bytes:
+                raise BodyTooLarge(f"a frame must not exceed {self._limits.frame_bytes} bytes")
             self._last_s = time_s
-            frame = Frame(number, time_s, data, Deadline.after(self._settings.timeout_s))
+            frame = Frame(number, time_s, data, Deadline.after(self._limits.timeout_s))
             # Whatever waited makes room, before it is asked whether there is room.
             self._inbox.clear()
             try:
-                self._hold(0, len(data))
+                self._in_flight.hold(0, len(data))
             except Overloaded:
-                self._hold(0, -len(data))
+                self._in_flight.hold(0, -len(data))
                 raise
             self._inbox.put(frame)
         except ServiceError as error:
@@ -225,7 +239,7 @@ class Stream:
             await self._send(self._problem(error, number))
 
     def _drop(self, frame: Frame) -> None:
-        self._hold(0, -len(frame.data))
+        self._in_flight.hold(0, -len(frame.data))
         self._dropped += 1
         self._count("dropped")
 
@@ -253,26 +267,23 @@ class Stream:
                 self._count("failed")
                 message = self._problem(Internal(""), frame, dropped)
             finally:
-                self._hold(0, -len(frame.data))
+                self._in_flight.hold(0, -len(frame.data))
             await self._send(message)
             if ending:
                 return ending
         return None
 
     async def _answer(self, frame: Frame, dropped: int) -> FrameAnswer:
-        state = self._socket.scope["state"]
-        if authenticate := state.get("authenticate"):
-            authenticate()
-        quota: Quota | None = state.get("quota")
-        if quota is not None:
-            await quota.spend(1)
-        self._hold(1, 0)
+        self._state.check_key()
+        if self._state.quota is not None:
+            await self._state.quota.spend(1)
+        self._in_flight.hold(1, 0)
         try:
             seen = await self._pipeline.run(
                 frame.data, self._query.to_pipeline(), frame.deadline, self._timings
             )
         finally:
-            self._hold(-1, 0)
+            self._in_flight.hold(-1, 0)
         followed = self._record.update(seen, frame.time_s)
         self._verdicts.update(seen.verdicts)
         for face, track in enumerate(followed):
@@ -305,13 +316,13 @@ class Stream:
             frame=frame.number if isinstance(frame, Frame) else frame,
             time_s=round(frame.time_s, 6) if isinstance(frame, Frame) else None,
             dropped=dropped,
-            problem=to_problem(error, self._request_id),
+            problem=to_problem(error, self._state.request_id),
             retry_after_s=error.retry_after_s,
         )
 
     def _summary(self) -> StreamSummary:
         return StreamSummary(
-            request_id=self._request_id,
+            request_id=self._state.request_id,
             model=self._model,
             **self._frames,
             tracks=[shape_track(track, self._labels) for track in self._record.totals()],

@@ -7,55 +7,26 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from service.core.errors import HeadTooLarge, MalformedRequest, Overloaded, RequestTimeout, ServiceError
-from service.http.disconnect import LEFT
+from service.http.disconnect import DISCONNECTED
 from service.http.layers.request_ids import new_request_id
 from service.http.layers.security_headers import ALWAYS
 from service.http.problems import MEDIA_TYPE, to_problem
-from service.http.transport.sockets import STREAM, Socket, is_handshake
+from service.http.route_table import STREAM
+from service.http.transport.sockets import Socket, is_handshake
 from service.telemetry.metrics import Metrics
 
 # Eight times what a request with a long query and a bearer token needs.
 HEAD_LIMIT_BYTES = 32 * 1024
-
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_OF_A_BODY = (b"content-length", b"transfer-encoding")
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
     max_connections: int
     client_timeout_s: float
-
-
-class _Answer:
-    """The transport of one answer. Its head waits for the body: one call of the kernel, and one segment."""
-
-    __slots__ = ("_head", "_transport")
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._head: bytes | None = b""  # None once it is sent
-
-    def write(self, data: bytes) -> None:
-        if self._head is None or data == _CONTINUE:
-            self._transport.write(data)
-        elif not self._head:
-            self._head = data
-        else:
-            head, self._head = self._head, None
-            self._transport.write(head + data)
-
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
-
-    def close(self) -> None:
-        if self._head:
-            self._transport.write(self._head)
-            self._head = None
-        self._transport.close()
 
 
 class Connection(HttpToolsProtocol):
@@ -70,8 +41,8 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._unread_since: float | None = None
         self._running: RequestResponseCycle | None = None
-        self._left: asyncio.Future[None] | None = None
-        self._opens_stream = False
+        self._disconnected: asyncio.Future[None] | None = None
+        self._opens_stream = self._ignores_upgrade = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -85,15 +56,13 @@ class Connection(HttpToolsProtocol):
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
-        if self._left is not None and not self._left.done():
-            self._left.set_result(None)
+        if self._disconnected is not None and not self._disconnected.done():
+            self._disconnected.set_result(None)
         super().connection_lost(exc)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        self._left = cycle.scope["state"][LEFT] = self.loop.create_future()
-        if cycle.scope["method"] != "HEAD":  # which has no body to wait for
-            cycle.transport = _Answer(self.transport)  # type: ignore[assignment]
+        self._disconnected = cycle.scope["state"][DISCONNECTED] = self.loop.create_future()
         super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
@@ -102,12 +71,40 @@ class Connection(HttpToolsProtocol):
             if self._head_bytes > HEAD_LIMIT_BYTES:
                 self._refuse_large_head()
                 return
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        unread = memoryview(data)
+        try:
+            while unread:
+                try:
+                    self.parser.feed_data(unread)
+                    return
+                except httptools.HttpParserUpgrade as upgrade:
+                    unread = unread[upgrade.args[0] :]
+                if self._opens_stream:
+                    self.handle_websocket_upgrade()
+                    return
+                head = self._head_without_upgrade()
+                # After an upgrade that also closes the connection, the old one reads no more.
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+                self.parser.feed_data(head)
+        except httptools.HttpParserError:
+            self._refuse_malformed()
+
+    def _head_without_upgrade(self) -> bytes:
+        """For the parser to read in place of the head: RFC 9110, 7.8, lets a server ignore an upgrade.
+
+        Clients that offer h2c send it with bodies too, and a parser that sees an upgrade skips the body.
+        """
+        version = self.parser.get_http_version().encode()
+        head = [self.parser.get_method(), b" ", self.url, b" HTTP/", version, b"\r\n"]
+        head += [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"".join([*head, b"\r\n"])
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head, self._head_bytes, self._since = True, 0, self.loop.time()
-        self._opens_stream = False
+        self._opens_stream = self._ignores_upgrade = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # What follows a chunked body are trailers: nobody has asked for them, and they could forge a header.
@@ -119,20 +116,25 @@ class Connection(HttpToolsProtocol):
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > HEAD_LIMIT_BYTES:
             self._head_bytes = HEAD_LIMIT_BYTES + 1
             raise HeadTooLarge("")
-        if self.parser.should_upgrade() and any(name in _OF_A_BODY for name, _ in self.headers):
-            # The parser would skip the body, and the request seem an empty one.
+        method, is_upgrade = self.parser.get_method(), self.parser.should_upgrade()
+        if method == b"CONNECT":  # to the parser an upgrade too, whatever its headers
             raise MalformedRequest("")
         self._opens_stream = (
             # Not while an earlier request is answered: two protocols would write at once.
             self._idle
-            and self.url.partition(b"?")[0] == STREAM.encode()
-            and (self.parser.get_method(), self.parser.get_http_version()) == (b"GET", "1.1")
-            and self.parser.should_upgrade()
+            # A proxy may have left its prefix on: the application knows.
+            and self.url.partition(b"?")[0].removesuffix(b"/").endswith(STREAM.encode())
+            and (method, self.parser.get_http_version()) == (b"GET", "1.1")
+            and is_upgrade
             and is_handshake(self.url, self.headers)
         )
-        super().on_headers_complete()
+        self._ignores_upgrade = is_upgrade and not self._opens_stream
+        if not self._ignores_upgrade:
+            super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        if self._ignores_upgrade:
+            return
         super().on_message_complete()
         # A large body has paused the reading, and without reading nobody hears that the client leaves. What a
         # client sends while it is answered stays paused.
@@ -146,19 +148,12 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         self._since = self.loop.time()
 
-    def send_400_response(self, msg: str) -> None:
-        """uvicorn calls it for whatever its parser, or a callback of the parser, could not take."""
+    def _refuse_malformed(self) -> None:
+        """For whatever the parser, or one of its callbacks, could not take."""
         if self._head_bytes > HEAD_LIMIT_BYTES:
             self._refuse_large_head()
         else:
-            self._cut(
-                "malformed",
-                MalformedRequest("the request is not valid HTTP/1.1, or asks for another protocol"),
-            )
-
-    def _unsupported_upgrade_warning(self) -> None:
-        # The request is answered as it is, but the bytes after it may be of another protocol.
-        self.cycle.keep_alive = False
+            self._cut("malformed", MalformedRequest("the request is not valid HTTP/1.1"))
 
     def cut_if_late(self, now: float) -> None:
         """Close the connection if its client takes too long to ask, or to take what it was answered."""
@@ -221,9 +216,8 @@ class Connection(HttpToolsProtocol):
             (b"content-length", str(len(body)).encode()),
             (b"x-request-id", request_id.encode()),
             (b"connection", b"close"),
+            *((name.lower().encode(), value.encode()) for name, value in error.headers.items()),
         ]
-        if error.retry_after_s is not None:
-            headers.append((b"retry-after", str(error.retry_after_s).encode()))
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
         return STATUS_LINE[error.status] + lines + b"\r\n" + body
 

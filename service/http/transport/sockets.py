@@ -14,7 +14,6 @@ from websockets.server import ServerProtocol
 
 from service.telemetry.metrics import Metrics
 
-STREAM = "/v1/stream"
 # A message may come in pieces; those without content have no size, and could go on for ever.
 PIECES = 4096
 

@@ -17,6 +17,8 @@ CONTRACT = {
     "invalid_image": 400,
     "unauthorized": 401,
     "forbidden": 403,
+    "origin_not_allowed": 403,
+    "not_available_in_group_mode": 403,
     "not_found": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,

@@ -24,7 +24,9 @@ async def ends(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Link, soc
     other.setblocking(False)
     link = Link(mine)
     await link.open()
+    running = asyncio.create_task(link.run())
     yield link, other
+    running.cancel()
     link.close()
     other.close()
 

@@ -12,6 +12,8 @@ import structlog
 from starlette.types import Message, Receive, Scope, Send
 
 from service.http.layers.observation import Observation
+from service.http.layers.refusals import Refusals
+from service.http.route_table import RouteTable
 from service.telemetry.logs import configure_logs, log
 from service.telemetry.metrics import Metrics
 
@@ -95,7 +97,7 @@ async def test_every_line_of_a_request_has_its_id(capsys: pytest.CaptureFixture[
         log.warning("inside")
 
     configure_logs("info", "json")
-    await request(Observation(inner, Metrics(), frozenset()), "id-1")
+    await request(Observation(inner, Metrics(), RouteTable()), "id-1")
     log.info("outside")
     lines = events(capsys)
     assert [(line["event"], line.get("request_id")) for line in lines] == [
@@ -110,7 +112,8 @@ async def test_a_failure_is_logged_without_the_image(
     capsys: pytest.CaptureFixture[str], log_format: str
 ) -> None:
     configure_logs("info", log_format)
-    await request(Observation(failing, Metrics(), frozenset()), "id-1")
+    metrics = Metrics()
+    await request(Observation(Refusals(failing, metrics), metrics, RouteTable()), "id-1")
     logged = written(capsys)
     assert "request failed" in logged
     assert "id-1" in logged
@@ -122,7 +125,8 @@ async def test_a_failure_is_logged_without_the_image(
 
 async def test_a_failure_is_one_json_object_too(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs("info", "json")
-    await request(Observation(failing, Metrics(), frozenset()), "id-1")
+    metrics = Metrics()
+    await request(Observation(Refusals(failing, metrics), metrics, RouteTable()), "id-1")
     failed, answered = events(capsys)
     assert (failed["event"], failed["level"], failed["error"]) == ("request failed", "error", "KeyError")
     assert failed["request_id"] == "id-1"

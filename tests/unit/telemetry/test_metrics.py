@@ -29,6 +29,7 @@ PUBLISHED = {
     "expressnet_abandoned_images": set(),
     "expressnet_audit_lines_lost": set(),
     "expressnet_connections": set(),
+    "expressnet_background_failures": {"task"},
     "expressnet_cut_connections": {"reason"},
     "expressnet_streams": set(),
     "expressnet_stream_frames": {"outcome"},
@@ -53,6 +54,7 @@ PROTECTING = {
     "host_busy",
     "unauthorized",
     "forbidden",
+    "origin_not_allowed",
     "rate_limited",
 }
 CODES = [

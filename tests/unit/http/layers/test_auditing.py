@@ -10,8 +10,13 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access.keys import Key
+from service.core.errors import InvalidImage
 from service.http.layers.auditing import Auditing
+from service.http.layers.observation import Observation
+from service.http.request_state import state_of
+from service.http.route_table import RouteTable
 from service.telemetry.audit import Answered, Audit
+from service.telemetry.metrics import Metrics
 
 
 async def line_of(inner: ASGIApp, tmp_path: Path, *, path: str = "/v1/emotions", method: str = "POST") -> str:
@@ -24,10 +29,14 @@ async def line_of(inner: ASGIApp, tmp_path: Path, *, path: str = "/v1/emotions",
     async def send(message: Message) -> None:
         pass
 
-    state = {"request_id": "id-1", "key": Key("shop", "0" * 64, frozenset())}
+    async def authenticated(scope: Scope, receive: Receive, send: Send) -> None:
+        state_of(scope).key = Key("shop", "0" * 64, frozenset())
+        await Auditing(inner, audit)(scope, receive, send)
+
+    headers = [(b"x-request-id", b"id-1")]
     try:
-        await Auditing(inner, audit)(
-            {"type": "http", "method": method, "path": path, "headers": [], "state": state}, receive, send
+        await Observation(authenticated, Metrics(), RouteTable())(
+            {"type": "http", "method": method, "path": path, "headers": headers}, receive, send
         )
     finally:
         audit.flush()
@@ -36,7 +45,7 @@ async def line_of(inner: ASGIApp, tmp_path: Path, *, path: str = "/v1/emotions",
 
 def answering(status: int) -> ASGIApp:
     async def inner(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"]["answered"] = Answered(images=1, faces=2)
+        state_of(scope).answered = Answered(images=1, faces=2)
         await PlainTextResponse("", status)(scope, receive, send)
 
     return inner
@@ -60,11 +69,12 @@ async def test_floods_and_other_requests_leave_none(
     assert await line_of(answering(status), tmp_path, path=path, method=method) == ""
 
 
-async def test_a_failure_leaves_one_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("error", "status"), [(KeyError(), 500), (InvalidImage("broken"), 400)])
+async def test_a_failure_leaves_one_too(tmp_path: Path, error: Exception, status: int) -> None:
     async def inner(scope: Scope, receive: Receive, send: Send) -> None:
-        raise KeyError
+        raise error
 
-    with pytest.raises(KeyError):
+    with pytest.raises(type(error)):
         await line_of(inner, tmp_path)
     line = json.loads((tmp_path / "audit.jsonl").read_text())
-    assert (line["status"], line["images"], line["verdicts"]) == (500, 0, {})
+    assert (line["status"], line["images"], line["verdicts"]) == (status, 0, {})

@@ -200,7 +200,7 @@ def test_a_wrong_query_is_refused_by_name(gateway: Gateway, query: str, says: st
 def test_where_only_groups_are_answered_nobody_is_followed() -> None:
     with serving(Settings(port=0, aggregate_only=5), fake_engines()) as gateway:
         problem = refused(gateway)
-        assert (problem["status"], problem["code"]) == (403, "forbidden")
+        assert (problem["status"], problem["code"]) == (403, "not_available_in_group_mode")
         assert gateway.client.get("/v1/stream").json()["detail"] == problem["detail"]
         assert gateway.metric("expressnet_streams") == 0
 
@@ -387,7 +387,11 @@ def test_each_frame_that_is_worked_on_spends_of_the_rate(astronaut_jpeg: bytes) 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://", "x"])
 def test_pages_from_elsewhere_may_not_open_a_stream(gateway: Gateway, origin: str) -> None:
-    assert refused(gateway, origin=origin)["code"] == "forbidden"
+    problem = refused(gateway, origin=origin)
+    assert (problem["status"], problem["code"]) == (403, "origin_not_allowed")
+    # A proxy that rewrites Host is why the service's own page may be refused.
+    assert "Host" in problem["detail"]
+    assert "EXPRESSNET_CORS_ORIGINS" in problem["detail"]
 
 
 def test_the_services_own_pages_and_those_that_are_listed_may() -> None:
@@ -396,7 +400,7 @@ def test_the_services_own_pages_and_those_that_are_listed_may() -> None:
         for origin in (gateway.url, listed):
             with opened(gateway, origin=origin):  # type: ignore[arg-type]
                 pass
-        assert refused(gateway, origin="https://app.example.evil")["code"] == "forbidden"
+        assert refused(gateway, origin="https://app.example.evil")["code"] == "origin_not_allowed"
 
 
 def test_there_is_no_stream_on_the_admin_port() -> None:

@@ -1,0 +1,34 @@
+"""How many requests are worked on at a time, and how many bytes of bodies are in memory."""
+
+from __future__ import annotations
+
+from service.core.backlog import Backlog
+from service.core.errors import Overloaded
+from service.telemetry.metrics import Metrics
+
+
+class InFlight:
+    def __init__(self, max_requests: int, max_bytes: int, backlog: Backlog, metrics: Metrics) -> None:
+        self._max_requests = max_requests
+        self._max_bytes = max_bytes
+        self._backlog = backlog
+        self._metrics = metrics
+        self._requests = 0
+        self._bytes = 0
+
+    def check(self) -> None:
+        """Raise `Overloaded` if one more request would have no place."""
+        if self._requests >= self._max_requests:
+            raise Overloaded(f"the limit of {self._requests} requests in flight is reached")
+        if self._backlog.full:
+            raise Overloaded("more images arrive than can be answered")
+
+    def hold(self, requests: int, received_bytes: int) -> None:
+        """Count what is held in memory and worked on from now on, or no more. Raises `Overloaded`."""
+        self._bytes += received_bytes
+        if received_bytes > 0 and self._bytes > self._max_bytes:
+            raise Overloaded(f"the limit of {self._max_bytes} bytes of bodies in flight is reached")
+        if requests > 0:
+            self.check()
+        self._requests += requests
+        self._metrics.requests_in_flight.set(self._requests)

@@ -1,0 +1,39 @@
+"""What one caller spends of their rate, and the headers that say what is left."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from service.access.rates import Caller, Rate
+from service.core.errors import InvalidRequest, RateLimited
+
+if TYPE_CHECKING:
+    from service.access.limiter import Limiter
+
+
+class Quota:
+    """What one request spends of its caller's rate."""
+
+    def __init__(self, limiter: Limiter, rate: Rate, policy: str, caller: Caller) -> None:
+        self._limiter = limiter
+        self._rate = rate
+        self._policy = policy
+        self._caller = caller
+        self.headers = {"RateLimit-Policy": f'"{policy}";q={rate.images};w={rate.window_s}'}
+        """Those of draft-ietf-httpapi-ratelimit-headers-10, for the answer."""
+
+    async def spend(self, images: int) -> None:
+        """Raises `RateLimited`, or `InvalidRequest` for more images than waiting could ever allow."""
+        if images > self._rate.images:
+            raise InvalidRequest(
+                f"{images} more images are over the rate of {self._rate.images} in {self._rate.window_s} s, "
+                "however long you wait; send fewer at a time"
+            )
+        spent = await self._limiter.spend(self._rate, self._caller, images)
+        self.headers["RateLimit"] = f'"{self._policy}";r={spent.left};t={spent.more_in_s}'
+        if not spent.allowed:
+            raise RateLimited(
+                f"the rate is {self._rate.images} images in {self._rate.window_s} s, "
+                f"of which {spent.left} are left",
+                max(1, spent.more_in_s),
+            )

@@ -1,0 +1,63 @@
+"""Whether requests should be sent to this process, and the probe that asks its engines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from service.inference.engine import Engine
+from service.telemetry.logs import log
+from service.telemetry.metrics import Metrics
+
+PROBE_INTERVAL_S = 0.5
+PROBE_TIMEOUT_S = 1.0
+UP, DOWN = "up", "down"
+
+
+@dataclass(slots=True)
+class Readiness:
+    """A full queue never makes the service unready: that is what `overloaded` is for."""
+
+    warmed_up: bool = False
+    draining: bool = False
+    engines: dict[str, str] = field(default_factory=dict)
+    """By name: `up`, `down`, or the state of a circuit breaker that is not closed."""
+
+    @property
+    def ready(self) -> bool:
+        return self.warmed_up and not self.draining and all(state == UP for state in self.engines.values())
+
+    def drain(self) -> None:
+        self.draining = True
+
+
+async def probe(engines: Mapping[str, Engine], readiness: Readiness, metrics: Metrics) -> None:
+    """Ask every engine whether it can answer, for ever; `/readyz` reads what was last heard."""
+
+    async def ask(name: str, engine: Engine) -> None:
+        state = UP
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                await engine.ping()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            # Whatever a ping raises, the engine did not answer, and the probe must go on.
+            state = DOWN
+            if readiness.engines.get(name) != DOWN:
+                log.warning(
+                    "engine down",
+                    engine=name,
+                    error=type(error).__name__,
+                    detail=str(error.__cause__ or error),
+                )
+        if state == UP and engine.circuit not in (None, "closed"):
+            state = f"circuit {engine.circuit}"
+        readiness.engines[name] = state
+        metrics.engine_up.labels(name).set(state == UP)
+
+    while True:
+        # Together: one that hangs must not delay what is known of the other.
+        await asyncio.gather(*(ask(name, engine) for name, engine in engines.items()))
+        await asyncio.sleep(PROBE_INTERVAL_S)

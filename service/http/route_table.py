@@ -1,0 +1,143 @@
+"""The one table of what each route needs and may do. A route without an entry stops the start."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute, compile_path
+
+from service.access.scopes import Scope as KeyScope
+
+WEBSOCKET = "WEBSOCKET"
+STREAM = "/v1/stream"
+DOCS_FILES = "/static-offline-docs"
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePolicy:
+    """What the layers look up for a request. `GET` is `HEAD` too; a method may be `WEBSOCKET`."""
+
+    method: str
+    path: str
+    key_scope: KeyScope | None
+    """What a key must open; None: nobody needs a key."""
+    port: Literal["public", "admin", "both"]
+    """Where the route is when there is an admin port."""
+    body_limit: Literal["image", "batch"] | None = None
+    """Which setting limits the body, or each frame of a stream; None: the route reads no body."""
+    rate_images: int | None = None
+    """Images spent of the caller's rate before the body is read; None: the route is not counted."""
+    audited: bool = False
+    quiet: bool = False
+    """Whether requests are logged at level debug only."""
+    no_store: bool = False
+    """Whether no cache may keep the answer."""
+
+
+def _api(method: str, path: str, key_scope: KeyScope = KeyScope.PREDICT) -> RoutePolicy:
+    return RoutePolicy(method, path, key_scope, "public", no_store=True)
+
+
+ROUTES = (
+    RoutePolicy(
+        "POST",
+        "/v1/emotions",
+        KeyScope.PREDICT,
+        "public",
+        body_limit="image",
+        rate_images=1,
+        audited=True,
+        no_store=True,
+    ),
+    # The route spends the other images: their number is known once the body is read.
+    RoutePolicy(
+        "POST",
+        "/v1/emotions/batch",
+        KeyScope.BATCH,
+        "public",
+        body_limit="batch",
+        rate_images=1,
+        audited=True,
+        no_store=True,
+    ),
+    # To open a stream costs nothing: its route spends one image for each frame.
+    RoutePolicy(
+        WEBSOCKET,
+        STREAM,
+        KeyScope.PREDICT,
+        "public",
+        body_limit="image",
+        rate_images=0,
+        audited=True,
+        no_store=True,
+    ),
+    _api("GET", STREAM),
+    _api("GET", "/v1/models"),
+    _api("GET", "/v1/models/{name}"),
+    # Who opens a page in a browser cannot send a key.
+    RoutePolicy("GET", "/", None, "both"),
+    RoutePolicy("GET", "/playground/{name}", None, "public", quiet=True),
+    # A prober has no key.
+    RoutePolicy("GET", "/livez", None, "both", quiet=True),
+    RoutePolicy("GET", "/readyz", None, "both", quiet=True),
+    RoutePolicy("GET", "/metrics", KeyScope.ADMIN, "admin", quiet=True),
+    RoutePolicy("GET", "/docs", KeyScope.ADMIN, "admin"),
+    RoutePolicy("GET", "/openapi.json", KeyScope.ADMIN, "admin"),
+    RoutePolicy("GET", f"{DOCS_FILES}/{{path:path}}", KeyScope.ADMIN, "admin"),
+)
+
+
+class RouteWithoutPolicyError(Exception):
+    """The application has a route that the table does not know."""
+
+
+class RouteTable:
+    def __init__(self, policies: Iterable[RoutePolicy] = ROUTES) -> None:
+        self._policies = {(policy.method, policy.path): policy for policy in policies}
+        self._templates: list[tuple[re.Pattern[str], str]] = [
+            (compile_path(path)[0], path) for _, path in self._policies if "{" in path
+        ]
+        self._methods: dict[str, list[str]] = {}
+        for method, path in self._policies:
+            self._methods.setdefault(path, []).append(method)
+
+    def find(self, path: str) -> tuple[str, str] | None:
+        """The path of the table that a request's path is of, and the request's without a last slash."""
+        for wanted in (path, path.removesuffix("/")):
+            if wanted in self._methods:
+                return wanted, wanted
+            for pattern, template in self._templates:
+                if pattern.fullmatch(wanted):
+                    return template, wanted
+        return None
+
+    def policy(self, method: str, template: str) -> RoutePolicy | None:
+        return self._policies.get(("GET" if method == "HEAD" else method, template))
+
+    def allowed(self, template: str) -> list[str]:
+        """The methods that a path of the table takes."""
+        methods = [method for method in self._methods[template] if method != WEBSOCKET]
+        return [*methods, "HEAD"] if "GET" in methods else methods
+
+    def check(self, routes: Iterable[BaseRoute]) -> None:
+        """Raise `RouteWithoutPolicyError` if one has no entry."""
+        for route in routes:
+            for method, path in _addresses(route):
+                if self.policy(method, path) is None:
+                    raise RouteWithoutPolicyError(
+                        f"{method} {path} has no entry in service/http/route_table.py"
+                    )
+
+
+def _addresses(route: BaseRoute) -> list[tuple[str, str]]:
+    match route:
+        case Route():
+            return [(method, route.path) for method in route.methods or ()]
+        case WebSocketRoute():
+            return [(WEBSOCKET, route.path)]
+        case Mount():
+            return [("GET", f"{route.path}/{{path:path}}")]
+    raise RouteWithoutPolicyError(f"{route!r} is a kind of route that the table cannot describe")

@@ -1,0 +1,98 @@
+"""What the routes for photos do around the pipeline, over scripted engines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from service.assembly import Engines
+from service.core.errors import EngineContractError, EngineUnavailable, Overloaded
+from service.settings import Settings
+from tests.conftest import Gateway, serving
+from tests.fake_engine import FakeClassifier, FakeDetector
+
+REJECTED = 'expressnet_rejected_total{{reason="{}"}}'
+
+
+@pytest.fixture(scope="module")
+def classifier() -> FakeClassifier:
+    return FakeClassifier()
+
+
+@pytest.fixture(scope="module")
+def gateway(classifier: FakeClassifier) -> Iterator[Gateway]:
+    with serving(Settings(port=0), Engines(classifier, FakeDetector())) as served:
+        yield served
+
+
+@pytest.fixture(autouse=True)
+def _sound_again(classifier: FakeClassifier) -> Iterator[None]:
+    yield
+    classifier.error, classifier.delay_s = None, 0.0
+
+
+def post_batch(gateway: Gateway, *images: bytes, **headers: str) -> Any:
+    files = [("images", ("a.jpg", image)) for image in images]
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return gateway.client.post("/v1/emotions/batch", files=files, headers=named)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code", "retry_after"),
+    [
+        (EngineUnavailable("no model"), 503, "engine_unavailable", "5"),
+        (Overloaded("no place"), 429, "overloaded", "1"),
+        (EngineContractError("rows missing"), 500, "internal", None),
+        (KeyError("x"), 500, "internal", None),
+    ],
+)
+def test_a_batch_of_which_the_service_failed_all_is_what_failed(
+    gateway: Gateway,
+    classifier: FakeClassifier,
+    astronaut_jpeg: bytes,
+    error: Exception,
+    status: int,
+    code: str,
+    retry_after: str | None,
+) -> None:
+    classifier.error = error
+    before = gateway.metric(REJECTED.format(code)) if retry_after else 0
+    answer = post_batch(gateway, astronaut_jpeg, astronaut_jpeg)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.headers.get("Retry-After") == retry_after
+    if retry_after:
+        assert gateway.metric(REJECTED.format(code)) == before + 1
+
+
+def test_a_batch_past_its_deadline_is_what_failed(
+    gateway: Gateway, classifier: FakeClassifier, astronaut_jpeg: bytes
+) -> None:
+    classifier.delay_s = 5
+    answer = post_batch(gateway, astronaut_jpeg, X_Timeout_Ms="500")
+    assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
+
+
+def test_an_image_that_the_service_failed_says_when_to_come_back(
+    gateway: Gateway, classifier: FakeClassifier, astronaut_jpeg: bytes, faceless_jpeg: bytes
+) -> None:
+    classifier.error = EngineUnavailable("no model")
+    before = gateway.metric(REJECTED.format("engine_unavailable"))
+    answer = post_batch(gateway, astronaut_jpeg, b"no image", faceless_jpeg)
+    assert answer.status_code == 200
+    failed, unread, answered = answer.json()["results"]
+    assert (failed["problem"]["code"], failed["retry_after_s"]) == ("engine_unavailable", 5)
+    assert unread["problem"]["code"] == "invalid_image"
+    assert "retry_after_s" not in unread
+    assert answered["result"]["faces"] == []
+    assert "retry_after_s" not in answered
+    assert gateway.metric(REJECTED.format("engine_unavailable")) == before + 1
+
+
+def test_images_that_their_sender_can_fix_fail_no_batch(
+    gateway: Gateway, classifier: FakeClassifier, astronaut_jpeg: bytes
+) -> None:
+    assert post_batch(gateway, b"no image").status_code == 200
+    classifier.error = EngineUnavailable("no model")
+    assert post_batch(gateway, b"no image", astronaut_jpeg).status_code == 200

@@ -1,0 +1,127 @@
+"""Tasks behind the requests: whatever one raises is logged and counted, and the task runs again."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from service.access import limiter
+from service.access.keys import add_key
+from service.access.scopes import Scope
+from service.http import app
+from service.http.app import create_app
+from service.http.layers import stack
+from service.serving import server
+from service.serving.child import Share
+from service.serving.link import Link
+from service.settings import Settings
+from service.telemetry import background
+from service.telemetry.background import supervised
+from service.telemetry.metrics import BACKGROUND_TASKS
+from tests.conftest import Gateway, eventually, serving
+from tests.fake_engine import fake_engines
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "PAUSE_S", 0.0)
+
+
+async def test_work_that_ends_is_not_begun_again() -> None:
+    begun: list[str] = []
+
+    async def work() -> None:
+        begun.append("work")
+
+    await supervised("work", work, begun.append)
+    assert begun == ["work"]
+
+
+async def test_work_that_is_cancelled_stays_cancelled() -> None:
+    task = asyncio.create_task(supervised("work", asyncio.Event().wait, print))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+class Failing:
+    """In the place of a function: fails at the first call, and is the function from then on."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self.calls = 0
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        self.calls += 1
+        if self.calls == 1:
+            raise OSError("too many open files")
+        return self._function(*args, **options)
+
+
+# Where each is begun or, if that was not enough, what it calls.
+WORK: dict[str, tuple[Any, str]] = {
+    "probe": (app, "probe"),
+    "memory": (app, "release_at_rest"),
+    "keys file": (stack, "watch"),
+    "rates": (limiter.Memory, "run"),
+    "late clients": (server, "cut_late"),
+}
+
+
+@pytest.mark.parametrize("task", WORK)
+def test_a_task_that_fails_is_logged_counted_and_begun_again(
+    task: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys.toml"
+    add_key(file, "one", [Scope.PREDICT], None, None)
+    work = Failing(getattr(*WORK[task]))
+    # A function, so that a method stays one.
+    monkeypatch.setattr(*WORK[task], lambda *args: work(*args))
+    settings = Settings(port=0, keys_file=file, allow_anonymous=True, rate_limit="9/day")
+    made = create_app(settings, fake_engines())
+    with capture_logs() as lines, serving(settings, app=made, until_ready=False):
+        eventually(lambda: work.calls > 1)
+    (line,) = [line for line in lines if line["event"] == "background task failed"]
+    assert (line["task"], line["log_level"]) == (task, "error")
+    count = made.state.metrics.registry.get_sample_value(
+        "expressnet_background_failures_total", {"task": task}
+    )
+    assert count == 1
+
+
+def test_a_process_whose_beats_fail_goes_on_to_beat(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Failing(Share._tell_ended)
+    monkeypatch.setattr(Share, "_tell_ended", lambda share: work(share))
+    settings = Settings(port=0)
+    made = create_app(settings, fake_engines())
+    ends = [*socket.socketpair(), *socket.socketpair()]
+    ends[0].setblocking(False)
+    share = Share(made, settings, ends[0], Link(ends[2]))
+    thread = threading.Thread(target=share.run)
+    with capture_logs() as lines:
+        thread.start()
+        eventually(lambda: work.calls > 1)
+        share.should_exit = True
+        thread.join(30)
+    for end in ends:
+        end.close()
+    assert [line["task"] for line in lines if line["event"] == "background task failed"] == ["beats"]
+
+
+def test_every_task_is_in_the_tests_above() -> None:
+    assert {*WORK, "beats"} == set(BACKGROUND_TASKS)
+
+
+def test_a_service_begins_at_no_failure(tmp_path: Path) -> None:
+    with serving(Settings(port=0), fake_engines()) as gateway:
+        assert isinstance(gateway, Gateway)
+        for task in BACKGROUND_TASKS:
+            assert gateway.metric(f'expressnet_background_failures_total{{task="{task}"}}') == 0
