@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated
@@ -66,24 +67,25 @@ class DetectionQuery(BaseModel):
     min_detection_confidence: Annotated[float, Field(ge=0, le=1)] = Field(
         _DEFAULT.min_detection_confidence, description="Minimum detection score."
     )
-    include: str = Field(
-        "",
-        description=f"Comma-separated list of {', '.join(Include)}.",
+    include: tuple[Include, ...] = Field(
+        (),
+        description=f"{', '.join(Include)}: repeated, or with commas between.",
         # Only for the document: the validator below says which name is unknown.
-        json_schema_extra={"pattern": f"^(({_PARTS})(,({_PARTS}))*)?$"},
+        json_schema_extra={"items": {"type": "string", "pattern": f"^(({_PARTS})(,({_PARTS}))*)?$"}},
     )
 
-    @field_validator("include")
+    @field_validator("include", mode="before")
     @classmethod
-    def _known(cls, value: str) -> str:
-        names = [name.strip() for name in value.split(",") if name.strip()]
+    def _known(cls, value: str | Sequence[str]) -> list[str]:
+        parts = [value] if isinstance(value, str) else value
+        names = [name.strip() for part in parts for name in part.split(",") if name.strip()]
         for name in names:
             if name not in set(Include):
                 raise ValueError(f"{name!r} is none of {', '.join(Include)}")
-        return ",".join(names)
+        return names
 
     def includes(self, part: Include) -> bool:
-        return part in self.include.split(",")
+        return part in self.include
 
     def to_pipeline(self) -> Query:
         """What of it the pipeline has to know."""

@@ -25,7 +25,7 @@ from service.tracking.smoothing import TIME_CONSTANT_S
 def _without_heatmap(schema: dict[str, Any]) -> None:
     include = schema["properties"]["include"]
     include["description"] += " A stream has no heatmap."
-    include["not"] = {"type": "string", "pattern": Include.heatmap}
+    include["items"]["not"] = {"pattern": Include.heatmap}
 
 
 class StreamQuery(DetectionQuery):
@@ -44,8 +44,8 @@ class StreamQuery(DetectionQuery):
 
     @field_validator("include")
     @classmethod
-    def _no_heatmap(cls, value: str) -> str:
-        if Include.heatmap in value.split(","):
+    def _no_heatmap(cls, value: tuple[Include, ...]) -> tuple[Include, ...]:
+        if Include.heatmap in value:
             raise ValueError("heatmap is for photos: it costs more time than a frame has")
         return value
 

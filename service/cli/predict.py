@@ -51,7 +51,9 @@ def predict_command(
         typer.Option(help="File for JSON lines, which an interrupted run resumes, or for CSV."),
     ] = None,
     annotate: Annotated[Path | None, typer.Option(help="Folder for pictures with boxes and labels.")] = None,
-    include: Annotated[str, typer.Option(help=f"Comma-separated list of {', '.join(Include)}.")] = "",
+    include: Annotated[
+        list[str] | None, typer.Option(help=f"{', '.join(Include)}: repeated, or with commas between.")
+    ] = None,
     max_faces: Annotated[
         int, typer.Option(min=1, max=128, help="Most faces of an image, largest first.")
     ] = DEFAULT.max_faces,
@@ -91,7 +93,7 @@ def predict_command(
             min_face_px=min_face_px,
             min_detection_confidence=min_detection_confidence,
             detect=detect,
-            include=include,
+            include=include or (),
         )
         video = _video(paths, form, output, annotate, query, fps)
         request = (

@@ -57,7 +57,7 @@ class RunInfo:
     @property
     def options(self) -> dict[str, Any]:
         """The query beyond its defaults."""
-        return self.query.model_dump(exclude_defaults=True)
+        return self.query.model_dump(mode="json", exclude_defaults=True)
 
 
 def json_line(row: Row, run: RunInfo) -> bytes:
@@ -120,7 +120,10 @@ def csv_model(run: RunInfo) -> str:
 
 
 def csv_query(run: RunInfo) -> str:
-    return "&".join(f"{name}={str(value).lower()}" for name, value in run.options.items())
+    sent = {
+        name: ",".join(value) if isinstance(value, list) else value for name, value in run.options.items()
+    }
+    return "&".join(f"{name}={str(value).lower()}" for name, value in sent.items())
 
 
 def _columns(model: type[BaseModel], labels: tuple[str, ...], parts: set[Include]) -> Iterator[str]:

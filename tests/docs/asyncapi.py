@@ -11,8 +11,8 @@ from service import __version__
 from service.api.stream import StreamEnd, StreamQuery
 from service.http import examples
 from service.http.document import PARAMETERS
+from service.http.route_table import STREAM
 from service.http.routes.stream import SUBPROTOCOL
-from service.http.transport.sockets import STREAM
 from tests.docs.blocks import ROOT
 
 FILE = ROOT / "docs" / "asyncapi.json"

@@ -48,7 +48,7 @@ def test_json_lines_hold_what_the_api_answers(expressnet: Expressnet, photos: Pa
         problem = gateway.post(Path(torn["path"]).read_bytes()).json()
     assert torn["problem"] == {key: problem[key] for key in ("code", "title", "detail")}
     assert one["file"]["bytes"] == Path(one["path"]).stat().st_size
-    assert one["query"] == {"include": "landmarks,experts"}
+    assert one["query"] == {"include": ["landmarks", "experts"]}
     assert "4 images, 3 faces in" in result.stderr
     assert "; 1 could not be answered" in result.stderr
 

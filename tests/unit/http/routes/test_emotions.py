@@ -96,3 +96,27 @@ def test_images_that_their_sender_can_fix_fail_no_batch(
     assert post_batch(gateway, b"no image").status_code == 200
     classifier.error = EngineUnavailable("no model")
     assert post_batch(gateway, b"no image", astronaut_jpeg).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "include=landmarks&include=quality",
+        "include=landmarks,quality",
+        "include=landmarks,&include=%20quality&include=landmarks",
+    ],
+)
+def test_what_is_included_may_be_repeated_or_listed(
+    gateway: Gateway, astronaut_jpeg: bytes, query: str
+) -> None:
+    answer = gateway.client.post(
+        f"/v1/emotions?{query}", content=astronaut_jpeg, headers={"Content-Type": "image/jpeg"}
+    )
+    (face,) = answer.json()["faces"]
+    assert {"landmarks", "quality"} < set(face)
+
+
+def test_one_unknown_part_among_others_is_named(gateway: Gateway, astronaut_jpeg: bytes) -> None:
+    answer = gateway.client.post("/v1/emotions?include=soul&include=quality", content=astronaut_jpeg)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert answer.json()["detail"].startswith("include: 'soul' is none of ")
