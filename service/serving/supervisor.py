@@ -30,12 +30,14 @@ from service.serving.server import CLOSING_S, bind, bind_admin, log_listening
 from service.settings import Settings
 from service.telemetry.background import supervised
 from service.telemetry.logs import configure_logs, log
-from service.telemetry.shared_metrics import metrics_folder, process_shown
+from service.telemetry.metrics import Metrics
+from service.telemetry.shared_metrics import metrics_folder, process_shown, share_metrics
 
 BACKLOG = 2048
 # Beats that a process may miss: then it is handed no connection, then it is replaced.
 BUSY_BEATS, HUNG_BEATS = 4, 20
 RETRY_S, MAX_RETRY_S = 1.0, 30.0
+SUPERVISOR = 0  # its number where processes have theirs, from 1
 
 # Networks and their threads do not survive a fork.
 spawn = multiprocessing.get_context("spawn")
@@ -67,10 +69,13 @@ class Child:
 
 
 class Supervisor:
-    def __init__(self, settings: Settings, listeners: Sequence[socket.socket], folder: Path) -> None:
+    def __init__(
+        self, settings: Settings, listeners: Sequence[socket.socket], folder: Path, metrics: Metrics
+    ) -> None:
         self._settings = settings
         self._listeners = listeners
         self._folder = folder
+        self._metrics = metrics
         self._counts = LocalCounts()
         self._children: dict[int, Child] = {}
         self._announced = False
@@ -84,8 +89,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop)
         loop.add_signal_handler(signal.SIGINT, self._interrupted)
-        # Without metrics here: those of the service are its processes'.
-        watching = asyncio.create_task(supervised("watch", self._watch, lambda _: None))
+        watching = asyncio.create_task(supervised("processes", self._watch, self._metrics.background_failed))
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(1, self._settings.processes + 1):
@@ -237,7 +241,8 @@ def supervise(settings: Settings) -> int:
             raise SettingsError(
                 f"no folder can be made for the metrics of several processes: {error}."
             ) from error
-        supervisor = Supervisor(settings, listeners, folder)
+        metrics = Metrics(share_metrics(folder, SUPERVISOR))
+        supervisor = Supervisor(settings, listeners, folder, metrics)
         asyncio.run(supervisor.run())
     if supervisor.refused is not None:
         raise SettingsError(supervisor.refused)

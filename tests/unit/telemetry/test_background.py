@@ -21,10 +21,11 @@ from service.http.layers import stack
 from service.serving import server
 from service.serving.child import Share
 from service.serving.link import Link
+from service.serving.supervisor import Supervisor
 from service.settings import Settings
 from service.telemetry import background
 from service.telemetry.background import supervised
-from service.telemetry.metrics import BACKGROUND_TASKS
+from service.telemetry.metrics import BACKGROUND_TASKS, Metrics
 from tests.conftest import Gateway, eventually, serving
 from tests.fake_engine import fake_engines
 
@@ -116,8 +117,32 @@ def test_a_process_whose_beats_fail_goes_on_to_beat(monkeypatch: pytest.MonkeyPa
     assert [line["task"] for line in lines if line["event"] == "background task failed"] == ["beats"]
 
 
+async def test_a_supervisor_whose_watch_fails_goes_on_to_watch(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    work = Failing(Supervisor._watch)
+    monkeypatch.setattr(Supervisor, "_watch", lambda supervisor: work(supervisor))
+    seen = asyncio.Event()
+
+    async def keep(_: Supervisor, number: int) -> None:
+        await seen.wait()
+
+    monkeypatch.setattr(Supervisor, "_keep", keep)
+    metrics = Metrics()
+    with capture_logs() as lines:
+        running = asyncio.create_task(Supervisor(Settings(processes=2), (), tmp_path, metrics).run())
+        async with asyncio.timeout(10):
+            while work.calls < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        seen.set()
+        await running
+    assert [line["task"] for line in lines] == ["processes"]
+    labels = {"task": "processes"}
+    assert metrics.registry.get_sample_value("expressnet_background_failures_total", labels) == 1
+
+
 def test_every_task_is_in_the_tests_above() -> None:
-    assert {*WORK, "beats"} == set(BACKGROUND_TASKS)
+    assert {*WORK, "beats", "processes"} == set(BACKGROUND_TASKS)
 
 
 def test_a_service_begins_at_no_failure(tmp_path: Path) -> None:
