@@ -139,7 +139,7 @@ class Gateway:
         self.client.close()
         self.client = self._new_client()
 
-    def post(self, image: bytes, *, media_type: str = "image/jpeg", **query: object) -> httpx.Response:
+    def post(self, image: bytes, *, media_type: str = "image/jpeg", **query: str | float) -> httpx.Response:
         return self.client.post(
             "/v1/emotions", content=image, headers={"Content-Type": media_type}, params=query
         )

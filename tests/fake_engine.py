@@ -72,8 +72,8 @@ class FakeDetector:
         for top in range(0, image.shape[0] - side + 1, side):
             for left in range(0, image.shape[1] - side + 1, side):
                 if image[top : top + side, left : left + side].std() > 5:
-                    boxes.append(FACE_OF_TILE * scale + np.float32([left, top, left, top]))
-                    landmarks.append(LANDMARKS_OF_TILE * scale + np.float32([left, top]))
+                    boxes.append(FACE_OF_TILE * scale + np.array([left, top, left, top], np.float32))
+                    landmarks.append(LANDMARKS_OF_TILE * scale + np.array([left, top], np.float32))
         count = len(boxes)
         return Detections(
             np.array(boxes, np.float32).reshape(count, 4),
@@ -116,7 +116,7 @@ class FakeClassifier:
         happiness = 0.6 + 0.4 * faces.mean(axis=(1, 2, 3)) / 255
         probabilities = np.repeat((1 - happiness)[:, None] / (self.labels - 1), self.labels, axis=1)
         probabilities[:, 1] = happiness
-        gates = np.tile(np.float32([0.6, 0.4, 0, 0]), (len(faces), 2, 1))
+        gates = np.tile(np.array([0.6, 0.4, 0, 0], np.float32), (len(faces), 2, 1))
         in_the_open = np.full((len(faces), 1), 0.25, np.float32)
         return Classification(probabilities.astype(np.float32), gates, in_the_open)
 

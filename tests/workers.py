@@ -33,7 +33,7 @@ def scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
     # Tests run without pytest-xdist, too.
     from xdist.scheduler import LoadScopeScheduling
 
-    class Scheduling(LoadScopeScheduling):
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
         def _split_scope(self, nodeid: str) -> str:
             return scope(nodeid)
 

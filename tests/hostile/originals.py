@@ -6,6 +6,7 @@ import functools
 import io
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import pillow_heif
@@ -25,14 +26,14 @@ def encode(image: Image.Image, kind: str, **options: object) -> bytes:
     return file.getvalue()
 
 
-def _heif(image: Image.Image, **options: object) -> bytes:
+def _heif(image: Image.Image, **options: Any) -> bytes:
     # By hand: registering pillow-heif would change what Pillow does in the whole process.
     file = io.BytesIO()
     pillow_heif.from_pillow(image).save(file, **options)
     return file.getvalue()
 
 
-def _tiff(**options: object) -> bytes:
+def _tiff(**options: Any) -> bytes:
     file = io.BytesIO()
     tifffile.imwrite(file, np.asarray(photo()), photometric="rgb", **options)
     return file.getvalue()

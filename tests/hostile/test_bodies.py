@@ -80,7 +80,7 @@ def test_bodies_that_are_no_images(gateway: Gateway, name: str) -> None:
     body = make()
     spent = time.process_time()
     response = gateway.client.post(
-        "/v1/emotions", content=body, headers={"Content-Type": media_type.encode("latin-1")}
+        "/v1/emotions", content=body, headers={b"Content-Type": media_type.encode("latin-1")}
     )
     assert (response.status_code, response.json()["code"]) in {
         (400, "invalid_image"),

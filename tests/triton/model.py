@@ -6,13 +6,15 @@ Tensors go by DLPack in both directions. Requests that Triton hands over togethe
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import triton_python_backend_utils as pb
+from torch.utils.dlpack import from_dlpack
 
 
 class TritonPythonModel:
-    def initialize(self, args):
+    def initialize(self, args: dict[str, str]) -> None:
         config = json.loads(args["model_config"])
         self.inputs = [part["name"] for part in config["input"]]
         self.outputs = [part["name"] for part in config["output"]]
@@ -22,30 +24,30 @@ class TritonPythonModel:
         torch.set_num_threads(1)
         torch.jit.set_fusion_strategy([("DYNAMIC", 2)])
         folder = Path(args["model_repository"]) / args["model_version"]
-        self.module = torch.jit.load(str(folder / "model.pt")).eval()
+        self.module = torch.jit.load(str(folder / "model.pt")).eval()  # type: ignore[no-untyped-call]
 
-    def execute(self, requests):
+    def execute(self, requests: list[Any]) -> list[Any]:
         if self.batched:
             return self.together(requests)
         return [self.answer(self.run(self.read(request))) for request in requests]
 
-    def together(self, requests):
+    def together(self, requests: list[Any]) -> list[Any]:
         given = [self.read(request) for request in requests]
         counts = [len(tensors[0]) for tensors in given]
         joined = [torch.cat(parts) for parts in zip(*given, strict=True)]
         outputs = [output.split(counts) for output in self.run(joined)]
         return [self.answer(parts) for parts in zip(*outputs, strict=True)]
 
-    def read(self, request):
+    def read(self, request: Any) -> list[torch.Tensor]:
         # `as_numpy` comes back empty under numpy 2.
         tensors = (pb.get_input_tensor_by_name(request, name) for name in self.inputs)
-        return [torch.from_dlpack(tensor.to_dlpack()) for tensor in tensors]
+        return [from_dlpack(tensor.to_dlpack()) for tensor in tensors]
 
-    def run(self, tensors):
+    def run(self, tensors: list[torch.Tensor]) -> Any:
         time.sleep(self.delay_s)
         with torch.inference_mode():
             return self.module(*tensors)
 
-    def answer(self, outputs):
+    def answer(self, outputs: Any) -> Any:
         named = zip(self.outputs, outputs, strict=True)
         return pb.InferenceResponse([pb.Tensor.from_dlpack(name, part.contiguous()) for name, part in named])
