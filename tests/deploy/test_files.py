@@ -49,7 +49,7 @@ RECORDED = [rule for group in RULES["groups"] for rule in group["rules"] if "rec
 
 
 def test_every_alert_is_tested_to_fire_and_not_to() -> None:
-    fired, quiet = set(), set()
+    fired, quiet = set[str](), set[str]()
     for file in ("rules_test.yml", "drift_test.yml"):
         for test in yaml.safe_load((PROMETHEUS / file).read_text(encoding="utf-8"))["tests"]:
             for case in test.get("alert_rule_test", []):

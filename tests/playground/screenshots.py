@@ -6,10 +6,11 @@ import io
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import skimage.data
 from PIL import Image
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, FloatRect
 
 from tests.conftest import encoded
 from tests.playground.browser import chromium
@@ -68,19 +69,20 @@ def take(browser: Browser, url: str, shot: Shot) -> bytes:
         end, photo = page[shot.last].bounding_box(), page["#image"].bounding_box()
         assert end
         assert photo
-        clip = {"x": 0, "y": 0, "width": width, "height": end["y"] + end["height"] + MARGIN_PX}
+        clip = FloatRect(x=0, y=0, width=width, height=end["y"] + end["height"] + MARGIN_PX)
         taken = page.page.screenshot(full_page=True, clip=clip)
     left, top = round(photo["x"]), round(photo["y"])
     return small(taken, (left, top, left + round(photo["width"]), top + round(photo["height"])))
 
 
-def small(png: bytes, photo: tuple[int, ...]) -> bytes:
+def small(png: bytes, photo: tuple[int, int, int, int]) -> bytes:
     """In 256 colours, a third of the bytes: the page keeps its own; the photo, in this box, has the rest."""
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     page = picture.copy()
-    page.paste(picture.getpixel((0, 0)), photo)
-    own = sorted(page.getcolors(page.width * page.height), reverse=True)[:PAGE_COLOURS]
-    others = picture.crop(photo).quantize(256 - PAGE_COLOURS).getpalette()
+    page.paste(picture.getpixel((0, 0)), photo)  # type: ignore[arg-type]  # three numbers in RGB
+    colours: list[Any] = page.getcolors(page.width * page.height) or []
+    own = sorted(colours, reverse=True)[:PAGE_COLOURS]
+    others = picture.crop(photo).quantize(256 - PAGE_COLOURS).getpalette() or []
     palette = Image.new("P", (1, 1))
     palette.putpalette([part for _, colour in own for part in colour] + others)
     file = io.BytesIO()

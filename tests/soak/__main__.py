@@ -141,7 +141,7 @@ def _left_behind(gateway: Process, idle: Sample) -> Iterator[Row]:
     """Once all callers are gone."""
     for name in ("expressnet_requests_in_flight", "expressnet_queue_depth_faces"):
         with contextlib.suppress(AssertionError):
-            eventually(lambda name=name: gateway.metric(name) == 0)
+            eventually(lambda name=name: gateway.metric(name) == 0)  # type: ignore[misc]
         left = gateway.metric(name)
         yield Row(f"`{name}` at the end", f"{left:.0f}", "0", left == 0)
     # Of the one client that reads the metrics there may be a connection.

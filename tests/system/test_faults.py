@@ -111,7 +111,7 @@ def test_a_broken_classifier(
 
 def found(boxes: int = 1, scores: int = 1, landmarks: int = 1, value: float = 50) -> Detections:
     return Detections(
-        np.tile(np.float32([10, 10, 90, value]), (boxes, 1)),
+        np.tile(np.array([10, 10, 90, value], np.float32), (boxes, 1)),
         np.full(scores, 0.99, np.float32),
         np.full((landmarks, 5, 2), value, np.float32),
     )

@@ -19,7 +19,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of a new environment with what the gateway and its Triton engine ask for."""
     folder = tmp_path_factory.mktemp("gateway")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-compile"]
+    pip: list[str | Path] = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-compile"]
     subprocess.run([*pip, "--require-hashes", "-r", ROOT / "locks" / "gateway.txt"], check=True)
     return folder / "bin" / "python"
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -33,7 +34,7 @@ from training.export_classifier import interface
 from training.formats import onnx_file
 
 IN_FLIGHT = "expressnet_requests_in_flight"
-LIMITS: dict[str, object] = {
+LIMITS: dict[str, Any] = {
     "max_in_flight_requests": 64,
     "max_images_per_worker": 1000,
     "timeout_s": 60,

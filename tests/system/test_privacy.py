@@ -170,9 +170,9 @@ def test_no_image_crop_or_probability_is_on_disk_or_in_the_log(
     assert written_after == written_before
 
     # The search itself: it finds each of them in the midst of a log.
-    for kind, parts in sought.items():
-        for part in parts:
-            assert leaks(log + part + log, sought) >= {kind}
+    for kind, needles_of_kind in sought.items():
+        for needle in needles_of_kind:
+            assert leaks(log + needle + log, sought) >= {kind}
 
 
 def test_the_audit_holds_nothing_of_a_photo(

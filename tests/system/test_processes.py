@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -31,8 +32,13 @@ from tests.conftest import encoded, eventually, free_port, serving
 from tests.fake_engine import fake_engines
 from tests.system.conftest import Caller, Process, command, running, status
 
-TWO = {"processes": 2, "worker_threads": 1}
-ROOMY = {"max_images_per_worker": 1000, "queue_limit_faces": 5000, "timeout_s": 60, "grace_s": 60}
+TWO: dict[str, Any] = {"processes": 2, "worker_threads": 1}
+ROOMY: dict[str, Any] = {
+    "max_images_per_worker": 1000,
+    "queue_limit_faces": 5000,
+    "timeout_s": 60,
+    "grace_s": 60,
+}
 RATE = 7
 
 
@@ -49,7 +55,7 @@ def pids(gateway: Process) -> dict[int, int]:
 
 
 @contextmanager
-def two(**settings: object) -> Iterator[Process]:
+def two(**settings: Any) -> Iterator[Process]:
     with running(**TWO, **ROOMY, **settings) as process:
         eventually(lambda: starts(process) == 2)
         yield process
@@ -122,7 +128,7 @@ def test_a_crowd_of_connections_is_shared_out_evenly(gateway: Process, faceless_
     callers = [Caller(gateway.url, faceless_jpeg).send() for _ in range(16)]
     assert [status(caller.read(12)) for caller in callers] == [200] * 16
 
-    def lines() -> list[dict[str, object]]:
+    def lines() -> list[dict[str, Any]]:
         return [line for line in map(json.loads, gateway.log[before:]) if line["event"] == "request"]
 
     eventually(lambda: len(lines()) == 16)

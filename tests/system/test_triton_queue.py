@@ -49,7 +49,7 @@ def waiting(server: TritonServer, name: str) -> float:
     return server.metric("nv_inference_pending_request_count", model=name)
 
 
-def circuit(engines: Engines, name: str) -> str:
+def circuit(engines: Engines, name: str) -> str | None:
     return (engines.classifier if name == CLASSIFIER else engines.detector).circuit
 
 
