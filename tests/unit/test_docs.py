@@ -155,8 +155,8 @@ def test_no_answer_model_is_left_out() -> None:
         schemas.ImageUpload,
         schemas.Sparse,
     }
-    assert declared == set().union(
-        *map(reached, (EmotionsAnswer, BatchAnswer, GroupAnswer, GroupBatchAnswer))
+    assert declared == set[type[BaseModel]]().union(
+        *(reached(model) for model in (EmotionsAnswer, BatchAnswer, GroupAnswer, GroupBatchAnswer))
     )
 
 
@@ -371,7 +371,7 @@ def test_every_duty_is_in_the_docs() -> None:
 
 
 def test_the_notice_and_the_refusal_are_those_of_the_service() -> None:
-    assert f"\n> {notice(Settings())}\n" in USE
+    assert f"\n> {notice(Settings().declaration)}\n" in USE
     with pytest.raises(ValidationError) as caught:
         Settings.model_validate({"purpose": "workplace", "jurisdiction": "de"})
     assert f"EXPRESSNET_*: {caught.value.errors()[0]['msg'].removeprefix('Value error, ')}." in USE

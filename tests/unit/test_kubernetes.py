@@ -61,7 +61,7 @@ def ports(name: str) -> dict[str, int]:
 
 
 def flags(arguments: list[str]) -> dict[str, str]:
-    return dict(argument.split("=", 1) if "=" in argument else (argument, "") for argument in arguments)
+    return {name: value for name, _, value in (argument.partition("=") for argument in arguments)}
 
 
 def pause_s(name: str) -> int:

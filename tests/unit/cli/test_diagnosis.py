@@ -157,7 +157,7 @@ def test_limits_of_the_machine_are_held_against_the_settings(
     threads = findings(0, processes=2, worker_threads=3)["threads"]
     assert threads["found"] == "2 processes with 3 worker threads each, but 2 cores"
     assert "WORKER_THREADS=2" in threads["fix"]
-    monkeypatch.setattr(diagnosis.resource, "getrlimit", lambda _: (256, 256))
+    monkeypatch.setattr("service.cli.diagnosis.resource.getrlimit", lambda _: (256, 256))
     assert "ulimit -n 612" in findings(0, worker_threads=1)["open files"]["fix"]
 
 

@@ -29,7 +29,7 @@ def answered(result: tuple[Classification, float]) -> list[int]:
     """The brightness that each row was answered for."""
     happiness = result[0].probabilities[:, 1]
     assert result[0].gates.shape == (len(happiness), 2, 4)
-    return np.rint((happiness - 0.6) / 0.4 * 255).astype(int).tolist()
+    return [round(float(share)) for share in (happiness - 0.6) / 0.4 * 255]
 
 
 @dataclass

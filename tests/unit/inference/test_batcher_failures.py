@@ -41,9 +41,9 @@ def rows(
     occlusion: tuple[float, ...] | None = None,
 ) -> Classification:
     return Classification(
-        np.tile(np.float32(probabilities), (count, 1)),
+        np.tile(np.array(probabilities, np.float32), (count, 1)),
         np.zeros((count if gates is None else gates, 2, 4), np.float32),
-        np.zeros((count, 1), np.float32) if occlusion is None else np.float32(occlusion)[:, None],
+        np.zeros((count, 1), np.float32) if occlusion is None else np.array(occlusion, np.float32)[:, None],
     )
 
 

@@ -116,9 +116,9 @@ async def test_the_classifier_answers_each_row(classifier: OnnxClassifier) -> No
     await classifier.ping()
     answer = await classifier.classify(flat(0, 51, 255), NEVER)
     assert answer.probabilities.dtype == answer.gates.dtype == np.float32
-    np.testing.assert_allclose(answer.probabilities, [[0, 1], [0.2, 0.8], [1, 0]], atol=1e-6)
+    np.testing.assert_allclose(answer.probabilities, np.array([[0, 1], [0.2, 0.8], [1, 0]]), atol=1e-6)
     np.testing.assert_allclose(answer.gates, np.tile([0.6, 0.4, 0, 0], (3, 2, 1)), atol=1e-6)
-    np.testing.assert_allclose(answer.occlusion, [[0], [0.1], [0.5]], atol=1e-6)
+    np.testing.assert_allclose(answer.occlusion, np.array([[0], [0.1], [0.5]]), atol=1e-6)
 
 
 async def test_the_detector_gets_its_parameters(detector: OnnxDetector) -> None:
@@ -150,8 +150,8 @@ class Named:
 
 def recorded(engine: OnnxClassifier | OnnxDetector) -> list[str]:
     used: list[str] = []
-    engine._session = Named("one thread", engine._session, used)  # type: ignore[assignment]
-    engine._helped = Named("two threads", engine._helped, used)  # type: ignore[assignment]
+    engine._session = Named("one thread", engine._session, used)
+    engine._helped = Named("two threads", engine._helped, used)
     return used
 
 
@@ -221,12 +221,13 @@ async def test_a_call_that_does_not_come_back_takes_the_engine_down(
     engine = classifier_of(model(TinyClassifier(), CLASSIFIER, tmp_path))
     await engine.warm_up()
     release = threading.Event()
-    session = engine._session
+    assert engine._session is not None
+    run = engine._session.run
 
     class Hanging:
         def run(self, *given: Any) -> Any:
             release.wait(30)
-            return session.run(*given)
+            return run(*given)
 
     monkeypatch.setattr(engine, "_session", Hanging())
     call = asyncio.create_task(engine.classify(flat(1), NEVER))

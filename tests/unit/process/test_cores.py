@@ -15,7 +15,7 @@ from service.settings import Settings
 def group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A control group's folder; the process has four cores."""
     monkeypatch.setattr(cores, "CGROUP", tmp_path)
-    monkeypatch.setattr(cores.os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    monkeypatch.setattr("service.process.cores.os.sched_getaffinity", lambda _: {0, 1, 2, 3})
     return tmp_path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -99,5 +100,5 @@ def test_without_a_descriptor_nothing_is_known_and_nothing_fails(monkeypatch: py
     def refuse(path: object) -> str:
         raise OSError("too many open files")
 
-    monkeypatch.setattr(memory.Path, "read_text", refuse)
+    monkeypatch.setattr(Path, "read_text", refuse)
     assert memory._resident_bytes() == 0

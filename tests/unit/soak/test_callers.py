@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,9 @@ def answer(faces: int) -> Answer:
 
 
 def batch(*faces: int | None) -> Answer:
-    results = [{"problem": {}} if count is None else {"result": {"faces": [{}] * count}} for count in faces]
+    results: list[Any] = [
+        {"problem": {}} if count is None else {"result": {"faces": [{}] * count}} for count in faces
+    ]
     return Answer(0.1, body=json.dumps({"results": results}).encode())
 
 

@@ -19,7 +19,6 @@ from service.core.errors import SettingsError
 from service.core.manifest import read_manifest
 from service.core.seen import SeenGroup
 from service.settings import Settings
-from service.telemetry import audit as module
 from service.telemetry.audit import Answered, Audit, AuditFile
 from service.telemetry.lines import Lines
 from tests.seen import FaceSeen, seen
@@ -112,7 +111,7 @@ def test_a_full_disk_loses_lines_and_counts_them(tmp_path: Path, monkeypatch: py
 
     lost = threading.Semaphore(0)
     lines = Lines(AuditFile(path).write, "audit", lost.release)
-    monkeypatch.setattr(module.os, "write", little_room)
+    monkeypatch.setattr("service.telemetry.audit.os.write", little_room)
     lines.put('{"a": 1}')
     lines.put('{"b": 2}')
     assert lost.acquire(timeout=10)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import structlog
@@ -109,7 +109,7 @@ async def test_every_line_of_a_request_has_its_id(capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
 async def test_a_failure_is_logged_without_the_image(
-    capsys: pytest.CaptureFixture[str], log_format: str
+    capsys: pytest.CaptureFixture[str], log_format: Literal["json", "text"]
 ) -> None:
     configure_logs("info", log_format)
     metrics = Metrics()

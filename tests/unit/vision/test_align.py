@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from skimage import data as photographs
 
@@ -22,7 +23,8 @@ def placed(side: float, degrees: float, centre: tuple[float, float]) -> np.ndarr
     """Landmarks of a face whose crop is `side` px wide, turned around the crop's centre: float32 [1,5,2]."""
     angle = math.radians(degrees)
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    return ((FACE - 0.5) * side @ turn.T + centre).astype(np.float32)[None]
+    points: NDArray[np.float32] = ((FACE - 0.5) * side @ turn.T + centre).astype(np.float32)[None]
+    return points
 
 
 def dotted(landmarks: np.ndarray, shape: tuple[int, int], radius: float) -> np.ndarray:

@@ -8,6 +8,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pillow_heif
@@ -480,27 +481,25 @@ def survives(file: bytes) -> None:
     assert 0 < pixels.shape[0] * pixels.shape[1] <= 1_000_000
 
 
-SMALL = [
-    encode(image, kind, **options)
-    for image, kind, options in [
-        (
-            PHOTO.resize((16, 24)),
-            "JPEG",
-            {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"},
-        ),
-        (PHOTO.resize((16, 24)).convert("CMYK"), "JPEG", {"progressive": True}),
-        (PHOTO.resize((16, 24)), "PNG", {}),
-        (PHOTO.resize((16, 24)).quantize(16), "PNG", {"transparency": b"\x00\x7f\xff"}),
-        (PHOTO.resize((16, 24)), "WEBP", {}),
-        (PHOTO.resize((16, 24)), "BMP", {}),
-        (PHOTO.resize((16, 24)), "GIF", {}),
-        (PHOTO.resize((16, 24)), "TIFF", {}),
-        (PHOTO.resize((16, 24)), "TIFF", {"compression": "tiff_adobe_deflate"}),
-        (PHOTO.resize((16, 24)).convert("F"), "TIFF", {}),
-        (PHOTO.resize((16, 24)), "AVIF", {}),
-        (PHOTO.resize((64, 64)), "HEIF", {}),
-    ]
+ENCODINGS: list[tuple[Image.Image, str, dict[str, Any]]] = [
+    (
+        PHOTO.resize((16, 24)),
+        "JPEG",
+        {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"},
+    ),
+    (PHOTO.resize((16, 24)).convert("CMYK"), "JPEG", {"progressive": True}),
+    (PHOTO.resize((16, 24)), "PNG", {}),
+    (PHOTO.resize((16, 24)).quantize(16), "PNG", {"transparency": b"\x00\x7f\xff"}),
+    (PHOTO.resize((16, 24)), "WEBP", {}),
+    (PHOTO.resize((16, 24)), "BMP", {}),
+    (PHOTO.resize((16, 24)), "GIF", {}),
+    (PHOTO.resize((16, 24)), "TIFF", {}),
+    (PHOTO.resize((16, 24)), "TIFF", {"compression": "tiff_adobe_deflate"}),
+    (PHOTO.resize((16, 24)).convert("F"), "TIFF", {}),
+    (PHOTO.resize((16, 24)), "AVIF", {}),
+    (PHOTO.resize((64, 64)), "HEIF", {}),
 ]
+SMALL = [encode(image, kind, **options) for image, kind, options in ENCODINGS]
 
 
 @settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

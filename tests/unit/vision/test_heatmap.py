@@ -38,7 +38,7 @@ def test_each_patch_is_covered_once_by_the_mean_colour() -> None:
     assert changed.any(axis=0).all()
     for pixels, change in zip(faces, changed, strict=True):
         rows, columns = np.nonzero(change)
-        assert (np.ptp(rows), np.ptp(columns)) == (15, 15)
+        assert np.ptp(rows) == np.ptp(columns) == 15
         patch = pixels[:, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
         assert np.abs(patch.mean(axis=(1, 2)) - face.mean(axis=(1, 2))).max() <= 0.5
         assert np.ptp(patch.reshape(3, -1), axis=1).max() == 0

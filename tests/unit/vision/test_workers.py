@@ -34,7 +34,7 @@ class Pool:
     def _count(self) -> None:
         self.overruns += 1
 
-    async def image(self, work: Callable[[], str]) -> str:
+    async def image(self, work: Callable[[], object]) -> object:
         place = await self.workers.acquire()
         try:
             return await place.run(work)
@@ -163,7 +163,7 @@ async def test_a_thread_finds_the_next_image_while_the_event_loop_is_busy() -> N
     pool.stuck.append(first)
     holding = asyncio.create_task(pool.image(first))
     await asyncio.to_thread(first.started.wait)
-    second = asyncio.create_task(pool.image(lambda: str(begun.set())))
+    second = asyncio.create_task(pool.image(begun.set))
     await asyncio.sleep(0.1)
     assert not begun.is_set()
     first.let_go.set()
