@@ -49,7 +49,8 @@ class Link:
     def close(self) -> None:
         self._writer.close()
 
-    async def _read(self) -> None:
+    async def run(self) -> None:
+        """Hear the supervisor, until it is gone."""
         with contextlib.suppress(ConnectionError):
             async for received in self._reader:
                 message = json.loads(received)

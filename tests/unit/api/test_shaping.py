@@ -38,22 +38,22 @@ RULE = VerdictRule(
     ),
 )
 DETECTIONS = Detections(
-    np.float32([[10.125, 20, 30.5, 50], [0, 0, 8, 9]]),
-    np.float32([0.99, 0.91234]),
+    np.array([[10.125, 20, 30.5, 50], [0, 0, 8, 9]], np.float32),
+    np.array([0.99, 0.91234], np.float32),
     np.arange(20, dtype=np.float32).reshape(2, 5, 2),
 )
 QUALITY = [
     FaceQuality(20.123456, 100, 0.5, 0.1, roll_degrees=-3.00004, yaw=0.25, pitch=-0.5),
     FaceQuality(8, 1, 0.2, 0, roll_degrees=None, yaw=None, pitch=None),
 ]
-DRAWING = Drawing("iVBORw0=", np.float32([-5, 10, 15, 30]), 0.25)
+DRAWING = Drawing("iVBORw0=", np.array([-5, 10, 15, 30], np.float32), 0.25)
 
 
 def sure_of(*emotions: str, confidence: float = 0.93) -> Classification:
     rows = np.full((len(emotions), len(EMOTIONS)), (1 - confidence) / 7, np.float32)
     for row, emotion in zip(rows, emotions, strict=True):
         row[EMOTIONS.index(emotion)] = confidence
-    gates = np.tile(np.float32([[0, 0.25, 0.75, 0], [0.5, 0, 0, 0.5]]), (len(emotions), 1, 1))
+    gates = np.tile(np.array([[0, 0.25, 0.75, 0], [0.5, 0, 0, 0.5]], np.float32), (len(emotions), 1, 1))
     occlusion = np.linspace(0.25, 0.75, len(emotions), dtype=np.float32)[:, None]
     return Classification(rows, gates, occlusion)
 
@@ -131,7 +131,7 @@ def test_a_poor_face_is_uncertain_whether_or_not_quality_is_asked_for(include: s
 
 @pytest.mark.parametrize("include", ["", "quality"])
 def test_a_face_that_looks_covered_is_uncertain(include: str) -> None:
-    answer = replace(sure_of("happiness", "happiness"), occlusion=np.float32([[0.95], [0.9]]))
+    answer = replace(sure_of("happiness", "happiness"), occlusion=np.array([[0.95], [0.9]], np.float32))
     first, second = shaped(answer, include)
     assert (first.verdict, first.reasons) == ("uncertain", ["occluded"])
     assert second.reasons == ["too_small"]

@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.access import limiter
-from service.access.keys import add_key
+from service.access.keys_file import add_key
 from service.access.scopes import Scope
 from service.http import app
 from service.http.app import create_app
@@ -72,7 +72,7 @@ WORK: dict[str, tuple[Any, str]] = {
     "probe": (app, "probe"),
     "memory": (app, "release_at_rest"),
     "keys file": (stack, "watch"),
-    "rates": (limiter.Memory, "run"),
+    "rates": (limiter.Limiter, "run"),
     "late clients": (server, "cut_late"),
 }
 
