@@ -39,7 +39,7 @@ def _line(text: str) -> str:
 
 
 # A mean of fewer is as good as naming them: who knows their own face knows much of the rest.
-LEAST_GROUP_FACES = 5
+MIN_GROUP_FACES = 5
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Line = Annotated[str, AfterValidator(_line)]
@@ -163,7 +163,7 @@ class Settings(BaseSettings):
     )
     deployer: Line | None = Field(None, description="Who runs the gateway, for the notice on its card.")
     contact: Line | None = Field(None, description="Where questions and objections go, for the same.")
-    aggregate_only: Annotated[int, Field(ge=LEAST_GROUP_FACES, le=MAX_FACES)] | None = Field(
+    aggregate_only: Annotated[int, Field(ge=MIN_GROUP_FACES, le=MAX_FACES)] | None = Field(
         None,
         description="Least faces of an image whose mean is answered; then no face is answered by itself.",
     )

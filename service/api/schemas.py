@@ -158,7 +158,7 @@ class BatchForm(BaseModel):
 
 
 # What an answer holds must not be in the message of a failure, and so in the log.
-UNTOLD = ConfigDict(hide_input_in_errors=True)
+INPUT_HIDDEN = ConfigDict(hide_input_in_errors=True)
 
 
 class Sparse(BaseModel):
@@ -318,7 +318,7 @@ class GroupImage(BaseModel):
 class EmotionsAnswer(BaseModel):
     """An `ImageAnswer`, with the request that it answers and the model that answered."""
 
-    model_config = UNTOLD
+    model_config = INPUT_HIDDEN
 
     request_id: str
     model: ModelName
@@ -350,7 +350,7 @@ class BatchItem(Sparse):
 class BatchAnswer(BaseModel):
     """One item per image, in the order of the request."""
 
-    model_config = UNTOLD
+    model_config = INPUT_HIDDEN
 
     request_id: str
     model: ModelName
@@ -360,7 +360,7 @@ class BatchAnswer(BaseModel):
 class GroupAnswer(BaseModel):
     """A `GroupImage`, with the request that it answers and the model that answered."""
 
-    model_config = UNTOLD
+    model_config = INPUT_HIDDEN
 
     request_id: str
     model: ModelName
@@ -380,7 +380,7 @@ class GroupBatchItem(Sparse):
 class GroupBatchAnswer(BaseModel):
     """One item per image, in the order of the request; images are never put together."""
 
-    model_config = UNTOLD
+    model_config = INPUT_HIDDEN
 
     request_id: str
     model: ModelName

@@ -14,21 +14,21 @@ from contextlib import contextmanager
 
 STANDING_S = 0.5
 CALM_S = 10.0
-LEAST_LIMIT = 8  # a few callers that ask again at once are no overload, however few the workers
+MIN_LIMIT = 8  # a few callers that ask again at once are no overload, however few the workers
 
 
 class Backlog:
     """Images at work or waiting; `workers` of them can be at work.
 
     Somebody has waited all the time for `STANDING_S`: from then on, and until this was not so for `CALM_S`,
-    the backlog is full when `images_per_worker` are in it for each worker, and at least `LEAST_LIMIT`.
+    the backlog is full when `images_per_worker` are in it for each worker, and at least `MIN_LIMIT`.
     """
 
     def __init__(
         self, workers: int, images_per_worker: int, now: Callable[[], float] = time.monotonic
     ) -> None:
         self._workers = workers
-        self._limit = max(images_per_worker * workers, LEAST_LIMIT)
+        self._limit = max(images_per_worker * workers, MIN_LIMIT)
         self._now = now
         self._images = 0
         self._nobody_waited_at = -math.inf

@@ -60,7 +60,7 @@ class ServiceError(Exception):
 
 class MalformedRequest(ServiceError):
     code, status, title = "malformed_request", 400, "The request is not HTTP as it should be"
-    example = "the request is not valid HTTP/1.1, or asks for another protocol"
+    example = "the request is not valid HTTP/1.1"
 
 
 class InvalidImage(ServiceError):

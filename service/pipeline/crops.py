@@ -14,7 +14,7 @@ from service.core.manifest import Input
 from service.core.query import Query
 from service.core.timings import Timings
 from service.vision.align import Similarity, align_faces, placement, whole_image, whole_placement
-from service.vision.decode import decode
+from service.vision.decode import check_size, decode
 from service.vision.detect import (
     SearchPlan,
     largest_first,
@@ -110,6 +110,7 @@ class Cropper:
                 self._photo = decode(self._image, pixel_limit=self._pixel_limit, shrinkage=shrinkage)
             else:
                 height, width = self._image.shape[:2]
+                check_size(width, height, self._pixel_limit)
                 self._photo = Photo(self._image, width, height, 1)
 
 

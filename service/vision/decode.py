@@ -209,8 +209,7 @@ def _open(data: bytes, kind: str, pixel_limit: int) -> ImageFile.ImageFile:
         raise InvalidImage(f"the {kind} is made of far more parts than an image needs")
     image = _OPENERS[kind](io.BytesIO(data), "")
     width, height = image.size
-    if width * height > pixel_limit:
-        raise _too_large(pixel_limit, width, height)
+    check_size(width, height, pixel_limit)
     if scans * width * height > _SCANS_AT_PIXEL_LIMIT * pixel_limit:
         raise InvalidImage("the JPEG has far more progressive scans than an image needs")
     if isinstance(image, TiffImageFile):
@@ -231,6 +230,12 @@ def _draft_scale(width: int, height: int, factor: int, turn: _Turn) -> int:
     """
     whole = [scale for scale in (8, 4, 2) if turn is _UPRIGHT or width % scale == height % scale == 0]
     return next((scale for scale in whole if scale <= factor), 1)
+
+
+def check_size(width: int, height: int, pixel_limit: int) -> None:
+    """Raise `ImageTooLarge` for more pixels than `pixel_limit`."""
+    if width * height > pixel_limit:
+        raise _too_large(pixel_limit, width, height)
 
 
 def _too_large(pixel_limit: int, width: int = 0, height: int = 0) -> ImageTooLarge:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,13 @@ T = TypeVar("T")
 
 # A thread that got less than this of a core shared it: then the machine is slow, not the image.
 MIN_CPU_SHARE = 0.5
+
+
+def _cpu_clock() -> int | None:
+    """Of this thread; None where the system has none, as macOS: then the image is to blame."""
+    if sys.platform != "linux":
+        return None
+    return time.pthread_getcpuclockid(threading.get_ident())
 
 
 class _State(Enum):
@@ -41,7 +49,7 @@ class _Job:
         self.budget: asyncio.TimerHandle | None = None
         self.thread: threading.Thread | None = None
         self.began_at: float | None = None  # by `time.monotonic`, once a thread is at it
-        self.cpu_clock = 0  # of the thread, for `time.clock_gettime`
+        self.cpu_clock: int | None = None  # of the thread, for `time.clock_gettime`
         self.cpu_began_s = 0.0
 
 
@@ -133,7 +141,7 @@ class Workers:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             job.thread = threading.current_thread()
-            job.cpu_clock = time.pthread_getcpuclockid(threading.get_ident())
+            job.cpu_clock = _cpu_clock()
             job.cpu_began_s = time.thread_time()
             # Not by the loop's clock: uvloop's stands still while the loop waits.
             job.began_at = time.monotonic()
@@ -167,7 +175,9 @@ class Workers:
             if job.state is not _State.running:
                 return
             # Now, as the thread certainly lives.
-            cpu_s = time.clock_gettime(job.cpu_clock) - job.cpu_began_s
+            cpu_s = self._budget_s
+            if job.cpu_clock is not None:
+                cpu_s = time.clock_gettime(job.cpu_clock) - job.cpu_began_s
             if replaced := self._abandoned < self._count:
                 job.state = _State.abandoned
                 self._abandoned += 1

@@ -132,8 +132,8 @@ def _process(idle: Sample, samples: list[Sample], minutes: float) -> Iterator[Ro
     yield Row(
         "threads: idle, start, end, most",
         f"{idle.threads}, {threads[0]}, {threads[-1]}, {max(threads)}",
-        "no more than at the start",
-        max(threads) <= threads[0],
+        too_short or "no more than at the start",
+        max(threads) <= threads[0] if judged else None,
     )
 
 

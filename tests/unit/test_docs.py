@@ -38,7 +38,7 @@ from service.core.query import MAX_FACES
 from service.http.problems import to_problem
 from service.http.routes.models import Card, ModelList
 from service.pipeline.groups import GROUP_STEP
-from service.settings import LEAST_GROUP_FACES, PREFIX, Settings
+from service.settings import MIN_GROUP_FACES, PREFIX, Settings
 from service.telemetry.metrics import Metrics
 from training.evaluation.report import shown
 from training.export_quality import tables
@@ -378,7 +378,7 @@ def test_the_notice_and_the_refusal_are_those_of_the_service() -> None:
 
 
 def test_the_smallest_group_and_the_steps_are_those_of_the_service() -> None:
-    assert f"A number below {LEAST_GROUP_FACES} is refused" in USE
+    assert f"A number below {MIN_GROUP_FACES} is refused" in USE
     assert f"steps of {GROUP_STEP}" in USE
     assert f"in steps of {GROUP_STEP}" in API
     assert f"{MAX_FACES} largest" in USE

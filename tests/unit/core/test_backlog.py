@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack
 
 import pytest
 
-from service.core.backlog import CALM_S, LEAST_LIMIT, STANDING_S, Backlog
+from service.core.backlog import CALM_S, MIN_LIMIT, STANDING_S, Backlog
 
 LIMIT = 10
 
@@ -83,7 +83,7 @@ def test_a_queue_that_never_empties_is_no_longer_than_keeps_the_workers_busy(
 def test_few_callers_are_never_refused_however_few_the_workers(clock: Clock) -> None:
     callers = Callers(Backlog(workers=1, images_per_worker=1, now=clock), clock)
     for _ in range(1000):
-        while len(callers.waiting) < LEAST_LIMIT:
+        while len(callers.waiting) < MIN_LIMIT:
             assert not callers.backlog.full
             callers.come()
         callers.answered(0.02)

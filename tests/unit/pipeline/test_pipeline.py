@@ -17,7 +17,7 @@ from service.core.arrays import Classification, Detections, Faces, Photo
 from service.core.arrays import Image as Pixels
 from service.core.backlog import Backlog
 from service.core.deadline import NEVER, Deadline
-from service.core.errors import DeadlineExceeded
+from service.core.errors import DeadlineExceeded, ImageTooLarge
 from service.core.manifest import ClassifierManifest, read_manifest
 from service.core.query import Query
 from service.core.seen import Seen
@@ -184,6 +184,11 @@ async def test_pixels_are_seen_as_their_file_is(
     np.testing.assert_array_equal(by_file.boxes, by_pixels.boxes)
     np.testing.assert_array_equal(by_file.probabilities, by_pixels.probabilities)
     assert by_file.quality == by_pixels.quality
+
+
+async def test_too_many_pixels_are_refused_however_they_come() -> None:
+    with pytest.raises(ImageTooLarge, match="8000 x 7000 pixels"):
+        await seen(np.broadcast_to(np.uint8(0), (7000, 8000, 3)), Query())
 
 
 async def test_heatmaps_are_made_of_the_largest_faces_only(jpeg: bytes) -> None:

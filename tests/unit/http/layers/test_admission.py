@@ -12,7 +12,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from service.core.backlog import LEAST_LIMIT, STANDING_S, Backlog
+from service.core.backlog import MIN_LIMIT, STANDING_S, Backlog
 from service.core.deadline import NEVER, Deadline
 from service.http.in_flight import InFlight
 from service.http.layers.admission import Admission, AdmissionLimits
@@ -162,7 +162,7 @@ async def test_one_request_too_many_is_overloaded_at_once(gate: Gate) -> None:
 
 async def test_a_queue_that_stands_takes_no_more(gate: Gate) -> None:
     with ExitStack() as images:
-        for _ in range(LEAST_LIMIT - 1):
+        for _ in range(MIN_LIMIT - 1):
             images.enter_context(gate.backlog.image())
         assert (await gate.post())[0] == 200, "a burst is let in"
         gate.now_s += STANDING_S + 0.1

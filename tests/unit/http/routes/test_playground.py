@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.access.keys import add_key
+from service.access.keys_file import add_key
 from service.access.scopes import Scope
 from service.api.schemas import Include
 from service.http.routes.playground import MEDIA_TYPES
