@@ -18,9 +18,10 @@ ROOT = Path(__file__).parents[2]
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of a new environment with what the gateway and its Triton engine ask for."""
     folder = tmp_path_factory.mktemp("gateway")
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    pip: list[str | Path] = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-compile"]
-    subprocess.run([*pip, "--require-hashes", "-r", ROOT / "locks" / "gateway.txt"], check=True)
+    uv = (sys.executable, "-m", "uv", "--quiet")
+    subprocess.run([*uv, "venv", "--no-project", "--python", sys.executable, folder], check=True)
+    install = (*uv, "pip", "install", "--python", folder, "--require-hashes")
+    subprocess.run([*install, "-r", ROOT / "locks" / "gateway.txt"], check=True)
     return folder / "bin" / "python"
 
 
