@@ -28,7 +28,8 @@ from fer.fer import FER  # noqa: E402
 
 
 def image_of(data: bytes) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    image: np.ndarray = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return image
 
 
 def create_app(detector: FER) -> FastAPI:

@@ -80,7 +80,7 @@ def _parts(loads: list[Outcome], of_nothing: list[Outcome]) -> Iterator[Figure]:
     """`Server-Timing` names the stages; what the caller waits beside them is asking and the machinery."""
     name = f"lone request {SMALL}, "
     for stage in STAGES:
-        medians = [_median(load, lambda answer, stage=stage: answer.stages_ms[stage]) for load in loads]
+        medians = [statistics.median(answer.stages_ms[stage] for answer in load.answers) for load in loads]
         yield spread(name + stage, "ms", medians)
     asking = [_median(load, _beside_ms) for load in of_nothing]
     beside = [_median(load, _beside_ms) for load in loads]

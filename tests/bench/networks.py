@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,8 +36,8 @@ class Direct(nn.Module):
 @torch.inference_mode()
 def networks() -> Iterator[Figure]:
     torch.set_num_threads(1)
-    published = build(read_config(CONFIGS / "expressnet_moe.yaml").network, served=8, auxiliary=0).eval()
-    spectral = folded(published)
+    published: Any = build(read_config(CONFIGS / "expressnet_moe.yaml").network, served=8, auxiliary=0).eval()
+    spectral: Any = folded(published)
     direct = copy.deepcopy(published.large)
     for index, module in enumerate(direct):
         if isinstance(module, SameConv2d):
@@ -75,14 +77,12 @@ def networks() -> Iterator[Figure]:
         "expressnet_moe_s": script(ServedClassifier(folded(compact), 1.0, hints[1])),
     }
     for count in (1, 32):
-        figures = []
+        figures: list[Figure] = []
         for network, name in ((published, "expressnet_moe"), (compact, "expressnet_moe_s")):
             faces = torch.randint(0, 256, (count, 3, network.size, network.size), dtype=torch.uint8)
             served = scripts[name]
-            figures.append(
-                timed(f"{name}, {count} faces", lambda f=faces, s=served: s(f), "1 thread", calls=1)
-            )
+            figures.append(timed(f"{name}, {count} faces", partial(served, faces), "1 thread", calls=1))
         yield from figures
-        yield ratio(f"compact network's speed-up, {count} faces", *figures)
+        yield ratio(f"compact network's speed-up, {count} faces", figures[0], figures[1])
         if count == 1:
             yield ratio("compact network's speed-up over the paper's in plain torch", whole, figures[1])

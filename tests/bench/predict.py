@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -95,8 +96,8 @@ async def _in_turn(folder: Path) -> tuple[list[_Spent], list[_Spent]]:
             for number, part in enumerate(sorted((folder / "photos").iterdir())):
                 in_memory = [path.read_bytes() for path in sorted(part.iterdir())]
                 calls: list[Callable[[], Awaitable[None]]] = [
-                    lambda photos=in_memory: _alone(assembly, photos),
-                    lambda part=part: write(part),
+                    partial(_alone, assembly, in_memory),
+                    partial(write, part),
                 ]
                 # Who begins changes, so that neither gains from what the other left in a cache.
                 for which in (0, 1) if number % 2 else (1, 0):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,11 +97,11 @@ def _detecting(scenes: dict[str, np.ndarray]) -> Iterator[Figure]:
         for name, pixels in scenes.items():
             whole = Photo(pixels, pixels.shape[1], pixels.shape[0], 1)
             plan = search(whole, MIN_FACE_PX)
-            yield timed(f"search {name}", lambda whole=whole: search(whole, MIN_FACE_PX), "not shrunk before")
+            yield timed(f"search {name}", partial(search, whole, MIN_FACE_PX), "not shrunk before")
             found = detect(plan.image, plan.min_face_px)
             yield timed(
                 f"detect {name}",
-                lambda plan=plan: detect(plan.image, plan.min_face_px),
+                partial(detect, plan.image, plan.min_face_px),
                 f"min face {MIN_FACE_PX}, {found} found",
             )
 
@@ -119,11 +120,10 @@ def _beside_mtcnn(
     scene: str, pixels: np.ndarray, detector: LocalDetector, with_mtcnn: LocalDetector, reference: Reference
 ) -> Iterator[Figure]:
     """The served detector, and the one that answers MTCNN's boxes, beside facenet-pytorch's MTCNN."""
-    calls = (
-        lambda: detector.find(pixels, 40, 0.9),
-        lambda: with_mtcnn.find(pixels, 40, 0.9),
-        lambda: reference.detect(pixels, 40, 0.9),
-    )
+    calls: list[Callable[[], Any]] = [
+        partial(search_by, pixels, 40, 0.9)
+        for search_by in (detector.find, with_mtcnn.find, reference.detect)
+    ]
     expected = calls[2]().boxes
     ours, boxed, theirs = _in_turn(*calls)
     yield spread(f"facenet-pytorch {scene}, min face 40", "ms", theirs)
@@ -146,7 +146,8 @@ def _classifying() -> Iterator[Figure]:
         for count in (1, 2, 4, 8, 16, 32):
             faces = np.random.default_rng(0).integers(0, 256, (count, 3, side, side), np.uint8)
             yield timed(
-                f"classify {count}", lambda faces=faces: runner.run(classifier.classify(faces, NEVER))
+                f"classify {count}",
+                lambda faces=faces: runner.run(classifier.classify(faces, NEVER)),  # type: ignore[misc]
             )
         runner.run(classifier.close())
 
