@@ -34,8 +34,9 @@ REACH_SIZES, REACH_SIZES_PER_S, MAX_REACH_SIZES = 0.5, 2.0, 2.5
 MAX_GROWTH = 1.6
 # Of a new position, speed and size this much is believed at once.
 ALPHA, BETA, GAMMA = 0.85, 0.4, 0.5
-# A single step says little about the speed where frames come fast: it is measured over no less than this.
-MIN_STEP_S = 0.02
+# Boxes tremble, so a short step says little about the speed: it is measured over no less than this. The first
+# speed is that since the face came, so that a face that comes quickly is followed.
+MIN_STEP_S, MIN_FIRST_STEP_S = 0.1, 0.02
 
 
 @dataclass(slots=True, eq=False)
@@ -45,25 +46,29 @@ class Track:
     number: int
     box: Boxes  # [4]
     velocity: NDArray[np.float64]  # [2] px/s
+    since_s: float
+    first: Boxes  # [4], as it was found then
     seen_s: float
     seen: Boxes  # [4], as it was found last
-    times: int = 1
 
     def expected(self, time_s: float) -> Boxes:
+        # A speed holds for no longer than it was watched.
+        lasts_s = min(time_s - self.seen_s, self.seen_s - self.since_s)
         box = self.box.copy()
-        box[:2] += self.velocity * (time_s - self.seen_s)
+        box[:2] += self.velocity * lasts_s
         return box
 
     def found(self, box: Boxes, time_s: float) -> None:
-        step_s = max(time_s - self.seen_s, MIN_STEP_S)
         expected = self.expected(time_s)
         off = box[:2] - expected[:2]
-        # The first step has no speed to correct, and is the best there is.
-        self.velocity += (1.0 if self.times == 1 else BETA) * off / step_s
+        if self.seen_s - self.since_s < MIN_STEP_S:
+            self.velocity = (box[:2] - self.first[:2]) / max(time_s - self.since_s, MIN_FIRST_STEP_S)
+        else:
+            self.velocity += BETA * off / max(time_s - self.seen_s, MIN_STEP_S)
         self.box = np.concatenate(
             [expected[:2] + ALPHA * off, expected[2:] + GAMMA * (box[2:] - expected[2:])]
         )
-        self.seen, self.seen_s, self.times = box, time_s, self.times + 1
+        self.seen, self.seen_s = box, time_s
 
 
 class Tracker:
@@ -89,7 +94,7 @@ class Tracker:
         for index, box in enumerate(found):
             track = whose.get(index)
             if track is None:
-                track = Track(next(self._numbers), box, np.zeros(2), time_s, box)
+                track = Track(next(self._numbers), box, np.zeros(2), time_s, box, time_s, box)
                 self._tracks.append(track)
             else:
                 track.found(box, time_s)
