@@ -61,9 +61,9 @@ def test_what_is_written_is_read(file: Path) -> None:
     add_key(file, "mobile", [Scope.BATCH, Scope.PREDICT], "100/minute", end)
     add_key(file, "ops", [Scope.ADMIN], None, None)
     mobile, ops = read_keys(file)
-    assert (mobile.name, mobile.scopes) == ("mobile", {Scope.PREDICT, Scope.BATCH})
+    assert (mobile.name, mobile.scopes) == ("mobile", frozenset({Scope.PREDICT, Scope.BATCH}))
     assert (mobile.rate, mobile.expires, mobile.expired) == (Rate(100, 60), end, False)
-    assert (ops.name, ops.scopes, ops.rate, ops.expires) == ("ops", {Scope.ADMIN}, None, None)
+    assert (ops.name, ops.scopes, ops.rate, ops.expires) == ("ops", frozenset({Scope.ADMIN}), None, None)
 
 
 def test_the_owner_s_lines_and_the_mode_of_the_file_are_kept(file: Path) -> None:
