@@ -310,8 +310,8 @@ def test_who_does_not_read_costs_frames_and_is_cut_at_last(
     engines = fake_engines()
     assert isinstance(engines.detector, FakeDetector)
     # Many faces, so that an answer is long. The image is searched at half of its size.
-    boxes = FACE_OF_TILE / 4 + np.zeros((40, 1), np.float32)
-    landmarks = LANDMARKS_OF_TILE / 4 + np.zeros((40, 1, 1), np.float32)
+    boxes = np.tile(FACE_OF_TILE / np.float32(4), (40, 1))
+    landmarks = np.tile(LANDMARKS_OF_TILE / np.float32(4), (40, 1, 1))
     engines.detector.answer = Detections(boxes, np.ones(40, np.float32), landmarks)
     with serving(Settings(port=0, client_timeout_s=1), engines) as gateway:
         deaf = unread(gateway, "?include=landmarks,quality,experts&max_faces=40")
@@ -369,7 +369,12 @@ def test_a_stream_does_not_outlive_its_key(tmp_path: Path, astronaut_jpeg: bytes
         assert ask(stream, astronaut_jpeg)["type"] == "frame"
         remove_key(file, "good")
         said: list[Any] = []
-        eventually(lambda: said.append(ask(stream, astronaut_jpeg)) or said[-1]["type"] == "problem")
+
+        def ended() -> bool:
+            said.append(ask(stream, astronaut_jpeg))
+            return bool(said[-1]["type"] == "problem")
+
+        eventually(ended)
         assert said[-1]["problem"]["code"] == "unauthorized"
         assert heard(stream)["type"] == "summary"
         assert closed(stream) == (POLICY, "the key is not known here")
@@ -398,7 +403,7 @@ def test_the_services_own_pages_and_those_that_are_listed_may() -> None:
     listed = "https://app.example"
     with serving(Settings(port=0, cors_origins=(listed,)), fake_engines()) as gateway:
         for origin in (gateway.url, listed):
-            with opened(gateway, origin=origin):  # type: ignore[arg-type]
+            with opened(gateway, origin=origin):
                 pass
         assert refused(gateway, origin="https://app.example.evil")["code"] == "origin_not_allowed"
 
