@@ -28,6 +28,7 @@ from service.pipeline.groups import GroupPipeline
 from service.pipeline.pipeline import Pipeline
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
+from service.vision.decode import decode as decode_image
 from tests.conftest import encoded
 from tests.fake_engine import FakeClassifier, FakeDetector
 
@@ -68,11 +69,10 @@ def scales(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     decoded: list[int] = []
 
     def decode(*args: object, **options: object) -> Photo:
-        photo = original(*args, **options)  # type: ignore[arg-type]
+        photo = decode_image(*args, **options)  # type: ignore[arg-type]
         decoded.append(photo.scale)
         return photo
 
-    original = module.decode
     monkeypatch.setattr(module, "decode", decode)
     return decoded
 
@@ -271,11 +271,10 @@ async def test_pixels_are_gone_while_faces_wait_for_the_classifier(
     pixels: list[weakref.ref[NDArray[np.uint8]]] = []
 
     def decode(*args: object, **options: object) -> Photo:
-        photo = original(*args, **options)  # type: ignore[arg-type]
+        photo = decode_image(*args, **options)  # type: ignore[arg-type]
         pixels.append(weakref.ref(photo.pixels))
         return photo
 
-    original = module.decode
     monkeypatch.setattr(module, "decode", decode)
     gate = asyncio.Event()
     classifier = Waiting(gate=gate)
