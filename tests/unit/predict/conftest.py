@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import Result
 from numpy.typing import NDArray
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from service.assembly import Engines
 from service.cli import app
@@ -33,8 +32,8 @@ def expressnet(monkeypatch: pytest.MonkeyPatch, engines: Engines) -> Expressnet:
     # Tests change their folder.
     monkeypatch.setenv("EXPRESSNET_MODEL_REPOSITORY", str(Settings().model_repository.resolve()))
 
-    def run(*arguments: object, **options: object) -> Result:
-        return CliRunner().invoke(app, [str(each) for each in arguments], **options)
+    def run(*arguments: object, input: bytes | None = None, env: Mapping[str, str] | None = None) -> Result:
+        return CliRunner().invoke(app, [str(each) for each in arguments], input=input, env=env)
 
     return run
 

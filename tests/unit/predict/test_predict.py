@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import Result
 from numpy.typing import NDArray
 from PIL import Image
+from typer.testing import Result
 
 from service.assembly import Engines
 from service.core.arrays import Classification, Faces
