@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -70,7 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def scripted(*answers: tuple[int, dict[str, object]]) -> Iterator[tuple[str, list[str | None]]]:
+def scripted(*answers: tuple[int, Mapping[str, object]]) -> Iterator[tuple[str, list[str | None]]]:
     """A server that gives these answers in turn: its address, and the keys that it was sent."""
     left, keys = list(answers), []
 
@@ -97,8 +97,8 @@ def scripted(*answers: tuple[int, dict[str, object]]) -> Iterator[tuple[str, lis
 
 
 @contextmanager
-def served(handler: object) -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:  # type: ignore[arg-type]
+def served(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
