@@ -22,7 +22,7 @@ def scripted(network: nn.Module) -> Detect:
     module = script(network)
 
     def run(image: Pixels, min_face_px: float, threshold: float) -> Detections:
-        with torch.inference_mode(), torch.jit.optimized_execution(False):
+        with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             found = module(
                 torch.from_numpy(np.array(image)),  # a copy: PIL's memory is read-only
                 torch.tensor([min_face_px], dtype=torch.float32),

@@ -147,7 +147,7 @@ def test_load_balancing_loss_pulls_towards_idle_experts() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0, 0.0]] * 8, requires_grad=True)
     scores = torch.softmax(logits, dim=1)
     weights = scores * torch.tensor([1.0, 1.0, 0.0, 0.0])
-    load_balancing_loss(weights, scores).backward()
+    load_balancing_loss(weights, scores).backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     assert (logits.grad[:, 0] > 0).all()
     assert (logits.grad[:, 2:] < 0).all()

@@ -32,7 +32,7 @@ def test_rows_without_a_label_do_not_matter() -> None:
 
 
 def test_the_threshold_is_the_least_that_is_good_enough() -> None:
-    probabilities = np.float32([[0.905, 0.095], [0.805, 0.195], [0.705, 0.295], [0.605, 0.395]])
+    probabilities = np.array([[0.905, 0.095], [0.805, 0.195], [0.705, 0.295], [0.605, 0.395]], np.float32)
     labels = np.array([0, 0, 1, 0])
     assert choose_threshold(probabilities, labels, 0.75) == 0
     assert choose_threshold(probabilities, labels, 0.9) == pytest.approx(0.71)
@@ -41,4 +41,4 @@ def test_the_threshold_is_the_least_that_is_good_enough() -> None:
 
 def test_no_threshold_is_better_than_a_wrong_one() -> None:
     with pytest.raises(ValueError, match="90%"):
-        choose_threshold(np.float32([[0.9, 0.1]]), np.array([1]), 0.9)
+        choose_threshold(np.array([[0.9, 0.1]], np.float32), np.array([1]), 0.9)

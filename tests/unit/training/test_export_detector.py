@@ -31,7 +31,8 @@ pytestmark = pytest.mark.skipif(
 def name(request: pytest.FixtureRequest) -> export_detector.DetectorName:
     if request.param == "yunet_mtcnn" and find_spec("facenet_pytorch") is None:
         pytest.skip("the weights are not installed: pip install --no-deps facenet-pytorch==2.6.0")
-    return request.param
+    chosen: export_detector.DetectorName = request.param
+    return chosen
 
 
 @pytest.fixture(scope="module")

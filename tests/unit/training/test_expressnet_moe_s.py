@@ -78,7 +78,7 @@ def test_it_is_small_and_quick(config: str) -> None:
 def test_the_checkpoint_that_is_shipped_is_what_is_served() -> None:
     manifest = read_manifest(REPOSITORY, "expressnet_moe")
     assert manifest.calibration is not None
-    served = torch.jit.load(str(verified_model_path(REPOSITORY, manifest, TORCHSCRIPT)))
+    served = torch.jit.load(str(verified_model_path(REPOSITORY, manifest, TORCHSCRIPT)))  # type: ignore[no-untyped-call]
     own = with_no_hint(load_trained(SHIPPED_CHECKPOINT).network, manifest.calibration.temperature)
     batch = faces(8)
     for found, wanted in zip(own(batch)[:2], served(batch)[:2], strict=True):
@@ -179,8 +179,8 @@ def test_a_served_row_does_not_depend_on_its_neighbours(shipped: ExpressNetMoES)
 def test_the_script_answers_as_the_network(shipped: ExpressNetMoES, tmp_path: Path) -> None:
     served = with_no_hint(shipped, 1.3)
     path = tmp_path / "model.pt"
-    torch.jit.script(served).save(str(path))
-    loaded = torch.jit.load(str(path)).eval()
+    torch.jit.script(served).save(str(path))  # type: ignore[no-untyped-call]
+    loaded = torch.jit.load(str(path)).eval()  # type: ignore[no-untyped-call]
     for count, side in ((1, 48), (3, 48), (4, 48), (2, 64)):
         batch = faces(count, side)
         for found, wanted in zip(loaded(batch), served(batch), strict=True):

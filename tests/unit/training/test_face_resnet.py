@@ -35,7 +35,9 @@ UNITS = (
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tensor]]:
     """A manifest with made-up bytes for weights beside it, and what they mean."""
-    random, entries, data, meant = np.random.default_rng(0), [], b"", {}
+    random, data = np.random.default_rng(0), b""
+    entries: list[dict[str, object]] = []
+    meant: dict[str, Tensor] = {}
     for name, kernel, before, after in UNITS:
         spread = 2.0 / (kernel * before**0.5)
         for part, shape, least, most in (
@@ -45,12 +47,13 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
             ("scale/biases", (after,), -0.1, 0.1),
         ):
             values = random.integers(0, 256, shape, np.uint8)
-            packing = {"dtype": "uint8", "scale": (most - least) / 255, "min": least}
+            scale = (most - least) / 255
+            packing = {"dtype": "uint8", "scale": scale, "min": least}
             entries.append(
                 {"name": f"{name}/{part}", "shape": shape, "dtype": "float32", "quantization": packing}
             )
             data += values.tobytes()
-            meant[f"{name}/{part}"] = torch.from_numpy(values) * packing["scale"] + least
+            meant[f"{name}/{part}"] = torch.from_numpy(values) * scale + least
     entries.append({"name": "fc", "shape": (2, 2), "dtype": "float32"})
     data += np.arange(4, dtype="<f4").tobytes()
     folder = tmp_path_factory.mktemp("face-api")
@@ -126,7 +129,8 @@ def test_settling_changes_no_answer_but_what_training_begins_with(
 
     def seen() -> Tensor:
         assert isinstance(network.backbone, FaceResNet)
-        return network(images).pooled[:, -network.backbone.features :]
+        pooled: Tensor = network(images).pooled
+        return pooled[:, -network.backbone.features :]
 
     before = seen()
     unsettled = copy.deepcopy(network)

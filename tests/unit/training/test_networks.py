@@ -111,7 +111,7 @@ def test_large_kernels_learn_as_direct_ones() -> None:
     found = conv.weight.grad.clone()
     conv.zero_grad()
     assert conv.bias is not None
-    functional.conv2d(x, conv.weight, conv.bias, padding=7).square().sum().backward()
+    functional.conv2d(x, conv.weight, conv.bias, padding=7).square().sum().backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(found, conv.weight.grad, rtol=1e-3, atol=1e-2)
 
 

@@ -88,7 +88,7 @@ def test_the_hint_tells_covered_faces_of_people_that_it_never_met(astronaut: NDA
         pictures = []
         for _ in range(count):
             turned = face.rotate(rng.uniform(-10, 10), Image.Resampling.BICUBIC)
-            left, top, cut = rng.integers(0, 12), rng.integers(0, 12), rng.integers(0, 6)
+            left, top, cut = (int(rng.integers(0, end)) for end in (12, 12, 6))
             small = turned.crop((left, top, 112 - cut, 112 - cut)).resize((48, 48), Image.Resampling.BICUBIC)
             pictures.append((np.asarray(small) * rng.uniform(0.5, 1)).astype(np.uint8))
         labels = np.ones(count, np.int64)

@@ -42,6 +42,9 @@ def test_norms_and_biases_do_not_decay(name: str, kind: type) -> None:
 
 def test_the_average_follows_weights_and_statistics() -> None:
     network, average = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    assert network.running_mean is not None
+    assert network.num_batches_tracked is not None
+    assert average.running_mean is not None
     with torch.no_grad():
         network.weight.fill_(3)
         network.running_mean.fill_(5)
@@ -84,11 +87,11 @@ def test_a_sharp_minimum_is_left_for_a_flat_one() -> None:
         optimiser = torch.optim.SGD(network.parameters(), lr=0.02)
         for _ in range(400):
             optimiser.zero_grad()
-            loss(network.weight).backward()
+            loss(network.weight).backward()  # type: ignore[no-untyped-call]
             if radius:
                 with at_sharpest(network, radius):
                     optimiser.zero_grad()
-                    loss(network.weight).backward()
+                    loss(network.weight).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         ends[radius] = network.weight.item()
     assert ends[0.0] == pytest.approx(-0.1, abs=0.05)

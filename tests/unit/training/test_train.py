@@ -27,6 +27,8 @@ from training import train as training
 from training.checkpoint import load_trained
 from training.config import RunConfig, read_config
 from training.datasets.faces import Dataset, LabelledFaces, PixelPictures, one_hot
+from training.evaluation.predict import predict
+from training.models import build
 from training.train import Start, epoch_order, read_ahead, training_rows, validation_rows
 
 
@@ -73,7 +75,6 @@ class Interrupted(Exception):
 def interrupt_second_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first epoch is written; the second is lost when it is nearly over."""
     calls = 0
-    predict = training.predict
 
     def interrupting(*arguments: Any, **options: Any) -> Any:
         nonlocal calls
@@ -341,7 +342,7 @@ def test_balanced_sampling_draws_rare_emotions_more_often(power: float, share: f
 
 def test_batches_are_read_in_their_order(data: Dataset) -> None:
     rows, order = data.training, torch.tensor([[3, 1], [0, 2], [5, 4]])
-    read = list(read_ahead(rows, order, training.build(tiny_config().network, served=8, auxiliary=7)))
+    read = list(read_ahead(rows, order, build(tiny_config().network, served=8, auxiliary=7)))
     assert [chosen.tolist() for chosen, _ in read] == order.tolist()
     for chosen, images in read:
         assert np.array_equal(images[:, 0], rows.pictures.read(chosen.numpy(), size=48, channels=1)[:, 0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import numpy as np
@@ -52,7 +53,7 @@ def reference(image: Pixels) -> Detections:
 
 
 # Sides are multiples of 32: libfacedetection cuts off what is left of others.
-SCENES = {
+SCENES: dict[str, Callable[[], Pixels]] = {
     "astronaut": lambda: np.asarray(astronaut()),
     "small": lambda: np.asarray(astronaut(192)),
     "montage": lambda: montage()[:416],

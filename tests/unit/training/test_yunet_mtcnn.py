@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
 import numpy as np
@@ -32,7 +32,7 @@ from training.models.yunet_mtcnn import YuNetMtcnn
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
+def one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -40,7 +40,7 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def reference():
+def reference() -> Reference:
     return Reference()
 
 
@@ -66,7 +66,7 @@ def turned(degrees: float) -> Pixels:
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_the_references_faces_have_its_boxes(name: str, detect: Detect, reference) -> None:
+def test_the_references_faces_have_its_boxes(name: str, detect: Detect, reference: Reference) -> None:
     make, min_face_px, at_least = IMAGES[name]
     image = make()
     expected, found = reference.detect(image, min_face_px, 0.9), detect(image, min_face_px, 0.9)
@@ -86,7 +86,7 @@ def test_the_references_faces_have_its_boxes(name: str, detect: Detect, referenc
 
 @pytest.mark.parametrize("min_face_px", [24, 28, 40, 45])
 def test_a_face_may_be_smaller_than_the_smallest_window(
-    min_face_px: int, detect: Detect, yunet: Detect, reference
+    min_face_px: int, detect: Detect, yunet: Detect, reference: Reference
 ) -> None:
     expected = reference.detect(montage(), min_face_px, 0.9)
     found = detect(montage(), min_face_px, 0.9)
@@ -100,7 +100,7 @@ def test_a_face_may_be_smaller_than_the_smallest_window(
 
 @pytest.mark.parametrize("degrees", [50, 60])
 def test_what_only_mtcnn_is_sure_of_is_a_face(
-    degrees: float, detect: Detect, yunet: Detect, reference
+    degrees: float, detect: Detect, yunet: Detect, reference: Reference
 ) -> None:
     image = turned(degrees)
     assert len(yunet(image, 40, 0.9).scores) == 0
@@ -111,7 +111,7 @@ def test_what_only_mtcnn_is_sure_of_is_a_face(
 
 @pytest.mark.parametrize("image", [turned(75), np.asarray(astronaut())[:, 225:]], ids=["turned", "half"])
 def test_what_only_yunet_is_sure_of_keeps_its_box(
-    image: Pixels, detect: Detect, yunet: Detect, reference
+    image: Pixels, detect: Detect, yunet: Detect, reference: Reference
 ) -> None:
     assert len(reference.detect(image, 40, 0.9).scores) == 0
     expected, found = yunet(image, 40, 0.9), detect(image, 40, 0.9)

@@ -93,7 +93,8 @@ def test_rows_come_back_by_split_and_aligned(files: Files) -> None:
     assert np.array_equal(pixels(dataset), [noise(seed) for seed in range(3)])
     assert EMOTIONS[rows.labels[1]] == EMOTIONS[rows.majority[1]] == "happiness"
     np.testing.assert_allclose(rows.distributions[1], [0, 0.8, 0.2, 0, 0, 0, 0, 0])
-    assert (rows.labels.dtype, rows.distributions.dtype) == (np.int64, np.float32)
+    assert rows.labels.dtype == np.int64
+    assert rows.distributions.dtype == np.float32
     assert rows.names.tolist() == ["fer2013.csv line 2", "fer2013.csv line 3", "fer2013.csv line 4"]
     assert np.array_equal(pixels(dataset, "PrivateTest")[0], noise(4))
     assert not dataset.problems

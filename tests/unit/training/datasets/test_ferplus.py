@@ -31,7 +31,8 @@ def test_votes(votes: tuple[int, ...], distribution: dict[int, float], majority:
     distributions, majorities = vote_labels(np.array([votes]))
     np.testing.assert_allclose(distributions, [[distribution.get(index, 0) for index in range(8)]], rtol=1e-6)
     assert majorities.tolist() == [majority]
-    assert (distributions.dtype, majorities.dtype) == (np.float32, np.int64)
+    assert distributions.dtype == np.float32
+    assert majorities.dtype == np.int64
 
 
 @given(st.lists(st.integers(0, 10), min_size=10, max_size=10))
