@@ -31,7 +31,7 @@ test: $(VENV)/.dev
 	$(PYTEST) \
 		--cov --cov-report=term:skip-covered --cov-fail-under=90
 
-# Between two edits: nothing that trains a network, starts a program or opens a browser.
+# Between two edits: the unit tests except the slow ones. A few of them start small programs.
 test-fast: $(VENV)/.dev
 	$(PYTEST) --quiet tests/unit $(addprefix --ignore tests/unit/,bench soak supply training)
 
