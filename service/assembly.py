@@ -111,6 +111,8 @@ def assemble(settings: Settings, engines: Engines | None = None, metrics: Metric
     engines = engines or make_engines(settings, classifier, detector, metrics, lambda: backlog.sparse)
     for manifest, place in zip((classifier, detector), places(settings), strict=True):
         metrics.serving(manifest, SERVED_FILE[place])
+    # An image that reaches the classifier has a face, and a batch of one is one face.
+    groups_only = settings.aggregate_only is not None
     batcher = Batcher(
         engines.classifier,
         BatcherLimits(
@@ -119,7 +121,9 @@ def assemble(settings: Settings, engines: Engines | None = None, metrics: Metric
             settings.max_delay_s,
             calls_in_flight=CALLS_IN_FLIGHT_ON_TRITON if engines.classifier.cancellable else 1,
         ),
-        BatcherEvents(metrics.batch_size.observe, metrics.queue_depth.set),
+        BatcherEvents(depth=metrics.queue_depth.set)
+        if groups_only
+        else BatcherEvents(metrics.batch_size.observe, metrics.queue_depth.set),
     )
     faces = Pipeline(
         engines.detector,
@@ -130,6 +134,7 @@ def assemble(settings: Settings, engines: Engines | None = None, metrics: Metric
         decode_budget_s=settings.decode_budget_s,
         pixel_limit=settings.pixel_limit,
         backlog=backlog,
+        reports_stages=not groups_only,
     )
     pipeline = faces if settings.aggregate_only is None else GroupPipeline(faces, settings.aggregate_only)
     return Assembly(classifier, detector, engines, metrics, backlog, pipeline)

@@ -94,10 +94,10 @@ def tables(limits: QualityLimits) -> list[str]:
     lines = [limits.rule, ""]
     for limit in limits.limits:
         edge = "no limit"
-        if limit.least is not None:
-            edge = f"at least {limit.least:g}"
-        if limit.most is not None:
-            edge = f"at most {limit.most:g}"
+        if limit.min is not None:
+            edge = f"at least {limit.min:g}"
+        if limit.max is not None:
+            edge = f"at most {limit.max:g}"
         lines += [
             f"{limit.code}: {limit.measure}, {edge}",
             "",

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 DEFAULT = EmotionQuery()
+# Nobody waits at the other end, and the machine may be busy.
+DECODE_BUDGET_S = 60.0
 
 Places = Annotated[
     list[str],
@@ -100,7 +102,7 @@ def predict_command(
             None if video else _checked(_Request(tuple(paths), _form(form, output), output, annotate, query))
         )
         # Only a server has several processes.
-        settings = read_settings(processes=1)
+        settings = patient(read_settings(processes=1))
         if request is not None:
             code = asyncio.run(_predict(request, settings))
         else:
@@ -220,6 +222,13 @@ def _checked(request: _Request) -> _Request:
     return request
 
 
+def patient(settings: Settings) -> Settings:
+    """With a decode budget for a busy machine, unless somebody has set one."""
+    if "decode_budget_s" in settings.model_fields_set:
+        return settings
+    return settings.model_copy(update={"decode_budget_s": DECODE_BUDGET_S})
+
+
 async def _predict(request: _Request, settings: Settings) -> int:
     """The exit code."""
     from service.api.schemas import ModelName
@@ -227,7 +236,7 @@ async def _predict(request: _Request, settings: Settings) -> int:
     from service.predict.display import Display
     from service.predict.ledger import Ledger
     from service.predict.rows import RunInfo
-    from service.predict.run import Options, Predictor, patient
+    from service.predict.run import Options, Predictor
     from service.predict.sources import images
     from service.process.memory import bound_heap
     from service.telemetry.logs import configure_logs
@@ -235,10 +244,19 @@ async def _predict(request: _Request, settings: Settings) -> int:
     # Rows may be on standard output; what the engines tell must not get between them.
     configure_logs("warning", "text")
     bound_heap()
-    assembly = assemble(patient(settings))
+    assembly = assemble(settings)
     card = assembly.classifier
     run = RunInfo(ModelName(name=card.name, version=card.version), request.query, card.labels)
-    predictor = Predictor(assembly, Options(settings, request.query, request.pictures))
+    predictor = Predictor(
+        assembly,
+        Options(
+            request.query,
+            settings.worker_threads,
+            settings.body_limit_bytes,
+            settings.pixel_limit,
+            request.pictures,
+        ),
+    )
 
     def paths() -> Iterator[str]:
         return images(request.paths, request.pictures)

@@ -19,13 +19,17 @@ async def predict_video(settings: Settings, video: Path, csv_file: Path, query: 
     """Write the CSV file and a PNG of its name, print the faces; the last sentence. Raises `VideoError`."""
     from service.assembly import assemble
     from service.core.errors import ServiceError
+    from service.predict.run import TIMEOUT_S
     from service.predict.timeline import VideoError, write_timeline
     from service.process.memory import bound_heap
     from service.telemetry.logs import configure_logs
 
+    picture = csv_file.with_suffix(".png")
+    for file in (csv_file, picture):
+        if file.exists() and (not file.is_file() or file.stat().st_size):
+            raise VideoError(f"{file} is not empty; name another file, or take it away")
     configure_logs("warning", "text")
     bound_heap()
-    picture = csv_file.with_suffix(".png")
     assembly = assemble(settings)
     pipeline = assembly.faces
     async with assembly:
@@ -38,7 +42,7 @@ async def predict_video(settings: Settings, video: Path, csv_file: Path, query: 
                 picture,
                 query,
                 fps=fps,
-                timeout_s=settings.timeout_s,
+                timeout_s=TIMEOUT_S,
             )
         except ServiceError as error:
             raise VideoError(f"{video} cannot be followed: {error.detail}") from error

@@ -89,14 +89,14 @@ class QualityLimit(_Part):
 
     code: QualityCode
     measure: QualityMeasure
-    least: float | None = None
-    most: float | None = None
+    min: float | None = None
+    max: float | None = None
     bands: tuple[Band, ...]
 
     @model_validator(mode="after")
     def _one_side(self) -> QualityLimit:
-        if self.least is not None and self.most is not None:
-            raise ValueError("a limit is `least` or `most`, not both")
+        if self.min is not None and self.max is not None:
+            raise ValueError("a limit is `min` or `max`, not both")
         return self
 
 

@@ -52,6 +52,7 @@ class Pipeline:
         decode_budget_s: float,
         pixel_limit: int,
         backlog: Backlog,
+        reports_stages: bool = True,
     ) -> None:
         # Told apart once: to ask whether something fits a protocol takes long.
         self._local = detector if isinstance(detector, LocalDetector) else None
@@ -61,6 +62,7 @@ class Pipeline:
         self._metrics = metrics
         self._pixel_limit = pixel_limit
         self._backlog = backlog
+        self._reports_stages = reports_stages
         self._workers = Workers(
             workers,
             budget_s=decode_budget_s,
@@ -86,9 +88,11 @@ class Pipeline:
         spent = Timings()
         try:
             with self._backlog.image():
-                async with deadline.within(lambda: spent.current):
+                async with deadline.within(lambda: spent.current if self._reports_stages else "the search"):
                     return await self._run(image, query, deadline, spent)
         finally:
+            if not self._reports_stages:
+                spent = Timings()
             for stage, seconds in spent.seconds.items():
                 timings.add(stage, seconds)
             self._metrics.stages(spent.seconds)

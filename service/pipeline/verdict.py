@@ -19,6 +19,6 @@ def _beyond(limit: QualityLimit, quality: FaceQuality) -> bool:
     value: float | None = getattr(quality, limit.measure)
     if value is None:
         return False
-    return (limit.least is not None and abs(value) < limit.least) or (
-        limit.most is not None and abs(value) > limit.most
+    return (limit.min is not None and abs(value) < limit.min) or (
+        limit.max is not None and abs(value) > limit.max
     )

@@ -29,7 +29,6 @@ from service.core.timings import Timings
 from service.predict.pictures import target_of, write_picture
 from service.predict.rows import Row, RowProblem
 from service.predict.sources import STANDARD_INPUT, Source, source
-from service.settings import Settings
 from service.telemetry.logs import log
 
 # Enough that faces of several images share a call of the classifier while others are decoded.
@@ -41,7 +40,6 @@ SKIPPED_AT_A_TIME = 200
 
 # Nobody waits at the other end, and the machine may be busy: only what hangs is given up.
 TIMEOUT_S = 300.0
-DECODE_BUDGET_S = 60.0
 TRIES = 3
 RETRY_S = 0.5
 PATIENCE_S = 30.0
@@ -55,16 +53,11 @@ class CannotGoOnError(Exception):
 class Options:
     """What is done with each image."""
 
-    settings: Settings
     query: EmotionQuery
+    worker_threads: int
+    body_limit_bytes: int
+    pixel_limit: int
     pictures: Path | None = None
-
-
-def patient(settings: Settings) -> Settings:
-    """With a decode budget for a busy machine, unless somebody has set one."""
-    if "decode_budget_s" in settings.model_fields_set:
-        return settings
-    return settings.model_copy(update={"decode_budget_s": DECODE_BUDGET_S})
 
 
 class Predictor:
@@ -75,7 +68,7 @@ class Predictor:
         self._assembly = assembly
         self._pipeline = assembly.faces
         self._options = options
-        self._drawing = asyncio.Semaphore(options.settings.worker_threads)
+        self._drawing = asyncio.Semaphore(options.worker_threads)
         self.stop = asyncio.Event()
 
     async def rows(
@@ -88,7 +81,7 @@ class Predictor:
 
         Raises `CannotGoOnError` when the engine is gone for good, or pictures cannot be written.
         """
-        turns = asyncio.Semaphore(IMAGES_PER_THREAD * self._options.settings.worker_threads)
+        turns = asyncio.Semaphore(IMAGES_PER_THREAD * self._options.worker_threads)
         tasks: deque[asyncio.Task[Row | None]] = deque()
         try:
             async for found in self._sources(paths, known, skipped):
@@ -128,7 +121,7 @@ class Predictor:
     async def _row(self, found: Source) -> Row | None:
         """None where the run was stopped before there was an answer."""
         try:
-            data = await asyncio.to_thread(read, found, self._options.settings.body_limit_bytes)
+            data = await asyncio.to_thread(read, found, self._options.body_limit_bytes)
             seen = await self._see(data)
             if self._options.pictures is not None:
                 await self._draw(found, data, seen, self._options.pictures)
@@ -181,7 +174,7 @@ class Predictor:
         path = "stdin.jpg" if found.path == STANDARD_INPUT else found.path
         # Each holds all pixels of its image.
         async with self._drawing:
-            limit = self._options.settings.pixel_limit
+            limit = self._options.pixel_limit
             try:
                 await asyncio.to_thread(write_picture, data, seen, limit, target_of(path, folder))
             except OSError as error:

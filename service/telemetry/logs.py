@@ -98,4 +98,6 @@ def configure_logs(level: str, format: Literal["json", "text"]) -> None:
     # uvicorn tells of each start and stop as we do; its warnings and errors stay.
     # Odd image files are their senders' business, not an event of ours.
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    # At level debug it writes the heads of handshakes, and with them keys.
+    logging.getLogger("websockets").setLevel(max(logging.INFO, minimum))
     logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, minimum))

@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 
 from service.api.schemas import EmotionQuery, ModelName
 from service.assembly import Assembly, assemble
+from service.cli.predict import patient
 from service.core.deadline import NEVER
 from service.core.manifest import EMOTIONS
 from service.core.query import Query
@@ -26,7 +27,7 @@ from service.core.timings import Timings
 from service.predict.forms import Form
 from service.predict.ledger import Ledger
 from service.predict.rows import RunInfo
-from service.predict.run import IMAGES_PER_THREAD, Options, Predictor, patient
+from service.predict.run import IMAGES_PER_THREAD, Options, Predictor
 from service.predict.sources import images
 from service.settings import Settings
 from tests.bench.figures import Figure, ratios, spread
@@ -85,7 +86,10 @@ async def _in_turn(folder: Path) -> tuple[list[_Spent], list[_Spent]]:
     run = RunInfo(ModelName(name=settings.classifier, version="1"), EmotionQuery(), EMOTIONS)
     spent: tuple[list[_Spent], list[_Spent]] = [], []
     async with assemble(settings) as assembly:
-        predictor = Predictor(assembly, Options(settings, EmotionQuery()))
+        predictor = Predictor(
+            assembly,
+            Options(EmotionQuery(), settings.worker_threads, settings.body_limit_bytes, settings.pixel_limit),
+        )
         with Ledger(folder / "turns.jsonl", Form.jsonl, run) as ledger:
 
             async def write(part: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from service.api.schemas import EmotionQuery
 from service.core.manifest import EMOTIONS
+from service.core.timings import STAGES
 from service.settings import Settings
 from tests.conftest import Gateway, encoded, eventually, serving
 from tests.fake_engine import fake_engines
@@ -114,7 +116,25 @@ def test_metrics_and_audit_know_no_more_than_the_answers(
     assert not names(lines) & {*EMOTIONS, "box", "probabilities", "confidence", "emotion"}
 
 
-def audited(file: Path, last: str) -> list[dict[str, object]]:
+def test_no_time_or_count_tells_whether_there_is_a_face(
+    groups: tuple[Gateway, Path], astronaut_jpeg: bytes
+) -> None:
+    """Only an image with a face reaches the classifier."""
+    gateway, file = groups
+    answer = gateway.post(astronaut_jpeg)
+    assert set(re.findall(r"(\w+);dur=0\.0,", answer.headers["Server-Timing"])) == set(STAGES)
+    (line,) = audited(file, answer.headers["X-Request-ID"])[-1:]
+    assert [name for name, spent_ms in line["timings_ms"].items() if spent_ms] == ["total"]
+    late = gateway.client.post(
+        "/v1/emotions", content=astronaut_jpeg, headers={"Content-Type": "image/jpeg", "X-Timeout-Ms": "1"}
+    )
+    assert not re.search("align|classify", late.json()["detail"])
+    metrics = gateway.client.get("/metrics").text
+    assert 'stage="classify"' not in metrics
+    assert "expressnet_batch_size_faces_count 0.0" in metrics
+
+
+def audited(file: Path, last: str) -> list[dict[str, Any]]:
     """The lines of an audit once that of a request is there."""
     eventually(lambda: last in file.read_text())
     return [json.loads(line) for line in file.read_text().splitlines()]

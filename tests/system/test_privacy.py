@@ -14,7 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from websockets import Subprotocol
+from websockets.sync.client import connect
 
+from service.access.keys_file import add_key
+from service.access.scopes import Scope
 from service.core.manifest import EMOTIONS, read_manifest
 from service.settings import Settings
 from service.vision.align import align_faces
@@ -214,3 +218,21 @@ def test_a_file_that_is_open_for_writing_is_seen(tmp_path: Path) -> None:
                 break
             threading.Event().wait(0.01)
     assert any(path.endswith("leak") for path in opened)
+
+
+def test_no_key_is_in_the_log_however_it_is_sent(tmp_path: Path) -> None:
+    """At level debug the WebSocket library would write the heads of handshakes."""
+    file = tmp_path / "keys.toml"
+    key = add_key(file, "one", [Scope.PREDICT], None, None)
+    with running(log_level="debug", keys_file=file) as gateway:
+        address = f"{gateway.url.replace('http', 'ws', 1)}/v1/stream"
+        with connect(address, additional_headers={"Authorization": f"Bearer {key}"}, proxy=None) as stream:
+            stream.send('{"type": "end"}')
+            assert json.loads(stream.recv())["type"] == "summary"
+        with connect(address, subprotocols=[Subprotocol(f"key.{key}")], proxy=None):
+            pass
+        gateway.client.get("/v1/models", headers={"X-API-Key": key}).raise_for_status()
+        gateway.stop()
+        log = "".join(gateway.log)
+    assert "request" in log
+    assert key not in log

@@ -191,7 +191,7 @@ def draw_quality(limits: QualityLimits, path: Path) -> Path:
             values = [getattr(band, name) for band in limit.bands]
             label = name.replace("certain_accuracy", "accuracy of the certain")
             axes.plot(middles, values, color=colour, marker=marker, markersize=4, label=label)
-        edge = limit.least if limit.most is None else limit.most
+        edge = limit.min if limit.max is None else limit.max
         if edge is not None:
             axes.axvline(edge, color=ORANGE, linewidth=1, label="limit")
         if limit.measure in ("sharpness", "contrast") or limit.code == "too_dark":

@@ -29,7 +29,7 @@ RULE = (
     f"more than {FOUND_SHARE:.0%} of the unharmed faces, cut out as the gateway does it, lie beyond it."
 )
 # Which end of a measure is the poor one.
-TOO_LITTLE, TOO_MUCH = "least", "most"
+TOO_LITTLE, TOO_MUCH = "min", "max"
 CANDIDATES: tuple[tuple[QualityCode, QualityMeasure, str], ...] = (
     ("too_small", "size_px", TOO_LITTLE),
     ("blurred", "sharpness", TOO_LITTLE),
@@ -154,10 +154,10 @@ def beyond(limits: QualityLimits, rows: Rows) -> NDArray[np.bool_]:
         amounts = np.abs(rows.measured.get(limit.measure, np.empty(0)))
         if not len(amounts):
             continue
-        if limit.least is not None:
-            held_back |= amounts < limit.least
-        if limit.most is not None:
-            held_back |= amounts > limit.most
+        if limit.min is not None:
+            held_back |= amounts < limit.min
+        if limit.max is not None:
+            held_back |= amounts > limit.max
     return held_back
 
 

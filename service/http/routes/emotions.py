@@ -67,7 +67,7 @@ _PROBLEMS = documented(
     EngineUnavailable,
 )
 # Those of single images are in their items.
-_BATCH_PROBLEMS = documented(UnsupportedMediaType, InvalidRequest)
+_BATCH_PROBLEMS = documented(UnsupportedMediaType, InvalidRequest, EngineUnavailable, HostBusy)
 
 
 def _body(description: str, content: dict[str, type[BaseModel] | None]) -> dict[str, Any]:

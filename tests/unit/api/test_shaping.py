@@ -30,8 +30,8 @@ RULE = VerdictRule(
     data="none",
     quality=QualityLimits(
         limits=(
-            QualityLimit(code="too_small", measure="size_px", least=10, bands=()),
-            QualityLimit(code="occluded", measure="occlusion", most=0.9, bands=()),
+            QualityLimit(code="too_small", measure="size_px", min=10, bands=()),
+            QualityLimit(code="occluded", measure="occlusion", max=0.9, bands=()),
         ),
         rule="none",
         data="none",

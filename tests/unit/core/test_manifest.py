@@ -84,12 +84,12 @@ def test_a_classifier_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_the_limits_of_quality_come_back_as_they_were_written(tmp_path: Path) -> None:
-    path = write(tmp_path, classifier(verdict=with_limit(least=0.1)))
+    path = write(tmp_path, classifier(verdict=with_limit(min=0.1)))
     manifest = read_manifest(tmp_path, "tiny")
     assert isinstance(manifest, ClassifierManifest)
     assert manifest.verdict.quality is not None
     (limit,) = manifest.verdict.quality.limits
-    assert (limit.code, limit.least, limit.most, limit.bands[0].samples) == ("blurred", 0.1, None, 9)
+    assert (limit.code, limit.min, limit.max, limit.bands[0].samples) == ("blurred", 0.1, None, 9)
     path.write_text(manifest.model_dump_json(indent=2, exclude_none=True))
     assert read_manifest(tmp_path, "tiny") == manifest
 
@@ -170,7 +170,7 @@ def test_a_classifier_without_what_it_needs_is_refused(tmp_path: Path, missing: 
         {"name": "../tiny"},
         {"kind": "oracle"},
         {"verdict": {"threshold": 1.5, "coverage": 1, "accuracy": 1, "data": ""}},
-        {"verdict": with_limit(least=0.1, most=0.2)},
+        {"verdict": with_limit(min=0.1, max=0.2)},
         {"verdict": with_limit(code="ugly")},
         {"verdict": with_limit(measure="beauty")},
         {"unknown": 1},

@@ -12,11 +12,11 @@ from service.pipeline.verdict import reasons
 
 GOOD = FaceQuality(120, 0.4, 0.5, 0.2, roll_degrees=0, yaw=0, pitch=0, occlusion=0.3)
 LIMITS = (
-    QualityLimit(code="blurred", measure="sharpness", least=0.1, bands=()),
-    QualityLimit(code="too_bright", measure="brightness", most=0.9, bands=()),
-    QualityLimit(code="occluded", measure="occlusion", most=0.95, bands=()),
-    QualityLimit(code="turned_away", measure="yaw", most=0.6, bands=()),
-    QualityLimit(code="turned_away", measure="pitch", most=0.5, bands=()),
+    QualityLimit(code="blurred", measure="sharpness", min=0.1, bands=()),
+    QualityLimit(code="too_bright", measure="brightness", max=0.9, bands=()),
+    QualityLimit(code="occluded", measure="occlusion", max=0.95, bands=()),
+    QualityLimit(code="turned_away", measure="yaw", max=0.6, bands=()),
+    QualityLimit(code="turned_away", measure="pitch", max=0.5, bands=()),
     QualityLimit(code="tilted", measure="roll_degrees", bands=()),
 )
 RULE = VerdictRule(

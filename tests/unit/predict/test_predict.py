@@ -17,6 +17,7 @@ from PIL import Image
 from typer.testing import Result
 
 from service.assembly import Engines
+from service.cli.predict import DECODE_BUDGET_S, patient
 from service.core.arrays import Classification, Faces
 from service.core.deadline import Deadline
 from service.core.errors import EngineUnavailable
@@ -150,6 +151,11 @@ def test_a_video_becomes_a_timeline(
         assert picture.width == 1000
     assert re.search(r"1 +│ +0.0 to 0.8 s +│ +4 +│ +happiness 100%", result.stdout)
     assert result.stderr == "expressnet: 4 frames, 1 faces: clip.timeline.csv and clip.timeline.png\n"
+    again = expressnet("predict", written)
+    assert again.exit_code == 2
+    assert again.stderr == (
+        "expressnet: clip.timeline.csv is not empty; name another file, or take it away\n"
+    )
     refused = expressnet("predict", written, "--output", "nowhere/rows.csv")
     assert refused.exit_code == 2
     assert refused.stderr == "expressnet: nowhere/rows.csv cannot be written: no such file or directory\n"
@@ -282,9 +288,9 @@ def test_an_engine_that_is_gone_ends_the_run_and_nothing_is_written(
 
 
 def test_a_busy_machine_does_not_make_photos_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run_module.patient(Settings()).decode_budget_s == run_module.DECODE_BUDGET_S
+    assert patient(Settings()).decode_budget_s == DECODE_BUDGET_S
     monkeypatch.setenv("EXPRESSNET_DECODE_BUDGET_S", "5")
-    assert run_module.patient(Settings()).decode_budget_s == 5
+    assert patient(Settings()).decode_budget_s == 5
 
 
 async def test_paths_are_taken_as_they_are_needed() -> None:
@@ -303,7 +309,7 @@ async def test_paths_are_taken_as_they_are_needed() -> None:
 
     settings = Settings()
     async with assemble(settings, fake_engines()) as assembly:
-        predictor = Predictor(assembly, Options(settings, EmotionQuery()))
+        predictor = Predictor(assembly, Options(EmotionQuery(), 1, 10**6, 10**6))
         seen = []
         async for row in predictor.rows(endless()):
             seen.append(row.source.path)

@@ -84,8 +84,8 @@ def test_a_limit_lies_where_certain_answers_begin_to_fail() -> None:
         rows("sharpness", spread(0.5, 1), np.full(COUNT, 0.9), unharmed=True),
         rows("sharpness", values, np.where(values < 0.3, 0.6, 0.9), unharmed=False),
     )
-    assert limit.least == pytest.approx(0.3, abs=0.1)
-    assert limit.most is None
+    assert limit.min == pytest.approx(0.3, abs=0.1)
+    assert limit.max is None
     assert sum(band.samples for band in limit.bands) == 2 * COUNT
     poorest = limit.bands[0]
     assert poorest.certain_accuracy == poorest.accuracy == pytest.approx(0.6, abs=0.05)
@@ -100,7 +100,7 @@ def test_there_is_no_limit_where_answers_stay_right() -> None:
         rows("sharpness", spread(0.5, 1), np.full(COUNT, 0.9), unharmed=True),
         rows("sharpness", values, np.where(values < 0.3, 0.85, 0.9), unharmed=False),
     )
-    assert (limit.least, limit.most) == (None, None)
+    assert (limit.min, limit.max) == (None, None)
     assert limit.bands
 
 
@@ -118,7 +118,7 @@ def test_there_is_no_limit_where_confidence_tells_it_already() -> None:
         told.unharmed,
     )
     limit = chosen("sharpness", unharmed, told)
-    assert limit.least is None
+    assert limit.min is None
     assert limit.bands[0].accuracy < 0.85
 
 
@@ -129,7 +129,7 @@ def test_no_limit_takes_more_than_few_of_the_unharmed_faces() -> None:
         rows("sharpness", values, np.full(COUNT, 0.9), unharmed=True),
         rows("sharpness", values, np.where(values < 0.5, 0.0, 0.9), unharmed=False),
     )
-    assert limit.least == pytest.approx(0.01, abs=0.003)
+    assert limit.min == pytest.approx(0.01, abs=0.003)
 
 
 def test_of_a_turn_the_amount_counts() -> None:
@@ -139,8 +139,8 @@ def test_of_a_turn_the_amount_counts() -> None:
     ahead = rows("yaw", spread(-0.2, 0.2), np.full(COUNT, 0.9), unharmed=True)
     found = ahead.join(ahead).join(ahead).join(rows("yaw", values, right, unharmed=True))
     limit = chosen("yaw", found, found)
-    assert limit.least is None
-    assert limit.most == pytest.approx(0.92, abs=0.06)
+    assert limit.min is None
+    assert limit.max == pytest.approx(0.92, abs=0.06)
 
 
 def test_what_lies_beyond_a_limit_is_held_back_and_counted() -> None:
@@ -150,14 +150,14 @@ def test_what_lies_beyond_a_limit_is_held_back_and_counted() -> None:
     shown = Shown(unharmed, harmed, unharmed, {harm.code: harmed for harm in HARMS})
     limit = chosen("sharpness", unharmed, harmed)
     limits = QualityLimits(limits=(limit,), rule="one", data="made up")
-    assert limit.least is not None
-    assert (beyond(limits, harmed) == (values.astype(np.float32) < limit.least)).all()
+    assert limit.min is not None
+    assert (beyond(limits, harmed) == (values.astype(np.float32) < limit.min)).all()
     assert not beyond(limits, unharmed).any()
     figures = confirm(shown, limits, THRESHOLD)
     assert figures["quality"]["coverage"] == figures["quality"]["coverage_without_limits"]
     assert figures["quality"]["held_back_accuracy"].samples == 0
     poor = figures["quality_harmed"]
-    assert poor["coverage"].value == pytest.approx(1 - limit.least, abs=0.03)
+    assert poor["coverage"].value == pytest.approx(1 - limit.min, abs=0.03)
     assert poor["held_back_accuracy"].value == pytest.approx(0.5, abs=0.05)
     assert poor["selective_accuracy"].value > poor["selective_accuracy_without_limits"].value + 0.05
 
