@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Scope(StrEnum):
-    """service/http/layers/authentication.py says which calls each of them opens."""
+    """service/http/route_table.py says which calls each of them opens."""
 
     PREDICT = "predict"
     BATCH = "batch"

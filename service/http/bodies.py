@@ -25,9 +25,11 @@ MULTIPART, JSON, OCTETS = "multipart/form-data", "application/json", "applicatio
 
 # Parsing more than this would keep the event loop, and with it everybody else, for too long.
 _MAX_BYTES_ON_LOOP = 256_000
-# Of base64 at a time, a multiple of 4: between two of them other threads get the interpreter.
-_BASE64_SLICE = 1 << 18
+# Bytes at a time, a multiple of 4 for base64: between two of them other threads get the interpreter.
+_SLICE = 1 << 18
 _LINE_BREAKS = "\r\n\t"
+# Neither of base64 nor named by an error of its own.
+_FOREIGN = re.compile(r"[^A-Za-z0-9+/_\-=% \r\n\t]")
 _FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 # RFC 2046, 5.1.1
@@ -99,6 +101,7 @@ def _from_json(body: bytes) -> bytes:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "body"
         raise InvalidRequest(f"{where}: {first['msg']}") from None
+    text = text.strip(_LINE_BREAKS)
     if text[:5].lower() == "data:":
         head, comma, text = text.partition(",")
         if not comma:
@@ -129,13 +132,15 @@ def _from_base64(text: str) -> bytes:
         wrong = f"{characters} characters are no whole number of bytes, so it was cut short"
     elif padding > -characters % 4:
         wrong = f"it has {padding} characters of padding, where {-characters % 4} belong"
+    if wrong is not None and _has_foreign(data):
+        wrong = "it has characters of no base64 alphabet"
     if wrong is not None:
         raise InvalidRequest(f"image: not valid base64: {wrong}")
     decoded: list[bytes] = []
     rest = b""
     try:
-        for start in range(0, len(data), _BASE64_SLICE):
-            piece = data[start : start + _BASE64_SLICE].encode("ascii")
+        for start in range(0, len(data), _SLICE):
+            piece = data[start : start + _SLICE].encode("ascii")
             rest += piece.translate(_FROM_URL_SAFE, _LINE_BREAKS.encode())
             whole = len(rest) - len(rest) % 4
             decoded.append(binascii.a2b_base64(rest[:whole], strict_mode=True))
@@ -144,6 +149,10 @@ def _from_base64(text: str) -> bytes:
     except (binascii.Error, UnicodeEncodeError):
         raise InvalidRequest("image: not valid base64: it has characters of no base64 alphabet") from None
     return b"".join(decoded)
+
+
+def _has_foreign(data: str) -> bool:
+    return any(_FOREIGN.search(data, start, start + _SLICE) for start in range(0, len(data), _SLICE))
 
 
 def _boundary(request: Request) -> bytes:
@@ -185,7 +194,9 @@ class _Parts:
             },
         )
         try:
-            parser.write(body[self._preamble_bytes(body) :])
+            # In slices: a search through all of a hostile body would keep the interpreter's lock.
+            for start in range(self._preamble_bytes(body), len(body), _SLICE):
+                parser.write(body[start : start + _SLICE])
             parser.finalize()
         except FormParserError:
             raise InvalidRequest("multipart body: not valid") from None
@@ -200,7 +211,12 @@ class _Parts:
         delimiter = b"--" + self._boundary
         if body.startswith(delimiter):
             return 0
-        return max(0, body.find(b"\r\n" + delimiter))
+        first = b"\r\n" + delimiter
+        for start in range(0, len(body), _SLICE):
+            found = body.find(first, start, start + _SLICE + len(first))
+            if found >= 0:
+                return found
+        return 0
 
     def _begin_part(self) -> None:
         self._disposition = b""

@@ -78,6 +78,9 @@ _HEADERS: Parts = {
         "What is left of it, and after how many seconds there is more.", '"default";r=599;t=12', always=False
     ),
     "WWW-Authenticate": _header("How keys are sent.", "Bearer"),
+    "Accept-Encoding": _header(
+        "What a body may be encoded as, if that was the reason.", "identity", always=False
+    ),
 }
 _KEYS: Parts = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A key of the operator's keys file."},
@@ -144,8 +147,10 @@ def _complete(operation: dict[str, Any], counted: bool, guarded: bool) -> None:
         headers = ["X-Request-ID"]
         if counted and status == "200":
             headers.append("Server-Timing")
-        if counted and status in ("200", "429"):
+        if counted:
             headers += ["RateLimit-Policy", "RateLimit"]
+        if counted and status == "415":
+            headers.append("Accept-Encoding")
         if any(BY_CODE[code].retry_after_s is not None for code in codes_in(answer)):
             headers.append("Retry-After")
         if status == "401":

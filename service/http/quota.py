@@ -22,11 +22,15 @@ class Quota:
         self.headers = {"RateLimit-Policy": f'"{policy}";q={rate.images};w={rate.window_s}'}
         """Those of draft-ietf-httpapi-ratelimit-headers-10, for the answer."""
 
-    async def spend(self, images: int) -> None:
-        """Raises `RateLimited`, or `InvalidRequest` for more images than waiting could ever allow."""
-        if images > self._rate.images:
+    async def spend(self, images: int, before: int = 0) -> None:
+        """Spend so many more, after the same request has spent `before`.
+
+        Raises `RateLimited`, or `InvalidRequest` for more images than waiting could ever allow.
+        """
+        total = before + images
+        if total > self._rate.images:
             raise InvalidRequest(
-                f"{images} more images are over the rate of {self._rate.images} in {self._rate.window_s} s, "
+                f"{total} images are over the rate of {self._rate.images} in {self._rate.window_s} s, "
                 "however long you wait; send fewer at a time"
             )
         spent = await self._limiter.spend(self._rate, self._caller, images)

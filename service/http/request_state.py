@@ -26,6 +26,8 @@ class RequestState:
     """None for an address or method that no route has."""
     allowed_methods: Sequence[str] = ()
     """Those of the address; none where there is nothing."""
+    ports: frozenset[str] = frozenset()
+    """Where the address is, if there is an admin port."""
     disconnected: asyncio.Future[None] | None = None
     """Done once the client has left; None where the server cannot say."""
     at_admin_port: bool = False

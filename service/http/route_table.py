@@ -122,6 +122,11 @@ class RouteTable:
         methods = [method for method in self._methods[template] if method != WEBSOCKET]
         return [*methods, "HEAD"] if "GET" in methods else methods
 
+    def ports(self, template: str) -> frozenset[str]:
+        """`public`, `admin` or both: where a path of the table is."""
+        found = {self._policies[method, template].port for method in self._methods[template]}
+        return frozenset({"public", "admin"} if "both" in found else found)
+
     def check(self, routes: Iterable[BaseRoute]) -> None:
         """Raise `RouteWithoutPolicyError` if one has no entry."""
         for route in routes:

@@ -64,7 +64,7 @@ class Share(Server):
         await super().startup([])
         asyncio.get_running_loop().add_reader(self.handed, self._take)
         self.run_behind("beats", self._beat)
-        self.run_behind("rates", self.link.run)
+        self.run_behind("supervisor link", self.link.run)
 
     def _take(self) -> None:
         try:

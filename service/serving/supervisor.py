@@ -237,11 +237,11 @@ def supervise(settings: Settings) -> int:
         try:
             folder = closing.enter_context(metrics_folder())
             closing.enter_context(process_shown(folder, "supervisor", os.getpid()))
+            metrics = Metrics(share_metrics(folder, SUPERVISOR))
         except OSError as error:
             raise SettingsError(
                 f"no folder can be made for the metrics of several processes: {error}."
             ) from error
-        metrics = Metrics(share_metrics(folder, SUPERVISOR))
         supervisor = Supervisor(settings, listeners, folder, metrics)
         asyncio.run(supervisor.run())
     if supervisor.refused is not None:

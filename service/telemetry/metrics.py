@@ -44,7 +44,16 @@ REJECTIONS = (
 )
 # Of connections: not HTTP, a head too large, a client that sends too late, an answer not taken, crowded out.
 CUTS = ("malformed", "large_head", "late", "unread", "crowded")
-BACKGROUND_TASKS = ("probe", "memory", "keys file", "rates", "late clients", "beats", "processes")
+BACKGROUND_TASKS = (
+    "probe",
+    "memory",
+    "keys file",
+    "redis",
+    "supervisor link",
+    "late clients",
+    "beats",
+    "processes",
+)
 FRAME_OUTCOMES = ("answered", "failed", "dropped")
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 

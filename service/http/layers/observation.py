@@ -45,12 +45,14 @@ class Observation:
         root = scope["root_path"] = self._root_path
         path: str = scope["path"]
         # A proxy may have taken its prefix off, or not.
-        found = self._routes.find(path.removeprefix(root) if path.startswith(f"{root}/") else path)
+        found = self._routes.find(path.removeprefix(root)) if path.startswith(f"{root}/") else None
+        found = found or self._routes.find(path)
         label = "unmatched"  # never a raw path: a label has few values
         if found is not None:
             label, path = found
             state.policy = self._routes.policy(method, label)
             state.allowed_methods = self._routes.allowed(label)
+            state.ports = self._routes.ports(label)
             scope["path"] = root + path
         status = 0
 

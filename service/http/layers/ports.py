@@ -20,6 +20,6 @@ class Ports:
             state, server = state_of(scope), scope.get("server")
             state.at_admin_port = server is not None and server[1] == self._admin_port
             here = "admin" if state.at_admin_port else "public"
-            if state.policy is not None and state.policy.port not in (here, "both"):
+            if state.ports and here not in state.ports:
                 raise NotFound("no resource has this address")
         await self._app(scope, receive, send)

@@ -50,7 +50,7 @@ class AccessControl:
         if (keyring := self.keyring) is not None:
             found["keys file"] = lambda: watch(keyring, self.metrics)
         if self.limiter is not None:
-            found["rates"] = self.limiter.run
+            found["redis"] = self.limiter.run
         return found
 
     async def prepare(self) -> None:

@@ -66,7 +66,7 @@ _PROBLEMS = documented(
     InvalidRequest,
     EngineUnavailable,
 )
-# Those of single images are in their items.
+# Others of single images are in their items.
 _BATCH_PROBLEMS = documented(UnsupportedMediaType, InvalidRequest, EngineUnavailable, HostBusy)
 
 
@@ -166,6 +166,9 @@ def emotions_router(
                 finally:
                     turns.release()
             except ServiceError as error:
+                if isinstance(error, Internal):
+                    name = type(error).__name__
+                    log.error("image of a batch failed", index=index, error=name, exc_info=error)
                 return error
             except Exception as error:
                 # One image must never fail the others, whatever it found.
@@ -185,10 +188,15 @@ def emotions_router(
         seen = [None if isinstance(result, ServiceError) else result.seen for result in results]
         state.answered = Answered.of(seen, timings.seconds)
         errors = [result for result in results if isinstance(result, ServiceError)]
+        worst = None
         if len(errors) == len(results) and all(isinstance(error, SERVICE_FAILURES) for error in errors):
-            raise errors[0]
+            # A fault of the service outweighs a limit that was reached.
+            worst = max(errors, key=lambda error: (isinstance(error, Internal), error.status))
+            errors.remove(worst)  # it is counted where it is answered
         for error in errors:
             metrics.count_rejection(error)
+        if worst is not None:
+            raise worst
         items = [_item(index, result, state.request_id) for index, result in enumerate(results)]
         kind = BatchAnswer if alone else GroupBatchAnswer
         answer = kind.model_validate({"request_id": state.request_id, "model": model, "results": items})
@@ -207,7 +215,7 @@ def _item(index: int, result: Content | ServiceError, request_id: str) -> dict[s
 async def _spend_more(state: RequestState, images: int) -> None:
     """What a request with so many images spends beyond the one that its head did. Raises as `Quota.spend`."""
     if state.quota is not None and images > 1:
-        await state.quota.spend(images - 1)
+        await state.quota.spend(images - 1, before=1)
 
 
 def _cost_images(query: EmotionQuery) -> int:

@@ -261,6 +261,9 @@ class Stream:
                     )
                 self._count("failed")
                 message = self._problem(error, frame, dropped)
+            except asyncio.CancelledError:  # the client has left
+                self._count("dropped")
+                raise
             except Exception as error:
                 # One frame must never end the stream, whatever it found.
                 log.exception("frame of a stream failed", frame=frame.number, error=type(error).__name__)

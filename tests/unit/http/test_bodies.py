@@ -115,6 +115,7 @@ async def test_base64_that_can_mean_one_thing_only(text: str) -> None:
         ("QQ===", "3 characters of padding, where 2 belong"),
         ("????", "characters of no base64 alphabet"),
         ("ééé!", "characters of no base64 alphabet"),
+        ("QUJ\x0bD", "characters of no base64 alphabet"),
         ("data:image/jpeg;base64", "no comma"),
         ("data:image/jpeg,AAAA", ";base64"),
     ],
@@ -126,7 +127,7 @@ async def test_base64_that_cannot_is_told_apart(text: str, says: str) -> None:
 
 
 async def test_large_base64_is_that_of_its_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "_BASE64_SLICE", 8)
+    monkeypatch.setattr(bodies, "_SLICE", 8)
     for text in (STANDARD, base64.encodebytes(IMAGE).decode(), STANDARD.rstrip("=")):
         assert await from_json(text) == IMAGE
     assert await from_json("") == b""

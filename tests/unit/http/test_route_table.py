@@ -15,7 +15,7 @@ from service.http import app as module
 from service.http.app import create_app
 from service.http.route_table import ROUTES, RoutePolicy, RouteTable, RouteWithoutPolicyError
 from service.settings import Settings
-from tests.conftest import serving
+from tests.conftest import free_port, serving
 from tests.fake_engine import fake_engines
 
 FACES = RoutePolicy(
@@ -104,6 +104,22 @@ def test_below_a_path_of_a_proxy_that_takes_it_off_or_not(root_path: str | None,
         assert document.get("servers") == ([{"url": root_path}] if root_path else None)
         with connect(f"{gateway.url.replace('http', 'ws', 1)}{prefix}/v1/stream/", proxy=None):
             pass
+
+
+def test_a_path_of_a_proxy_may_be_the_beginning_of_a_route() -> None:
+    with serving(Settings(port=0, root_path="/v1"), fake_engines()) as gateway:
+        for path in ("/v1/models", "/v1/v1/models", "/livez", "/v1/livez"):
+            assert gateway.client.get(path).status_code == 200, path
+
+
+def test_an_address_of_the_other_port_is_not_there_by_any_method() -> None:
+    admin_port = free_port()
+    with serving(Settings(port=0, admin_port=admin_port), fake_engines()) as gateway:
+        admin = f"http://127.0.0.1:{admin_port}"
+        assert gateway.client.post("/metrics").status_code == 404
+        assert gateway.client.get(f"{admin}/v1/emotions").status_code == 404
+        assert gateway.client.get("/v1/emotions").status_code == 405
+        assert gateway.client.post(f"{admin}/metrics").status_code == 405
 
 
 @pytest.mark.parametrize(

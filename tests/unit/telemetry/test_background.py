@@ -76,7 +76,7 @@ WORK: dict[str, tuple[Any, str]] = {
     "probe": (app, "probe"),
     "memory": (app, "release_at_rest"),
     "keys file": (stack, "watch"),
-    "rates": (limiter.Limiter, "run"),
+    "redis": (limiter.Limiter, "run"),
     "late clients": (server, "cut_late"),
 }
 
@@ -147,7 +147,7 @@ async def test_a_supervisor_whose_watch_fails_goes_on_to_watch(
 
 
 def test_every_task_is_in_the_tests_above() -> None:
-    assert {*WORK, "beats", "processes"} == set(BACKGROUND_TASKS)
+    assert {*WORK, "beats", "supervisor link", "processes"} == set(BACKGROUND_TASKS)
 
 
 def test_a_service_begins_at_no_failure(tmp_path: Path) -> None:

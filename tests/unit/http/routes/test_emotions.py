@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.assembly import Engines
 from service.core.errors import EngineContractError, EngineUnavailable, Overloaded
+from service.pipeline.pipeline import Pipeline
 from service.settings import Settings
 from tests.conftest import Gateway, serving
-from tests.fake_engine import FakeClassifier, FakeDetector
+from tests.fake_engine import FakeClassifier, FakeDetector, fake_engines
 
 REJECTED = 'expressnet_rejected_total{{reason="{}"}}'
 
@@ -63,7 +65,7 @@ def test_a_batch_of_which_the_service_failed_all_is_what_failed(
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.headers.get("Retry-After") == retry_after
     if retry_after:
-        assert gateway.metric(REJECTED.format(code)) == before + 1
+        assert gateway.metric(REJECTED.format(code)) == before + 2  # images, as in any batch
 
 
 def test_a_batch_past_its_deadline_is_what_failed(
@@ -120,3 +122,27 @@ def test_one_unknown_part_among_others_is_named(gateway: Gateway, astronaut_jpeg
     answer = gateway.client.post("/v1/emotions?include=soul&include=quality", content=astronaut_jpeg)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
     assert answer.json()["detail"].startswith("include: 'soul' is none of ")
+
+
+def test_a_batch_that_failed_in_several_ways_is_its_worst_failure(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, astronaut_jpeg: bytes
+) -> None:
+    errors = iter(
+        [Overloaded("no place"), EngineContractError("rows missing"), EngineUnavailable("no model")]
+    )
+
+    async def fail(*_: object, **__: object) -> None:
+        raise next(errors)
+
+    monkeypatch.setattr(Pipeline, "run", fail)
+    with capture_logs() as lines:
+        answer = post_batch(gateway, *[astronaut_jpeg] * 3)
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+    assert "image of a batch failed" in [line["event"] for line in lines]
+
+
+def test_a_batch_that_is_over_the_rate_by_one_is_told_so_and_not_to_wait(astronaut_jpeg: bytes) -> None:
+    with serving(Settings(port=0, rate_limit="5/minute"), fake_engines()) as gateway:
+        answer = post_batch(gateway, *[astronaut_jpeg] * 6)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+        assert answer.json()["detail"].startswith("6 images are over the rate of 5 in 60 s")

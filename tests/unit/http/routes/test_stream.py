@@ -498,6 +498,7 @@ def test_a_client_that_leaves_has_its_work_cancelled(astronaut_jpeg: bytes) -> N
             stream.send(astronaut_jpeg)
             eventually(lambda: gateway.metric("expressnet_requests_in_flight") == 1)
         eventually(lambda: gateway.metric("expressnet_requests_in_flight") == 0, timeout_s=3)
+        assert gateway.metric('expressnet_stream_frames_total{outcome="dropped"}') == 1
 
 
 def test_nothing_is_kept_after_a_stream(gateway: Gateway, astronaut_jpeg: bytes) -> None:
