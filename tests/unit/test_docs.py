@@ -46,7 +46,7 @@ from training.export_quality import tables
 ROOT = Path(__file__).parents[2]
 API = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 SETTINGS = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 ERRORS: list[type[ServiceError]] = [
     error
@@ -332,6 +332,17 @@ def test_relative_links_lead_somewhere() -> None:
             assert target.exists(), f"{page.name}: {link}"
             if fragment and target.suffix == ".md":
                 assert fragment in anchors(target), f"{page.name}: {link}"
+
+
+# Not `deploy`: readers make overlays of their own there.
+FOLDERS = "docs|model_repository|service|tests|training"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_paths_in_the_text_exist(page: Path) -> None:
+    for code in re.findall(r"`([^`\n]+)`", without_code(page.read_text(encoding="utf-8"))):
+        for path in re.findall(rf"(?<![\w./-])(?:{FOLDERS})/[\w./*-]*", code):
+            assert next(ROOT.glob(path), None) is not None, path
 
 
 @pytest.mark.parametrize("name", ["accuracy", "mean_class_accuracy", "ece", "selective_accuracy"])
