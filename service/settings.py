@@ -94,10 +94,10 @@ def _file_to_be(path: Path) -> Path:
 def _redis(url: SecretStr) -> SecretStr:
     try:
         parts = urlsplit(url.get_secret_value())
-        sound = parts.scheme in ("redis", "rediss") and bool(parts.hostname) and parts.port != 0
+        valid = parts.scheme in ("redis", "rediss") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        sound = False
-    if not sound:
+        valid = False
+    if not valid:
         raise ValueError("not like redis://:PASSWORD@HOST:PORT/0")
     return url
 
@@ -165,7 +165,7 @@ class Settings(BaseSettings):
     contact: Line | None = Field(None, description="Where questions and objections go, for the same.")
     aggregate_only: Annotated[int, Field(ge=MIN_GROUP_FACES, le=MAX_FACES)] | None = Field(
         None,
-        description="Least faces of an image whose mean is answered; then no face is answered by itself.",
+        description="Minimum faces of an image whose mean is answered; then no face is answered by itself.",
     )
     audit_file: Annotated[Path, AfterValidator(_file_to_be)] | None = Field(
         None, description="File to which a line about each request for images is added, without any image."
@@ -231,8 +231,8 @@ class Settings(BaseSettings):
     )
     max_images_per_worker: Count = Field(
         7,
-        description="While more images arrive than can be answered, so many are let in for each worker "
-        "thread, and at least 8; others are answered `overloaded`.",
+        description="Images admitted for each worker thread, and at least 8 in all, while more arrive than "
+        "can be answered. Others are `overloaded`.",
     )
     queue_limit_faces: Count = Field(
         256, description="Faces that wait for the classifier; a request that would go beyond is `overloaded`."
@@ -258,7 +258,9 @@ class Settings(BaseSettings):
     )
     timeout_s: Seconds = Field(10.0, description="Deadline of a request; `X-Timeout-Ms` can only shorten it.")
     grace_s: Seconds = Field(30.0, description="Time after SIGTERM to answer what was admitted.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Minimum level logged."
+    )
     log_format: Literal["json", "text"] = Field("json", description="Log lines for machines or for people.")
 
     @property

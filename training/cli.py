@@ -261,7 +261,7 @@ def export_checkpoint_command(
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """What a user can mend is one sentence, not a traceback."""
+    """What a user can fix is one sentence, not a traceback."""
     try:
         yield
     except KeyboardInterrupt:

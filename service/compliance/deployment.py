@@ -33,7 +33,9 @@ class Deployment(BaseModel):
     purpose: str = Field(description="`EXPRESSNET_PURPOSE`, or `undeclared`.")
     jurisdiction: tuple[str, ...]
     exemption: Exemption | None
-    aggregate_only: int | None = Field(description="Least faces of a group, where only groups are answered.")
+    aggregate_only: int | None = Field(
+        description="Minimum faces of a group, where only groups are answered."
+    )
     duties: list[Duty] = Field(description="What the declared use asks of the deployer; no legal advice.")
     duties_read_in: str = Field(description="Month in which the texts of the duties were read.")
     notice: str = Field(description="Text that a deployer may show to the people in the photos.")
