@@ -354,6 +354,21 @@ def test_figures_in_the_readme_and_the_card_are_the_manifests(name: str) -> None
     assert (f"{metric.value:.3f}" if name == "ece" else f"{100 * metric.value:.1f} %") in readme
 
 
+def test_digests_of_models_are_those_of_the_manifests() -> None:
+    """Comparing a block with its output leaves ids and digests out."""
+    known = [
+        digest
+        for manifest in (ROOT / "model_repository").glob("*/manifest.json")
+        for digest in json.loads(manifest.read_text(encoding="utf-8"))["sha256"].values()
+    ]
+    for name in ("command-line.md", "responsible-use.md"):
+        page = (ROOT / "docs" / name).read_text(encoding="utf-8")
+        found = re.findall(r"\b(?:sha256|model\.onnx|model\.pt)\W+([0-9a-f]{12,64})\b", page)
+        assert found, name
+        for digest in found:
+            assert any(whole.startswith(digest) for whole in known), f"{name}: {digest}"
+
+
 USE = (ROOT / "docs" / "responsible-use.md").read_text(encoding="utf-8")
 
 
