@@ -45,6 +45,11 @@ RUN find /opt/model_repository -type f ! -name manifest.json -delete \
     && find /opt/model_repository -type d -empty -delete
 
 
+# TorchScript is for Triton.
+FROM models AS onnx-models
+RUN find /opt/model_repository -name model.pt -delete
+
+
 FROM ${BASE_IMAGE} AS runtime
 
 LABEL org.opencontainers.image.title="ExpressNet Service" \
@@ -80,5 +85,5 @@ COPY --from=code /opt/expressnet /opt/expressnet
 
 FROM runtime AS embedded
 COPY --from=embedded-packages /opt/venv /opt/venv
-COPY --from=models /opt/model_repository /opt/model_repository
+COPY --from=onnx-models /opt/model_repository /opt/model_repository
 COPY --from=code /opt/expressnet /opt/expressnet
