@@ -7,6 +7,7 @@ they stay. So the supervisor accepts, and hands each connection to the process w
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import math
 import multiprocessing
@@ -50,6 +51,8 @@ class Child:
         self.number = number
         self.given = self.ended = 0
         """How many connections it was handed, and of them no longer has."""
+        self.last_turn = 0
+        """Which of all connections that were handed out was its latest."""
         self.serving = self.served = False
         self.missed_beats = 0
         self.refused: str | None = None
@@ -65,7 +68,7 @@ class Child:
 
     def burden(self) -> tuple[bool, int, int]:
         """The less, the sooner the next connection is its own; equals take turns."""
-        return self.missed_beats >= BUSY_BEATS, self.given - self.ended, self.given
+        return self.missed_beats >= BUSY_BEATS, self.given - self.ended, self.last_turn
 
 
 class Supervisor:
@@ -78,6 +81,7 @@ class Supervisor:
         self._metrics = metrics
         self._counts = LocalCounts()
         self._children: dict[int, Child] = {}
+        self._turns = itertools.count(1)
         self._announced = False
         self._stopping = asyncio.Event()
         self.exit_code = 0
@@ -210,6 +214,7 @@ class Supervisor:
                 with suppress(OSError):
                     socket.send_fds(child.handed, [b"\0"], [connection.fileno()])
                     child.given += 1
+                    child.last_turn = next(self._turns)
                     return
 
     async def _watch(self) -> None:

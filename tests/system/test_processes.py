@@ -179,6 +179,16 @@ def test_metrics_add_up_and_go_on_after_a_kill(gateway: Process, admin: str, fac
     assert in_flight(admin) == 0
 
 
+def test_after_a_kill_one_caller_after_another_still_reaches_both(
+    gateway: Process, faceless_jpeg: bytes
+) -> None:
+    begun = starts(gateway)
+    os.kill(pids(gateway)[2], signal.SIGKILL)
+    eventually(lambda: starts(gateway) == begun + 1)
+    answered = Counter(process_of(gateway, ask(gateway, faceless_jpeg)) for _ in range(8))
+    assert min(answered[1], answered[2]) >= 2
+
+
 def test_a_new_key_opens_every_process_and_its_rate_holds_over_all(
     gateway: Process, keys: Path, faceless_jpeg: bytes
 ) -> None:
