@@ -26,7 +26,7 @@ class Content(NamedTuple):
 AnswerImage = Callable[[bytes, EmotionQuery, Deadline, Timings], Coroutine[Any, Any, Content]]
 
 
-def answering(pipeline: Pipeline | GroupPipeline, metrics: Metrics) -> AnswerImage:
+def answer_with(pipeline: Pipeline | GroupPipeline, metrics: Metrics) -> AnswerImage:
     """What answers an image with this pipeline, and counts its faces. It raises what the pipeline raises."""
     if isinstance(pipeline, GroupPipeline):
         return _groups(pipeline, metrics)

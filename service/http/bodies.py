@@ -119,23 +119,23 @@ def _from_base64(text: str) -> bytes:
     data = text.rstrip("=" + _LINE_BREAKS)
     padding = text.count("=", len(data))
     characters = len(data) - sum(map(data.count, _LINE_BREAKS))
-    wrong = None
+    flaw = None
     if "%" in data:
-        wrong = "it is percent-encoded"
+        flaw = "it is percent-encoded"
     elif " " in data:
-        wrong = "it has spaces, which may have been + before a form was decoded"
+        flaw = "it has spaces, which may have been + before a form was decoded"
     elif "=" in data:
-        wrong = "it has padding before its end"
+        flaw = "it has padding before its end"
     elif ("-" in data or "_" in data) and ("+" in data or "/" in data):
-        wrong = "it mixes the standard and the url-safe alphabet"
+        flaw = "it mixes the standard and the url-safe alphabet"
     elif characters % 4 == 1:
-        wrong = f"{characters} characters are no whole number of bytes, so it was cut short"
+        flaw = f"{characters} characters are no whole number of bytes, so it was cut short"
     elif padding > -characters % 4:
-        wrong = f"it has {padding} characters of padding, where {-characters % 4} belong"
-    if wrong is not None and _has_foreign(data):
-        wrong = "it has characters of no base64 alphabet"
-    if wrong is not None:
-        raise InvalidRequest(f"image: not valid base64: {wrong}")
+        flaw = f"it has {padding} characters of padding, where {-characters % 4} belong"
+    if flaw is not None and _has_foreign(data):
+        flaw = "it has characters of no base64 alphabet"
+    if flaw is not None:
+        raise InvalidRequest(f"image: not valid base64: {flaw}")
     decoded: list[bytes] = []
     rest = b""
     try:

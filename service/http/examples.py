@@ -112,7 +112,7 @@ DETECTOR = Manifest(
 )
 
 
-def answered(example: BaseModel, *, nulls: bool = False) -> dict[int | str, dict[str, Any]]:
+def example_of(example: BaseModel, *, nulls: bool = False) -> dict[int | str, dict[str, Any]]:
     """The good answer of a route, for its OpenAPI document. nulls: whether it says what it does not have."""
     return {200: {"content": {"application/json": {"example": as_json(example, nulls=nulls)}}}}
 

@@ -12,8 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from service.api.schemas import Problem
-from service.core.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, ServiceError
-from service.http.request_state import state_of
+from service.core.errors import Internal, InvalidRequest, NotFound, ServiceError
 
 MEDIA_TYPE = "application/problem+json"
 EXAMPLE_ID = "d0d9ff74a5564f479b9d69c2f97faa2b"
@@ -73,10 +72,7 @@ def raise_service_errors(app: FastAPI) -> None:
         raise InvalidRequest(f"{name}: {first['msg'].removeprefix('Value error, ')}")
 
     @app.exception_handler(HTTPException)
-    async def http_exception(connection: HTTPConnection, error: HTTPException) -> None:
+    async def http_exception(_: HTTPConnection, error: HTTPException) -> None:
         if error.status_code == 404:
             raise NotFound("no resource has this address")
-        if error.status_code == 405:
-            allowed = state_of(connection.scope).allowed_methods
-            raise MethodNotAllowed(f"{connection.scope['method']} is not allowed here", allowed)
         raise InvalidRequest(str(error.detail))

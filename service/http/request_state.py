@@ -12,7 +12,7 @@ from service.access.keys import Key
 from service.core.deadline import NEVER, Deadline
 from service.http.quota import Quota
 from service.http.route_table import RoutePolicy
-from service.telemetry.audit import Answered
+from service.telemetry.audit import AuditTotals
 
 _KEY = "expressnet"
 
@@ -36,7 +36,7 @@ class RequestState:
     """Raises `Unauthorized` or `Forbidden` once the key is no longer good: a stream may outlive it."""
     quota: Quota | None = None
     deadline: Deadline = NEVER
-    answered: Answered = field(default_factory=Answered)
+    totals: AuditTotals = field(default_factory=AuditTotals)
     """For the audit, by the route."""
     logged: Mapping[str, object] = field(default_factory=dict)
     """More for the request's log line, by the route."""

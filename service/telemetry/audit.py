@@ -22,8 +22,8 @@ from service.telemetry.logs import log
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """How much one request was answered. problems: images that had none; seconds: by stage."""
+class AuditTotals:
+    """What one request came to. problems: images that had none; seconds: by stage."""
 
     images: int = 0
     problems: int = 0
@@ -32,7 +32,7 @@ class Answered:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, results: Iterable[Seen | SeenGroup | None], seconds: Mapping[str, float]) -> Answered:
+    def of(cls, results: Iterable[Seen | SeenGroup | None], seconds: Mapping[str, float]) -> AuditTotals:
         """results: one for each image, None if it has a problem."""
         images = problems = faces = 0
         verdicts: Counter[str] = Counter()
@@ -69,7 +69,13 @@ class Audit:
             raise SettingsError(f"EXPRESSNET_AUDIT_FILE={path} cannot be used: {reason}.") from error
 
     def write(
-        self, route: str, request_id: str, key: str | None, status: int, duration_s: float, answered: Answered
+        self,
+        route: str,
+        request_id: str,
+        key: str | None,
+        status: int,
+        duration_s: float,
+        totals: AuditTotals,
     ) -> None:
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -78,11 +84,11 @@ class Audit:
             "route": route,
             "status": status,
             **self._same,
-            "images": answered.images,
-            "problems": answered.problems,
-            "faces": answered.faces,
-            "verdicts": dict(answered.verdicts),
-            "timings_ms": {name: round(1e3 * s, 1) for name, s in answered.seconds.items()}
+            "images": totals.images,
+            "problems": totals.problems,
+            "faces": totals.faces,
+            "verdicts": dict(totals.verdicts),
+            "timings_ms": {name: round(1e3 * s, 1) for name, s in totals.seconds.items()}
             | {"total": round(1e3 * duration_s, 1)},
         }
         self._lines.put(json.dumps(line))

@@ -21,6 +21,12 @@ from tests.system.conftest import Process, running
 
 LIVE = head(method="GET", path="/livez")
 JPEG = "Content-Type: image/jpeg"
+SAFE = (
+    b"cache-control: no-store",
+    b"content-security-policy: default-src 'none'",
+    b"referrer-policy: no-referrer",
+    b"x-content-type-options: nosniff",
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +63,8 @@ def problem(answer: bytes) -> tuple[int, str]:
     assert answer.startswith(b"HTTP/1.1 "), answer[:200]
     start, _, body = answer.partition(b"\r\n\r\n")
     assert b"application/problem+json" in start
+    for header in SAFE:
+        assert header in start
     parsed = json.loads(body)
     assert parsed["request_id"].encode() in start
     return parsed["status"], parsed["code"]

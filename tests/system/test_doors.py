@@ -309,6 +309,10 @@ def test_both_ports_speak_tls(encrypted: tuple[Gateway, httpx.Client], faceless_
         httpx.get(gateway.url.replace("https:", "http:") + "/livez")
     with pytest.raises(httpx.ConnectError, match="certificate"):
         httpx.get(gateway.url + "/livez")
+    # Refused before the application sees it.
+    malformed = gateway.client.get("/livez", headers={"X-Long": "x" * 40_000})
+    assert malformed.status_code == 431
+    assert malformed.headers["Strict-Transport-Security"] == "max-age=31536000"
     assert admin.get("/livez").status_code == 200
 
 

@@ -16,10 +16,15 @@ ALWAYS: list[Header] = [
     (b"referrer-policy", b"no-referrer"),
 ]
 CONTENT_POLICY = b"content-security-policy"
-CLOSED = b"default-src 'none'; frame-ancestors 'none'"
+LOADS_NOTHING: Header = (CONTENT_POLICY, b"default-src 'none'; frame-ancestors 'none'")
 # No preload and no subdomains: those are the owner of the domain's to promise.
 HSTS: Header = (b"strict-transport-security", b"max-age=31536000")
 NOT_STORED: Header = (b"cache-control", b"no-store")
+
+
+def headers_of(*, tls: bool, no_store: bool) -> list[Header]:
+    """Those of an answer, but for what a page may load."""
+    return [*ALWAYS, *([NOT_STORED] if no_store else ()), *([HSTS] if tls else ())]
 
 
 class SecurityHeaders:
@@ -33,17 +38,15 @@ class SecurityHeaders:
             await self._app(scope, receive, send)
             return
         policy = state_of(scope).policy
-        added = list(ALWAYS)
-        if policy is None or policy.no_store:
-            added.append(NOT_STORED)
-        if scope["scheme"] in ("https", "wss"):
-            added.append(HSTS)
+        added = headers_of(
+            tls=scope["scheme"] in ("https", "wss"), no_store=policy is None or policy.no_store
+        )
 
         async def guarded_send(message: Message) -> None:
             if message["type"] in HEADS:
                 headers = [*message.get("headers", ()), *added]
                 if all(name != CONTENT_POLICY for name, _ in headers):
-                    headers.append((CONTENT_POLICY, CLOSED))
+                    headers.append(LOADS_NOTHING)
                 message["headers"] = headers
             await send(message)
 

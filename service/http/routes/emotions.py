@@ -41,16 +41,16 @@ from service.core.errors import (
 from service.core.manifest import Manifest
 from service.core.timings import Timings
 from service.http import examples
-from service.http.answering import Content, answering
+from service.http.answering import Content, answer_with
 from service.http.bodies import JSON, MULTIPART, OCTETS, read_image, read_images
 from service.http.disconnect import ClientDisconnected, race_disconnect
-from service.http.examples import answered
+from service.http.examples import example_of
 from service.http.layers.observation import CLIENT_LEFT
 from service.http.problems import documented, to_problem
 from service.http.request_state import RequestState, state_of
 from service.pipeline.groups import GroupPipeline
 from service.pipeline.pipeline import HEATMAP_FACES, Pipeline
-from service.telemetry.audit import Answered
+from service.telemetry.audit import AuditTotals
 from service.telemetry.logs import log
 from service.telemetry.metrics import Metrics
 from service.vision.decode import CONTENT_TYPES
@@ -127,18 +127,18 @@ def emotions_router(
 ) -> APIRouter:
     router = APIRouter(tags=["emotions"])
     model = ModelName(name=classifier.name, version=classifier.version)
-    answer_image = answering(pipeline, metrics)
-    alone = not isinstance(pipeline, GroupPipeline)
-    what = "The emotions of every face" if alone else "The mean emotions of all faces"
-    model_of_query = EmotionQuery if alone else GroupQuery
+    answer_image = answer_with(pipeline, metrics)
+    groups_only = isinstance(pipeline, GroupPipeline)
+    what = "The mean emotions of all faces" if groups_only else "The emotions of every face"
+    model_of_query = GroupQuery if groups_only else EmotionQuery
     parameters = {"parameters": _parameters(model_of_query)}
 
     @router.post(
         "/v1/emotions",
         operation_id="classify_image",
         summary=f"{what} in one image",
-        response_model=EmotionsAnswer if alone else GroupAnswer,
-        responses=answered(examples.IMAGE if alone else examples.GROUP) | _PROBLEMS,
+        response_model=GroupAnswer if groups_only else EmotionsAnswer,
+        responses=example_of(examples.GROUP if groups_only else examples.IMAGE) | _PROBLEMS,
         openapi_extra=parameters
         | _body(
             "The image file itself, a form with it, or base64 in JSON. Instead of application/octet-stream "
@@ -159,9 +159,9 @@ def emotions_router(
             found = await race_disconnect(state.disconnected, answer_image(data, query, deadline, timings))
         except ClientDisconnected:
             return Response(status_code=CLIENT_LEFT)
-        state.answered = Answered.of([found.seen], timings.seconds)
+        state.totals = AuditTotals.of([found.seen], timings.seconds)
         # Validated: an answer of the other kind would not pass.
-        kind = EmotionsAnswer if alone else GroupAnswer
+        kind = GroupAnswer if groups_only else EmotionsAnswer
         answer = kind.model_validate({"request_id": state.request_id, "model": model, **dict(found.model)})
         return _json(answer, timings, started)
 
@@ -169,8 +169,8 @@ def emotions_router(
         "/v1/emotions/batch",
         operation_id="classify_batch",
         summary=f"{what} in up to {MAX_BATCH_IMAGES} images",
-        response_model=BatchAnswer if alone else GroupBatchAnswer,
-        responses=answered(examples.BATCH if alone else examples.GROUP_BATCH) | _BATCH_PROBLEMS,
+        response_model=GroupBatchAnswer if groups_only else BatchAnswer,
+        responses=example_of(examples.GROUP_BATCH if groups_only else examples.BATCH) | _BATCH_PROBLEMS,
         openapi_extra=parameters | _body("The image files.", {MULTIPART: BatchForm}),
     )
     async def batch(request: Request) -> Response:
@@ -213,7 +213,7 @@ def emotions_router(
         except ClientDisconnected:
             return Response(status_code=CLIENT_LEFT)
         seen = [None if isinstance(result, ServiceError) else result.seen for result in results]
-        state.answered = Answered.of(seen, timings.seconds)
+        state.totals = AuditTotals.of(seen, timings.seconds)
         errors = [result for result in results if isinstance(result, ServiceError)]
         worst = None
         if len(errors) == len(results) and all(isinstance(error, SERVICE_FAILURES) for error in errors):
@@ -225,7 +225,7 @@ def emotions_router(
         if worst is not None:
             raise worst
         items = [_item(index, result, state.request_id) for index, result in enumerate(results)]
-        kind = BatchAnswer if alone else GroupBatchAnswer
+        kind = GroupBatchAnswer if groups_only else BatchAnswer
         answer = kind.model_validate({"request_id": state.request_id, "model": model, "results": items})
         return _json(answer, timings, started)
 

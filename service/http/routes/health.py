@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
-from service.http.examples import answered
+from service.http.examples import example_of
 from service.http.readiness import DOWN, UP, Readiness
 from service.telemetry.metrics import Metrics
 
@@ -39,7 +39,7 @@ def health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
         "/livez",
         operation_id="get_liveness",
         summary="Is the process alive?",
-        responses=answered(alive),
+        responses=example_of(alive),
     )
     async def livez() -> Liveness:
         return alive
@@ -49,8 +49,8 @@ def health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
         operation_id="get_readiness",
         summary="Should requests be sent here?",
         response_model=ReadinessAnswer,
-        responses=answered(ready)
-        | {503: {"model": ReadinessAnswer, "description": "Not ready"} | answered(not_ready)[200]},
+        responses=example_of(ready)
+        | {503: {"model": ReadinessAnswer, "description": "Not ready"} | example_of(not_ready)[200]},
     )
     async def readyz() -> JSONResponse:
         return JSONResponse(

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from service.compliance.deployment import Declaration, Deployment, deployment
 from service.core.errors import NotFound
 from service.core.manifest import Manifest
-from service.http.examples import DETECTOR, answered
+from service.http.examples import DETECTOR, example_of
 from service.http.problems import documented
 
 
@@ -39,7 +39,7 @@ def models_router(manifests: list[Manifest], declaration: Declaration) -> APIRou
         "/v1/models",
         operation_id="list_models",
         summary="The models that are served",
-        responses=answered(ModelList(models=[example]), nulls=True),
+        responses=example_of(ModelList(models=[example]), nulls=True),
     )
     async def models() -> ModelList:
         return ModelList(models=list(cards.values()))
@@ -48,7 +48,7 @@ def models_router(manifests: list[Manifest], declaration: Declaration) -> APIRou
         "/v1/models/{name}",
         operation_id="get_model",
         summary="One model's card",
-        responses=answered(example, nulls=True) | documented(NotFound),
+        responses=example_of(example, nulls=True) | documented(NotFound),
     )
     async def model(name: Annotated[str, Path(examples=[DETECTOR.name])]) -> Card:
         if name not in cards:

@@ -42,7 +42,7 @@ from service.http.route_table import STREAM
 from service.http.routes.frames import Frame, Inbox, split_time
 from service.pipeline.groups import GroupPipeline
 from service.pipeline.pipeline import Pipeline
-from service.telemetry.audit import Answered
+from service.telemetry.audit import AuditTotals
 from service.telemetry.logs import log
 from service.telemetry.metrics import FRAME_OUTCOMES, Metrics
 from service.tracking.record import Record
@@ -187,7 +187,7 @@ class Stream:
             # A frame's work must be over, its places given back, before the stream counts as closed.
             await asyncio.gather(reading, working, return_exceptions=True)
             self._inbox.clear()
-            self._state.answered = Answered(
+            self._state.totals = AuditTotals(
                 self._frames["answered"],
                 self._frames["failed"],
                 self._verdicts.total(),
@@ -248,7 +248,7 @@ class Stream:
         while (frame := await self._inbox.get()) is not None:
             message: FrameAnswer | FrameProblem
             ending = None
-            dropped = self._forgotten()  # those before this frame; more may follow while it is worked on
+            dropped = self._take_dropped()  # those before this frame; more may follow while it is worked on
             try:
                 message = await self._answer(frame, dropped)
                 self._count("answered")
@@ -306,7 +306,7 @@ class Stream:
         self._frames[outcome] += 1
         self._metrics.stream_frames.labels(outcome).inc()
 
-    def _forgotten(self) -> int:
+    def _take_dropped(self) -> int:
         dropped, self._dropped = self._dropped, 0
         return dropped
 

@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from service.core.errors import HeadTooLarge, MalformedRequest, Overloaded, RequestTimeout, ServiceError
 from service.http.disconnect import DISCONNECTED
 from service.http.layers.request_ids import new_request_id
-from service.http.layers.security_headers import ALWAYS
+from service.http.layers.security_headers import LOADS_NOTHING, headers_of
 from service.http.problems import MEDIA_TYPE, to_problem
 from service.http.route_table import STREAM
 from service.http.transport.sockets import Socket, is_handshake
@@ -211,7 +211,8 @@ class Connection(HttpToolsProtocol):
         body = to_problem(error, request_id).model_dump_json().encode()
         headers = [
             *self.server_state.default_headers,
-            *ALWAYS,
+            *headers_of(tls=self.scheme == "https", no_store=True),
+            LOADS_NOTHING,
             (b"content-type", MEDIA_TYPE.encode()),
             (b"content-length", str(len(body)).encode()),
             (b"x-request-id", request_id.encode()),

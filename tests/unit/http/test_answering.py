@@ -11,7 +11,7 @@ from service.assembly import Engines, assemble
 from service.core.deadline import NEVER
 from service.core.errors import InvalidRequest, SettingsError
 from service.core.timings import Timings
-from service.http.answering import answering
+from service.http.answering import answer_with
 from service.settings import Settings
 from tests.conftest import encoded
 from tests.fake_engine import FakeClassifier, FakeDetector
@@ -19,7 +19,7 @@ from tests.fake_engine import FakeClassifier, FakeDetector
 
 async def test_groups_are_shaped_and_counted_as_groups(astronaut: NDArray[np.uint8]) -> None:
     async with assemble(Settings(aggregate_only=5), Engines(FakeClassifier(), FakeDetector())) as assembly:
-        answer = answering(assembly.pipeline, assembly.metrics)
+        answer = answer_with(assembly.pipeline, assembly.metrics)
         few = await answer(encoded(np.tile(astronaut, (2, 2, 1))), EmotionQuery(), NEVER, Timings())
         many = await answer(encoded(np.tile(astronaut, (6, 6, 1))), EmotionQuery(), NEVER, Timings())
     assert isinstance(few.model, GroupImage)
@@ -47,7 +47,7 @@ async def test_nobody_chooses_the_faces_of_a_group(query: EmotionQuery, astronau
     classifier = FakeClassifier()
     async with assemble(Settings(aggregate_only=5), Engines(classifier, FakeDetector())) as assembly:
         with pytest.raises(InvalidRequest, match="only groups"):
-            await answering(assembly.pipeline, assembly.metrics)(astronaut_jpeg, query, NEVER, Timings())
+            await answer_with(assembly.pipeline, assembly.metrics)(astronaut_jpeg, query, NEVER, Timings())
     assert classifier.batches == []
 
 

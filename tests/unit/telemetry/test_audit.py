@@ -19,7 +19,7 @@ from service.core.errors import SettingsError
 from service.core.manifest import read_manifest
 from service.core.seen import SeenGroup
 from service.settings import Settings
-from service.telemetry.audit import Answered, Audit, AuditFile
+from service.telemetry.audit import Audit, AuditFile, AuditTotals
 from service.telemetry.lines import Lines
 from tests.seen import FaceSeen, seen
 
@@ -36,7 +36,7 @@ def test_a_line_counts_and_tells_nothing_of_a_face(tmp_path: Path) -> None:
         None,
         seen(),
     ]
-    audit.write("/v1/emotions/batch", "id-1", "shop", 200, 0.0123, Answered.of(results, {"detect": 0.5}))
+    audit.write("/v1/emotions/batch", "id-1", "shop", 200, 0.0123, AuditTotals.of(results, {"detect": 0.5}))
     audit.flush()
     line = json.loads(file.read_text())
     assert line.pop("time").endswith("+00:00")
@@ -63,7 +63,7 @@ def test_groups_are_counted_as_they_were_answered() -> None:
         SeenGroup(10, 10, 5, ("fear",), face_count=9, probabilities=np.ones(1)),
         SeenGroup(10, 10, 5, ("fear",)),
     ]
-    assert Answered.of(results, {}) == Answered(images=2, faces=9)
+    assert AuditTotals.of(results, {}) == AuditTotals(images=2, faces=9)
 
 
 def test_a_new_file_is_its_owners_and_an_old_one_stays_as_it_was(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from service.http.layers.auditing import Auditing
 from service.http.layers.observation import Observation
 from service.http.request_state import state_of
 from service.http.route_table import RouteTable
-from service.telemetry.audit import Answered, Audit
+from service.telemetry.audit import Audit, AuditTotals
 from service.telemetry.metrics import Metrics
 
 
@@ -45,7 +45,7 @@ async def line_of(inner: ASGIApp, tmp_path: Path, *, path: str = "/v1/emotions",
 
 def answering(status: int) -> ASGIApp:
     async def inner(scope: Scope, receive: Receive, send: Send) -> None:
-        state_of(scope).answered = Answered(images=1, faces=2)
+        state_of(scope).totals = AuditTotals(images=1, faces=2)
         await PlainTextResponse("", status)(scope, receive, send)
 
     return inner
