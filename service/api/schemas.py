@@ -103,7 +103,8 @@ class EmotionQuery(DetectionQuery):
     detect: bool = Field(True, description="False: the whole image is one face crop.")
 
     def to_pipeline(self) -> Query:
-        return replace(super().to_pipeline(), detect=self.detect)
+        query = super().to_pipeline()
+        return query if self.detect else replace(query, detect=False)
 
 
 class GroupQuery(BaseModel):

@@ -124,7 +124,7 @@ class Pipeline:
             replace(measured, occlusion=occlusion)
             for measured, (occlusion,) in zip(crops.quality, classification.occlusion.tolist(), strict=True)
         ]
-        confidences = classification.probabilities.max(axis=1).tolist()
+        confidences = [max(row) for row in classification.probabilities.tolist()]
         rule, found = self._manifest.verdict, crops.detections
         return Seen(
             width=crops.width,

@@ -106,9 +106,9 @@ def _query(request: Request, model: type[EmotionQuery] | type[GroupQuery]) -> Em
 
     Raises `RequestValidationError`.
     """
-    sent = request.query_params
-    if not sent:
+    if not request.scope["query_string"]:
         return _DEFAULT
+    sent = request.query_params
     values = {name: sent.getlist(name) if name == "include" else sent[name] for name in sent}
     try:
         query = model.model_validate(values)
