@@ -25,6 +25,7 @@ from service.pipeline.crops import Cropper, Crops
 from service.pipeline.verdict import reasons
 from service.telemetry.metrics import Metrics
 from service.vision import heatmap
+from service.vision.decode import has_own_threads
 from service.vision.workers import Slot, Workers
 
 T = TypeVar("T")
@@ -100,7 +101,8 @@ class Pipeline:
     async def _run(self, image: bytes | Image, query: Query, deadline: Deadline, timings: Timings) -> Seen:
         with self._batcher.image_in_detection():
             with timings.stage("queue"):
-                slot = await self._workers.acquire()
+                multithreaded = isinstance(image, bytes) and has_own_threads(image)
+                slot = await self._workers.acquire(multithreaded=multithreaded)
             try:
                 # No name for it here: its pixels must be gone when faces wait for the classifier.
                 crops = await self._crop(

@@ -162,6 +162,11 @@ def decode(data: bytes, *, pixel_limit: int, shrinkage: Callable[[int, int], int
         raise InvalidImage("the image is damaged or cut short") from error
 
 
+def has_own_threads(data: bytes) -> bool:
+    """Whether the decoder of this image works on threads of its own, as those of AVIF and HEIC do."""
+    return data[4:8] == b"ftyp"
+
+
 def _identify(data: bytes) -> str:
     """The format by its signature. Pillow's `accept` functions only look at the first 16 bytes."""
     if not data:

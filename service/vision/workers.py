@@ -16,12 +16,18 @@ from service.core.errors import HostBusy, ImageTooComplex, ServiceError
 
 T = TypeVar("T")
 
-# A thread that got less than this of a core shared it: then the machine is slow, not the image.
+# An image that got less than this of a core shared it: then the machine is slow, not the image.
 MIN_CPU_SHARE = 0.5
 
 
-def _cpu_clock() -> int | None:
-    """Of this thread; None where the system has none, as macOS: then the image is to blame."""
+def _cpu_clock(multithreaded: bool) -> int | None:
+    """For `time.clock_gettime`: of this thread, or of the process if the work has threads of its own.
+
+    None where threads have no clock, as on macOS: then the image is to blame.
+    """
+    if multithreaded:
+        # The threads of a HEIC end with each tile, and their own clocks with them.
+        return time.CLOCK_PROCESS_CPUTIME_ID
     if sys.platform != "linux":
         return None
     return time.pthread_getcpuclockid(threading.get_ident())
@@ -40,8 +46,11 @@ class GivenUp(Exception):
 class _Job:
     """One function on one thread, and who waits for what it returns."""
 
-    def __init__(self, function: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, function: Callable[[], Any], multithreaded: bool, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.function = function
+        self.multithreaded = multithreaded
         self.loop = loop
         self.answer: asyncio.Future[Any] = loop.create_future()
         self.state = _State.running
@@ -49,15 +58,16 @@ class _Job:
         self.budget: asyncio.TimerHandle | None = None
         self.thread: threading.Thread | None = None
         self.began_at: float | None = None  # by `time.monotonic`, once a thread is at it
-        self.cpu_clock: int | None = None  # of the thread, for `time.clock_gettime`
+        self.cpu_clock: int | None = None
         self.cpu_began_s = 0.0
 
 
 class Slot:
     """The right to work on one image, now or next. `release` it once, whatever has come of the image."""
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: Workers, multithreaded: bool) -> None:
         self._workers = workers
+        self._multithreaded = multithreaded
         self._job: _Job | None = None
 
     async def run(self, function: Callable[[], T]) -> T:
@@ -65,7 +75,7 @@ class Slot:
 
         Raises `ImageTooComplex` or `HostBusy` when it takes longer than the budget.
         """
-        self._job = self._workers.begin(function)
+        self._job = self._workers.begin(function, self._multithreaded)
         answer: T = await self._job.answer
         return answer
 
@@ -101,6 +111,7 @@ class Workers:
         self._slots = asyncio.Semaphore(count + ahead)
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._lock = threading.Lock()
+        self._at_work = 0  # with those that are abandoned
         self._abandoned = 0
         self._threads: set[threading.Thread] = set()
 
@@ -118,16 +129,17 @@ class Workers:
         for thread in self._threads.copy():
             thread.join(max(0.0, until - time.monotonic()))
 
-    async def acquire(self) -> Slot:
+    async def acquire(self, *, multithreaded: bool = False) -> Slot:
+        """multithreaded: whether the image's decoder has threads of its own."""
         await self._slots.acquire()
-        return Slot(self)
+        return Slot(self, multithreaded)
 
     def free(self) -> None:
         self._slots.release()
 
-    def begin(self, function: Callable[[], Any]) -> _Job:
+    def begin(self, function: Callable[[], Any], multithreaded: bool) -> _Job:
         loop = asyncio.get_running_loop()
-        job = _Job(function, loop)
+        job = _Job(function, multithreaded, loop)
         job.budget = loop.call_later(self._budget_s, self._overrun, job)
         self._jobs.put(job)
         return job
@@ -141,8 +153,11 @@ class Workers:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             job.thread = threading.current_thread()
-            job.cpu_clock = _cpu_clock()
-            job.cpu_began_s = time.thread_time()
+            with self._lock:
+                self._at_work += 1
+            job.cpu_clock = _cpu_clock(job.multithreaded)
+            if job.cpu_clock is not None:
+                job.cpu_began_s = time.clock_gettime(job.cpu_clock)
             # Not by the loop's clock: uvloop's stands still while the loop waits.
             job.began_at = time.monotonic()
             answer, error = None, None
@@ -153,6 +168,7 @@ class Workers:
             except BaseException as raised:
                 error = raised
             with self._lock:
+                self._at_work -= 1
                 abandoned = job.state is _State.abandoned
                 if not abandoned:
                     job.state = _State.done
@@ -178,6 +194,8 @@ class Workers:
             cpu_s = self._budget_s
             if job.cpu_clock is not None:
                 cpu_s = time.clock_gettime(job.cpu_clock) - job.cpu_began_s
+            if job.multithreaded:
+                cpu_s /= self._at_work
             if replaced := self._abandoned < self._count:
                 job.state = _State.abandoned
                 self._abandoned += 1
@@ -192,11 +210,7 @@ class Workers:
                 self.free()
 
     def _too_slow(self, cpu_s: float) -> ServiceError:
-        """Why an image took longer than the budget.
-
-        Decoders of AVIF and HEIC have threads of their own, whose time is not in `cpu_s`: a slow image of
-        these formats counts as a busy machine, so that no good image is refused for good.
-        """
+        """Why an image took longer than the budget."""
         if cpu_s >= MIN_CPU_SHARE * self._budget_s:
             return ImageTooComplex(f"the image needs more than {self._budget_s:g} s of work; send it smaller")
         return HostBusy(f"the image was not done within {self._budget_s:g} s: the machine is busy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from service.core.arrays import Classification, Detections, Faces, Photo
 from service.core.arrays import Image as Pixels
 from service.core.backlog import Backlog
 from service.core.deadline import NEVER, Deadline
-from service.core.errors import DeadlineExceeded, ImageTooLarge
+from service.core.errors import DeadlineExceeded, HostBusy, ImageTooComplex, ImageTooLarge, ServiceError
 from service.core.manifest import ClassifierManifest, read_manifest
 from service.core.query import Query
 from service.core.seen import Seen
@@ -28,6 +29,7 @@ from service.pipeline.groups import GroupPipeline
 from service.pipeline.pipeline import Pipeline
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
+from service.vision import workers
 from service.vision.decode import decode as decode_image
 from tests.conftest import encoded
 from tests.fake_engine import FakeClassifier, FakeDetector
@@ -83,6 +85,7 @@ async def started(
     classifier: FakeClassifier,
     metrics: Metrics,
     workers: int = 1,
+    decode_budget_s: float = 60,
 ) -> AsyncIterator[Pipeline]:
     settings = Settings()
     manifest = read_manifest(settings.model_repository, settings.classifier)
@@ -95,7 +98,7 @@ async def started(
         manifest,
         metrics,
         workers=workers,
-        decode_budget_s=60,
+        decode_budget_s=decode_budget_s,
         pixel_limit=50_000_000,
         backlog=Backlog(workers, 60),
     )
@@ -287,3 +290,32 @@ async def test_pixels_are_gone_while_faces_wait_for_the_classifier(
         await running
     assert left
     assert not any(left)
+
+
+@pytest.mark.parametrize(
+    ("image", "error"), [(b"\0\0\0\x10ftypheic", ImageTooComplex), (b"\xff\xd8\xff", HostBusy)]
+)
+async def test_threads_of_a_decoder_count_for_images_of_its_formats(
+    monkeypatch: pytest.MonkeyPatch, image: bytes, error: type[ServiceError]
+) -> None:
+    let_go = threading.Event()
+
+    def spin() -> None:
+        while not let_go.is_set():
+            pass
+
+    def decode(*args: object, **options: object) -> Photo:
+        helper = threading.Thread(target=spin)
+        helper.start()
+        helper.join()
+        return decode_image(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "decode", decode)
+    # The machine of the tests may be busy.
+    monkeypatch.setattr(workers, "MIN_CPU_SHARE", 0.05)
+    async with started(OneFace(), FakeClassifier(), Metrics(), decode_budget_s=0.2) as pipeline:
+        try:
+            with pytest.raises(error):
+                await pipeline.run(image, Query(), NEVER, Timings())
+        finally:
+            let_go.set()

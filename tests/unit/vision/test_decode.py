@@ -20,7 +20,7 @@ from PIL import ExifTags, Image, ImageCms
 from skimage import data as photographs
 
 from service.core.errors import ImageTooLarge, InvalidImage, ServiceError, UnsupportedMediaType
-from service.vision.decode import CONTENT_TYPES
+from service.vision.decode import CONTENT_TYPES, has_own_threads
 from service.vision.decode import decode as decode_photo
 from tests.conftest import as_stored
 
@@ -203,6 +203,17 @@ def test_lab_and_ycbcr_tiff() -> None:
     assert lab.mode == "LAB"
     assert difference(decode(encode(lab, "TIFF"), pixel_limit=LIMIT), RGB) < 4
     assert difference(decode(encode(PHOTO.convert("YCbCr"), "TIFF"), pixel_limit=LIMIT), RGB) < 2
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF", "HEIF"])
+def test_a_decoder_with_threads_of_its_own_is_known(kind: str) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (1500, 1500, 3), dtype=np.uint8)
+    file = encode(Image.fromarray(noise), kind, **{"speed": 10} if kind == "AVIF" else {})
+    here_s, all_s = time.thread_time(), time.process_time()
+    decode(file, pixel_limit=LIMIT)
+    here_s, all_s = time.thread_time() - here_s, time.process_time() - all_s
+    assert has_own_threads(file) == (kind in ("AVIF", "HEIF"))
+    assert has_own_threads(file) or here_s > all_s / 2
 
 
 def test_first_frame_of_an_animation() -> None:

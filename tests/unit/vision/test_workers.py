@@ -34,8 +34,8 @@ class Pool:
     def _count(self) -> None:
         self.overruns += 1
 
-    async def image(self, work: Callable[[], object]) -> object:
-        place = await self.workers.acquire()
+    async def image(self, work: Callable[[], object], *, multithreaded: bool = False) -> object:
+        place = await self.workers.acquire(multithreaded=multithreaded)
         try:
             return await place.run(work)
         finally:
@@ -87,6 +87,34 @@ async def test_what_takes_long_is_the_image_s_fault_only_if_it_had_a_core(
     with pytest.raises(HostBusy, match="the machine is busy"):
         await pool.image(spin)
     let_go.set()
+
+
+async def test_threads_of_the_work_itself_count_with_their_share(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spin() -> None:
+        while not other.let_go.is_set():
+            pass
+
+    other = Stuck()
+    pool.stuck.append(other)
+
+    def work() -> str:
+        helper = threading.Thread(target=spin)
+        helper.start()
+        helper.join()
+        return "late"
+
+    # The machine of the tests may be busy.
+    monkeypatch.setattr(module, "MIN_CPU_SHARE", 0.05)
+    with pytest.raises(ImageTooComplex):
+        await pool.image(work, multithreaded=True)
+    # The helper's core counts for it, and for two more that get none.
+    monkeypatch.setattr(module, "MIN_CPU_SHARE", 0.6)
+    answers = await asyncio.gather(
+        *(pool.image(other, multithreaded=True) for _ in range(2)), return_exceptions=True
+    )
+    assert [type(answer) for answer in answers] == [HostBusy, HostBusy]
 
 
 async def test_a_thread_that_overruns_is_replaced(pool: Pool) -> None:
