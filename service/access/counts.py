@@ -47,15 +47,15 @@ class LocalCounts:
         spent = found.images if found.number == number else 0
         before = {number: found.images_before, number - 1: found.images}.get(found.number, 0)
         still_counted = before * (1 - elapsed_s / rate.window_s)
-        left = max(0, rate.images - spent - math.floor(still_counted))
-        allowed = images <= left
+        remaining = max(0, rate.images - spent - math.floor(still_counted))
+        allowed = images <= remaining
         if allowed:
-            spent, left = spent + images, left - images
+            spent, remaining = spent + images, remaining - images
         self._windows[caller, rate] = _Window(number, spent, before)
         self._forget(now_s)
         # One more image of the window before is out of reach then, or this window ends.
-        more_in_s = still_counted % 1 / before * rate.window_s if before else rate.window_s - elapsed_s
-        return Spent(allowed, left, math.ceil(more_in_s))
+        reset_s = still_counted % 1 / before * rate.window_s if before else rate.window_s - elapsed_s
+        return Spent(allowed, remaining, math.ceil(reset_s))
 
     def _forget(self, now_s: float) -> None:
         """Drop who was idle for longest: if there are too many, or if the count has no effect any more.

@@ -35,8 +35,11 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Whether it was within the rate, how many images are left, and in how many seconds there are more."""
+    """Whether the images were within the rate.
+
+    remaining: images that the caller may still send; reset_s: seconds until more are available.
+    """
 
     allowed: bool
-    left: int
-    more_in_s: int
+    remaining: int
+    reset_s: int

@@ -34,10 +34,10 @@ class Quota:
                 "however long you wait; send fewer at a time"
             )
         spent = await self._limiter.spend(self._rate, self._caller, images)
-        self.headers["RateLimit"] = f'"{self._policy}";r={spent.left};t={spent.more_in_s}'
+        self.headers["RateLimit"] = f'"{self._policy}";r={spent.remaining};t={spent.reset_s}'
         if not spent.allowed:
             raise RateLimited(
                 f"the rate is {self._rate.images} images in {self._rate.window_s} s, "
-                f"of which {spent.left} are left",
-                max(1, spent.more_in_s),
+                f"of which {spent.remaining} are left",
+                max(1, spent.reset_s),
             )

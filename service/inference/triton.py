@@ -211,14 +211,16 @@ class _TritonModel:
         async with self._breaker.guard():
             for _ in range(RETRIES):
                 try:
-                    return await self._asked(inputs, deadline)
+                    return await self._infer_once(inputs, deadline)
                 except _NotTaken:
                     if deadline.remaining_s() <= RETRY_WITHIN_S:
                         raise
                 await asyncio.sleep(random.uniform(0, RETRY_WITHIN_S))
-            return await self._asked(inputs, deadline)
+            return await self._infer_once(inputs, deadline)
 
-    async def _asked(self, inputs: dict[str, NDArray[Any]], deadline: Deadline) -> list[NDArray[np.float32]]:
+    async def _infer_once(
+        self, inputs: dict[str, NDArray[Any]], deadline: Deadline
+    ) -> list[NDArray[np.float32]]:
         deadline.check("inference")
         if not self._verified:
             await self._verify(deadline.remaining_s())

@@ -63,8 +63,8 @@ class Share(Server):
         await self.link.open()
         await super().startup([])
         asyncio.get_running_loop().add_reader(self.handed, self._take)
-        self.run_behind("beats", self._beat)
-        self.run_behind("supervisor link", self.link.run)
+        self.run_in_background("beats", self._beat)
+        self.run_in_background("supervisor link", self.link.run)
 
     def _take(self) -> None:
         try:

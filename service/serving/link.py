@@ -30,9 +30,9 @@ class Link:
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
-        self._alone = LocalCounts()
-        self._alone_until = 0.0
-        self._asked: dict[int, asyncio.Future[list[Any]]] = {}
+        self._local = LocalCounts()
+        self._local_until = 0.0
+        self._pending: dict[int, asyncio.Future[list[Any]]] = {}
         self._numbers = itertools.count()
 
     def refuse(self, sentence: str) -> None:
@@ -54,28 +54,28 @@ class Link:
         with contextlib.suppress(ConnectionError):
             async for received in self._reader:
                 message = json.loads(received)
-                future = self._asked.get(message["number"])
+                future = self._pending.get(message["number"])
                 if future is not None and not future.done():
                     future.set_result(message["spent"])
 
     async def spend(self, rate: Rate, caller: Caller, images: int) -> Spent:
         loop = asyncio.get_running_loop()
-        if loop.time() >= self._alone_until:
+        if loop.time() >= self._local_until:
             number, future = next(self._numbers), loop.create_future()
-            self._asked[number] = future
+            self._pending[number] = future
             self.tell(number=number, spend=[*rate, caller.kind, caller.name, images])
             try:
                 async with asyncio.timeout(ANSWER_S):
                     spent = Spent(*await future)
             except TimeoutError:
-                if not self._alone_until:
+                if not self._local_until:
                     log.warning("rates are counted by this process alone")
-                self._alone_until = loop.time() + RETRY_S
+                self._local_until = loop.time() + RETRY_S
             else:
-                if self._alone_until:
+                if self._local_until:
                     log.info("rates are counted over all processes")
-                self._alone_until = 0.0
+                self._local_until = 0.0
                 return spent
             finally:
-                del self._asked[number]
-        return await self._alone.spend(rate, caller, images)
+                del self._pending[number]
+        return await self._local.spend(rate, caller, images)

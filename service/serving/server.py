@@ -56,9 +56,9 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         log_listening(sockets or (), "https" if self.config.is_ssl else "http")
 
-        self.run_behind("late clients", self._cut_late)
+        self.run_in_background("late clients", self._cut_late)
 
-    def run_behind(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+    def run_in_background(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Run something for as long as the event loop runs."""
         self._background.append(asyncio.create_task(supervised(name, work, self.metrics.background_failed)))
 

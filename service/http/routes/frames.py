@@ -41,9 +41,9 @@ class Inbox:
     So a slow model, or a client that does not read, costs frames and never memory.
     """
 
-    def __init__(self, forgotten: Callable[[Frame], object]) -> None:
-        """forgotten: called with each frame that a newer one replaced."""
-        self._forgotten = forgotten
+    def __init__(self, on_drop: Callable[[Frame], object]) -> None:
+        """on_drop: called with each frame that is not read: a newer one replaces it."""
+        self._on_drop = on_drop
         self._frame: Frame | None = None
         self._closed = False
         self._changed = asyncio.Event()
@@ -56,7 +56,7 @@ class Inbox:
     def clear(self) -> None:
         """Forget the frame that waits."""
         if self._frame is not None:
-            self._forgotten(self._frame)
+            self._on_drop(self._frame)
             self._frame = None
 
     def close(self) -> None:

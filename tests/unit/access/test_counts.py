@@ -24,10 +24,10 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, now_s: float) -> None:
 async def test_a_rate_is_spent_and_no_further() -> None:
     limiter = LocalCounts()
     spent = [await limiter.spend(RATE, ONE, 4) for _ in range(3)]
-    assert [(each.allowed, each.left) for each in spent] == [(True, 6), (True, 2), (False, 2)]
-    assert all(0 < each.more_in_s <= 86400 for each in spent)
+    assert [(each.allowed, each.remaining) for each in spent] == [(True, 6), (True, 2), (False, 2)]
+    assert all(0 < each.reset_s <= 86400 for each in spent)
     # What was refused was not spent.
-    assert (await limiter.spend(RATE, ONE, 2)).left == 0
+    assert (await limiter.spend(RATE, ONE, 2)).remaining == 0
     assert (await limiter.spend(RATE, OTHER, 10)).allowed
 
 
@@ -58,7 +58,7 @@ async def test_strangers_never_share_a_count() -> None:
     for images in (4, 6):
         for caller in callers:
             spent = await limiter.spend(RATE, caller, images)
-            assert (spent.allowed, spent.left) == (True, 6 if images == 4 else 0)
+            assert (spent.allowed, spent.remaining) == (True, 6 if images == 4 else 0)
 
 
 async def test_the_window_slides(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,7 @@ async def test_the_window_slides(monkeypatch: pytest.MonkeyPatch) -> None:
     async def at(now_s: float, images: int) -> tuple[bool, int, int]:
         set_clock(monkeypatch, now_s)
         spent = await limiter.spend(rate, ONE, images)
-        return spent.allowed, spent.left, spent.more_in_s
+        return spent.allowed, spent.remaining, spent.reset_s
 
     assert await at(6000.0, 10) == (True, 0, 60)
     assert await at(6059.0, 1) == (False, 0, 1)
@@ -82,7 +82,7 @@ async def test_the_window_slides(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_the_count_of_who_is_idle_for_longest_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counts, "MAX_CALLERS", 8)
     limiter = LocalCounts()
-    assert (await limiter.spend(RATE, ONE, 10)).left == 0
+    assert (await limiter.spend(RATE, ONE, 10)).remaining == 0
     for number in range(100):
         await limiter.spend(RATE, Caller("address", f"10.0.0.{number}"), 1)
         assert len(limiter) <= 8

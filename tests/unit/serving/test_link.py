@@ -45,7 +45,7 @@ async def test_the_supervisor_is_asked_and_believed(ends: tuple[Link, socket.soc
     assert asked["spend"] == [10, 86400, "key", "one", 3]
     other.send(line(number=asked["number"], spent=[False, 2, 5]))
     spent = await spending
-    assert (spent.allowed, spent.left, spent.more_in_s) == (False, 2, 5)
+    assert (spent.allowed, spent.remaining, spent.reset_s) == (False, 2, 5)
 
 
 async def test_a_mute_supervisor_keeps_nobody_waiting(ends: tuple[Link, socket.socket]) -> None:
@@ -59,7 +59,7 @@ async def test_a_mute_supervisor_keeps_nobody_waiting(ends: tuple[Link, socket.s
         spending = asyncio.create_task(link.spend(RATE, CALLER, 4))
         asked = await heard(other)
         other.send(line(number=asked["number"], spent=[True, 1, 5]))
-        assert (await spending).left == 1
+        assert (await spending).remaining == 1
     assert [entry["event"] for entry in lines] == [
         "rates are counted by this process alone",
         "rates are counted over all processes",
