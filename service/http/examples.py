@@ -26,7 +26,8 @@ from service.core.errors import InvalidImage
 from service.core.manifest import EMOTIONS, Manifest, Training
 from service.http.problems import EXAMPLE_ID, to_problem
 
-_WHO = {"request_id": EXAMPLE_ID, "model": ModelName(name="expressnet_moe", version="1")}
+CLASSIFIER = ModelName(name="expressnet_moe", version="1")
+_WHO = {"request_id": EXAMPLE_ID, "model": CLASSIFIER}
 _PROBABILITIES = dict(
     zip(EMOTIONS, (0.000086, 0.999865, 0.000021, 0.000014, 7e-6, 1e-6, 2e-6, 4e-6), strict=True)
 )

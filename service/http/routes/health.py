@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
-from service.http.examples import example_of
+from service.http.examples import CLASSIFIER, DETECTOR, example_of
 from service.http.readiness import DOWN, UP, Readiness
 from service.telemetry.metrics import Metrics
 
@@ -31,9 +31,9 @@ class ReadinessAnswer(BaseModel):
 def health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
     router = APIRouter(tags=["operations"])
     alive = Liveness(status="alive")
-    engines = {"expressnet_moe": UP, "yunet": UP}
+    engines = {CLASSIFIER.name: UP, DETECTOR.name: UP}
     ready = ReadinessAnswer(status="ready", warmed_up=True, draining=False, engines=engines)
-    not_ready = ready.model_copy(update={"status": "not ready", "engines": engines | {"yunet": DOWN}})
+    not_ready = ready.model_copy(update={"status": "not ready", "engines": engines | {DETECTOR.name: DOWN}})
 
     @router.get(
         "/livez",
