@@ -23,7 +23,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.access.rates import PATTERN
 from service.compliance.deployment import Declaration
-from service.compliance.jurisdictions import places
+from service.compliance.jurisdictions import normalized
 from service.compliance.law import PROHIBITED, PROHIBITION, Exemption, Purpose, prohibited
 from service.core.errors import SettingsError
 from service.core.query import MAX_FACES
@@ -151,12 +151,12 @@ class Settings(BaseSettings):
     purpose: Purpose | None = Field(
         None, description=f"What the gateway is run for: {', '.join(Purpose)}. Needs `JURISDICTION`."
     )
-    jurisdiction: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(places)] = (
-        Field(
-            (),
-            description="Where the people are who are analysed, and where the answers are used: `eu`, `eea`, "
-            "`other`, countries like `de` (ISO 3166-1). Needs `PURPOSE`.",
-        )
+    jurisdiction: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(normalized)
+    ] = Field(
+        (),
+        description="Where the people are who are analysed, and where the answers are used: `eu`, `eea`, "
+        "`other`, countries like `de` (ISO 3166-1). Needs `PURPOSE`.",
     )
     exemption: Exemption | None = Field(
         None, description="Why emotions may be inferred at work or in education: medical, safety."

@@ -150,7 +150,7 @@ def read_keys(path: Path) -> list[Key]:
 
 
 @contextmanager
-def in_one_sentence() -> Iterator[None]:
+def as_keys_file_error() -> Iterator[None]:
     """Turn what the system says of a file into a `KeysFileError`."""
     try:
         yield
@@ -161,7 +161,7 @@ def in_one_sentence() -> Iterator[None]:
 def read_text(path: Path) -> str:
     """Raises `KeysFileError`."""
     try:
-        with in_one_sentence():
+        with as_keys_file_error():
             # Editors of some systems write a byte order mark, which is not TOML.
             return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:

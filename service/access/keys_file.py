@@ -18,9 +18,9 @@ from tomlkit.items import Comment, Table, Whitespace
 from service.access.keys import (
     KEY_PREFIX,
     KeysFileError,
+    as_keys_file_error,
     check_name,
     digest_of,
-    in_one_sentence,
     parse_keys,
     read_text,
 )
@@ -82,10 +82,10 @@ def _after_entry(entry: object) -> str:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Keep out all others who change the file. The lock is on its folder: the file itself is replaced."""
-    with in_one_sentence():
+    with as_keys_file_error():
         folder = os.open(path.resolve().parent, os.O_RDONLY)
     try:
-        with in_one_sentence():
+        with as_keys_file_error():
             fcntl.flock(folder, fcntl.LOCK_EX)
         yield
     finally:
@@ -97,7 +97,7 @@ def _replace(path: Path, document: tomlkit.TOMLDocument) -> None:
     text = tomlkit.dumps(document)
     parse_keys(text)
     target = path.resolve()
-    with in_one_sentence():
+    with as_keys_file_error():
         mode = target.stat().st_mode & 0o777 if target.exists() else 0o644
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:

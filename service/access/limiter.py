@@ -13,33 +13,33 @@ RETRY_INTERVAL_S = 1.0
 
 
 class Limiter:
-    """Counts in Redis. While Redis is down nobody waits for it: `local` counts, and a task reconnects.
+    """Counts in Redis. While Redis is down nobody waits for it: `fallback` counts, and a task reconnects.
 
     store_up: is called with whether Redis answers, each time that this changes.
     """
 
-    def __init__(self, redis_url: str | None, store_up: Callable[[bool], object], local: Counts) -> None:
-        self._local = local
+    def __init__(self, redis_url: str | None, store_up: Callable[[bool], object], fallback: Counts) -> None:
+        self._fallback = fallback
         self._store_up = store_up
-        self._shared = None
+        self._redis = None
         if redis_url is not None:
             # Imported late: it takes long, and most gateways have no Redis.
             from service.access.redis_counts import RedisCounts
 
-            self._shared = RedisCounts(redis_url)
+            self._redis = RedisCounts(redis_url)
         self._redis_down = asyncio.Event()
         self._redis_down.set()
         self._reported_up: bool | None = None
 
     async def spend(self, rate: Rate, caller: Caller, images: int) -> Spent:
         """Nothing is spent if it would be too much."""
-        if self._shared is not None and not self._redis_down.is_set():
+        if self._redis is not None and not self._redis_down.is_set():
             try:
-                return await self._shared.spend(rate, caller, images)
+                return await self._redis.spend(rate, caller, images)
             except Exception as error:
                 # Whatever went wrong in Redis, the request is not to blame.
                 self._mark_down(error)
-        return await self._local.spend(rate, caller, images)
+        return await self._fallback.spend(rate, caller, images)
 
     def _mark_down(self, error: Exception) -> None:
         self._redis_down.set()
@@ -57,10 +57,10 @@ class Limiter:
 
     async def connect(self) -> None:
         """Try to reach Redis, once."""
-        if self._shared is None:
+        if self._redis is None:
             return
         try:
-            await self._shared.connect()
+            await self._redis.connect()
         except Exception as error:
             self._mark_down(error)
         else:
@@ -68,11 +68,11 @@ class Limiter:
 
     async def run(self) -> None:
         """Reconnect to Redis whenever it is down, for ever."""
-        while self._shared is not None:
+        while self._redis is not None:
             await self._redis_down.wait()
             await asyncio.sleep(RETRY_INTERVAL_S)
             await self.connect()
 
     async def close(self) -> None:
-        if self._shared is not None:
-            await self._shared.close()
+        if self._redis is not None:
+            await self._redis.close()

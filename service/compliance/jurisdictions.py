@@ -28,9 +28,9 @@ UNIONS = frozenset({"eu", "eea"})
 OTHER = "other"
 
 
-def places(written: tuple[str, ...]) -> tuple[str, ...]:
-    """Places as they are written elsewhere here. Raises `ValueError` naming the first that is none."""
-    lowered = tuple("gb" if place.lower() == "uk" else place.lower() for place in written)
+def normalized(places: tuple[str, ...]) -> tuple[str, ...]:
+    """Codes in lower case, `uk` as `gb`. Raises `ValueError` that names the first unknown place."""
+    lowered = tuple("gb" if place.lower() == "uk" else place.lower() for place in places)
     for place in lowered:
         if place not in ISO_3166 | UNIONS | {OTHER}:
             raise ValueError(f"{place!r} is not eu, eea, other or a country like de (ISO 3166-1)")

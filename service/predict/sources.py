@@ -74,13 +74,13 @@ def missing(places: Sequence[str]) -> str | None:
     return None
 
 
-def images(places: Sequence[str], left_out: Path | None = None) -> Iterator[str]:
-    """Paths of the images at all places, each once; nothing below `left_out`."""
-    excluded = None if left_out is None else os.path.realpath(left_out)
+def images(places: Sequence[str], excluded: Path | None = None) -> Iterator[str]:
+    """Paths of the images at all places, each once; nothing below `excluded`."""
+    excluded_folder = None if excluded is None else os.path.realpath(excluded)
     # Numbers and not paths: places may overlap in hundreds of thousands of files.
     seen: set[int] | None = set() if len(places) > 1 or any(map(glob.has_magic, places)) else None
     for place in places:
-        for path in _at(place, excluded):
+        for path in _at(place, excluded_folder):
             if seen is not None:
                 number = hash(os.path.abspath(path))
                 if number in seen:

@@ -8,15 +8,16 @@ import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
-LINES = 10_000
+MAX_WAITING_LINES = 10_000
 FLUSH_S = 1.0
 
 
 class Lines:
     """On a full pipe that nobody reads, only this thread stands still.
 
-    Lines that come while `LINES` wait are lost, and so are those that cannot be written; `lost` is called
-    for each. Those that come within `gather_s` are written as one: to wake a thread costs more than a line.
+    Lines that come while `MAX_WAITING_LINES` wait are lost, and so are those that cannot be written; `lost`
+    is called for each. Those that come within `gather_s` are written as one: to wake a thread costs more than
+    a line.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Lines:
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def put(self, line: str) -> None:
-        if self._waiting.qsize() < LINES:
+        if self._waiting.qsize() < MAX_WAITING_LINES:
             self._waiting.put(line + "\n")
         else:
             self._lost()

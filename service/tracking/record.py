@@ -59,7 +59,7 @@ class Record:
         self._time_constant_s = time_constant_s
         self._threshold = threshold
         self._tracker = Tracker()
-        self._people: dict[int, _Person] = {}
+        self._tracks: dict[int, _RunningTotals] = {}
         self.left_out = 0
 
     def update(self, seen: Seen, time_s: float) -> list[Followed]:
@@ -68,21 +68,21 @@ class Record:
         numbers = self._tracker.update(corner_and_size(seen.boxes), time_s)
         followed = []
         for face, (number, row) in enumerate(zip(numbers, rows, strict=True)):
-            person = self._people.get(number)
-            if person is None:
-                person = _Person(number, time_s, len(row), self._time_constant_s, self._threshold)
-                self._people[number] = person
-            followed.append(person.update(row, seen.verdict(face), time_s))
-        while len(self._people) > MAX_TRACKS:
-            del self._people[min(self._people, key=lambda number: self._people[number].last_s)]
+            track = self._tracks.get(number)
+            if track is None:
+                track = _RunningTotals(number, time_s, len(row), self._time_constant_s, self._threshold)
+                self._tracks[number] = track
+            followed.append(track.update(row, seen.verdict(face), time_s))
+        while len(self._tracks) > MAX_TRACKS:
+            del self._tracks[min(self._tracks, key=lambda number: self._tracks[number].last_s)]
             self.left_out += 1
         return followed
 
     def totals(self) -> list[TrackTotals]:
-        return [person.totals() for person in self._people.values()]
+        return [track.totals() for track in self._tracks.values()]
 
 
-class _Person:
+class _RunningTotals:
     """The sums of one track. The time from one frame to the next counts for what the first one showed."""
 
     def __init__(

@@ -74,14 +74,13 @@ class Track:
 class Tracker:
     """The tracks of one stream. Numbers begin at 1 and are never used again."""
 
-    def __init__(self, lost_s: float = LOST_S) -> None:
-        self._lost_s = lost_s
+    def __init__(self) -> None:
         self._numbers = itertools.count(1)
         self._tracks: list[Track] = []
 
     def update(self, boxes: NDArray[np.float64], time_s: float) -> list[int]:
         """boxes: float64 [N,4], left, top, width, height in px -> the number of each; times never fall."""
-        self._tracks = [track for track in self._tracks if time_s - track.seen_s <= self._lost_s]
+        self._tracks = [track for track in self._tracks if time_s - track.seen_s <= LOST_S]
         found = np.concatenate([boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]], axis=1)
         whose: dict[int, Track] = {}
         for cost in (_overlap_cost, _distance_cost):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.compliance.jurisdictions import EEA_ONLY, EU, EU_BEYOND, ISO_3166, places, under_eu_law
+from service.compliance.jurisdictions import EEA_ONLY, EU, EU_BEYOND, ISO_3166, normalized, under_eu_law
 from service.compliance.law import PROHIBITED, Exemption, Purpose, duties, prohibited
 
 EUROPE = ("eu", "eea", "de", "no", "re", "ax")
@@ -32,7 +32,7 @@ def test_countries_are_those_of_the_standard() -> None:
 @pytest.mark.parametrize("place", ["", "europe", "zz", "deu", "d"])
 def test_a_place_that_is_none_is_named(place: str) -> None:
     with pytest.raises(ValueError, match=f"^{place!r} is not"):
-        places(("de", place))
+        normalized(("de", place))
 
 
 @pytest.mark.parametrize("place", EUROPE)
@@ -42,7 +42,7 @@ def test_law_of_the_eu(place: str) -> None:
 
 @pytest.mark.parametrize("place", ELSEWHERE)
 def test_law_of_others(place: str) -> None:
-    assert places((place.upper(),)) == (place,)
+    assert normalized((place.upper(),)) == (place,)
     assert not under_eu_law((place,))
 
 

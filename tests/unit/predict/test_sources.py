@@ -47,7 +47,7 @@ def test_places_become_images_in_a_steady_order(tree: Path, places: list[str], f
 
 
 def test_pictures_that_were_made_are_not_answered_in_turn(tree: Path) -> None:
-    assert list(images(["."], left_out=Path("c/e"))) == ["./a.PNG", "./b.jpg", "./c/d.heic"]
+    assert list(images(["."], excluded=Path("c/e"))) == ["./a.PNG", "./b.jpg", "./c/d.heic"]
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tree: Path) -> None:

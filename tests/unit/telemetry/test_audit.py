@@ -123,7 +123,7 @@ def test_a_full_disk_loses_lines_and_counts_them(tmp_path: Path, monkeypatch: py
 
 
 def test_a_disk_that_hangs_delays_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.telemetry.lines.LINES", 3)
+    monkeypatch.setattr("service.telemetry.lines.MAX_WAITING_LINES", 3)
     hanging, lost = threading.Event(), []
     lines = Lines(lambda line: hanging.wait(30), "audit", lambda: lost.append(1))
     for _ in range(10):
