@@ -17,6 +17,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from service.access.rates import PATTERN, Rate
 from service.access.scopes import Scope
+from service.core.errors import reason_of
 from service.telemetry.logs import log
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def as_keys_file_error() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise KeysFileError((error.strerror or str(error)).lower()) from None
+        raise KeysFileError(reason_of(error)) from None
 
 
 def read_text(path: Path) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 async def predict_video(settings: Settings, video: Path, csv_file: Path, query: Query, fps: float) -> str:
     """Write the CSV file and a PNG of its name, print the faces; the last sentence. Raises `VideoError`."""
     from service.assembly import assemble
-    from service.core.errors import ServiceError
+    from service.core.errors import ServiceError, reason_of
     from service.predict.run import TIMEOUT_S
     from service.predict.timeline import VideoError, write_timeline
     from service.process.memory import bound_heap
@@ -47,7 +47,7 @@ async def predict_video(settings: Settings, video: Path, csv_file: Path, query: 
         except ServiceError as error:
             raise VideoError(f"{video} cannot be followed: {error.detail}") from error
         except OSError as error:
-            raise VideoError(f"{csv_file} cannot be written: {(error.strerror or '').lower()}") from error
+            raise VideoError(f"{csv_file} cannot be written: {reason_of(error)}") from error
     Console().print(_table(timeline))
     return f"{len(timeline.moments)} frames, {len(timeline.tracks)} faces: {csv_file} and {picture}"
 

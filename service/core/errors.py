@@ -219,6 +219,11 @@ class SettingsError(Exception):
     """A setting has a value that cannot be used; one sentence that names it."""
 
 
+def reason_of(error: Exception) -> str:
+    """What the system says of a failure, for the middle of a sentence."""
+    return (getattr(error, "strerror", None) or str(error)).lower()
+
+
 def _with_code(error: type[ServiceError]) -> Iterator[type[ServiceError]]:
     if "code" in vars(error):
         yield error

@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 from types import TracebackType
 
+from service.core.errors import reason_of
 from service.predict.forms import Form
 from service.predict.rows import Row, RunInfo, csv_header, csv_rows, json_line
 from service.predict.sources import key_of
@@ -36,7 +37,7 @@ class Ledger:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
-            raise self._refused((error.strerror or str(error)).lower()) from None
+            raise self._refused(reason_of(error)) from None
         try:
             self._lock()
             if self.resumes:
@@ -73,7 +74,7 @@ class Ledger:
             while rest:
                 rest = rest[os.write(self._file, rest) :]
         except OSError as error:
-            raise self._refused((error.strerror or str(error)).lower()) from None
+            raise self._refused(reason_of(error)) from None
 
     def _refused(self, why: str) -> LedgerError:
         return LedgerError(f"{self._path} cannot be written to: {why}.")

@@ -23,6 +23,7 @@ from service.core.errors import (
     InvalidImage,
     Overloaded,
     ServiceError,
+    reason_of,
 )
 from service.core.seen import Seen
 from service.core.timings import Timings
@@ -126,8 +127,9 @@ class Predictor:
             if self._options.pictures is not None:
                 await self._draw(found, data, seen, self._options.pictures)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            return Row(found, problem=RowProblem("file_unreadable", "The file cannot be read", reason))
+            return Row(
+                found, problem=RowProblem("file_unreadable", "The file cannot be read", reason_of(error))
+            )
         except CannotGoOnError:
             if self.stop.is_set():
                 return None
@@ -178,8 +180,9 @@ class Predictor:
             try:
                 await asyncio.to_thread(write_picture, data, seen, limit, target_of(path, folder))
             except OSError as error:
-                reason = (error.strerror or str(error)).lower()
-                raise CannotGoOnError(f"pictures cannot be written to {folder}: {reason}") from error
+                raise CannotGoOnError(
+                    f"pictures cannot be written to {folder}: {reason_of(error)}"
+                ) from error
 
 
 def read(found: Source, limit_bytes: int) -> bytes:

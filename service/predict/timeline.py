@@ -18,6 +18,7 @@ from PIL import ImageDraw, ImageFont
 
 from service.core.arrays import Image, corner_and_size
 from service.core.deadline import Deadline
+from service.core.errors import reason_of
 from service.core.manifest import ClassifierManifest
 from service.core.query import Query
 from service.core.seen import Seen
@@ -145,7 +146,7 @@ def read_frames(video: Path, fps: float) -> Generator[tuple[float, Image], None,
         # A playlist could name addresses elsewhere.
         container = av.open(str(video), options={"protocol_whitelist": "file"})
     except (av.error.FFmpegError, OSError, UnicodeError) as error:
-        raise VideoError(f"{video} cannot be read as a video: {_reason(error)}") from error
+        raise VideoError(f"{video} cannot be read as a video: {reason_of(error)}") from error
     with container:
         # The cover of a song is a video of one frame to the decoder.
         streams = [
@@ -191,10 +192,6 @@ def _decoded(container: Any, stream: Any) -> Iterator[Any]:
                 return
             continue
         yield from (frame for frame in frames if frame.time is not None)
-
-
-def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error)).lower()
 
 
 def write_csv(timeline: Timeline, file: Path) -> None:

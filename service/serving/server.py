@@ -19,7 +19,7 @@ from typing import cast
 import uvicorn
 from fastapi import FastAPI
 
-from service.core.errors import SettingsError
+from service.core.errors import SettingsError, reason_of
 from service.http.app import create_app
 from service.http.readiness import Readiness
 from service.http.routes.frames import TIME_BYTES
@@ -173,8 +173,7 @@ def _bound(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        reason = (error.strerror or str(error)).lower()
-        raise SettingsError(f"cannot listen on {host} port {port}: {reason}.") from error
+        raise SettingsError(f"cannot listen on {host} port {port}: {reason_of(error)}.") from error
     return listener
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from service.core.errors import SettingsError
+from service.core.errors import SettingsError, reason_of
 from service.core.manifest import Manifest
 from service.core.seen import Seen, SeenGroup
 from service.telemetry.lines import Lines
@@ -65,8 +65,9 @@ class Audit:
         try:
             self._lines = Lines(AuditFile(path).write, "audit", lost)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise SettingsError(f"EXPRESSNET_AUDIT_FILE={path} cannot be used: {reason}.") from error
+            raise SettingsError(
+                f"EXPRESSNET_AUDIT_FILE={path} cannot be used: {reason_of(error)}."
+            ) from error
 
     def write(
         self,
