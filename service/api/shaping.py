@@ -85,7 +85,7 @@ def shape_track(track: TrackTotals, labels: Sequence[str]) -> TrackSummary:
 
 
 def _face(seen: Seen, index: int, box: list[float], query: DetectionQuery) -> Face:
-    emotion, confidence = seen.emotion(index), seen.confidence(index)
+    emotion, confidence = seen.emotions[index], seen.confidences[index]
     face = Face(
         box=_box(box),
         emotion=emotion,

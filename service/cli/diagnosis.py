@@ -270,7 +270,7 @@ async def _drawn_face(settings: Settings, assembly: Assembly, warm_s: float) -> 
         "answer",
         "ok",
         f"a drawn image of {width} x {height} px was searched in {searched_ms:.0f} ms and classified as "
-        f"one face in {classified_ms:.0f} ms ({one.emotion(0)}, {one.verdict(0)}); "
+        f"one face in {classified_ms:.0f} ms ({one.emotions[0]}, {one.verdict(0)}); "
         f"the models were warm in {warm_s:.1f} s",
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -17,7 +18,7 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 Reason = Literal["low_confidence", QualityCode]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Seen:
     """The N faces of one image, largest first. `width`, `height` and `boxes` are px of the image.
 
@@ -50,11 +51,15 @@ class Seen:
         uncertain = sum(map(bool, self.reasons))
         return {"certain": self.face_count - uncertain, "uncertain": uncertain}
 
-    def emotion(self, face: int) -> str:
-        return self.labels[int(self.probabilities[face].argmax())]
+    @cached_property
+    def emotions(self) -> list[str]:
+        """The most likely one of each face."""
+        return [self.labels[best] for best in self.probabilities.argmax(axis=1).tolist()]
 
-    def confidence(self, face: int) -> float:
-        return float(self.probabilities[face].max())
+    @cached_property
+    def confidences(self) -> list[float]:
+        """The probability of each face's emotion."""
+        return [max(row) for row in self.probabilities.tolist()]
 
     def verdict(self, face: int) -> Verdict:
         return "uncertain" if self.reasons[face] else "certain"

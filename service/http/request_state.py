@@ -36,7 +36,7 @@ class RequestState:
     """Raises `Unauthorized` or `Forbidden` once the key is no longer good: a stream may outlive it."""
     quota: Quota | None = None
     deadline: Deadline = NEVER
-    totals: AuditTotals = field(default_factory=AuditTotals)
+    totals: Callable[[], AuditTotals] = AuditTotals
     """For the audit, by the route."""
     logged: Mapping[str, object] = field(default_factory=dict)
     """More for the request's log line, by the route."""

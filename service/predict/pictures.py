@@ -79,7 +79,7 @@ class _Mark:
 
 def _mark(seen: Seen, face: int, line_px: int) -> _Mark:
     left, top, width, height = corner_and_size(seen.boxes[face]).tolist()
-    text = f"{seen.emotion(face)} {100 * seen.confidence(face):.0f} %"
+    text = f"{seen.emotions[face]} {100 * seen.confidences[face]:.0f} %"
     # Lines around small faces must not hide them.
     thin_px = max(MIN_LINE_PX, min(line_px, round(width / 24)))
     return _Mark(left, top, width, height, seen.verdict(face) == "certain", text, thin_px)

@@ -187,8 +187,8 @@ class TableLines:
             table.add_row(
                 Text(path if face == 0 else ""),
                 str(face),
-                Text(seen.emotion(face), style),
-                Text(f"{100 * seen.confidence(face):.1f} %", style),
+                Text(seen.emotions[face], style),
+                Text(f"{100 * seen.confidences[face]:.1f} %", style),
                 Text(seen.verdict(face), style),
                 f"{width:.0f}x{height:.0f} at {left:.0f},{top:.0f}",
             )

@@ -213,7 +213,7 @@ def write_csv(timeline: Timeline, file: Path) -> None:
                     + [round(value, 2) for value in box]
                     + [timeline.labels[track.best], track.verdict, smoothed[track.best]]
                     + smoothed
-                    + [seen.emotion(face), seen.verdict(face), round(seen.confidence(face), 6)]
+                    + [seen.emotions[face], seen.verdict(face), round(seen.confidences[face], 6)]
                 )
 
 

@@ -269,8 +269,8 @@ class Metrics:
 
     def face(self, seen: Seen, face: int) -> None:
         self.face_size.observe(seen.quality[face].size_px)
-        self._prediction(seen.emotion(face), seen.verdict(face)).inc()
-        self.confidence.observe(seen.confidence(face))
+        self._prediction(seen.emotions[face], seen.verdict(face)).inc()
+        self.confidence.observe(seen.confidences[face])
 
     def group(self, seen: SeenGroup) -> None:
         """Nothing of a face that the answer keeps to itself."""

@@ -51,5 +51,5 @@ class Auditing:
                     None if state.key is None else state.key.name,
                     status,
                     time.perf_counter() - started,
-                    state.totals,
+                    state.totals(),
                 )

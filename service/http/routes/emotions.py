@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -159,7 +160,7 @@ def emotions_router(
             found = await race_disconnect(state.disconnected, answer_image(data, query, deadline, timings))
         except ClientDisconnected:
             return Response(status_code=CLIENT_LEFT)
-        state.totals = AuditTotals.of([found.seen], timings.seconds)
+        state.totals = partial(AuditTotals.of, [found.seen], timings.seconds)
         # Validated: an answer of the other kind would not pass.
         kind = GroupAnswer if groups_only else EmotionsAnswer
         answer = kind.model_validate({"request_id": state.request_id, "model": model, **dict(found.model)})
@@ -213,7 +214,7 @@ def emotions_router(
         except ClientDisconnected:
             return Response(status_code=CLIENT_LEFT)
         seen = [None if isinstance(result, ServiceError) else result.seen for result in results]
-        state.totals = AuditTotals.of(seen, timings.seconds)
+        state.totals = partial(AuditTotals.of, seen, timings.seconds)
         errors = [result for result in results if isinstance(result, ServiceError)]
         worst = None
         if len(errors) == len(results) and all(isinstance(error, SERVICE_FAILURES) for error in errors):

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Query, WebSocket
@@ -187,7 +188,8 @@ class Stream:
             # A frame's work must be over, its places given back, before the stream counts as closed.
             await asyncio.gather(reading, working, return_exceptions=True)
             self._inbox.clear()
-            self._state.totals = AuditTotals(
+            self._state.totals = partial(
+                AuditTotals,
                 self._frames["answered"],
                 self._frames["failed"],
                 self._verdicts.total(),

@@ -45,7 +45,7 @@ async def line_of(inner: ASGIApp, tmp_path: Path, *, path: str = "/v1/emotions",
 
 def answering(status: int) -> ASGIApp:
     async def inner(scope: Scope, receive: Receive, send: Send) -> None:
-        state_of(scope).totals = AuditTotals(images=1, faces=2)
+        state_of(scope).totals = lambda: AuditTotals(images=1, faces=2)
         await PlainTextResponse("", status)(scope, receive, send)
 
     return inner
