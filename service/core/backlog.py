@@ -31,6 +31,7 @@ class Backlog:
         self._limit = max(images_per_worker * workers, MIN_LIMIT)
         self._now = now
         self._images = 0
+        self._changed_at = now()
         self._nobody_waited_at = -math.inf
         self._strained_until = -math.inf
 
@@ -40,8 +41,9 @@ class Backlog:
         return self._images >= self._limit and self._now() < self._strained_until
 
     @property
-    def idle(self) -> bool:
-        return self._images == 0
+    def rest_s(self) -> float:
+        """For how long no image has been there."""
+        return 0.0 if self._images else self._now() - self._changed_at
 
     @property
     def sparse(self) -> bool:
@@ -58,7 +60,7 @@ class Backlog:
             self._changed(-1)
 
     def _changed(self, change: int) -> None:
-        now = self._now()
+        now = self._changed_at = self._now()
         if self._images <= self._workers:
             self._nobody_waited_at = now
         if now - self._nobody_waited_at > STANDING_S:

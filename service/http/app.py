@@ -56,7 +56,7 @@ def create_app(
     in_flight = InFlight(settings.max_in_flight_requests, max_bytes, assembly.backlog, metrics)
     background = {
         "probe": lambda: probe(assembly.named_engines, readiness, metrics),
-        "memory": lambda: release_at_rest(lambda: assembly.backlog.idle),
+        "memory": lambda: release_at_rest(lambda: assembly.backlog.rest_s),
         **access.background(),
     }
 

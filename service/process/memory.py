@@ -15,7 +15,8 @@ from pathlib import Path
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 
 LOOK_S = 1.0
-GROWN_BYTES = 32 << 20  # by which the process may have grown at rest
+REST_S = 2.0  # not the moment between two photos: what is in use then would count as kept
+GROWN_BYTES = 16 << 20  # by which the process may have grown at rest
 
 
 def bound_heap() -> None:
@@ -38,12 +39,12 @@ def release_unused() -> None:
         trim(0)
 
 
-async def release_at_rest(idle: Callable[[], bool]) -> None:
+async def release_at_rest(rest_s: Callable[[], float]) -> None:
     """For ever. While photos come, what is kept is quick to use again; at rest it is only held."""
     released = _resident_bytes()
     while True:
         await asyncio.sleep(LOOK_S)
-        if idle() and _resident_bytes() > released + GROWN_BYTES:
+        if rest_s() >= REST_S and _resident_bytes() > released + GROWN_BYTES:
             await asyncio.to_thread(release_unused)
             released = _resident_bytes()
 

@@ -22,9 +22,9 @@ MB = 1e6
 
 
 def settled_rss(process: psutil.Process) -> int:
-    """The least of three seconds: what was freed has had time to go back."""
+    """The minimum of six seconds: what was freed has had time to go back."""
     found = []
-    for _ in range(6):
+    for _ in range(12):
         time.sleep(0.5)
         found.append(process.memory_info().rss)
     return min(found)

@@ -119,6 +119,18 @@ def test_sparse_is_when_each_image_could_have_two_cores(workers: int, max_images
             images.enter_context(backlog.image())
 
 
+def test_rest_begins_when_the_last_image_is_done(backlog: Backlog, clock: Clock) -> None:
+    clock.s += 3
+    assert backlog.rest_s == 3
+    with backlog.image():
+        with backlog.image():
+            clock.s += 5
+        clock.s += 5
+        assert backlog.rest_s == 0
+    clock.s += 2
+    assert backlog.rest_s == 2
+
+
 def test_a_moment_without_waiting_ends_the_count_but_not_what_was_found(
     backlog: Backlog, clock: Clock, callers: Callers
 ) -> None:

@@ -66,7 +66,7 @@ def test_large_blocks_go_back_at_once() -> None:
 
 async def test_memory_is_released_at_rest_once_the_process_has_grown(monkeypatch: pytest.MonkeyPatch) -> None:
     resident = 100 << 20
-    idle = False
+    rest_s = 0.0
     released: list[int] = []
     done, loop = asyncio.Event(), asyncio.get_running_loop()
 
@@ -79,7 +79,7 @@ async def test_memory_is_released_at_rest_once_the_process_has_grown(monkeypatch
     monkeypatch.setattr(memory, "LOOK_S", 0)
     monkeypatch.setattr(memory, "_resident_bytes", lambda: resident)
     monkeypatch.setattr(memory, "release_unused", release)
-    task = asyncio.create_task(memory.release_at_rest(lambda: idle))
+    task = asyncio.create_task(memory.release_at_rest(lambda: rest_s))
 
     async def looks() -> None:
         for _ in range(20):
@@ -89,7 +89,10 @@ async def test_memory_is_released_at_rest_once_the_process_has_grown(monkeypatch
     resident = 200 << 20
     await looks()
     assert released == [], "photos come"
-    idle = True
+    rest_s = memory.REST_S - 0.1
+    await looks()
+    assert released == [], "between two photos"
+    rest_s = memory.REST_S
     await done.wait()
     await looks()
     assert released == [200 << 20]
