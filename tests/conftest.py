@@ -116,13 +116,16 @@ def faceless_jpeg() -> bytes:
 
 
 class Gateway:
-    """A served application: its address, a client, and its metrics by difference."""
+    """A served application: its address, a client, and its metrics by difference.
+
+    verify: by default nothing, since a client takes long to load the authorities that the system trusts.
+    """
 
     def __init__(
         self,
         url: str,
         server: Server | None = None,
-        verify: ssl.SSLContext | bool = True,
+        verify: ssl.SSLContext | bool = False,
         detector: str = "yunet",
     ) -> None:
         self.url = url
@@ -168,7 +171,7 @@ def serving(
     engines: Engines | None = None,
     *,
     until_ready: bool = True,
-    verify: ssl.SSLContext | bool = True,
+    verify: ssl.SSLContext | bool = False,
     app: FastAPI | None = None,
 ) -> Iterator[Gateway]:
     """A real uvicorn server with its own event loop, until the block ends; settings should have port 0.

@@ -206,7 +206,7 @@ def test_the_health_check_asks_over_tls_where_the_gateway_speaks_it(tmp_path: Pa
         tls_private_key=tmp_path / "tls.key",
     )
     # Its own certificate is for another name than the one that it is asked by here.
-    with serving(settings, fake_engines(), verify=False) as served:
+    with serving(settings, fake_engines()) as served:
         given = {f"{PREFIX}PORT": served.url.rpartition(":")[2]}
         given[f"{PREFIX}TLS_CERTIFICATE"] = str(settings.tls_certificate)
         asked = subprocess.run([sys.executable, *rest], env=os.environ | given, timeout=30)
