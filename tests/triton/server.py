@@ -90,7 +90,8 @@ class TritonServer:
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that carry these labels."""
         total = 0.0
-        for line in httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics").text.splitlines():
+        text = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics", verify=False).text
+        for line in text.splitlines():
             sample, _, value = line.rpartition(" ")
             if sample.startswith(f"{name}{{") and all(f'{k}="{v}"' in sample for k, v in labels.items()):
                 total += float(value)
@@ -98,10 +99,9 @@ class TritonServer:
 
     @property
     def ready(self) -> bool:
+        url = f"http://127.0.0.1:{self.http_port}/v2/health/ready"
         try:
-            return (
-                httpx.get(f"http://127.0.0.1:{self.http_port}/v2/health/ready", timeout=1).status_code == 200
-            )
+            return httpx.get(url, timeout=1, verify=False).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -131,7 +131,8 @@ class TritonServer:
         for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
-        psutil.wait_procs(children, timeout=10)
+        # Some systems take seconds to reap an orphan that has ended.
+        eventually(lambda: not any(map(_runs, children)))
         self._stubs = []
         for region in Path("/dev/shm").glob(f"{self._regions}*"):
             region.unlink(missing_ok=True)
@@ -141,6 +142,13 @@ class TritonServer:
         with contextlib.suppress(psutil.NoSuchProcess):  # it may have been told to stop before
             return psutil.Process(self._process.pid).children(recursive=True)
         return []
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 @contextmanager
