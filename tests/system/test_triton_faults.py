@@ -77,6 +77,19 @@ class Load:
             caller.result()
 
 
+# First, so that no other worker waits while the server starts.
+def test_each_model_is_placed_by_itself(server: TritonServer, astronaut_jpeg: bytes) -> None:
+    def asked() -> list[float]:
+        return [server.metric("nv_inference_count", model=name) for name in ("expressnet_moe", "yunet")]
+
+    for place, changes in (("classifier_engine", [1, 0]), ("detector_engine", [0, 1])):
+        before = asked()
+        settings = Settings(**{"port": 0, "triton_url": server.url, place: "triton"})  # type: ignore[arg-type]
+        with serving(settings) as gateway:
+            assert gateway.post(astronaut_jpeg).json()["faces"][0]["emotion"] == "happiness"
+        assert [after - earlier for earlier, after in zip(before, asked(), strict=True)] == changes
+
+
 @pytest.mark.alone
 def test_killing_the_server_under_load_costs_no_answer(server: TritonServer, astronaut_jpeg: bytes) -> None:
     with serving(gateway_to(server, max_images_per_worker=1000)) as gateway:
@@ -164,18 +177,6 @@ def test_a_server_that_comes_back_with_another_model_is_not_believed_by_old_and_
                 config.write_text(own)
             if not server.running:
                 server.start()
-
-
-def test_each_model_is_placed_by_itself(server: TritonServer, astronaut_jpeg: bytes) -> None:
-    def asked() -> list[float]:
-        return [server.metric("nv_inference_count", model=name) for name in ("expressnet_moe", "yunet")]
-
-    for place, changes in (("classifier_engine", [1, 0]), ("detector_engine", [0, 1])):
-        before = asked()
-        settings = Settings(**{"port": 0, "triton_url": server.url, place: "triton"})  # type: ignore[arg-type]
-        with serving(settings) as gateway:
-            assert gateway.post(astronaut_jpeg).json()["faces"][0]["emotion"] == "happiness"
-        assert [after - earlier for earlier, after in zip(before, asked(), strict=True)] == changes
 
 
 def test_a_rollback_is_one_setting(astronaut_jpeg: bytes, server: TritonServer) -> None:
