@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # Whatever takes long to start is started once: the tests that share it stay together.
 SHARED = {
     "triton": r"tests/contract/.*\[(.*-)?triton\b|tests/system/test_(triton_engine|gateway_lock)\.py",
+    "contract": r"tests/contract/",
     "hardened triton": r"tests/deploy/test_(image|monitoring|triton_options)\.py",
     "browser": r"tests/playground/",
 }
