@@ -71,7 +71,7 @@ def test_a_batch_of_which_the_service_failed_all_is_what_failed(
 def test_a_batch_past_its_deadline_is_what_failed(
     gateway: Gateway, classifier: FakeClassifier, astronaut_jpeg: bytes
 ) -> None:
-    classifier.delay_s = 5
+    classifier.delay_s = 1
     answer = post_batch(gateway, astronaut_jpeg, X_Timeout_Ms="500")
     assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
 
