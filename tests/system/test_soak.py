@@ -6,7 +6,7 @@ import pytest
 
 from tests.soak.__main__ import soak, table
 
-MINUTES = 0.25
+MINUTES = 0.15
 
 
 @pytest.mark.alone
