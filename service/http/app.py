@@ -15,7 +15,7 @@ from service.http.document import DESCRIPTION, describe
 from service.http.in_flight import InFlight
 from service.http.layers.stack import add_layers, build_access_control
 from service.http.problems import raise_service_errors
-from service.http.readiness import Readiness, probe
+from service.http.readiness import Readiness, probe, probe_once
 from service.http.route_table import ROUTES, RouteTable
 from service.http.routes.documentation import documentation_router
 from service.http.routes.emotions import emotions_router
@@ -65,6 +65,7 @@ def create_app(
         table.check(app.routes)
         async with assembly:
             await access.prepare()
+            await probe_once(assembly.named_engines, readiness, metrics)
             tasks = [
                 asyncio.create_task(supervised(name, work, metrics.background_failed))
                 for name, work in background.items()

@@ -33,7 +33,14 @@ class Readiness:
 
 
 async def probe(engines: Mapping[str, Engine], readiness: Readiness, metrics: Metrics) -> None:
-    """Ask every engine whether it can answer, for ever; `/readyz` reads what was last heard."""
+    """Ask every engine again and again; `/readyz` reads the last results."""
+    while True:
+        await asyncio.sleep(PROBE_INTERVAL_S)
+        await probe_once(engines, readiness, metrics)
+
+
+async def probe_once(engines: Mapping[str, Engine], readiness: Readiness, metrics: Metrics) -> None:
+    """Ask every engine whether it can answer, for at most `PROBE_TIMEOUT_S`."""
 
     async def ask(name: str, engine: Engine) -> None:
         state = UP
@@ -57,7 +64,5 @@ async def probe(engines: Mapping[str, Engine], readiness: Readiness, metrics: Me
         readiness.engines[name] = state
         metrics.engine_up.labels(name).set(state == UP)
 
-    while True:
-        # Together: one that hangs must not delay what is known of the other.
-        await asyncio.gather(*(ask(name, engine) for name, engine in engines.items()))
-        await asyncio.sleep(PROBE_INTERVAL_S)
+    # Together: an engine that hangs must not delay the result of the other.
+    await asyncio.gather(*(ask(name, engine) for name, engine in engines.items()))

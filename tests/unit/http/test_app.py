@@ -12,12 +12,13 @@ from typer.testing import CliRunner
 
 from service import __version__
 from service.access.keys import KeysFileError
+from service.assembly import Engines
 from service.cli import app as command_line
-from service.core.errors import ModelFileError, SettingsError
+from service.core.errors import EngineUnavailable, ModelFileError, SettingsError
 from service.http.app import create_app
 from service.serving.server import make_server
 from service.settings import Settings
-from tests.fake_engine import fake_engines
+from tests.fake_engine import FakeClassifier, FakeDetector, fake_engines
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,13 @@ def test_keys_that_cannot_be_used_stop_the_start(tmp_path: Path) -> None:
     file.write_text("[one]")
     with pytest.raises(KeysFileError, match=r"^EXPRESSNET_KEYS_FILE=\S+ cannot be used: one\.sha256: .*\.$"):
         create_app(Settings(keys_file=file), fake_engines())
+
+
+async def test_an_engine_that_never_answered_leaves_the_service_unready() -> None:
+    down = Engines(FakeClassifier(), FakeDetector(error=EngineUnavailable("it is not there")))
+    app = create_app(Settings(), down)
+    async with app.router.lifespan_context(app):
+        assert not app.state.readiness.ready
 
 
 def test_a_certificate_that_cannot_be_used_stops_the_start(tmp_path: Path) -> None:
