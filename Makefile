@@ -51,20 +51,20 @@ docs: $(VENV)/.dev
 openapi: $(VENV)/.dev
 	$(BIN)/python -m tests.docs.openapi
 
-# Thousands of damaged images to a real gateway; makes the table of docs/reliability.md.
+# Thousands of damaged images to a real gateway; makes the table of docs/explanation/reliability.md.
 hostile: $(VENV)/.dev
 	$(BIN)/python -m tests.hostile $(HOSTILE)
 
-# `make bench BENCH="service peers --plot bench.png"` for less or more of it: docs/performance.md. Only `peers` needs
+# `make bench BENCH="service peers --plot bench.png"` for less or more of it: docs/explanation/performance.md. Only `peers` needs
 # the peers' environment.
 bench: $(VENV)/.dev $(if $(filter peers,$(or $(BENCH),peers)),$(PEERS)/.installed)
 	PEERS=$(PEERS) $(BIN)/python -m tests.bench $(BENCH)
 
-# Three times as many photos as can be answered: docs/reliability.md.
+# Three times as many photos as can be answered: docs/explanation/reliability.md.
 overload: $(VENV)/.dev
 	$(BIN)/python -m tests.bench overload $(OVERLOAD)
 
-# `make soak SOAK="--minutes 30 --json soak.json"`: docs/reliability.md.
+# `make soak SOAK="--minutes 30 --json soak.json"`: docs/explanation/reliability.md.
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak $(SOAK)
 

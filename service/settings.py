@@ -109,7 +109,7 @@ def _repository() -> Path:
 
 
 class Settings(BaseSettings):
-    """`EXPRESSNET_*` of the environment. A test keeps docs/settings.md equal to this class."""
+    """`EXPRESSNET_*` of the environment. A test keeps docs/reference/settings.md equal to this class."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
@@ -205,7 +205,7 @@ class Settings(BaseSettings):
     )
     triton_private_key: FilePath | None = Field(None, description="PEM file of that certificate's key.")
     processes: Annotated[int, Field(ge=1, le=64)] = Field(
-        # Python's lock leaves one process about four cores' worth of work: docs/performance.md.
+        # Python's lock leaves one process about four cores' worth of work: docs/explanation/performance.md.
         default_factory=lambda: max(1, math.ceil(cores_of_process() / 4)),
         description="Processes that serve the port. They count rates together; each has worker threads and "
         "all the limits below for itself.",
@@ -307,7 +307,7 @@ class Settings(BaseSettings):
         elif prohibited(self.purpose, self.jurisdiction, self.exemption):
             raise ValueError(
                 f"purpose {self.purpose} is prohibited in {','.join(self.jurisdiction)} by {PROHIBITION}, "
-                "but for medical or safety reasons (exemption); see docs/responsible-use.md"
+                "but for medical or safety reasons (exemption); see docs/explanation/responsible-use.md"
             )
         return self
 
@@ -341,7 +341,7 @@ def read_settings(**given: object) -> Settings:
             meant = f"; did you mean {PREFIX}{near[0]}? If not, unset" if near else "; unset"
             raise SettingsError(
                 f"{name} is not a setting{meant} or rename it: names with {PREFIX} are settings, "
-                "and docs/settings.md lists all of them."
+                "and docs/reference/settings.md lists all of them."
             )
     try:
         return Settings.model_validate(given)

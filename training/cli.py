@@ -22,7 +22,9 @@ CONFIGS = Path(__file__).with_name("configs")
 SHIPPED_CONFIG = CONFIGS / "expressnet_moe_s.yaml"
 SHIPPED_CHECKPOINT = Path(__file__).with_name("checkpoints") / "expressnet_moe_s.ckpt"
 
-Data = Annotated[Path, typer.Option(help="The data set's folder; docs/datasets.md has the layouts.")]
+Data = Annotated[
+    Path, typer.Option(help="The data set's folder; docs/reference/datasets.md has the layouts.")
+]
 Kind = Annotated[
     str | None,
     typer.Option("--dataset", help="fer2013, rafdb, affectnet7, affectnet8 or folder; the run's if absent."),

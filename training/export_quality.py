@@ -90,7 +90,7 @@ def with_quality(
 
 
 def tables(limits: QualityLimits) -> list[str]:
-    """What docs/quality.md shows of the bands."""
+    """What docs/explanation/quality.md shows of the bands."""
     lines = [limits.rule, ""]
     for limit in limits.limits:
         edge = "no limit"

@@ -1,7 +1,7 @@
 """The hint that something covers a part of a face: one linear layer over what the network sees anyway.
 
 It is learned from faces that things were drawn over. Whether it knows more than those drawings is measured
-by leaving each kind of them out once; docs/quality.md has the figures.
+by leaving each kind of them out once; docs/explanation/quality.md has the figures.
 """
 
 from __future__ import annotations

@@ -49,15 +49,17 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def on_post_build(config: MkDocsConfig) -> None:
     """No page asks another host: the one script that the theme has elsewhere is here too."""
-    for page in Path(config.site_dir).glob("*.html"):
+    site = Path(config.site_dir)
+    for page in site.rglob("*.html"):
+        script = posixpath.relpath("site/iframe-worker.js", page.parent.relative_to(site).as_posix())
         text = page.read_text(encoding="utf-8")
-        page.write_text(text.replace(SHIM, "site/iframe-worker.js"), encoding="utf-8")
+        page.write_text(text.replace(SHIM, script), encoding="utf-8")
 
 
 def _linked_files() -> set[str]:
     """Files outside of docs/ that pages lead to: the site has copies of them."""
     found = set()
-    for page in [*(ROOT / name for name in ROOTED if name.endswith(".md")), *(ROOT / "docs").glob("*.md")]:
+    for page in [*(ROOT / name for name in ROOTED if name.endswith(".md")), *(ROOT / "docs").rglob("*.md")]:
         for _, path, _ in LINK.findall(page.read_text(encoding="utf-8")):
             target = _target(page.relative_to(ROOT).as_posix(), path)
             if (ROOT / target).is_file() and _in_site(target).startswith("files/"):

@@ -218,7 +218,7 @@ class Engagement(BaseModel):
     """Emotion part of the concentration index of Sharma et al. (arXiv 1909.12913).
 
     Weights by its implementations; that of disgust was never confirmed from the paper. It says nothing about
-    attention: see docs/engagement.md before it is used for anything.
+    attention: see docs/explanation/engagement.md before it is used for anything.
     """
 
     index: float = Field(description="Probability of the emotion times its weight, 0 to 0.9.")

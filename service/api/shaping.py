@@ -30,7 +30,7 @@ from service.core.seen import Seen, SeenGroup
 from service.tracking.record import Followed, TrackTotals
 
 # Emotion weights of Sharma et al., "Student Engagement Detection Using Emotion Analysis, Eye Tracking and
-# Head Movement with Machine Learning" (arXiv 1909.12913), as implementations have them: docs/engagement.md.
+# Head Movement with Machine Learning" (arXiv 1909.12913), see docs/explanation/engagement.md.
 ENGAGEMENT_WEIGHTS = {
     "neutral": 0.9,
     "happiness": 0.6,

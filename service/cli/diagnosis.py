@@ -32,7 +32,7 @@ from service.vision.drawn import drawn_face
 State = Literal["ok", "warning", "error"]
 
 REDIS_TIMEOUT_S = 2.0
-# Files, sockets and pipes that are not connections of clients; docs/settings.md says the same.
+# Files, sockets and pipes that are not connections of clients; docs/reference/settings.md says the same.
 DESCRIPTORS_BESIDE_CONNECTIONS = 100
 DRAWN_PX = (640, 480)
 # What each place of a model needs.
@@ -57,7 +57,10 @@ async def diagnose() -> AsyncIterator[Finding]:
         settings = read_settings()
     except SettingsError as error:
         yield Finding(
-            "settings", "error", str(error), "Correct or unset it; docs/settings.md lists all of them."
+            "settings",
+            "error",
+            str(error),
+            "Correct or unset it; docs/reference/settings.md lists all of them.",
         )
         return
     given = sum(name.upper().startswith(PREFIX) for name in os.environ)

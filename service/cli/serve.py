@@ -15,7 +15,7 @@ def serve_command(
         int | None, typer.Option(min=0, max=65535, help="Port to listen on, over EXPRESSNET_PORT.")
     ] = None,
 ) -> None:
-    """Start the gateway. All other settings come from the environment: see docs/settings.md."""
+    """Start the gateway. All other settings come from the environment: see docs/reference/settings.md."""
     from service.access.keys import KeysFileError
     from service.core.errors import SettingsError
     from service.settings import read_settings

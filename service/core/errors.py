@@ -143,7 +143,7 @@ class ImageTooComplex(ServiceError):
 
 class UpgradeRequired(ServiceError):
     code, status, title = "upgrade_required", 426, "This address speaks WebSocket"
-    example = "open it as a WebSocket: docs/streams.md"
+    example = "open it as a WebSocket: docs/guides/streams.md"
     extra_headers: Mapping[str, str] = {
         "Upgrade": "websocket",
         "Connection": "Upgrade",

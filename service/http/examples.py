@@ -1,4 +1,4 @@
-"""What requests and answers look like, for the API documents: the photo of docs/api.md, and problems."""
+"""Examples for the API documents: the answers to the photo of docs/reference/api.md."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """`make bench`: where the time of a request goes, as medians of several rounds, and ratios within one run.
 
-Writes a Markdown table to standard output; docs/performance.md tells how to read it.
+Writes a Markdown table to standard output; docs/explanation/performance.md tells how to read it.
 """
 
 from __future__ import annotations

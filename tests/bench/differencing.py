@@ -1,6 +1,6 @@
-"""What two answers about groups tell of the one face by which they differ: see docs/responsible-use.md.
+"""What two group answers tell of the one face by which they differ; see docs/explanation/responsible-use.md.
 
-`python -m tests.bench.differencing DATA`, where DATA is FER-2013's folder (docs/datasets.md).
+`python -m tests.bench.differencing DATA`, where DATA is FER-2013's folder (docs/reference/datasets.md).
 """
 
 from __future__ import annotations

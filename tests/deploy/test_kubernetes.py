@@ -17,7 +17,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
-PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "guides" / "operations.md").read_text(encoding="utf-8")
 
 # The first that has everything the manifests use, and the newest that there are schemas for.
 VERSIONS = ("1.30", kubernetes_validate.latest_version())
@@ -195,7 +195,7 @@ def test_keys_are_asked_for_where_they_are_mounted(
     if closed:
         (secret,) = (v for v in pod(overlay, "gateway")["volumes"] if "secret" in v)
         (mount,) = (m for m in container["volumeMounts"] if m["name"] == secret["name"])
-        page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+        page = (ROOT / "docs" / "guides" / "security.md").read_text(encoding="utf-8")
         assert f"create secret generic {secret['secret']['secretName']} --from-file=keys.toml" in page
         assert variables["EXPRESSNET_KEYS_FILE"] == f"{mount['mountPath']}/keys.toml"
         # The kubelet never renews what is mounted by a path within the volume.

@@ -47,7 +47,8 @@ def document() -> dict[str, Any]:
         "channels": {
             "stream": {
                 "address": STREAM,
-                "description": "A refusal is a `Problem` before the WebSocket is opened. docs/streams.md has "
+                "description": "A refusal is a `Problem` before the WebSocket is opened. "
+                "docs/guides/streams.md has "
                 "the refusals, the close codes and the rest of the protocol.",
                 "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
                 "bindings": {"ws": {"method": "GET", "query": _query(), "headers": _headers()}},

@@ -1,4 +1,4 @@
-"""The clients of docs/integrate.md ask again while the service is busy, and only then."""
+"""The clients of docs/guides/integrate.md ask again while the service is busy, and only then."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ try {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of the page."""
     folder = tmp_path_factory.mktemp("integrate")
-    for block in blocks_of((ROOT / "docs" / "integrate.md").read_text(encoding="utf-8")):
+    for block in blocks_of((ROOT / "docs" / "guides" / "integrate.md").read_text(encoding="utf-8")):
         if "file" in block.marks:
             target = folder / block.marks["file"]
             target.parent.mkdir(exist_ok=True)

@@ -31,7 +31,9 @@ def test_every_page_is_in_the_site_and_in_its_menu(site: Path) -> None:
     start = (site / "index.html").read_text(encoding="utf-8")
     menu = set(re.findall(r'<a href="([^"#]+)" class="md-nav__link', start))
     for page in PAGES:
-        name = "index.html" if page.name == "README.md" else f"{page.stem}.html"
+        in_docs = page.is_relative_to(ROOT / "docs")
+        name = page.relative_to(ROOT / "docs" if in_docs else ROOT).with_suffix(".html").as_posix()
+        name = name.replace("README", "index")
         assert (site / name).exists(), page.name
         assert name in menu | {"./", "index.html"}, page.name
 

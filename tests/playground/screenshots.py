@@ -1,4 +1,4 @@
-"""`python -m tests.playground.screenshots`: the pictures of docs/playground.md, as they are seen."""
+"""`python -m tests.playground.screenshots`: the pictures of docs/guides/playground.md, as they are seen."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """`make soak`: mixed traffic with aborts and garbage, and what the process becomes under it.
 
-Prints a Markdown table; exits 1 if a bound was broken. docs/reliability.md tells how to read it.
+Prints a Markdown table; exits 1 if a bound was broken. docs/explanation/reliability.md tells how to read it.
 """
 
 from __future__ import annotations

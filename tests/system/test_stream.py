@@ -22,7 +22,7 @@ from tests.conftest import encoded, eventually
 from tests.scenes import Watcher, crowd, frames, one
 from tests.system.conftest import Process, running
 
-PAGE = (Path(__file__).parents[2] / "docs" / "streams.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "streams.md").read_text(encoding="utf-8")
 
 
 def example(language: str, gateway: Process) -> str:

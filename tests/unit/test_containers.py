@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 COMPOSE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
 OVERLAY = (ROOT / "deploy" / "compose.gpu.yaml").read_text(encoding="utf-8")
-PAGE = (ROOT / "docs" / "docker.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "guides" / "docker.md").read_text(encoding="utf-8")
 
 DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}
 

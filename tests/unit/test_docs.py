@@ -44,9 +44,9 @@ from training.evaluation.report import shown
 from training.export_quality import tables
 
 ROOT = Path(__file__).parents[2]
-API = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-SETTINGS = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+API = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
+SETTINGS = (ROOT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 ERRORS: list[type[ServiceError]] = [
     error
@@ -272,7 +272,7 @@ def check(model: type[BaseModel], example: Any) -> None:
 
 EXAMPLES = [
     pytest.param(block, id=f"{page.name}-{index}")
-    for page in (ROOT / "README.md", ROOT / "docs" / "api.md")
+    for page in (ROOT / "README.md", ROOT / "docs" / "reference" / "api.md")
     for index, block in enumerate(json_blocks(page.read_text(encoding="utf-8")))
 ]
 
@@ -348,7 +348,7 @@ def test_paths_in_the_text_exist(page: Path) -> None:
 @pytest.mark.parametrize("name", ["accuracy", "mean_class_accuracy", "ece", "selective_accuracy"])
 def test_figures_in_the_readme_and_the_card_are_the_manifests(name: str) -> None:
     metric = read_manifest(Settings().model_repository, "expressnet_moe").metrics["PublicTest"][name]
-    card = (ROOT / "docs" / "model-card.md").read_text()
+    card = (ROOT / "docs" / "explanation" / "model-card.md").read_text()
     assert shown(metric) in card
     readme = (ROOT / "README.md").read_text()
     assert (f"{metric.value:.3f}" if name == "ece" else f"{100 * metric.value:.1f} %") in readme
@@ -361,7 +361,7 @@ def test_digests_of_models_are_those_of_the_manifests() -> None:
         for manifest in (ROOT / "model_repository").glob("*/manifest.json")
         for digest in json.loads(manifest.read_text(encoding="utf-8"))["sha256"].values()
     ]
-    for name in ("command-line.md", "responsible-use.md"):
+    for name in ("guides/command-line.md", "explanation/responsible-use.md"):
         page = (ROOT / "docs" / name).read_text(encoding="utf-8")
         found = re.findall(r"\b(?:sha256|model\.onnx|model\.pt)\W+([0-9a-f]{12,64})\b", page)
         assert found, name
@@ -369,7 +369,7 @@ def test_digests_of_models_are_those_of_the_manifests() -> None:
             assert any(whole.startswith(digest) for whole in known), f"{name}: {digest}"
 
 
-USE = (ROOT / "docs" / "responsible-use.md").read_text(encoding="utf-8")
+USE = (ROOT / "docs" / "explanation" / "responsible-use.md").read_text(encoding="utf-8")
 
 
 def test_every_purpose_is_described() -> None:
@@ -431,6 +431,6 @@ def test_the_limits_and_bands_of_quality_are_the_manifests() -> None:
     manifest = read_manifest(Settings().model_repository, "expressnet_moe")
     assert isinstance(manifest, ClassifierManifest)
     assert manifest.verdict.quality is not None
-    page = (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "explanation" / "quality.md").read_text(encoding="utf-8")
     for line in tables(manifest.verdict.quality):
         assert line in page

@@ -19,7 +19,7 @@ from tests.fake_engine import fake_engines
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
-PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "guides" / "operations.md").read_text(encoding="utf-8")
 TEXTS = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
     for path in sorted(KUBERNETES.rglob("*.y*ml"))

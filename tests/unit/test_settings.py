@@ -219,7 +219,7 @@ def test_what_the_law_prohibits_is_refused_by_its_article(
     sentence = refusal()
     assert "Article 5(1)(f) of Regulation (EU) 2024/1689" in sentence
     assert f"purpose {purpose} is prohibited in {jurisdiction.lower()} by" in sentence
-    assert sentence.endswith("see docs/responsible-use.md.")
+    assert sentence.endswith("see docs/explanation/responsible-use.md.")
     monkeypatch.setenv("EXPRESSNET_EXEMPTION", "safety")
     assert read_settings().exemption == "safety"
     monkeypatch.delenv("EXPRESSNET_EXEMPTION")

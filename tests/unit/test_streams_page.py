@@ -1,4 +1,4 @@
-"""docs/streams.md says what a stream does."""
+"""docs/guides/streams.md says what a stream does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.tracking.record import MAX_TRACKS
 from service.tracking.tracks import LOST_S, MIN_OVERLAP
 from tests.unit.test_docs import ROOT, described, json_blocks, paths, rows_of, section
 
-PAGE = (ROOT / "docs" / "streams.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "guides" / "streams.md").read_text(encoding="utf-8")
 MESSAGES: dict[str, type[BaseModel]] = {
     "### An answer": FrameAnswer,
     "### A problem": FrameProblem,

@@ -1,4 +1,4 @@
-"""Data sets in their official formats. docs/datasets.md says where each comes from and what is checked."""
+"""Data sets in their official formats. docs/reference/datasets.md has their sources and checks."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """From where on a face is too poor to be sure of: the verdict's limits, measured on validation rows.
 
-docs/quality.md says what came out, and what pictures of 48 px allow to be said.
+docs/explanation/quality.md says what came out, and what pictures of 48 px allow to be said.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`WS /v1/stream`: frames in, faces that are followed over time out. docs/streams.md is its protocol."""
+"""`WS /v1/stream`: frames in, tracked faces out. Its protocol: docs/guides/streams.md."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def stream_router(
     async def no_stream() -> None:
         """A page is not told why a WebSocket was refused; asked like this, the answer is the same."""
         streams.check()
-        raise UpgradeRequired("open it as a WebSocket: docs/streams.md")
+        raise UpgradeRequired("open it as a WebSocket: docs/guides/streams.md")
 
     return router
 

@@ -23,7 +23,7 @@ from tests.fake_engine import fake_engines
 from tests.scenes import video
 from tests.unit.test_docs import check, json_blocks, rows, section
 
-PAGE = (Path(__file__).parents[3] / "docs" / "command-line.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "guides" / "command-line.md").read_text(encoding="utf-8")
 COMMANDS = ("predict", "serve", "check", "models")
 
 

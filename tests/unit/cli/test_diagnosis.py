@@ -60,7 +60,7 @@ def test_it_is_written_for_people_too() -> None:
     assert result.exit_code == 1
     first, fix = result.stdout.splitlines()
     assert first.startswith("error    settings: EXPRESSNET_PORT=99999 cannot be used")
-    assert fix.strip() == "Correct or unset it; docs/settings.md lists all of them."
+    assert fix.strip() == "Correct or unset it; docs/reference/settings.md lists all of them."
 
 
 @pytest.mark.usefixtures("engines")
