@@ -7,12 +7,14 @@ import io
 import re
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import skimage.data
 from PIL import Image
 
 from tests.conftest import ASTRONAUT_FACE, encoded
+from tests.scenes import Actor, frames, moving, video
 
 KEY = "xn_" + "k" * 43
 KEYS_FILE = f"""
@@ -44,6 +46,19 @@ def _two_faces() -> bytes:
     return encoded(both, "PNG")
 
 
+def _class() -> bytes:
+    """Twelve faces."""
+    return encoded(np.tile(np.asarray(Image.fromarray(skimage.data.astronaut()).resize((256, 256))), (3, 4, 1)))
+
+
+def _call() -> bytes:
+    """Two seconds of a call: the customer on the left, the agent on the right."""
+    sides = [Actor("customer", 220, moving((160, 240), (5, 0))), Actor("agent", 220, moving((480, 240), (0, 0)))]
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "call.mp4"
+        return video(file, {n: frame for n, (_, frame) in enumerate(frames(sides, 2))}, rate=10).read_bytes()
+
+
 def _icon() -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (32, 32), "red").save(file, "ICO")
@@ -67,6 +82,9 @@ FILES: dict[str, Callable[[], bytes]] = {
     "photos/broken.jpg": lambda: b"no photo",
     "photos/coffee.jpg": _nobody,
     "photos/party/two.png": _two_faces,
+    **{f"lesson/09-0{minute}.jpg": _class for minute in range(2)},
+    "lesson/09-02.jpg": _photo,
+    "call.mp4": _call,
     **{f"frames/{number}.jpg": _photo for number in range(3)},
 }
 
