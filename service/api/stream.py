@@ -1,4 +1,4 @@
-"""What a stream is asked and answers: docs/guides/streams.md has an example of each message."""
+"""What a stream is asked and answers: docs/reference/stream.md has an example of each message."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def document() -> dict[str, Any]:
             "stream": {
                 "address": STREAM,
                 "description": "A refusal is a `Problem` before the WebSocket is opened. "
-                "docs/guides/streams.md has "
+                "docs/reference/stream.md has "
                 "the refusals, the close codes and the rest of the protocol.",
                 "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
                 "bindings": {"ws": {"method": "GET", "query": _query(), "headers": _headers()}},

@@ -1,4 +1,4 @@
-"""docs/guides/streams.md says what a stream does."""
+"""docs/reference/stream.md says what a stream does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.tracking.record import MAX_TRACKS
 from service.tracking.tracks import LOST_S, MIN_OVERLAP
 from tests.unit.test_docs import ROOT, described, json_blocks, paths, rows_of, section
 
-PAGE = (ROOT / "docs" / "guides" / "streams.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "reference" / "stream.md").read_text(encoding="utf-8")
 MESSAGES: dict[str, type[BaseModel]] = {
     "### An answer": FrameAnswer,
     "### A problem": FrameProblem,
@@ -55,6 +55,6 @@ def test_the_numbers_of_the_page_are_the_codes() -> None:
         assert f"| {code} |" in section(PAGE, "### Close codes")
     assert f"more than {PIECES} pieces" in PAGE
     assert f"not seen for {LOST_S:g} s" in PAGE
-    assert f"({MIN_OVERLAP:g} at least)" in PAGE
-    assert f"the {MAX_TRACKS} faces" in PAGE
+    assert f"at least {MIN_OVERLAP:g}" in PAGE
+    assert f"the last {MAX_TRACKS} faces" in PAGE
     assert stream.SUBPROTOCOL in PAGE

@@ -1,4 +1,4 @@
-"""`WS /v1/stream`: frames in, tracked faces out. Its protocol: docs/guides/streams.md."""
+"""`WS /v1/stream`: frames in, tracked faces out. Its protocol: docs/reference/stream.md."""
 
 from __future__ import annotations
 
