@@ -1,4 +1,4 @@
-"""The clients of docs/guides/integrate.md ask again while the service is busy, and only then."""
+"""The clients of docs/guides/python.md and javascript.md ask again while the service is busy, and only then."""
 
 from __future__ import annotations
 
@@ -59,13 +59,14 @@ try {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of the page."""
+    """The files of the pages."""
     folder = tmp_path_factory.mktemp("integrate")
-    for block in blocks_of((ROOT / "docs" / "guides" / "integrate.md").read_text(encoding="utf-8")):
-        if "file" in block.marks:
-            target = folder / block.marks["file"]
-            target.parent.mkdir(exist_ok=True)
-            target.write_text(block.text)
+    for page in ("python.md", "javascript.md"):
+        for block in blocks_of((ROOT / "docs" / "guides" / page).read_text(encoding="utf-8")):
+            if "file" in block.marks:
+                target = folder / block.marks["file"]
+                target.parent.mkdir(exist_ok=True)
+                target.write_text(block.text)
     return folder
 
 
