@@ -48,15 +48,16 @@ def _two_faces() -> bytes:
 
 def _class() -> bytes:
     """Twelve faces."""
-    return encoded(np.tile(np.asarray(Image.fromarray(skimage.data.astronaut()).resize((256, 256))), (3, 4, 1)))
+    photo = Image.fromarray(skimage.data.astronaut()).resize((256, 256))
+    return encoded(np.tile(np.asarray(photo), (3, 4, 1)))
 
 
-def _call() -> bytes:
-    """Two seconds of a call: the customer on the left, the agent on the right."""
-    sides = [Actor("customer", 220, moving((160, 240), (5, 0))), Actor("agent", 220, moving((480, 240), (0, 0)))]
+def _two_people() -> bytes:
+    """A video of two seconds: one on the left, as the customer of a call, and one on the right."""
+    sides = [Actor("left", 220, moving((160, 240), (5, 0))), Actor("right", 220, moving((480, 240), (0, 0)))]
+    pictures = {number: pixels for number, (_, pixels) in enumerate(frames(sides, 2))}
     with TemporaryDirectory() as folder:
-        file = Path(folder) / "call.mp4"
-        return video(file, {n: frame for n, (_, frame) in enumerate(frames(sides, 2))}, rate=10).read_bytes()
+        return video(Path(folder) / "two.mp4", pictures, rate=10).read_bytes()
 
 
 def _icon() -> bytes:
@@ -84,7 +85,8 @@ FILES: dict[str, Callable[[], bytes]] = {
     "photos/party/two.png": _two_faces,
     **{f"lesson/09-0{minute}.jpg": _class for minute in range(2)},
     "lesson/09-02.jpg": _photo,
-    "call.mp4": _call,
+    "call.mp4": _two_people,
+    "walk.mp4": _two_people,
     **{f"frames/{number}.jpg": _photo for number in range(3)},
 }
 

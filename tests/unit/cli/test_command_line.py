@@ -17,13 +17,15 @@ from typer.testing import CliRunner
 from service.api.schemas import Face, ImageAnswer
 from service.cli import app
 from service.predict.rows import HEAD, TAIL
-from service.predict.sources import IMAGE_SUFFIXES
+from service.predict.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from service.settings import Settings
 from tests.fake_engine import fake_engines
 from tests.scenes import video
 from tests.unit.test_docs import check, json_blocks, rows, section
 
-PAGE = (Path(__file__).parents[3] / "docs" / "guides" / "command-line.md").read_text(encoding="utf-8")
+GUIDES = Path(__file__).parents[3] / "docs" / "guides"
+PAGE = (GUIDES / "command-line.md").read_text(encoding="utf-8")
+VIDEOS = (GUIDES / "videos.md").read_text(encoding="utf-8")
 COMMANDS = ("predict", "serve", "check", "models")
 
 
@@ -107,6 +109,7 @@ def test_every_option_is_described_with_its_default(name: str) -> None:
 def test_suffixes_and_columns_are_those_of_the_code() -> None:
     told = re.findall(r"`(\.\w+)`", section(PAGE, "### Which files"))
     assert sorted(told) == sorted(IMAGE_SUFFIXES)
+    assert re.findall(r"`(\.\w+)`", section(VIDEOS, "## Formats")) == [*VIDEO_SUFFIXES]
     columns = section(PAGE, "### CSV")
     for column in (*HEAD, *TAIL):
         assert f"`{column}`" in columns
