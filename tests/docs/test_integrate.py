@@ -1,4 +1,4 @@
-"""The clients of docs/guides/python.md and javascript.md ask again while the service is busy, and only then."""
+"""The clients of docs/guides/python.md and javascript.md retry while the service is busy, and only then."""
 
 from __future__ import annotations
 
