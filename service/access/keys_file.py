@@ -26,9 +26,7 @@ from service.access.keys import (
 )
 from service.access.scopes import Scope
 
-HEADING = (
-    "# API keys: docs/guides/security.md. This file holds only digests; the keys are with those who call.\n"
-)
+HEADING = "# API keys: docs/guides/keys.md. This file holds only digests; the keys are with those who call.\n"
 
 
 def add_key(path: Path, name: str, scopes: list[Scope], rate: str | None, expires: datetime | None) -> str:

@@ -12,7 +12,7 @@ import typer
 
 from service.access.scopes import Scope
 
-keys_app = typer.Typer(help="Make, list and revoke the API keys of a file: see docs/guides/security.md.")
+keys_app = typer.Typer(help="Make, list and revoke the API keys of a file: see docs/guides/keys.md.")
 
 KeysFile = Annotated[Path, typer.Option("--file", envvar="EXPRESSNET_KEYS_FILE", help="The keys file.")]
 

@@ -61,7 +61,7 @@ def test_every_alert_is_tested_to_fire_and_not_to() -> None:
 def test_every_alert_says_what_it_means_and_where_to_read_on(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in ("critical", "warning")
     assert rule["annotations"].keys() == {"summary", "description", "runbook"}
-    assert rule["annotations"]["runbook"] == f"docs/guides/operations.md#{rule['alert'].lower()}"
+    assert rule["annotations"]["runbook"] == f"docs/reference/alerts.md#{rule['alert'].lower()}"
 
 
 @pytest.mark.parametrize("rule", RECORDED, ids=lambda rule: rule["record"])

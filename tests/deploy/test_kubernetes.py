@@ -15,9 +15,14 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tests.docs.blocks import blocks_of
+
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
-PAGE = (ROOT / "docs" / "guides" / "operations.md").read_text(encoding="utf-8")
+PAGE, KEYS_PAGE, TRITON_PAGE = (
+    (ROOT / "docs" / "guides" / f"{name}.md").read_text(encoding="utf-8")
+    for name in ("kubernetes", "keys", "triton")
+)
 
 # The first that has everything the manifests use, and the newest that there are schemas for.
 VERSIONS = ("1.30", kubernetes_validate.latest_version())
@@ -149,12 +154,18 @@ def test_the_page_tells_what_is_asked_for(kind: str, build: Callable[[Path], lis
         assert row[1:5] == asked
 
 
-def test_the_overlay_of_the_page_can_be_built(build: Callable[[Path], list[Object]], tmp_path: Path) -> None:
-    blocks = re.findall(r"^```yaml\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+def test_the_overlay_of_the_pages_can_be_built(build: Callable[[Path], list[Object]], tmp_path: Path) -> None:
+    overlay: Object = {"components": []}
+    for page in (PAGE, KEYS_PAGE, TRITON_PAGE):
+        for block in blocks_of(page):
+            if re.match("apiVersion|components", block.text):
+                found = yaml.safe_load(block.text)
+                overlay |= {**found, "components": overlay["components"] + found.get("components", [])}
+    assert len(overlay["components"]) == 2
     shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
     mine = tmp_path / "kubernetes" / "overlays" / "mine"
     mine.mkdir()
-    (mine / "kustomization.yaml").write_text("".join(blocks))
+    (mine / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
     built = build(mine)
     for found in built:
         kubernetes_validate.validate(found, VERSIONS[0], strict=True)
@@ -169,6 +180,8 @@ def test_the_overlay_of_the_page_can_be_built(build: Callable[[Path], list[Objec
     )
     assert version == "1"
     assert "--grpc-use-ssl-mutual=true" in pod(built, "triton")["containers"][0]["args"]
+    variables = {v["name"] for v in pod(built, "gateway")["containers"][0]["env"]}
+    assert "EXPRESSNET_KEYS_FILE" in variables
 
 
 def test_tls_is_asked_for_on_both_sides(overlay: list[Object], request: pytest.FixtureRequest) -> None:
@@ -181,7 +194,7 @@ def test_tls_is_asked_for_on_both_sides(overlay: list[Object], request: pytest.F
         for name in ("gateway", "triton"):
             secrets = [v["secret"]["secretName"] for v in pod(overlay, name)["volumes"] if "secret" in v]
             assert secrets == [f"{name}-certificate"]
-            assert f"{name}-certificate" in PAGE
+            assert f"{name}-certificate" in TRITON_PAGE
 
 
 def test_keys_are_asked_for_where_they_are_mounted(
@@ -195,8 +208,7 @@ def test_keys_are_asked_for_where_they_are_mounted(
     if closed:
         (secret,) = (v for v in pod(overlay, "gateway")["volumes"] if "secret" in v)
         (mount,) = (m for m in container["volumeMounts"] if m["name"] == secret["name"])
-        page = (ROOT / "docs" / "guides" / "security.md").read_text(encoding="utf-8")
-        assert f"create secret generic {secret['secret']['secretName']} --from-file=keys.toml" in page
+        assert f"create secret generic {secret['secret']['secretName']} --from-file=keys.toml" in KEYS_PAGE
         assert variables["EXPRESSNET_KEYS_FILE"] == f"{mount['mountPath']}/keys.toml"
         # The kubelet never renews what is mounted by a path within the volume.
         assert "subPath" not in mount

@@ -24,7 +24,10 @@ ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 COMPOSE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
 OVERLAY = (ROOT / "deploy" / "compose.gpu.yaml").read_text(encoding="utf-8")
-PAGE = (ROOT / "docs" / "guides" / "docker.md").read_text(encoding="utf-8")
+PAGES = {
+    name: (ROOT / "docs" / "guides" / f"{name}.md").read_text(encoding="utf-8")
+    for name in ("docker", "triton", "air-gapped", "proxy")
+}
 
 DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}
 
@@ -336,8 +339,14 @@ def test_the_overlay_puts_the_gateway_of_triton_before_it() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [DOCKERFILE, COMPOSE, OVERLAY, (ROOT / "deploy" / "compose.keys.yaml").read_text(encoding="utf-8"), PAGE],
-    ids=["Dockerfile", "compose", "overlay", "keys", "page"],
+    [
+        DOCKERFILE,
+        COMPOSE,
+        OVERLAY,
+        (ROOT / "deploy" / "compose.keys.yaml").read_text(encoding="utf-8"),
+        *PAGES.values(),
+    ],
+    ids=["Dockerfile", "compose", "overlay", "keys", *PAGES],
 )
 def test_every_variable_is_a_setting(text: str) -> None:
     named = set(re.findall(rf"\b{PREFIX}\w+", text))

@@ -19,7 +19,13 @@ from tests.fake_engine import fake_engines
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
-PAGE = (ROOT / "docs" / "guides" / "operations.md").read_text(encoding="utf-8")
+DOCS = ROOT / "docs"
+PAGE = (DOCS / "guides" / "kubernetes.md").read_text(encoding="utf-8")
+ALERTS = (DOCS / "reference" / "alerts.md").read_text(encoding="utf-8")
+PAGES = {
+    name: (DOCS / "guides" / f"{name}.md").read_text(encoding="utf-8")
+    for name in ("kubernetes", "rollout", "triton", "keys", "monitoring", "sizing")
+} | {"alerts": ALERTS}
 TEXTS = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
     for path in sorted(KUBERNETES.rglob("*.y*ml"))
@@ -74,7 +80,7 @@ def tags() -> dict[str, str]:
     return {image["name"]: image["newTag"] for image in images}
 
 
-@pytest.mark.parametrize("text", [*TEXTS.values(), PAGE], ids=[*TEXTS, "page"])
+@pytest.mark.parametrize("text", [*TEXTS.values(), *PAGES.values()], ids=[*TEXTS, *PAGES])
 def test_every_variable_is_a_setting(text: str) -> None:
     named = set(re.findall(rf"\b{PREFIX}[A-Z]\w+", text))
     assert named <= {PREFIX + name.upper() for name in Settings.model_fields}
@@ -379,16 +385,18 @@ def test_what_is_scraped_are_ports_of_the_pods() -> None:
 
 def test_the_page_tells_what_to_do_about_every_alert() -> None:
     rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "rules.yml").read_text(encoding="utf-8"))
-    alerts = [rule["alert"] for group in rules["groups"] for rule in group["rules"] if "alert" in rule]
-    _, _, told = PAGE.partition("\n## Alerts\n")
-    sections = re.split(r"^### ", told, flags=re.MULTILINE)[1:]
-    assert sorted(section.partition("\n")[0] for section in sections) == sorted(alerts)
+    alerts = [rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule]
+    listed = re.findall(r"^\| \[(\w+)\]\(#(\w+)\) \| (\w+) \|", ALERTS, flags=re.MULTILINE)
+    assert listed == [(rule["alert"], rule["alert"].lower(), rule["labels"]["severity"]) for rule in alerts]
+    sections = re.split(r"^## ", ALERTS, flags=re.MULTILINE)[1:]
+    assert [section.partition("\n")[0] for section in sections] == [rule["alert"] for rule in alerts]
     for section in sections:
         assert re.search(r"^- Look: ", section, flags=re.MULTILINE)
         assert re.search(r"^- Do: ", section, flags=re.MULTILINE)
 
 
-def test_the_page_asks_for_metrics_that_exist() -> None:
+@pytest.mark.parametrize("page", ["kubernetes", "rollout", "keys", "monitoring", "sizing", "alerts"])
+def test_a_page_asks_for_metrics_that_exist(page: str) -> None:
     metrics = Metrics()
     exist = {sample.name for metric in metrics.registry.collect() for sample in metric.samples}
     exist |= {metric.name for metric in metrics.registry.collect()}
@@ -396,6 +404,6 @@ def test_the_page_asks_for_metrics_that_exist() -> None:
     exist |= {rule["name"]["as"] for rule in adapter_rules()}
     rules = (ROOT / "deploy" / "prometheus" / "rules.yml").read_text(encoding="utf-8")
     exist |= set(re.findall(r"record: (\S+)", rules))
-    named = set(re.findall(r"(?<![\w/:-])(?:[\w:]+:)?expressnet_\w+(?::\w+)*", PAGE))
+    named = set(re.findall(r"(?<![\w/:-])(?:[\w:]+:)?expressnet_\w+(?::\w+)*", PAGES[page]))
     assert named
     assert named - exist - {"expressnet_moe"} == set()
