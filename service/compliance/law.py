@@ -18,7 +18,7 @@ PROHIBITION = f"Article 5(1)(f) of {AI_ACT}"
 
 
 class Purpose(StrEnum):
-    """What a gateway is run for; docs/explanation/responsible-use.md says what falls under which."""
+    """What a gateway is run for; docs/guides/responsible-deployment.md says what falls under which."""
 
     accessibility = "accessibility"
     border = "border"
