@@ -1,4 +1,4 @@
-"""A server that does nothing: what asking itself costs, which no gateway can save.
+"""A server that does nothing: what the client itself costs, which no gateway can save.
 
 `python -m tests.bench.bare 11.5` takes whole requests, keeps its core busy for so many milliseconds, as a
 gateway would, and answers. Its port is the only line that it prints.

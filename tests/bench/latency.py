@@ -21,7 +21,7 @@ from tests.system.conftest import Process, running
 SECONDS = 3.0  # of each scene in each round, about
 LEAST, WARM_UP, INCLUDING = 5, 10, 20  # requests
 ASKED_BARE_MS = 10.0  # about what a lone request takes: a caller that slept as long wakes as late
-ASKING = "asking"
+CLIENT = "client"
 SMALL = "640x480, 1 face"
 SAME, FAR = ("{}x{}, ".format(*LARGE) + what for what in ("the same scene", "a face of 3.5 % of its height"))
 
@@ -41,7 +41,7 @@ def latency() -> Iterator[Figure]:
         asked = {name: requests_of_round(lone(gateway.url, jpeg, WARM_UP)) for name, jpeg in jpegs.items()}
         rounds = [
             {name: lone(gateway.url, jpeg, asked[name]) for name, jpeg in jpegs.items()}
-            | {ASKING: lone(nothing, jpegs[SMALL], asked[SMALL])}
+            | {CLIENT: lone(nothing, jpegs[SMALL], asked[SMALL])}
             for _ in range(SERVED_ROUNDS)
         ]
         medians = {name: [loads[name].latency_ms(0.5) for loads in rounds] for name in jpegs}
@@ -56,7 +56,7 @@ def latency() -> Iterator[Figure]:
             )
         for name in (SAME, FAR):
             yield ratios(f"{name}, over 640x480", medians[name], medians[SMALL])
-        yield from _parts([each[SMALL] for each in rounds], [each[ASKING] for each in rounds])
+        yield from _parts([each[SMALL] for each in rounds], [each[CLIENT] for each in rounds])
         yield from _include_costs(gateway, jpegs[SMALL])
 
 
@@ -77,31 +77,31 @@ def found(loads: list[Outcome]) -> str:
 
 
 def _parts(loads: list[Outcome], of_nothing: list[Outcome]) -> Iterator[Figure]:
-    """`Server-Timing` names the stages; what the caller waits beside them is asking and the machinery."""
+    """`Server-Timing` names the stages; what the caller waits beside them is the client and the overhead."""
     name = f"lone request {SMALL}, "
     for stage in STAGES:
         medians = [statistics.median(answer.stages_ms[stage] for answer in load.answers) for load in loads]
         yield spread(name + stage, "ms", medians)
-    asking = [_median(load, _beside_ms) for load in of_nothing]
+    client = [_median(load, _beside_ms) for load in of_nothing]
     beside = [_median(load, _beside_ms) for load in loads]
     between = [_median(load, lambda answer: _beside_ms(answer) + _between_ms(answer)) for load in loads]
     yield spread(
-        name + "asking",
+        name + "client",
         "ms",
-        asking,
-        "of a server that only keeps a core busy for as long: what the caller and the kernel take",
+        client,
+        "of a server that only keeps a core busy for as long: what the client and the kernel take",
     )
     yield spread(
-        name + "machinery",
+        name + "overhead",
         "ms",
-        [all_ms - asking_ms for all_ms, asking_ms in zip(beside, asking, strict=True)],
-        "what the caller measures less the stages and asking: HTTP, checks, JSON, metrics, log",
+        [all_ms - client_ms for all_ms, client_ms in zip(beside, client, strict=True)],
+        "what the caller measures less the stages and the client: HTTP, checks, JSON, metrics, log",
     )
     yield spread(
-        name + "all but decode, detect, classify and asking",
+        name + "all but decode, detect, classify and the client",
         "ms",
-        [all_ms - asking_ms for all_ms, asking_ms in zip(between, asking, strict=True)],
-        f"with asking {statistics.median(between):.2f}",
+        [all_ms - client_ms for all_ms, client_ms in zip(between, client, strict=True)],
+        f"with the client {statistics.median(between):.2f}",
     )
 
 

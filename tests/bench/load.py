@@ -1,7 +1,7 @@
 """Load: callers that ask again once they are answered, or requests that arrive whether or not others are.
 
 Everything goes over raw keep-alive connections of one event loop: whoever asks shares the machine with
-whoever answers, so asking must cost little. A request is bytes made once; an answer is hardly looked at.
+whoever answers, so the client must cost little. A request is bytes made once; an answer is hardly looked at.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ class Answer:
 
 @dataclass
 class Outcome:
-    """What came back of one load, and what asking for it cost."""
+    """What came back of one load, and what the client cost."""
 
     seconds: float = 0.0  # in which the answers counted here came
-    asking_cpu_s: float = 0.0
+    client_cpu_s: float = 0.0
     answers: list[Answer] = field(default_factory=list)
     failures: list[Answer] = field(default_factory=list)
 
@@ -201,7 +201,7 @@ async def closed_loop(
     await asyncio.gather(*(caller(ask) for ask in asks))
     wall_s = time.perf_counter() - started_at
     outcome.seconds = wall_s if seconds == math.inf else seconds
-    outcome.asking_cpu_s = (time.process_time() - cpu_s) * outcome.seconds / wall_s
+    outcome.client_cpu_s = (time.process_time() - cpu_s) * outcome.seconds / wall_s
     return outcome
 
 
@@ -227,7 +227,7 @@ async def open_loop(
             due = started + number / per_s
             await asyncio.sleep(due - time.perf_counter())
             arrivals.create_task(arrival(request, due))
-    outcome.asking_cpu_s = time.process_time() - cpu_s
+    outcome.client_cpu_s = time.process_time() - cpu_s
     return outcome
 
 

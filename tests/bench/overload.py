@@ -29,7 +29,7 @@ class Round:
 
     saturated: Outcome
     overloaded: Outcome
-    asking_share: float  # of a core, while overloaded
+    client_share: float  # of a core, while overloaded
     serving_share: float
 
     @property
@@ -54,16 +54,16 @@ def overload() -> Iterator[Figure]:
     rates = [load.per_s for load in saturated]
     kinds = sum((load.errors for load in [*saturated, *overloaded]), Counter[str]())
     told = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common()) or "no errors"
-    asking, serving = (
+    client, serving = (
         statistics.median(getattr(each, name) for each in rounds)
-        for name in ("asking_share", "serving_share")
+        for name in ("client_share", "serving_share")
     )
     yield spread(f"saturation, closed loop, {few} callers", "images/s", rates)
     yield spread(
         f"{TIMES} x saturation, open loop, answered",
         "images/s",
         [len(each.steady(each.overloaded.answers)) / STEADY_S for each in rounds],
-        f"{told}; asking took {asking:.1%} of a core, the service {serving:.1%}",
+        f"{told}; the client took {client:.1%} of a core, the service {serving:.1%}",
     )
     yield ratios(
         "goodput",
@@ -98,5 +98,5 @@ def _round(gateway: Process, request: Request, few: int) -> Round:
     after = cpu_time(gateway.process.pid)
     seconds = overloaded.seconds
     return Round(
-        saturated, overloaded, overloaded.asking_cpu_s / seconds, (after.all_s - before.all_s) / seconds
+        saturated, overloaded, overloaded.client_cpu_s / seconds, (after.all_s - before.all_s) / seconds
     )

@@ -47,12 +47,12 @@ def throughput() -> Iterator[Figure]:
         rounds = [_round(gateway, request) for _ in range(SERVED_ROUNDS)]
     few, many = [each.few for each in rounds], [each.many for each in rounds]
     rates = [load.per_s for load in few]
-    asking = statistics.median(load.asking_cpu_s / load.seconds for load in few)
+    client = statistics.median(load.client_cpu_s / load.seconds for load in few)
     yield spread(
         f"closed loop, {FEW} callers",
         "images/s",
         rates,
-        f"{_errors(few)}; asking took {asking:.1%} of a core",
+        f"{_errors(few)}; the client took {client:.1%} of a core",
     )
     yield spread(f"closed loop, {MANY} callers", "images/s", [load.per_s for load in many], _errors(many))
     yield ratios(f"{MANY} callers over {FEW}", [load.per_s for load in many], rates)
@@ -63,7 +63,7 @@ def throughput() -> Iterator[Figure]:
         f"all threads, {FEW} callers",
     )
     yield spread(
-        "machinery's share of the gateway's CPU time",
+        "overhead's share of the gateway's CPU time",
         "%",
         [100 * each.loop_share for each in rounds],
         f"threads of event loops over all threads, {FEW} callers",
@@ -121,8 +121,8 @@ def scaling() -> Iterator[Figure | Unmeasured]:
                     loads[count].append(callers(FEW, repeat(request), SECONDS))
     rates = {count: [load.per_s for load in of_count] for count, of_count in loads.items()}
     for count in served:
-        asking = "asked from another core" if len(cores) > count else "asking shares the cores"
-        yield spread(f"gateway on {count} core{'s' * (count > 1)}", "images/s", rates[count], asking)
+        note = "client on another core" if len(cores) > count else "client on the same cores"
+        yield spread(f"gateway on {count} core{'s' * (count > 1)}", "images/s", rates[count], note)
     yield ratios(name, rates[2], rates[1], f"{FEW} callers")
 
 
