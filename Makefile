@@ -51,7 +51,7 @@ docs: $(VENV)/.dev
 openapi: $(VENV)/.dev
 	$(BIN)/python -m tests.docs.openapi
 
-# Thousands of damaged images to a real gateway; makes the table of docs/explanation/reliability.md.
+# Thousands of damaged images to a real gateway; makes the table of docs/notes/hostile-images.md.
 hostile: $(VENV)/.dev
 	$(BIN)/python -m tests.hostile $(HOSTILE)
 

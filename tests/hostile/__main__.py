@@ -1,4 +1,4 @@
-"""`python -m tests.hostile`: the whole corpus to a real gateway; makes the table of reliability.md.
+"""`python -m tests.hostile`: the whole corpus to a real gateway; makes the table of docs/notes/hostile-images.md.
 
 `--runs 2` sends it twice: memory that is lost with each run shows in the second.
 """

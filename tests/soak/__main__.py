@@ -81,7 +81,7 @@ def _answers(record: Record) -> Iterator[Row]:
     yield Row("requests", f"{record.total:,}: {kinds}")
     wrong = Counter(record.wrong)
     yield Row(
-        "answers lost or other than what was sent asks for",
+        "answers lost or not as expected",
         f"{len(record.wrong)}" + "".join(f"; {count} x {kind}" for kind, count in wrong.most_common(5)),
         "0",
         not record.wrong,
@@ -126,14 +126,14 @@ def _process(idle: Sample, samples: list[Sample], minutes: float) -> Iterator[Ro
     for name in ("rss_mb", "pss_mb"):
         values = [getattr(each, name) for each in warm]
         yield Row(
-            f"{name[:3].upper()}: idle, start, end, most",
+            f"{name[:3].upper()}: idle, start, end, max",
             f"{getattr(idle, name):.0f}, {values[0]:.0f}, {values[-1]:.0f}, {max(values):.0f} MB",
         )
     threads = [each.threads for each in warm]
     # Those of the event loop's pool start one by one, when there is work for one more.
     limit = threads[0] if judged else max(threads[0], idle.threads + POOL_THREADS)
     yield Row(
-        "threads: idle, start, end, most",
+        "threads: idle, start, end, max",
         f"{idle.threads}, {threads[0]}, {threads[-1]}, {max(threads)}",
         f"at most {limit}",
         max(threads) <= limit,
