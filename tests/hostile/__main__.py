@@ -1,4 +1,4 @@
-"""`python -m tests.hostile`: the whole corpus to a real gateway; makes the table of docs/notes/hostile-images.md.
+"""`python -m tests.hostile`: the whole corpus to a real gateway. docs/notes/hostile-images.md has its table.
 
 `--runs 2` sends it twice: memory that is lost with each run shows in the second.
 """
