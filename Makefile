@@ -45,7 +45,7 @@ test-oldest: $(VENV)/.dev
 
 # The documentation as a site, in site/.
 docs: $(VENV)/.dev
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	$(BIN)/python -m tests.docs.site
 
 # docs/openapi.json and docs/asyncapi.json, after the API changed.
 openapi: $(VENV)/.dev
