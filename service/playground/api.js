@@ -62,7 +62,7 @@ export async function askEmotions(service, photo, query, key, signal) {
 /** The command that sends the same request; the key is left to the reader's environment. */
 export function curlCommand(service, photo, query, key) {
   const parts = [
-    `curl -s --data-binary ${quoted(`@${photo.name}`)}`,
+    `curl --data-binary ${quoted(`@${photo.name}`)}`,
     `-H 'Content-Type: ${mediaType(service, photo)}'`,
     ...(key ? ['-H "X-API-Key: $EMOTIONS_KEY"'] : []),
     quoted(emotionsAddress(query).href.replaceAll("%2C", ",")),

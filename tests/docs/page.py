@@ -42,6 +42,7 @@ class Page:
         (folder / ".state").touch()
         (folder / "model_repository").symlink_to(ROOT / "model_repository")
         (folder / ".venv").symlink_to(sys.prefix)
+        (folder / "docs").symlink_to(ROOT / "docs")
 
     def try_block(self, block: Block) -> str:
         """What became of it: `ran`, `compared`, `written` or `read`. Raises `Failed`."""
