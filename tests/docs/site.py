@@ -1,6 +1,6 @@
 """`make docs`: the pages of the repository as a site, in site/, that needs neither a server nor another host.
 
-The site has the folders of the repository, so a link leads to the same file in both. docs/README.md is the menu.
+The site has the folders of the repository: a link leads to the same file in both. docs/README.md is the menu.
 """
 
 from __future__ import annotations
