@@ -22,6 +22,8 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/python -m tests.docs.prose
 	$(BIN)/python -m tests.supply.audit
 
 # Each of the workers has a core; threads of torch would only be in each other's way.

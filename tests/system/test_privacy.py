@@ -119,7 +119,7 @@ def test_no_image_crop_or_probability_is_on_disk_or_in_the_log(
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # what measures the tests writes files
     monkeypatch.chdir(folders[0])
     models = ROOT / "model_repository"
-    # Above 1 MB, multipart parsers are wont to spool to disk.
+    # Above 1 MB, multipart parsers usually spool to disk.
     large = encoded(astronaut.repeat(3, axis=0).repeat(3, axis=1), "BMP")
     assert len(large) > 1 << 20
     with running(model_repository=models, log_level="debug") as gateway:
