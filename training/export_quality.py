@@ -1,4 +1,4 @@
-"""Writes into a classifier's manifest from where on its verdict does not trust a face."""
+"""Writes the limits of quality into a classifier's manifest."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def with_quality(
     limits = choose_limits(
         show(Subject(classifier, manifest, detector, held_out), ROLLS_DEGREES),
         threshold,
-        f"validation rows of {dataset.name}, unharmed and made poor",
+        f"validation rows of {dataset.name}, clean and harmed",
     )
     metrics = dict(manifest.metrics)
     for split, rows in list(dataset.tests.items())[:1]:
@@ -90,7 +90,7 @@ def with_quality(
 
 
 def tables(limits: QualityLimits) -> list[str]:
-    """What docs/explanation/quality.md shows of the bands."""
+    """The bands as Markdown: docs/reference/quality-bands.md."""
     lines = [limits.rule, ""]
     for limit in limits.limits:
         edge = "no limit"
@@ -99,7 +99,7 @@ def tables(limits: QualityLimits) -> list[str]:
         if limit.max is not None:
             edge = f"at most {limit.max:g}"
         lines += [
-            f"{limit.code}: {limit.measure}, {edge}",
+            f"## {limit.code}: {limit.measure}, {edge}",
             "",
             "| from | below | faces | accuracy | confidence | certain | accuracy of the certain |",
             "|---|---|---|---|---|---|---|",

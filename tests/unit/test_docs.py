@@ -40,8 +40,9 @@ from service.http.routes.models import Card, ModelList
 from service.pipeline.groups import GROUP_STEP
 from service.settings import MIN_GROUP_FACES, PREFIX, Settings
 from service.telemetry.metrics import Metrics
+from tests.docs import bands
+from training.evaluation.quality import RULE
 from training.evaluation.report import shown
-from training.export_quality import tables
 
 ROOT = Path(__file__).parents[2]
 API = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
@@ -429,10 +430,21 @@ def test_subgroups_in_the_docs_are_the_manifests() -> None:
 
 
 def test_the_limits_and_bands_of_quality_are_the_manifests() -> None:
-    """`expressnet export quality` prints what belongs there."""
     manifest = read_manifest(Settings().model_repository, "expressnet_moe")
     assert isinstance(manifest, ClassifierManifest)
     assert manifest.verdict.quality is not None
+    assert bands.FILE.read_text(encoding="utf-8") == bands.document(), "python -m tests.docs.bands"
     page = (ROOT / "docs" / "explanation" / "quality.md").read_text(encoding="utf-8")
-    for line in tables(manifest.verdict.quality):
-        assert line in page
+    assert f"\n> {manifest.verdict.quality.rule}\n" in page
+    shown_limits = {row[0]: row[2] for row in rows(section(page, "## The limits"))}
+    for limit in manifest.verdict.quality.limits:
+        edge = "no limit" if limit.min is None else f"at least {limit.min:g}"
+        edge = edge if limit.max is None else f"at most {limit.max:g}"
+        assert shown_limits[f"`{limit.code}`"] == edge
+
+
+def test_the_rule_of_the_limits_is_the_one_of_the_code() -> None:
+    manifest = read_manifest(Settings().model_repository, "expressnet_moe")
+    assert isinstance(manifest, ClassifierManifest)
+    assert manifest.verdict.quality is not None
+    assert manifest.verdict.quality.rule == RULE

@@ -32,13 +32,13 @@ HARMED_FACES = 600
 class Rows:
     """N labelled faces: what was measured of each, float32 [N] by measure, and whether its answer was right.
 
-    unharmed: those that are as the data set has them.
+    clean: those that are as the data set has them.
     """
 
     measured: dict[QualityMeasure, Floats]
     right: Bools
     confidence: Floats
-    unharmed: Bools
+    clean: Bools
 
     def join(self, other: Rows) -> Rows:
         shared = self.measured.keys() & other.measured.keys()
@@ -46,7 +46,7 @@ class Rows:
             {name: np.concatenate([self.measured[name], other.measured[name]]) for name in shared},
             *(
                 np.concatenate([getattr(self, name), getattr(other, name)])
-                for name in ("right", "confidence", "unharmed")
+                for name in ("right", "confidence", "clean")
             ),
         )
 
@@ -55,7 +55,7 @@ class Rows:
             {name: values[rows] for name, values in self.measured.items()},
             self.right[rows],
             self.confidence[rows],
-            self.unharmed[rows],
+            self.clean[rows],
         )
 
 
@@ -146,7 +146,7 @@ class Subject:
             found, measured={**found.measured, "roll_degrees": roll, "yaw": yaw, "pitch": pitch}
         ), share
 
-    def unharmed(self, share: float) -> Rows:
+    def clean(self, share: float) -> Rows:
         """Faces as the data set has them; share: of the box's shorter side in sides of a face."""
         return self._shown(self._images(), share * self._input.size, True)
 
@@ -159,13 +159,13 @@ class Subject:
     def _images(self) -> Tensor:
         return torch.from_numpy(self._pixels[self._harmed]).float() / 255
 
-    def _shown(self, images: Tensor, size_px: float, unharmed: bool) -> Rows:
+    def _shown(self, images: Tensor, size_px: float, clean: bool) -> Rows:
         faces = (images * 255).round().clamp(0, 255).byte().repeat(1, 3, 1, 1).numpy()
-        rows = self._answered(faces, self._harmed, unharmed)
+        rows = self._answered(faces, self._harmed, clean)
         rows.measured["size_px"] = np.full(len(faces), size_px, np.float32)
         return rows
 
-    def _answered(self, faces: Bytes, rows: NDArray[np.int64], unharmed: bool) -> Rows:
+    def _answered(self, faces: Bytes, rows: NDArray[np.int64], clean: bool) -> Rows:
         with torch.inference_mode():
             parts = [
                 self._classifier(torch.from_numpy(faces[at : at + BATCH]))
@@ -178,5 +178,5 @@ class Subject:
             {"sharpness": sharpness, "brightness": brightness, "contrast": contrast, "occlusion": occlusion},
             probabilities.argmax(axis=1) == self._labels[rows],
             probabilities.max(axis=1),
-            np.full(len(faces), unharmed),
+            np.full(len(faces), clean),
         )

@@ -1,6 +1,6 @@
-"""From where on a face is too poor to be sure of: the verdict's limits, measured on validation rows.
+"""The limits of quality beyond which a face is uncertain, measured on validation rows.
 
-docs/explanation/quality.md says what came out, and what pictures of 48 px allow to be said.
+docs/explanation/quality.md has the results, and what images of 48 px cannot show.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from numpy.typing import NDArray
 from service.core.manifest import Band, Metric, QualityCode, QualityLimit, QualityLimits, QualityMeasure
 from training.evaluation.poor_pictures import HARMS, Rows, Subject
 
-MOST_BANDS = 12
+MAX_BANDS = 12
 BAND_ROWS = 150
-"""Least faces of a band: a share of so many is known to about 6 points."""
+"""Minimum faces of a band: it gives a share to about 6 points."""
 SHORTFALL = 0.10
 FOUND_SHARE = 0.01
 ROLLED_FACES = 300
 
 RULE = (
-    f"The limit is where, from the poor end on, the certain answers of each band of equally many faces are "
-    f"right {100 * SHORTFALL:.0f} points less often than those of unharmed faces, but never so near that "
-    f"more than {FOUND_SHARE:.0%} of the unharmed faces, cut out as the gateway does it, lie beyond it."
+    "Faces are sorted by the measure into bands of equal size. From the poor end, a band is poor if its "
+    f"certain answers are right at least {100 * SHORTFALL:.0f} points less often than those of clean faces. "
+    f"The limit is the inner edge of the last poor band. It holds back at most {FOUND_SHARE:.0%} of the "
+    "clean faces that the detector finds."
 )
 # Which end of a measure is the poor one.
 TOO_LITTLE, TOO_MUCH = "min", "max"
@@ -50,13 +51,13 @@ UNTRUSTED: tuple[QualityMeasure, ...] = ("roll_degrees",)
 class Shown:
     """All that a subject was shown: its rows by what was done to them.
 
-    found: cut out by the gateway's own steps; rolled: those and rolled ones; unharmed: as the data set has
+    found: cut out by the gateway's own steps; rolled: those and rolled ones; clean: as the data set has
     them; harmed: by code.
     """
 
     found: Rows
     rolled: Rows
-    unharmed: Rows
+    clean: Rows
     harmed: dict[QualityCode, Rows]
 
     def pool(self, code: QualityCode) -> Rows:
@@ -65,7 +66,7 @@ class Shown:
             return self.found
         if code == "tilted":
             return self.rolled
-        return self.unharmed.join(self.harmed[code])
+        return self.clean.join(self.harmed[code])
 
 
 def show(subject: Subject, rolls_degrees: tuple[float, ...] = ()) -> Shown:
@@ -77,11 +78,11 @@ def show(subject: Subject, rolls_degrees: tuple[float, ...] = ()) -> Shown:
         for strength in harm.strengths:
             rows = subject.harmed(harm, strength, share)
             harmed[harm.code] = harmed[harm.code].join(rows) if harm.code in harmed else rows
-    return Shown(found, joined([found, *rolled]), subject.unharmed(share), harmed)
+    return Shown(found, joined([found, *rolled]), subject.clean(share), harmed)
 
 
 def choose_limits(shown: Shown, threshold: float, data: str) -> QualityLimits:
-    """By `RULE`; threshold: the least confidence of a certain answer; data: what was shown."""
+    """By `RULE`; threshold: minimum confidence of a certain answer; data: the faces that were used."""
     return QualityLimits(
         limits=tuple(
             _limit(code, measure, poor_end, shown.pool(code), shown.found, threshold)
@@ -96,7 +97,7 @@ def _limit(
     code: QualityCode, measure: QualityMeasure, poor_end: str, pool: Rows, found: Rows, threshold: float
 ) -> QualityLimit:
     bands = _bands(pool, measure, threshold)
-    needed = _certain_accuracy(pool.choose(pool.unharmed), threshold) - SHORTFALL
+    needed = _certain_accuracy(pool.choose(pool.clean), threshold) - SHORTFALL
     inward = bands if poor_end == TOO_LITTLE else bands[::-1]
     edge = None
     for band in () if measure in UNTRUSTED else inward[:-1]:
@@ -117,7 +118,7 @@ def _limit(
 
 def _bands(pool: Rows, measure: QualityMeasure, threshold: float) -> list[Band]:
     amounts = np.abs(pool.measured[measure]).astype(np.float64).round(6)
-    count = min(MOST_BANDS, len(amounts) // BAND_ROWS)
+    count = min(MAX_BANDS, len(amounts) // BAND_ROWS)
     if not count:
         return []
     # Edges are values that were measured: no band is empty, however few values there are.
@@ -162,7 +163,7 @@ def beyond(limits: QualityLimits, rows: Rows) -> NDArray[np.bool_]:
 
 
 def confirm(shown: Shown, limits: QualityLimits, threshold: float) -> dict[str, dict[str, Metric]]:
-    """What the limits give on a split that nothing was chosen on, unharmed and harmed."""
+    """What the limits give on a split that nothing was chosen on, clean and harmed."""
     return {
         "quality": _with_and_without(shown.found, limits, threshold),
         "quality_harmed": _with_and_without(joined(list(shown.harmed.values())), limits, threshold),

@@ -34,27 +34,27 @@ def rows(
     accuracy: NDArray[np.floating],
     *,
     confidence: NDArray[np.floating] | float = 0.9,
-    unharmed: bool,
+    clean: bool,
 ) -> Rows:
     right = np.random.default_rng(1).random(len(values)) < accuracy
     return Rows(
         {measure: values.astype(np.float32)},
         right,
         np.broadcast_to(np.float32(confidence), len(values)),
-        np.full(len(values), unharmed),
+        np.full(len(values), clean),
     )
 
 
-def chosen(measure: QualityMeasure, unharmed: Rows, harmed: Rows) -> QualityLimit:
+def chosen(measure: QualityMeasure, clean: Rows, harmed: Rows) -> QualityLimit:
     """The first limit on a measure where every code has these rows."""
     everything = Rows(
-        {name: unharmed.measured[measure] for name in ALL},
-        unharmed.right,
-        unharmed.confidence,
-        unharmed.unharmed,
+        {name: clean.measured[measure] for name in ALL},
+        clean.right,
+        clean.confidence,
+        clean.clean,
     )
     poor = Rows(
-        {name: harmed.measured[measure] for name in ALL}, harmed.right, harmed.confidence, harmed.unharmed
+        {name: harmed.measured[measure] for name in ALL}, harmed.right, harmed.confidence, harmed.clean
     )
     shown = Shown(everything, poor, everything, {harm.code: poor for harm in HARMS})
     limits = choose_limits(shown, THRESHOLD, "made up").limits
@@ -81,8 +81,8 @@ def test_a_limit_lies_where_certain_answers_begin_to_fail() -> None:
     values = spread(0, 1)
     limit = chosen(
         "sharpness",
-        rows("sharpness", spread(0.5, 1), np.full(COUNT, 0.9), unharmed=True),
-        rows("sharpness", values, np.where(values < 0.3, 0.6, 0.9), unharmed=False),
+        rows("sharpness", spread(0.5, 1), np.full(COUNT, 0.9), clean=True),
+        rows("sharpness", values, np.where(values < 0.3, 0.6, 0.9), clean=False),
     )
     assert limit.min == pytest.approx(0.3, abs=0.1)
     assert limit.max is None
@@ -97,8 +97,8 @@ def test_there_is_no_limit_where_answers_stay_right() -> None:
     values = spread(0, 1)
     limit = chosen(
         "sharpness",
-        rows("sharpness", spread(0.5, 1), np.full(COUNT, 0.9), unharmed=True),
-        rows("sharpness", values, np.where(values < 0.3, 0.85, 0.9), unharmed=False),
+        rows("sharpness", spread(0.5, 1), np.full(COUNT, 0.9), clean=True),
+        rows("sharpness", values, np.where(values < 0.3, 0.85, 0.9), clean=False),
     )
     assert (limit.min, limit.max) == (None, None)
     assert limit.bands
@@ -107,17 +107,17 @@ def test_there_is_no_limit_where_answers_stay_right() -> None:
 def test_there_is_no_limit_where_confidence_tells_it_already() -> None:
     values = spread(0, 1)
     right = np.where(values < 0.3, 0.5, 0.9)
-    told = rows("sharpness", values, right, confidence=np.where(values < 0.3, 0.5, 0.9), unharmed=False)
-    unharmed = rows("sharpness", spread(0.5, 1), np.full(COUNT, 0.9), unharmed=True)
+    told = rows("sharpness", values, right, confidence=np.where(values < 0.3, 0.5, 0.9), clean=False)
+    clean = rows("sharpness", spread(0.5, 1), np.full(COUNT, 0.9), clean=True)
     # Half of the poor faces are certain all the same, and those are right as often as others.
     sure = np.random.default_rng(2).random(COUNT) < 0.5
     told = Rows(
         told.measured,
         told.right | (sure & (np.random.default_rng(3).random(COUNT) < 0.8)),
         np.where(sure, np.float32(0.9), told.confidence),
-        told.unharmed,
+        told.clean,
     )
-    limit = chosen("sharpness", unharmed, told)
+    limit = chosen("sharpness", clean, told)
     assert limit.min is None
     assert limit.bands[0].accuracy < 0.85
 
@@ -126,8 +126,8 @@ def test_no_limit_takes_more_than_few_of_the_unharmed_faces() -> None:
     values = spread(0, 1)
     limit = chosen(
         "sharpness",
-        rows("sharpness", values, np.full(COUNT, 0.9), unharmed=True),
-        rows("sharpness", values, np.where(values < 0.5, 0.0, 0.9), unharmed=False),
+        rows("sharpness", values, np.full(COUNT, 0.9), clean=True),
+        rows("sharpness", values, np.where(values < 0.5, 0.0, 0.9), clean=False),
     )
     assert limit.min == pytest.approx(0.01, abs=0.003)
 
@@ -135,9 +135,9 @@ def test_no_limit_takes_more_than_few_of_the_unharmed_faces() -> None:
 def test_of_a_turn_the_amount_counts() -> None:
     values = spread(-1, 1)
     right = np.where(np.abs(values) > 0.9, 0.3, 0.9)
-    # Nearly all look ahead: else the turned would be too many of the unharmed.
-    ahead = rows("yaw", spread(-0.2, 0.2), np.full(COUNT, 0.9), unharmed=True)
-    found = ahead.join(ahead).join(ahead).join(rows("yaw", values, right, unharmed=True))
+    # Nearly all look ahead: else the turned would be too many of the clean.
+    ahead = rows("yaw", spread(-0.2, 0.2), np.full(COUNT, 0.9), clean=True)
+    found = ahead.join(ahead).join(ahead).join(rows("yaw", values, right, clean=True))
     limit = chosen("yaw", found, found)
     assert limit.min is None
     assert limit.max == pytest.approx(0.92, abs=0.06)
@@ -145,14 +145,14 @@ def test_of_a_turn_the_amount_counts() -> None:
 
 def test_what_lies_beyond_a_limit_is_held_back_and_counted() -> None:
     values = spread(0, 1)
-    unharmed = rows("sharpness", spread(0.5, 1), np.full(COUNT, 0.9), unharmed=True)
-    harmed = rows("sharpness", values, np.where(values < 0.3, 0.5, 0.9), unharmed=False)
-    shown = Shown(unharmed, harmed, unharmed, {harm.code: harmed for harm in HARMS})
-    limit = chosen("sharpness", unharmed, harmed)
+    clean = rows("sharpness", spread(0.5, 1), np.full(COUNT, 0.9), clean=True)
+    harmed = rows("sharpness", values, np.where(values < 0.3, 0.5, 0.9), clean=False)
+    shown = Shown(clean, harmed, clean, {harm.code: harmed for harm in HARMS})
+    limit = chosen("sharpness", clean, harmed)
     limits = QualityLimits(limits=(limit,), rule="one", data="made up")
     assert limit.min is not None
     assert (beyond(limits, harmed) == (values.astype(np.float32) < limit.min)).all()
-    assert not beyond(limits, unharmed).any()
+    assert not beyond(limits, clean).any()
     figures = confirm(shown, limits, THRESHOLD)
     assert figures["quality"]["coverage"] == figures["quality"]["coverage_without_limits"]
     assert figures["quality"]["held_back_accuracy"].samples == 0
@@ -197,7 +197,7 @@ def subject(astronaut: NDArray[np.uint8]) -> Subject:
 def test_faces_are_found_and_turned_to_either_side(subject: Subject) -> None:
     level, share = subject.as_found()
     assert level.right.tolist() == [True, True, False]
-    assert level.unharmed.all()
+    assert level.clean.all()
     assert 0.6 < share < 1
     assert np.abs(level.measured["roll_degrees"]).max() < 5
     turned, _ = subject.as_found(30)
@@ -205,7 +205,7 @@ def test_faces_are_found_and_turned_to_either_side(subject: Subject) -> None:
     # Every other face to the other side; the detector's landmarks follow a tilt by a small part of it only.
     assert turn[0] == pytest.approx(turn[2], abs=0.01)
     assert turn[1] - turn[0] > 2
-    assert not turned.unharmed.any()
+    assert not turned.clean.any()
 
 
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: f"{harm.code}-{harm.apply.__name__}")
@@ -213,7 +213,7 @@ def test_each_harm_moves_its_measure_to_the_poor_end(subject: Subject, harm: Har
     weak, strong = (
         subject.harmed(harm, strength, 0.8) for strength in (harm.strengths[0], harm.strengths[-1])
     )
-    values = [part.measured[harm.measure].mean() for part in (subject.unharmed(0.8), weak, strong)]
+    values = [part.measured[harm.measure].mean() for part in (subject.clean(0.8), weak, strong)]
     worse = sorted(values, reverse=harm.code not in ("too_bright", "occluded"))
     assert values == worse
     assert len(set(values)) == 3
