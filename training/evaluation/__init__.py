@@ -1,1 +1,1 @@
-"""What a trained network is worth. docs/explanation/evaluation.md says what each figure means."""
+"""Measures a trained network. docs/explanation/evaluation.md says what each figure means."""

@@ -195,7 +195,10 @@ def markdown(report: Report, pictures: list[Path]) -> str:
 def _votes(told: Metric | None) -> list[str]:
     if told is None:
         return []
-    return [f"The data set's own labels, told from the annotators' votes and no picture: {shown(told)}", ""]
+    return [
+        f"The data set's own labels, predicted from the annotators' votes, without the image: {shown(told)}",
+        "",
+    ]
 
 
 def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What annotators' votes alone tell of a data set's own labels: no picture is looked at.
+"""How well annotators' votes alone predict a data set's own labels, without the images.
 
 Where two sets of labels disagree, a network that learned one cannot answer the other. Somebody who is shown
 how ten people voted, and has learned which labels go with which votes, is a mark to hold a network against.
