@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from service.core.manifest import Metric
-from training.checkpoint import Trained, load_trained, save_trained
+from training.checkpoint import Trained, checkpoint_file, load_trained, save_trained
 from training.config import RunConfig
 from training.datasets import load
 from training.datasets.faces import Dataset, Pictures
@@ -25,7 +25,7 @@ from training.datasets.splits import carve_validation
 from training.evaluation.metrics import accuracy, calibration_error, mean_class_accuracy
 from training.evaluation.predict import predict
 from training.models import Network
-from training.train import Start, train
+from training.train import Start, record_versions, train, versions
 
 TEST_SHARE = 0.2
 BATCH = 64
@@ -65,6 +65,10 @@ def adapt(
         network = renormalised(copy.deepcopy(trained.network), pictures)
         stages["batch norm"] = trained = replace(trained, network=network)
         save_trained(trained, out / "best.ckpt")
+        record_versions(
+            out / "versions.json",
+            {"from_epoch": trained.epoch, **versions(Start(weights=checkpoint_file(source)))},
+        )
     if dataset is not None:
         stages["fine-tuned"] = fine_tuned(trained, dataset, out, tuning)
     figures = {} if dataset is None else {name: measured(stage, dataset) for name, stage in stages.items()}
@@ -105,6 +109,8 @@ def fine_tuned(trained: Trained, dataset: Dataset, out: Path, tuning: FineTuning
             "learning_rate": tuning.learning_rate,
             "warmup_epochs": 0.0,
         },
+        # There is no teacher here.
+        "loss": {**trained.config.loss.model_dump(), "distillation": 0.0},
     }
     config = RunConfig.model_validate({**trained.config.model_dump(), **changes})
     train(config, dataset, out, start=Start(weights=start))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from service.core.manifest import EMOTIONS
+from service.core.manifest import EMOTIONS, digest
 from tests.unit.training.made_up import tiny_config
 from training.adapt import FineTuning, adapt, renormalised
 from training.checkpoint import Trained, load_trained, save_trained
@@ -37,7 +37,12 @@ def write(folder: Path, rows: range) -> None:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    config = tiny_config(dataset="folder", augment={"mirror": 0, "pose": 0, "occlusion": 0, "light": 0})
+    """As the shipped checkpoint, it learned from a teacher that is not here."""
+    config = tiny_config(
+        dataset="folder",
+        augment={"mirror": 0, "pose": 0, "occlusion": 0, "light": 0},
+        loss={"distillation": 0.5},
+    )
     network = build(config.network, served=8, auxiliary=7)
     path = tmp_path / "source.ckpt"
     save_trained(Trained(network.eval(), config, EMOTIONS, EMOTIONS[:7], 1), path)
@@ -92,6 +97,9 @@ def test_unlabelled_pictures_alone_adapt_but_measure_nothing(source: Path, tmp_p
         assert torch.equal(after, earlier), name
     changed = [not torch.equal(a, b) for a, b in zip(adapted.buffers(), before.buffers(), strict=True)]
     assert any(changed)
+    # Export reads it.
+    (entry,) = json.loads((tmp_path / "out" / "versions.json").read_text())
+    assert entry["weights_sha256"] == digest(source)
     assert "nothing was measured" in (tmp_path / "out" / "adaptation.md").read_text()
 
 
