@@ -129,9 +129,7 @@ def _robustness(report: Report) -> Figure:
     figure = Figure(figsize=(10, 5), layout="constrained")
     for axes, harm in zip(figure.subplots(2, 4, sharey=True).flat, harms, strict=True):
         rows = [e for e in report.robustness if e.harm == harm]
-        axes.axhline(
-            report.figures["accuracy"].value, color=GREY, linestyle="--", linewidth=1, label="unharmed"
-        )
+        axes.axhline(report.figures["accuracy"].value, color=GREY, linestyle="--", linewidth=1, label="clean")
         axes.plot(range(5), [e.accuracy.value for e in rows], color=BLUE, marker="o", label="accuracy")
         axes.plot(range(5), [e.certain for e in rows], color=ORANGE, marker="s", label="share certain")
         axes.plot(
