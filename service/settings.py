@@ -109,159 +109,205 @@ def _repository() -> Path:
 
 
 class Settings(BaseSettings):
-    """`EXPRESSNET_*` of the environment. A test keeps docs/reference/settings.md equal to this class."""
+    """`EXPRESSNET_*` of the environment. `make reference` makes docs/reference/settings.md of it."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
-    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    root_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)+$")] | None = Field(
-        None, description="Path below which a proxy shows the service, like `/faces`."
+    host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="Address to listen on. An address that others can reach needs `EXPRESSNET_KEYS_FILE` "
+        "or `EXPRESSNET_ALLOW_ANONYMOUS=true`.",
     )
-    admin_host: str = Field("127.0.0.1", min_length=1, description="Address on which `ADMIN_PORT` is.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on. 0 takes a free port.")
+    root_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)+$")] | None = Field(
+        None, description="URL path at which a proxy exposes the service, like `/faces`."
+    )
+    admin_host: str = Field("127.0.0.1", min_length=1, description="Address for `EXPRESSNET_ADMIN_PORT`.")
     admin_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
         None,
-        description="Port of metrics and documentation, which are then nowhere else. It asks for no key.",
+        description="Separate port for metrics and documentation. The main port then no longer serves "
+        "them. The admin port needs no key.",
     )
     tls_certificate: FilePath | None = Field(
-        None, description="PEM file of this service's certificate and its chain: both ports speak HTTPS then."
+        None,
+        description="PEM file with the certificate of this service and its chain. Both ports then use HTTPS.",
     )
-    tls_private_key: FilePath | None = Field(None, description="PEM file of that certificate's key.")
+    tls_private_key: FilePath | None = Field(
+        None, description="PEM file with the private key of `EXPRESSNET_TLS_CERTIFICATE`."
+    )
     trusted_proxies: Annotated[
         tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_networks)
-    ] = Field((), description="Addresses and networks whose `X-Forwarded-For` and `-Proto` are believed.")
+    ] = Field(
+        (),
+        description="Addresses and networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` "
+        "headers are trusted.",
+    )
     keys_file: FilePath | None = Field(
-        None, description="TOML file of API keys, followed while it changes; made by `expressnet keys new`."
+        None,
+        description="TOML file with the API keys. `expressnet keys new` writes it. The service reloads "
+        "it when it changes.",
     )
     allow_anonymous: bool = Field(
         False,
-        description="Whether callers without a key are served where the address or a keys file forbids it.",
+        description="Serve callers without a key, even on an address that others can reach or with a "
+        "keys file.",
     )
     rate_limit: Annotated[str, Field(pattern=PATTERN)] | None = Field(
         None,
-        description="Images that each key without a rate of its own, and each address without a key, may "
-        "send, like `600/minute`; per second, minute, hour or day.",
+        description="Rate of images, like `600/minute`, for each key without its own rate and for each "
+        "address without a key. The unit is second, minute, hour or day.",
     )
     redis_url: Annotated[SecretStr, AfterValidator(_redis)] | None = Field(
-        None, description="`redis://` or `rediss://` address at which several gateways count rates together."
+        None,
+        description="`redis://` or `rediss://` address of a Redis server. Several gateways share their "
+        "rate counts there.",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_origins)] = (
-        Field((), description="Origins, or `*`, whose pages may call from a browser.")
+        Field(
+            (),
+            description="Web origins whose pages may call the service from a browser. `*` allows every "
+            "origin.",
+        )
     )
     purpose: Purpose | None = Field(
-        None, description=f"What the gateway is run for: {', '.join(Purpose)}. Needs `JURISDICTION`."
+        None, description="Purpose that the gateway is used for. Needs `EXPRESSNET_JURISDICTION`."
     )
     jurisdiction: Annotated[
         tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(normalized)
     ] = Field(
         (),
-        description="Where the people are who are analysed, and where the answers are used: `eu`, `eea`, "
-        "`other`, countries like `de` (ISO 3166-1). Needs `PURPOSE`.",
+        description="Where the people in the images are, and where the answers are used: `eu`, `eea`, "
+        "`other` or ISO 3166-1 country codes like `de`. Needs `EXPRESSNET_PURPOSE`.",
     )
     exemption: Exemption | None = Field(
-        None, description="Why emotions may be inferred at work or in education: medical, safety."
+        None,
+        description="Reason for which emotion inference is allowed at work or in education: medical or "
+        "safety.",
     )
-    deployer: Line | None = Field(None, description="Who runs the gateway, for the notice on its card.")
-    contact: Line | None = Field(None, description="Where questions and objections go, for the same.")
+    deployer: Line | None = Field(
+        None, description="Name of the organisation that runs the gateway, for the notice in the model card."
+    )
+    contact: Line | None = Field(
+        None, description="Contact for questions and objections, for the notice in the model card."
+    )
     aggregate_only: Annotated[int, Field(ge=MIN_GROUP_FACES, le=MAX_FACES)] | None = Field(
         None,
-        description="Minimum faces of an image whose mean is answered; then no face is answered by itself.",
+        description="Group mode: the answer is the mean over all faces of an image with at least this "
+        "many faces. The service then never answers single faces.",
     )
     audit_file: Annotated[Path, AfterValidator(_file_to_be)] | None = Field(
-        None, description="File to which a line about each request for images is added, without any image."
+        None,
+        description="File that gets one line for each request with images. The lines contain no image data.",
     )
     model_repository: Annotated[Path, AfterValidator(Path.absolute)] = Field(
         default_factory=_repository,
-        description="Folder with the models, in Triton's layout. Without it: `model_repository` of the "
-        "current folder, or else the models of the package.",
+        description="Folder with the models, in Triton's layout. The default is `model_repository` in "
+        "the current folder if it exists, else the models in the package.",
     )
-    classifier: str = Field("expressnet_moe", description="The classifier's name in the repository.")
+    classifier: str = Field("expressnet_moe", description="Name of the classifier in the model repository.")
     model_version: str | None = Field(
         None,
         pattern=r"^[1-9][0-9]*$",
-        description="The classifier's version, if not the one that its `manifest.json` names.",
+        description="Version of the classifier. The default is the version in its `manifest.json`.",
     )
-    detector: str = Field("yunet", description="The face detector's name in the repository.")
+    detector: str = Field("yunet", description="Name of the face detector in the model repository.")
     engine: Literal["embedded", "triton"] = Field(
-        "embedded", description="Where models run: in this process, or on an NVIDIA Triton server."
+        "embedded", description="Where the models run: in this process, or on an NVIDIA Triton server."
     )
     classifier_engine: Literal["embedded", "triton"] | None = Field(
-        None, description="Where the classifier runs, if not where `ENGINE` says."
+        None, description="Where the classifier runs. The default is `EXPRESSNET_ENGINE`."
     )
     detector_engine: Literal["embedded", "triton"] | None = Field(
-        None, description="Where the detector runs, if not where `ENGINE` says."
+        None, description="Where the detector runs. The default is `EXPRESSNET_ENGINE`."
     )
     triton_url: Annotated[str, AfterValidator(_addresses)] = Field(
         "127.0.0.1:8001",
-        description="`HOST:PORT` of Triton's gRPC endpoint. Servers behind one name are asked in turn, "
-        "as are several `IP:PORT` with commas between.",
+        description="`HOST:PORT` of Triton's gRPC endpoint, or several `IP:PORT` separated by commas. "
+        "Requests alternate between all servers, also between those behind one host name.",
     )
-    triton_tls: bool = Field(False, description="Whether the connection to Triton is encrypted.")
+    triton_tls: bool = Field(False, description="Encrypt the connection to Triton.")
     triton_root_certificates: FilePath | None = Field(
-        None, description="PEM file of the authorities that may vouch for Triton; the system's if absent."
+        None,
+        description="PEM file with the root certificates that Triton's certificate is checked against. "
+        "The default is those of the system.",
     )
     triton_certificate: FilePath | None = Field(
-        None, description="PEM file of this gateway's certificate, if Triton asks for one."
+        None, description="PEM file with the client certificate of this gateway, if Triton requires one."
     )
-    triton_private_key: FilePath | None = Field(None, description="PEM file of that certificate's key.")
+    triton_private_key: FilePath | None = Field(
+        None, description="PEM file with the private key of `EXPRESSNET_TRITON_CERTIFICATE`."
+    )
     processes: Annotated[int, Field(ge=1, le=64)] = Field(
         # Python's lock leaves one process about four cores' worth of work: docs/explanation/performance.md.
         default_factory=lambda: max(1, math.ceil(cores_of_process() / 4)),
-        description="Processes that serve the port. They count rates together; each has worker threads and "
-        "all the limits below for itself.",
+        description="Number of processes that serve the port. They count rates together. Worker threads "
+        "and the limits below apply to each process.",
     )
     worker_threads: Count = Field(
         default_factory=lambda settings: fitting_threads(cores_of_process(), settings.get("processes", 1)),
-        description="Threads that decode, detect and align; also the number of images decoded at a time.",
+        description="Threads that decode, detect and align. This is also the max number of images "
+        "decoded at a time.",
     )
     body_limit_bytes: Count = Field(
-        20_000_000, description="Largest request body, and largest image of a batch."
+        20_000_000, description="Max size of a request body, and of each image in a batch."
     )
     batch_body_limit_bytes: Count = Field(
-        100_000_000, description="Largest request body of `/v1/emotions/batch`, all images together."
+        100_000_000, description="Max size of the body of `/v1/emotions/batch`, all images together."
     )
-    pixel_limit: Count = Field(50_000_000, description="Most pixels (width x height) of an image.")
+    pixel_limit: Count = Field(50_000_000, description="Max number of pixels (width x height) of an image.")
     decode_budget_s: Seconds = Field(
         5.0,
-        description="Longest time that an image may keep a worker thread; then it is `image_too_complex`, "
-        "or `host_busy`, and another thread takes over.",
+        description="Max time that one image may occupy a worker thread. A slower image is answered "
+        "`image_too_complex` or `host_busy`, and a new thread replaces the blocked one.",
     )
     max_in_flight_requests: Count = Field(
-        64, description="Requests that are worked on or wait; one more is answered `overloaded`."
+        64,
+        description="Max number of requests that are admitted at a time. Further requests are answered "
+        "`overloaded`.",
     )
     max_images_per_worker: Count = Field(
         7,
-        description="Images admitted for each worker thread, and at least 8 in all, while more arrive than "
-        "can be answered. Others are `overloaded`.",
+        description="Max number of images admitted for each worker thread while more images arrive than "
+        "can be answered. At least 8 images are always admitted. Further images are answered "
+        "`overloaded`.",
     )
     queue_limit_faces: Count = Field(
-        256, description="Faces that wait for the classifier; a request that would go beyond is `overloaded`."
+        256,
+        description="Max number of faces that wait for the classifier. A request that would exceed it is "
+        "answered `overloaded`.",
     )
     max_batch_faces: Annotated[int, Field(ge=1, le=256)] = Field(
-        32, description="Most faces in one call of the classifier."
+        32, description="Max number of faces in one call of the classifier."
     )
     max_delay_s: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.002, description="Longest time that a face waits for those of other images to share its batch."
+        0.002, description="Max time that a face waits for faces of other images to share its batch."
     )
     max_connections: Annotated[int, Field(ge=2)] = Field(
         512,
-        description="Open connections; one more takes the place of the one "
-        "that has waited longest for its client.",
+        description="Max number of open connections. A new connection above the limit closes the "
+        "connection that has waited longest for its client.",
     )
-    max_streams: Count = Field(16, description="Open streams; one more is answered `overloaded`.")
+    max_streams: Count = Field(
+        16, description="Max number of open streams. Further streams are answered `overloaded`."
+    )
     stream_idle_s: Seconds = Field(
-        30.0, description="Longest time that a stream may send nothing; then it is ended."
+        30.0,
+        description="Max time between two messages of a client in a stream. The service then closes the "
+        "stream.",
     )
     client_timeout_s: Seconds = Field(
         10.0,
-        description="Longest time that a client may take to send the head of a request or to take an answer.",
+        description="Max time for a client to send the head of a request, and to accept an answer.",
     )
-    timeout_s: Seconds = Field(10.0, description="Deadline of a request; `X-Timeout-Ms` can only shorten it.")
-    grace_s: Seconds = Field(30.0, description="Time after SIGTERM to answer what was admitted.")
+    timeout_s: Seconds = Field(10.0, description="Deadline of a request. `X-Timeout-Ms` can only shorten it.")
+    grace_s: Seconds = Field(30.0, description="Max time after SIGTERM to answer the admitted requests.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Minimum level logged."
+        "info", description="Min level of log lines."
     )
-    log_format: Literal["json", "text"] = Field("json", description="Log lines for machines or for people.")
+    log_format: Literal["json", "text"] = Field(
+        "json", description="Format of log lines: `json` for machines, `text` for people."
+    )
 
     @property
     def loopback(self) -> bool:

@@ -15,30 +15,32 @@ import typer
 from service.core.errors import ModelFileError
 
 app = typer.Typer()
-export = typer.Typer(no_args_is_help=True, help="Write models into the repository that is served.")
+export = typer.Typer(no_args_is_help=True, help="Export models into a model repository.")
 app.add_typer(export, name="export")
 
 CONFIGS = Path(__file__).with_name("configs")
 SHIPPED_CONFIG = CONFIGS / "expressnet_moe_s.yaml"
 SHIPPED_CHECKPOINT = Path(__file__).with_name("checkpoints") / "expressnet_moe_s.ckpt"
 
-Data = Annotated[
-    Path, typer.Option(help="The data set's folder; docs/reference/datasets.md has the layouts.")
-]
+Data = Annotated[Path, typer.Option(help="Folder of the data set: docs/reference/datasets.md.")]
 Kind = Annotated[
     str | None,
-    typer.Option("--dataset", help="fer2013, rafdb, affectnet7, affectnet8 or folder; the run's if absent."),
+    typer.Option(
+        "--dataset",
+        help="fer2013, rafdb, affectnet7, affectnet8 or folder. The default is that of the run.",
+    ),
 ]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable files out, and name them.")]
-Run = Annotated[Path, typer.Option(help="Folder of the run: config, log, checkpoints.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip unreadable files, and list them.")]
+Run = Annotated[Path, typer.Option(help="Folder of the run, for configuration, log and checkpoints.")]
 Checkpoint = Annotated[Path, typer.Option("--run", help="Folder of a run, or a checkpoint.")]
 ShippedOr = Annotated[
-    Path, typer.Option("--run", help="Folder of a run, or a checkpoint; the shipped model's if absent.")
+    Path,
+    typer.Option("--run", help="Folder of a run, or a checkpoint. The default is the shipped checkpoint."),
 ]
 Repository = Annotated[Path, typer.Option(help="Model repository in Triton's layout.")]
 Instances = Annotated[
     int | None,
-    typer.Option(min=1, help="Copies that Triton runs side by side on every GPU; 1 unless told."),
+    typer.Option(min=1, help="Number of instances that Triton runs on each GPU. The default is 1."),
 ]
 
 
@@ -46,20 +48,26 @@ Instances = Annotated[
 def train_command(
     data: Data,
     run: Run,
-    config: Annotated[Path, typer.Option(help="The run's configuration.")] = SHIPPED_CONFIG,
+    config: Annotated[Path, typer.Option(help="Configuration file of the run.")] = SHIPPED_CONFIG,
     dataset: Kind = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last epoch.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume after the last epoch of the run.")] = False,
     init_from: Annotated[
         Path | None,
-        typer.Option(help="State dict or checkpoint to begin with: the whole network or a backbone."),
+        typer.Option(
+            help="State dict or checkpoint with the initial weights, of the network or its backbone."
+        ),
     ] = None,
     teacher: Annotated[
         list[Path] | None,
-        typer.Option(help="Checkpoint to distil from; several are averaged, one option for each."),
+        typer.Option(help="Checkpoint of a teacher. Repeat the option to average several teachers."),
     ] = None,
-    devices: Annotated[int, typer.Option(min=1, help="CPU processes, or GPUs.")] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; torch's choice if absent.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the configuration's.")] = None,
+    devices: Annotated[int, typer.Option(min=1, help="Number of GPUs, or of CPU processes.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Number of CPU threads. The default is that of torch.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Number of epochs. Overrides the configuration.")
+    ] = None,
     skip_bad: SkipBad = False,
 ) -> None:
     """Train a network."""
@@ -85,19 +93,21 @@ def train_command(
 @app.command("evaluate")
 def evaluate_command(
     data: Data,
-    out: Annotated[Path, typer.Option(help="Folder for report.json, report.md and pictures.")],
+    out: Annotated[Path, typer.Option(help="Folder for report.json, report.md and plots.")],
     run: ShippedOr = SHIPPED_CHECKPOINT,
     dataset: Kind = None,
-    split: Annotated[str | None, typer.Option(help="A test split by its name; the first if absent.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Name of the test split. The default is the first.")
+    ] = None,
     robustness: Annotated[
-        bool, typer.Option(help="Blur, noise, darkness and others, 5 strengths each.")
+        bool, typer.Option(help="Also measure blur, noise, darkness and other faults in 5 strengths.")
     ] = True,
     gallery: Annotated[
-        bool, typer.Option(help="Pictures of failures: they show the data set's faces.")
+        bool, typer.Option(help="Also write pictures of wrong answers. They show faces of the data set.")
     ] = False,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Measure a trained network on a test split that nothing was chosen on."""
+    """Evaluate a trained network on a test split."""
     with _explained():
         from training.evaluation.report import evaluate_run
 
@@ -119,15 +129,18 @@ def adapt_command(
     out: Annotated[Path, typer.Option(help="Folder for the adapted checkpoint and its report.")],
     run: ShippedOr = SHIPPED_CHECKPOINT,
     unlabelled: Annotated[
-        Path | None, typer.Option(help="Folder of face pictures: batch-norm statistics are measured anew.")
+        Path | None, typer.Option(help="Folder of face images, to measure the batch-norm statistics again.")
     ] = None,
     labelled: Annotated[
-        Path | None, typer.Option(help="Folder of face pictures per emotion: the network is fine-tuned.")
+        Path | None,
+        typer.Option(
+            help="Folder with one folder of face images for each emotion, to fine-tune the network."
+        ),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Of fine-tuning.")] = 10,
-    learning_rate: Annotated[float, typer.Option(help="Of fine-tuning.")] = 0.005,
+    epochs: Annotated[int, typer.Option(min=1, help="Number of epochs of fine-tuning.")] = 10,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of fine-tuning.")] = 0.005,
 ) -> None:
-    """Adapt a trained network to the pictures of another place, and measure what that gave."""
+    """Adapt a trained network to other images, and measure the effect."""
     with _explained():
         from training.adapt import FineTuning, adapt
 
@@ -137,12 +150,12 @@ def adapt_command(
 
 @app.command("explain")
 def explain_command(
-    photo: Annotated[Path, typer.Option(help="Any photo; every face of it is explained.")],
+    photo: Annotated[Path, typer.Option(help="Photo with the faces to explain.")],
     out: Annotated[Path, typer.Option(help="Picture to write.")],
     run: ShippedOr = SHIPPED_CHECKPOINT,
     repository: Repository = Path("model_repository"),
 ) -> None:
-    """Show which parts of each face in a photo spoke for its emotion."""
+    """Show how much each part of a face contributes to its emotion."""
     with _explained():
         from training.explain import explain_photo
 
@@ -153,12 +166,12 @@ def explain_command(
 def export_detector_command(
     network: Annotated[
         Literal["yunet", "yunet_mtcnn"],
-        typer.Argument(help="Which one; `EXPRESSNET_DETECTOR` chooses the served one."),
+        typer.Argument(help="Detector to export. EXPRESSNET_DETECTOR sets the served detector."),
     ] = "yunet",
     repository: Repository = Path("model_repository"),
     instances: Instances = None,
 ) -> None:
-    """Write a published face detector, with the weights of yuface or facenet-pytorch."""
+    """Export a published face detector, with the weights of yuface or facenet-pytorch."""
     with _explained():
         from training.export_detector import export_detector
 
@@ -170,18 +183,24 @@ def export_classifier_command(
     data: Data,
     run: Checkpoint,
     dataset: Kind = None,
-    name: Annotated[str, typer.Option(help="The model's name in the repository.")] = "expressnet_moe",
+    name: Annotated[str, typer.Option(help="Name of the model in the repository.")] = "expressnet_moe",
     model_version: Annotated[
-        int, typer.Option(min=1, help="Version to write and to serve by default; others stay beside it.")
+        int,
+        typer.Option(
+            min=1, help="Version to write. It becomes the default version, and other versions stay."
+        ),
     ] = 1,
     max_batch_faces: Annotated[
-        int, typer.Option(min=1, max=256, help="Most faces in one call on Triton; more pay on a GPU.")
+        int,
+        typer.Option(
+            min=1, max=256, help="Max number of faces in one call on Triton. More are faster on a GPU."
+        ),
     ] = 32,
     instances: Instances = None,
     repository: Repository = Path("model_repository"),
     skip_bad: SkipBad = False,
 ) -> None:
-    """Calibrate, measure and write a trained classifier. Export the detector before."""
+    """Calibrate, evaluate and export a trained classifier. Export the detector first."""
     with _explained():
         from training.export_classifier import export_classifier
 
@@ -203,13 +222,17 @@ def export_classifier_command(
 def export_subgroups_command(
     data: Data,
     dataset: Kind = None,
-    split: Annotated[str | None, typer.Option(help="A test split by its name; the first if absent.")] = None,
-    name: Annotated[str, typer.Option(help="The model's name in the repository.")] = "expressnet_moe",
-    model_version: Annotated[int | None, typer.Option(min=1, help="The default version if absent.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Name of the test split. The default is the first.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the model in the repository.")] = "expressnet_moe",
+    model_version: Annotated[
+        int | None, typer.Option(min=1, help="Version of the model. The default is the served version.")
+    ] = None,
     repository: Repository = Path("model_repository"),
     skip_bad: SkipBad = False,
 ) -> None:
-    """Measure a served classifier's subgroups anew, and write them into its manifest."""
+    """Measure the accuracy of a classifier by group of faces, and update its manifest."""
     with _explained():
         from training.export_subgroups import export_subgroups
 
@@ -229,15 +252,15 @@ def export_subgroups_command(
 def export_quality_command(
     data: Data,
     dataset: Kind = None,
-    name: Annotated[str, typer.Option(help="The model's name in the repository.")] = "expressnet_moe",
+    name: Annotated[str, typer.Option(help="Name of the model in the repository.")] = "expressnet_moe",
     model_version: Annotated[
-        str | None, typer.Option(help="The model's version; the one served by default if absent.")
+        str | None, typer.Option(help="Version of the model. The default is the served version.")
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Picture of the bands to write.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Plot of the measurement to write.")] = None,
     repository: Repository = Path("model_repository"),
     skip_bad: SkipBad = False,
 ) -> None:
-    """Measure what poor pictures cost a served classifier, and write its verdict's limits anew."""
+    """Measure the accuracy of a classifier on poor images, and update the limits in its manifest."""
     with _explained():
         from training.export_quality import export_quality
 
@@ -252,7 +275,7 @@ def export_checkpoint_command(
     run: Checkpoint,
     out: Annotated[Path, typer.Option(help="Checkpoint to write.")] = SHIPPED_CHECKPOINT,
 ) -> None:
-    """Write a trained network for others to adapt, explain or begin with, at half its size."""
+    """Export the weights of a trained network in half precision, to adapt, explain or train further."""
     with _explained():
         from training.checkpoint import load_trained, save_trained
 
@@ -267,7 +290,7 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("expressnet: stopped; `train --resume` goes on after the last whole epoch", err=True)
+        typer.echo("expressnet: stopped; `train --resume` continues after the last complete epoch", err=True)
         raise SystemExit(130) from None
     except (OSError, ValueError, FloatingPointError, ModelFileError) as error:
         typer.echo(f"expressnet: {error}", err=True)

@@ -31,15 +31,15 @@ Probabilities = TypeAliasType(
     Annotated[
         dict[Emotion | str, float],
         Field(
-            description=f"A number from 0 to 1 for each of the model's emotions, of {', '.join(EMOTIONS)}. "
-            "A model may have fewer or others: `labels` of its card."
+            description=f"Probability of each emotion of the model, from 0 to 1: {', '.join(EMOTIONS)}. "
+            "Another model may have fewer or other emotions: see `labels` of its card."
         ),
     ],
 )
 
 
 class Include(StrEnum):
-    """What an answer can hold beside the emotions."""
+    """What an answer can contain in addition to the emotions."""
 
     landmarks = "landmarks"
     quality = "quality"
@@ -53,23 +53,24 @@ _DEFAULT = Query()
 
 
 class DetectionQuery(BaseModel):
-    """Which faces are answered, and what is said of them."""
+    """Which faces are in the answer, and what is reported about them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_faces: Annotated[int, Field(ge=1, le=MAX_FACES)] = Field(
-        _DEFAULT.max_faces, description="Most faces answered, largest first."
+        _DEFAULT.max_faces, description="Max number of faces in the answer. The largest faces come first."
     )
     min_face_px: Annotated[float, Field(ge=16, le=4096)] = Field(
         _DEFAULT.min_face_px,
-        description="Smallest face looked for, in pixels of the image; large images raise it.",
+        description="Min length of the longer side of a face, in pixels of the image. Large images raise it.",
     )
     min_detection_confidence: Annotated[float, Field(ge=0, le=1)] = Field(
-        _DEFAULT.min_detection_confidence, description="Minimum detection score."
+        _DEFAULT.min_detection_confidence, description="Min detection score of a face."
     )
     include: tuple[Include, ...] = Field(
         (),
-        description=f"{', '.join(Include)}: repeated, or with commas between.",
+        description=f"Additional parts of each face: {', '.join(Include)}. Separate several by commas, or "
+        "repeat the parameter.",
         # Only for the document: the validator below says which name is unknown.
         json_schema_extra={"items": {"type": "string", "pattern": f"^(({_PARTS})(,({_PARTS}))*)?$"}},
     )
@@ -88,7 +89,7 @@ class DetectionQuery(BaseModel):
         return part in self.include
 
     def to_pipeline(self) -> Query:
-        """What of it the pipeline has to know."""
+        """The part of the query that the pipeline needs."""
         return Query(
             self.max_faces,
             self.min_face_px,
@@ -100,7 +101,7 @@ class DetectionQuery(BaseModel):
 class EmotionQuery(DetectionQuery):
     """The query of `POST /v1/emotions` and of `/v1/emotions/batch`."""
 
-    detect: bool = Field(True, description="False: the whole image is one face crop.")
+    detect: bool = Field(True, description="`false` skips detection: the whole image is one face.")
 
     def to_pipeline(self) -> Query:
         query = super().to_pipeline()
@@ -108,7 +109,7 @@ class EmotionQuery(DetectionQuery):
 
 
 class GroupQuery(BaseModel):
-    """The query where only groups are answered: whoever could choose the faces could single one out."""
+    """The query in group mode. It is empty: a caller that chooses faces could single one out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -131,19 +132,19 @@ _PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNoaGgAAAMEAY
 
 
 class ImageUpload(BaseModel):
-    """The JSON form of a request."""
+    """A request in JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     image: str = Field(
-        description="The image file as base64, of the standard or the url-safe alphabet, or as a data URL.",
+        description="The image file in base64 (standard or URL-safe alphabet), or as a data URL.",
         json_schema_extra={"pattern": _BASE64},
         examples=[_PIXEL],
     )
 
 
 class ImageForm(BaseModel):
-    """The multipart form of a request."""
+    """A request as a multipart form."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -151,7 +152,7 @@ class ImageForm(BaseModel):
 
 
 class BatchForm(BaseModel):
-    """The multipart form of a batch."""
+    """A batch as a multipart form."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -182,207 +183,245 @@ class Sparse(BaseModel):
 
 
 class Box(BaseModel):
-    """Pixels of the image as a person sees it, clipped to it."""
+    """A rectangle in pixels of the upright image."""
 
-    x: float
-    y: float
-    width: float
-    height: float
+    x: float = Field(description="Left edge.")
+    y: float = Field(description="Top edge.")
+    width: float = Field(description="Width.")
+    height: float = Field(description="Height.")
 
 
 class Point(BaseModel):
-    """Pixels of the image as a person sees it."""
+    """A point in pixels of the upright image. It can lie outside the image."""
 
-    x: float
-    y: float
+    x: float = Field(description="Distance from the left edge.")
+    y: float = Field(description="Distance from the top edge.")
 
 
 class Landmarks(BaseModel):
-    """Left and right are the image's."""
+    """Five points of a face. Left and right are those of the image."""
 
-    left_eye: Point
-    right_eye: Point
-    nose: Point
-    left_mouth: Point
-    right_mouth: Point
+    left_eye: Point = Field(description="Centre of the left eye.")
+    right_eye: Point = Field(description="Centre of the right eye.")
+    nose: Point = Field(description="Tip of the nose.")
+    left_mouth: Point = Field(description="Left corner of the mouth.")
+    right_mouth: Point = Field(description="Right corner of the mouth.")
 
 
 class Experts(BaseModel):
-    """Weight of each of the four experts, 0 where the gate did not choose it."""
+    """Weights of the experts of the network. The gate chooses two of four for each face, the others are 0."""
 
-    large_kernel: list[float] = Field(description="Mixture over the large-kernel features.")
-    fused: list[float] = Field(description="Mixture over the small-kernel and backbone features.")
+    large_kernel: list[float] = Field(
+        description="Four weights of the mixture over the large-kernel features. The sum is 1."
+    )
+    fused: list[float] = Field(
+        description="Four weights of the mixture over the small-kernel and backbone features. The sum is 1."
+    )
 
 
 class Engagement(BaseModel):
     """Emotion part of the concentration index of Sharma et al. (arXiv 1909.12913).
 
-    Weights by its implementations; that of disgust was never confirmed from the paper. It says nothing about
-    attention: see docs/explanation/engagement.md before it is used for anything.
+    It says nothing about attention. Read docs/explanation/engagement.md before you use it.
     """
 
-    index: float = Field(description="Probability of the emotion times its weight, 0 to 0.9.")
+    index: float = Field(description="`confidence` times the weight of `emotion`, from 0 to 0.9.")
 
 
 class Heatmap(BaseModel):
-    """Which parts of a face its answer rests on: how far its log-odds fall where they are covered."""
+    """How much each part of a face contributes to its answer."""
 
-    png: str = Field(description="Base64 of a PNG with transparency, to be drawn over `box`.")
-    box: Box = Field(description="Where it lies in the image; not clipped to it.")
+    png: str = Field(
+        description="PNG of 112 x 112 px with transparency, in base64. Draw it over `box` of this heatmap."
+    )
+    box: Box = Field(description="Position of the heatmap in the image. It can extend beyond the image.")
     largest_fall: float = Field(
-        description="Most that covering one patch takes from the probability of the emotion."
+        description="Max decrease of the probability of `emotion` when one patch is covered."
     )
 
 
 class Quality(Sparse):
-    """How well the photo shows the face; light and sharpness as the classifier gets it."""
+    """How well the image shows the face. Light and sharpness are those of the crop."""
 
-    size_px: float = Field(description="Shorter side of the box.")
+    size_px: float = Field(description="Shorter side of the box, in pixels.")
     sharpness: float = Field(
-        description="Variance of the Laplacian of luma over the variance of luma; low is blurred."
+        description="Variance of the Laplacian of luma divided by the variance of luma. Low means blurred."
     )
-    brightness: float = Field(description="Mean luma, 0 to 1.")
-    contrast: float = Field(description="Standard deviation of luma, 0 to 0.5.")
+    brightness: float = Field(description="Mean of luma, from 0 to 1.")
+    contrast: float = Field(description="Standard deviation of luma, from 0 to 0.5.")
     occlusion: float = Field(
-        description="How much the face looks as if something covers a part of it, 0 to 1; no measured share."
+        description="Hint of the classifier that something covers a part of the face, from 0 to 1. "
+        "It is not the covered share."
     )
     roll_degrees: float | None = Field(
-        None, description="Tilt of the line through the eyes, clockwise; absent with `detect=false`."
+        None,
+        description="Tilt of the line through the eyes, from -180 to 180, clockwise. Absent with "
+        "`detect=false`.",
     )
     yaw: float | None = Field(
-        None, description="Estimate from the nose, -1 left to 1 right; absent with `detect=false`."
+        None,
+        description="Estimated turn of the head, from -1 (left) to 1 (right) in the image. Absent with "
+        "`detect=false`.",
     )
     pitch: float | None = Field(
-        None, description="Estimate from the nose, -1 up to 1 down; absent with `detect=false`."
+        None, description="Estimated pitch of the head, from -1 (up) to 1 (down). Absent with `detect=false`."
     )
 
 
 class Face(Sparse):
-    """One face. Parts that were not asked for by `include` are absent."""
+    """One face. Parts that `include` does not name are absent."""
 
-    box: Box
-    detection_confidence: float | None = Field(None, description="Absent with `detect=false`.")
+    box: Box = Field(description="Position of the face, clipped to the image.")
+    detection_confidence: float | None = Field(
+        None, description="Score of the detector, from 0 to 1. Absent with `detect=false`."
+    )
     emotion: Emotion | str = Field(description="The most probable emotion.")
-    confidence: float = Field(description="Calibrated probability of `emotion`.")
-    verdict: Verdict
+    confidence: float = Field(
+        description="Calibrated probability of `emotion`, the largest of `probabilities`."
+    )
+    verdict: Verdict = Field(
+        description="`certain` if `confidence` reaches the threshold of the model and the face is within "
+        "its quality limits."
+    )
     reasons: list[Reason | str] | None = Field(
-        None, description="Why the verdict is `uncertain`; absent where it is `certain`."
+        None, description="Why the verdict is `uncertain`. Absent if the verdict is `certain`."
     )
     probabilities: Probabilities
-    landmarks: Landmarks | None = None
-    quality: Quality | None = None
-    experts: Experts | None = None
-    engagement: Engagement | None = Field(None, description="Absent for contempt, which has no weight.")
-    heatmap: Heatmap | None = Field(None, description="Of the largest faces only.")
+    landmarks: Landmarks | None = Field(None, description="Five points of the face.")
+    quality: Quality | None = Field(None, description="How well the image shows the face.")
+    experts: Experts | None = Field(None, description="Weights of the experts of the network.")
+    engagement: Engagement | None = Field(
+        None, description="Engagement index. Absent for contempt, which has no weight."
+    )
+    heatmap: Heatmap | None = Field(
+        None, description="What the answer depends on. Only the four largest faces have it."
+    )
 
 
 class ModelName(BaseModel):
-    name: str
-    version: str
+    """The classifier that answered."""
+
+    name: str = Field(description="Name of the classifier.")
+    version: str = Field(description="Version of the classifier.")
 
 
 class ImageSize(BaseModel):
-    """As a person sees the image: EXIF orientation applied."""
+    """Size of the upright image: EXIF orientation is applied."""
 
-    width: int
-    height: int
+    width: int = Field(description="Width in pixels.")
+    height: int = Field(description="Height in pixels.")
 
 
-FACES_FOUND = Field(description="Faces in the image; `faces` holds the largest `max_faces` of them.")
+FACES_FOUND = Field(description="Number of faces in the image. `faces` has the largest `max_faces` of them.")
+_IMAGE = Field(description="Size of the image.")
+_FACES = Field(description="The faces, largest first. The list is empty if no face is found.")
+_REQUEST_ID = Field(description="The id of the request, as in `X-Request-ID`.")
+_MODEL = Field(description="The classifier that answered.")
+_INDEX = Field(description="Position of the image in the request, from 0.")
+_PROBLEM = Field(None, description="Why this image has no answer. Absent if there is a `result`.")
+_RETRY = Field(None, description="Wait this many seconds before you send the image again.")
 
 
 class ImageAnswer(BaseModel):
-    """The faces of one image, largest first; none found is an empty list."""
+    """The faces of one image."""
 
-    image: ImageSize
+    image: ImageSize = _IMAGE
     faces_found: int = FACES_FOUND
-    faces: list[Face]
+    faces: list[Face] = _FACES
 
 
 class Group(Sparse):
-    """All faces of one image together; of fewer than `min_faces` nothing else is said."""
+    """All faces of one image together."""
 
-    min_faces: int
-    face_count: int | None = Field(None, description="How many; absent if fewer than `min_faces`.")
+    min_faces: int = Field(
+        description="`EXPRESSNET_AGGREGATE_ONLY`. With fewer faces, the other fields are absent."
+    )
+    face_count: int | None = Field(None, description="Number of faces, at most 128.")
     probabilities: Probabilities | None = Field(
-        None, description="Mean probability of each emotion, rounded; absent if fewer than `min_faces`."
+        None, description="Mean probability of each emotion, in steps of 0.05. The sum can differ from 1."
     )
 
 
-class GroupImage(BaseModel):
-    """One image where only groups are answered."""
+_GROUP = Field(description="All faces of the image together.")
 
-    image: ImageSize
-    group: Group
+
+class GroupImage(BaseModel):
+    """The group of one image."""
+
+    image: ImageSize = _IMAGE
+    group: Group = _GROUP
 
 
 class EmotionsAnswer(BaseModel):
-    """An `ImageAnswer`, with the request that it answers and the model that answered."""
+    """The answer of `POST /v1/emotions`."""
 
     model_config = INPUT_HIDDEN
 
-    request_id: str
-    model: ModelName
-    image: ImageSize
+    request_id: str = _REQUEST_ID
+    model: ModelName = _MODEL
+    image: ImageSize = _IMAGE
     faces_found: int = FACES_FOUND
-    faces: list[Face]
+    faces: list[Face] = _FACES
 
 
 class Problem(BaseModel):
-    """RFC 9457 problem details."""
+    """An error, as RFC 9457 problem details."""
 
-    type: str = Field(description="`urn:expressnet:problem:` and the code.")
-    title: str = Field(description="One sentence that belongs to the code.")
+    type: str = Field(description="`urn:expressnet:problem:` followed by the code.")
+    title: str = Field(description="A short sentence, always the same for the code.")
     status: int = Field(description="The HTTP status.")
-    detail: str = Field(description="What was wrong this time, for people.")
-    code: ProblemCode | str = Field(description="What programs should decide by.")
-    request_id: str = Field(description="As in `X-Request-ID`.")
+    detail: str = Field(description="What is wrong with this request, for people. Do not parse it.")
+    code: ProblemCode | str = Field(description="The code of the error, for programs.")
+    request_id: str = Field(description="The id of the request, as in `X-Request-ID`.")
 
 
 class BatchItem(Sparse):
-    """One image of a batch: `result` or `problem`."""
+    """One image of a batch. It has a `result` or a `problem`."""
 
-    index: int
-    result: ImageAnswer | None = None
-    problem: Problem | None = None
-    retry_after_s: int | None = Field(None, description="Seconds after which the image may be answered.")
+    index: int = _INDEX
+    result: ImageAnswer | None = Field(None, description="The faces of the image.")
+    problem: Problem | None = _PROBLEM
+    retry_after_s: int | None = _RETRY
+
+
+_RESULTS = Field(description="One item for each image, in the order of the request.")
 
 
 class BatchAnswer(BaseModel):
-    """One item per image, in the order of the request."""
+    """The answer of `POST /v1/emotions/batch`."""
 
     model_config = INPUT_HIDDEN
 
-    request_id: str
-    model: ModelName
-    results: list[BatchItem]
+    request_id: str = _REQUEST_ID
+    model: ModelName = _MODEL
+    results: list[BatchItem] = _RESULTS
 
 
 class GroupAnswer(BaseModel):
-    """A `GroupImage`, with the request that it answers and the model that answered."""
+    """The answer of `POST /v1/emotions` in group mode."""
 
     model_config = INPUT_HIDDEN
 
-    request_id: str
-    model: ModelName
-    image: ImageSize
-    group: Group
+    request_id: str = _REQUEST_ID
+    model: ModelName = _MODEL
+    image: ImageSize = _IMAGE
+    group: Group = _GROUP
 
 
 class GroupBatchItem(Sparse):
-    """One image of a batch: `result` or `problem`."""
+    """One image of a batch. It has a `result` or a `problem`."""
 
-    index: int
-    result: GroupImage | None = None
-    problem: Problem | None = None
-    retry_after_s: int | None = Field(None, description="Seconds after which the image may be answered.")
+    index: int = _INDEX
+    result: GroupImage | None = Field(None, description="The group of the image.")
+    problem: Problem | None = _PROBLEM
+    retry_after_s: int | None = _RETRY
 
 
 class GroupBatchAnswer(BaseModel):
-    """One item per image, in the order of the request; images are never put together."""
+    """The answer of `POST /v1/emotions/batch` in group mode. Each image is a group of its own."""
 
     model_config = INPUT_HIDDEN
 
-    request_id: str
-    model: ModelName
-    results: list[GroupBatchItem]
+    request_id: str = _REQUEST_ID
+    model: ModelName = _MODEL
+    results: list[GroupBatchItem] = _RESULTS

@@ -24,22 +24,23 @@ from service.tracking.smoothing import TIME_CONSTANT_S
 
 def _without_heatmap(schema: dict[str, Any]) -> None:
     include = schema["properties"]["include"]
-    include["description"] += " A stream has no heatmap."
+    include["description"] += " `heatmap` is not available in a stream."
     include["items"]["not"] = {"pattern": Include.heatmap}
 
 
 class StreamQuery(DetectionQuery):
-    """The query of `WS /v1/stream`, where faces are always looked for."""
+    """The query of `WS /v1/stream`."""
 
     model_config = ConfigDict(json_schema_extra=_without_heatmap)
 
     time_constant_s: Annotated[float, Field(ge=0, le=60)] = Field(
         TIME_CONSTANT_S,
-        description="After this time a change has arrived by 63 % in `smoothed`; 0 smooths nothing.",
+        description="Time after which `smoothed` shows 63 % of a change. 0 turns smoothing off.",
     )
     clock: Literal["arrival", "sent"] = Field(
         "arrival",
-        description="`sent`: each frame begins with its time, 8 bytes. `arrival`: the service takes its own.",
+        description="Source of `time_s`. `sent`: each frame begins with its time of 8 bytes. "
+        "`arrival`: the time of arrival.",
     )
 
     @field_validator("include")
@@ -51,71 +52,87 @@ class StreamQuery(DetectionQuery):
 
 
 class StreamEnd(BaseModel):
-    """The one text message to the service. The frame that waits is still answered, then comes the summary."""
+    """The only text message to the service. The service answers the waiting frame, then sends the summary."""
 
-    type: Literal["end"]
+    type: Literal["end"] = Field(description="Kind of the message.")
 
 
 class Smoothed(BaseModel):
-    """What the face showed over the last time."""
+    """The face over time."""
 
-    emotion: Emotion | str
+    emotion: Emotion | str = Field(description="Emotion with the highest smoothed probability.")
     confidence: float = Field(description="Smoothed probability of `emotion`.")
-    verdict: Verdict
+    verdict: Verdict = Field(
+        description="`certain` if `confidence` reaches the threshold of the model and, after the same "
+        "smoothing, more than half of the frames are `certain`."
+    )
     probabilities: Probabilities
 
 
 class TrackedFace(Face):
-    """A face as `POST /v1/emotions` answers it for this frame alone, and what is known over time."""
+    """A face of one frame, as in the answer of `POST /v1/emotions`, and the same face over time."""
 
-    track: int = Field(description="The same number is the same face; none is used twice.")
-    smoothed: Smoothed
+    track: int = Field(description="Number of the face in this stream, from 1. It is never used again.")
+    smoothed: Smoothed = Field(description="The face over time.")
+
+
+_KIND = "Kind of the message."
+_DROPPED = "Number of frames just before this one that a newer frame replaced."
 
 
 class FrameAnswer(Sparse):
-    """One frame's faces, largest first."""
+    """The answer to one frame."""
 
-    type: Literal["frame"] = "frame"
-    frame: int = Field(description="Number of the frame among those that were sent, from 0.")
-    time_s: float
-    dropped: int = Field(description="Frames just before this one that were replaced by a newer one.")
-    image: ImageSize
+    type: Literal["frame"] = Field("frame", description=_KIND)
+    frame: int = Field(description="Number of the frame among all frames sent, from 0.")
+    time_s: float = Field(description="Time of the frame, in seconds.")
+    dropped: int = Field(description=_DROPPED)
+    image: ImageSize = Field(description="Size of the frame.")
     faces_found: int = FACES_FOUND
-    faces: list[TrackedFace]
+    faces: list[TrackedFace] = Field(description="The faces, largest first.")
 
 
 class FrameProblem(Sparse):
-    """Why a frame, or a text message, has no answer. The stream goes on."""
+    """Why a frame or a text message has no answer. The stream continues."""
 
-    type: Literal["problem"] = "problem"
-    frame: int | None = Field(None, description="Absent where a text message is meant.")
-    time_s: float | None = None
-    dropped: int = Field(0, description="As in an answer.")
-    problem: Problem
-    retry_after_s: int | None = Field(None, description="Seconds after which it may be better.")
+    type: Literal["problem"] = Field("problem", description=_KIND)
+    frame: int | None = Field(None, description="Number of the frame. Absent for a text message.")
+    time_s: float | None = Field(
+        None, description="Time of the frame, in seconds. Absent if the frame was refused before it had one."
+    )
+    dropped: int = Field(0, description=_DROPPED)
+    problem: Problem = Field(description="What is wrong, with the request id of the stream.")
+    retry_after_s: int | None = Field(
+        None,
+        description="Wait this many seconds before the next frame. Absent if waiting does not help.",
+    )
 
 
 class TrackSummary(BaseModel):
-    """One face of a stream, from when it came to when it left."""
+    """One face of a stream."""
 
-    track: int
-    first_seen_s: float
-    last_seen_s: float
-    frames: int = Field(description="In how many frames it was found.")
-    probabilities: Probabilities = Field(description="Mean over these frames.")
-    time_share: Probabilities = Field(description="Share of the time that each emotion was the smoothed one.")
-    certain: float = Field(description="Share of the time that the smoothed verdict was `certain`.")
+    track: int = Field(description="Number of the face.")
+    first_seen_s: float = Field(description="Time of its first frame.")
+    last_seen_s: float = Field(description="Time of its last frame.")
+    frames: int = Field(description="Number of frames with the face.")
+    probabilities: Probabilities = Field(description="Mean of the probabilities in these frames.")
+    time_share: Probabilities = Field(
+        description="Share of the time by smoothed emotion. The time between two frames counts for the first."
+    )
+    certain: float = Field(description="Share of the time with the smoothed verdict `certain`.")
 
 
 class StreamSummary(Sparse):
     """The last message of a stream."""
 
-    type: Literal["summary"] = "summary"
-    request_id: str
-    model: ModelName
-    frames: int = Field(description="Frames that were sent.")
-    answered: int
-    dropped: int
-    failed: int
-    tracks: list[TrackSummary]
-    tracks_left_out: int = Field(0, description="The first ones of a stream that had more than 1000.")
+    type: Literal["summary"] = Field("summary", description=_KIND)
+    request_id: str = Field(description="The id of the stream, as in `X-Request-ID`.")
+    model: ModelName = Field(description="The classifier that answered.")
+    frames: int = Field(description="Number of frames sent.")
+    answered: int = Field(description="Number of frames with an answer.")
+    dropped: int = Field(description="Number of frames that a newer frame replaced.")
+    failed: int = Field(description="Number of frames with a problem.")
+    tracks: list[TrackSummary] = Field(description="The faces, in the order in which they appeared.")
+    tracks_left_out: int = Field(
+        0, description="Number of faces that are not in `tracks`, which holds the last 1000."
+    )

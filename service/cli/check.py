@@ -16,9 +16,12 @@ COLOURS = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "error": ty
 
 
 def check_command(
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check all that serving needs, and let the models answer; exit 1 after an error."""
+    """Check the settings, the machine and the models, and say how to fix what is wrong.
+
+    Exit codes: 0 if all is well or after warnings, 1 after an error.
+    """
     findings = asyncio.run(_findings(tell=not as_json))
     ok = all(finding.state != "error" for finding in findings)
     if as_json:

@@ -32,7 +32,7 @@ from service.vision.drawn import drawn_face
 State = Literal["ok", "warning", "error"]
 
 REDIS_TIMEOUT_S = 2.0
-# Files, sockets and pipes that are not connections of clients; docs/reference/settings.md says the same.
+# Files, sockets and pipes that are not connections of clients.
 DESCRIPTORS_BESIDE_CONNECTIONS = 100
 DRAWN_PX = (640, 480)
 # What each place of a model needs.

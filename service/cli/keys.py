@@ -1,4 +1,4 @@
-"""`expressnet keys`: make, list and revoke API keys."""
+"""`expressnet keys`: create, list and revoke API keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 
 from service.access.scopes import Scope
 
-keys_app = typer.Typer(help="Make, list and revoke the API keys of a file: see docs/guides/keys.md.")
+keys_app = typer.Typer(help="Create, list and revoke the API keys of a file.")
 
 KeysFile = Annotated[Path, typer.Option("--file", envvar="EXPRESSNET_KEYS_FILE", help="The keys file.")]
 
@@ -30,15 +30,17 @@ def _refusing(file: Path) -> Iterator[None]:
 
 @keys_app.command("new")
 def new_key_command(
-    name: Annotated[str, typer.Argument(help="Who it is for: letters, digits, - and _.")],
-    scope: Annotated[list[Scope], typer.Option(help="What it opens; may be given several times.")],
-    rate: Annotated[str | None, typer.Option(help="Its own rate of images, like 100/minute.")] = None,
+    name: Annotated[str, typer.Argument(help="Name of the key: letters, digits, - and _.")],
+    scope: Annotated[
+        list[Scope], typer.Option(help="Scope of the key. Repeat the option for several scopes.")
+    ],
+    rate: Annotated[str | None, typer.Option(help="Rate of images for this key, like 100/minute.")] = None,
     expires: Annotated[
-        datetime | None, typer.Option(help="When it ends (UTC).", formats=["%Y-%m-%d"])
+        datetime | None, typer.Option(help="Day on which the key expires (UTC).", formats=["%Y-%m-%d"])
     ] = None,
     file: KeysFile = Path("keys.toml"),
 ) -> None:
-    """Print a new key, this once, and add its digest to the file."""
+    """Create a key, print it once, and add its digest to the file."""
     from service.access.keys_file import add_key
 
     with _refusing(file):
@@ -47,7 +49,7 @@ def new_key_command(
 
 @keys_app.command("list")
 def list_keys_command(file: KeysFile = Path("keys.toml")) -> None:
-    """Show every key's name, scopes, rate and end."""
+    """List the name, scopes, rate and expiry of every key."""
     from service.access.keys import read_keys
 
     with _refusing(file):
@@ -62,8 +64,10 @@ def list_keys_command(file: KeysFile = Path("keys.toml")) -> None:
 
 
 @keys_app.command("revoke")
-def revoke_key_command(name: str, file: KeysFile = Path("keys.toml")) -> None:
-    """Take a key out of the file; gateways that read it refuse the key within about a second."""
+def revoke_key_command(
+    name: Annotated[str, typer.Argument(help="Name of the key.")], file: KeysFile = Path("keys.toml")
+) -> None:
+    """Remove a key from the file. Running gateways refuse the key within about a second."""
     from service.access.keys_file import remove_key
 
     with _refusing(file):

@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 
 
 def models_command(
-    repository: Annotated[Path | None, typer.Option(help="Folder, over EXPRESSNET_MODEL_REPOSITORY.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
+    repository: Annotated[
+        Path | None, typer.Option(help="Model repository. Overrides EXPRESSNET_MODEL_REPOSITORY.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the models of a repository and verify their files; exit 1 if one is not as its manifest says."""
+    """List the models of a repository and verify their files.
+
+    Exit codes: 0 if all files match their manifests, 1 if one does not or no model is found.
+    """
     from service.core.errors import SettingsError
     from service.core.manifest import survey
     from service.settings import read_settings

@@ -31,7 +31,7 @@ DECODE_BUDGET_S = 60.0
 Places = Annotated[
     list[str],
     typer.Argument(
-        metavar="PATH...", help="Images, folders, globs, or one video; - is one image on standard input."
+        metavar="PATH", help="Images, folders, globs, or one video. - is one image on standard input."
     ),
 ]
 
@@ -45,40 +45,58 @@ def predict_command(
     form: Annotated[
         Form | None,
         typer.Option(
-            "--format", help="A table on a terminal, else JSON lines, unless --output ends in .csv."
+            "--format",
+            help="Format of the output. The default is a table on a terminal, CSV if --output ends in .csv, "
+            "else JSON lines.",
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="File for JSON lines, which an interrupted run resumes, or for CSV."),
+        typer.Option(
+            help="File for the output, in JSON lines or CSV. The same command resumes an interrupted file of "
+            "JSON lines."
+        ),
     ] = None,
-    annotate: Annotated[Path | None, typer.Option(help="Folder for pictures with boxes and labels.")] = None,
+    annotate: Annotated[
+        Path | None, typer.Option(help="Folder for copies of the images with boxes and labels.")
+    ] = None,
     include: Annotated[
-        list[str] | None, typer.Option(help=f"{', '.join(Include)}: repeated, or with commas between.")
+        list[str] | None,
+        typer.Option(
+            help=f"Additional parts of each face: {', '.join(Include)}. Separate several by commas, or "
+            "repeat the option."
+        ),
     ] = None,
     max_faces: Annotated[
-        int, typer.Option(min=1, max=128, help="Most faces of an image, largest first.")
+        int, typer.Option(min=1, max=128, help="Max number of faces of an image. The largest faces are kept.")
     ] = DEFAULT.max_faces,
     min_face_px: Annotated[
-        float, typer.Option(min=16, max=4096, help="Smallest face looked for, in pixels of the image.")
+        float,
+        typer.Option(
+            min=16, max=4096, help="Min length of the longer side of a face, in pixels of the image."
+        ),
     ] = DEFAULT.min_face_px,
     min_detection_confidence: Annotated[
-        float, typer.Option(min=0, max=1, help="Minimum detection score.")
+        float, typer.Option(min=0, max=1, help="Min detection score of a face.")
     ] = DEFAULT.min_detection_confidence,
     detect: Annotated[
         bool,
-        typer.Option("--detect/--no-detect", help="Look for faces, or take each image as one face crop."),
+        typer.Option("--detect/--no-detect", help="Find faces, or take each image as one face."),
     ] = True,
     fps: Annotated[
-        float | None, typer.Option(min=0.01, max=1000, help="Frames of each second of a video; 5 if absent.")
+        float | None,
+        typer.Option(
+            min=0.01, max=1000, help="Frames to analyse in each second of a video. The default is 5."
+        ),
     ] = None,
 ) -> None:
-    """Answer images with the models of this machine. Settings come from the environment, as for `serve`.
+    """Find the emotions of all faces in images, folders or a video, without a server.
 
-    A video becomes a timeline: a CSV file and a picture, named like the video or by `--output`.
+    A video gives a timeline: a CSV file and a picture, named after the video or `--output`. The settings are
+    the same as for `serve`.
 
-    Exit code 0: all were answered. 1: some were not, and their rows say why. 2: the run could not begin or
-    go on. 130: it was interrupted.
+    Exit codes: 0 if all images were answered, 1 if some were not, 2 if the run could not start or continue,
+    130 if it was interrupted.
     """
     # Imported late: `--help` and completions must not wait for it.
     from pydantic import ValidationError

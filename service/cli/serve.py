@@ -10,12 +10,15 @@ from service.core.errors import ModelFileError
 
 
 def serve_command(
-    host: Annotated[str | None, typer.Option(help="Address to listen on, over EXPRESSNET_HOST.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Overrides EXPRESSNET_HOST.")] = None,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port to listen on, over EXPRESSNET_PORT.")
+        int | None, typer.Option(min=0, max=65535, help="Port to listen on. Overrides EXPRESSNET_PORT.")
     ] = None,
 ) -> None:
-    """Start the gateway. All other settings come from the environment: see docs/reference/settings.md."""
+    """Start the gateway. All other settings are environment variables: docs/reference/settings.md.
+
+    Exit codes: 0 after SIGTERM or Ctrl-C, 2 if the gateway cannot start.
+    """
     from service.access.keys import KeysFileError
     from service.core.errors import SettingsError
     from service.settings import read_settings

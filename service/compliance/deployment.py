@@ -26,19 +26,21 @@ class Declaration:
 
 
 class Deployment(BaseModel):
-    """The use that was declared, and what follows from it."""
+    """The declared use, and what follows from it."""
 
     model_config = ConfigDict(frozen=True)
 
     purpose: str = Field(description="`EXPRESSNET_PURPOSE`, or `undeclared`.")
-    jurisdiction: tuple[str, ...]
-    exemption: Exemption | None
+    jurisdiction: tuple[str, ...] = Field(description="`EXPRESSNET_JURISDICTION`.")
+    exemption: Exemption | None = Field(description="`EXPRESSNET_EXEMPTION`, or `null`.")
     aggregate_only: int | None = Field(
-        description="Minimum faces of a group, where only groups are answered."
+        description="`EXPRESSNET_AGGREGATE_ONLY`: min number of faces in group mode, or `null`."
     )
-    duties: list[Duty] = Field(description="What the declared use asks of the deployer; no legal advice.")
-    duties_read_in: str = Field(description="Month in which the texts of the duties were read.")
-    notice: str = Field(description="Text that a deployer may show to the people in the photos.")
+    duties: list[Duty] = Field(
+        description="Obligations of the deployer for the declared use. This is not legal advice."
+    )
+    duties_read_in: str = Field(description="Month in which the legal texts were read.")
+    notice: str = Field(description="Text for the people in the images. Undeclared parts are in brackets.")
 
 
 def deployment(declared: Declaration) -> Deployment:

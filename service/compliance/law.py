@@ -46,13 +46,15 @@ PROHIBITED = frozenset({Purpose.workplace, Purpose.education})
 
 
 class Duty(BaseModel):
-    """What a deployer has to do, where that is written, and since or from when."""
+    """An obligation of the deployer."""
 
     model_config = ConfigDict(frozen=True)
 
-    source: str
-    applies_from: str | None = Field(description="ISO date; null where there is no one date.")
-    text: str
+    source: str = Field(description="Law and article.")
+    applies_from: str | None = Field(
+        description="Day from which it applies (ISO date). `null` if there is no single date."
+    )
+    text: str = Field(description="What the deployer has to do.")
 
 
 def prohibited(purpose: Purpose, places: tuple[str, ...], exemption: Exemption | None) -> bool:

@@ -26,9 +26,9 @@ ServiceError                       the answer is a problem document
 │   └── Draining                       draining
 ├── DeadlineExceeded               504 deadline_exceeded
 └── Internal                       500 internal
-    └── EngineContractError            an engine answered something it must never answer
-ModelFileError                     the start is refused: a model or its manifest cannot be trusted
-SettingsError                      the start is refused: a setting has a value that cannot be used
+    └── EngineContractError            an engine gave an invalid answer
+ModelFileError                     the start is refused: a model or its manifest is invalid
+SettingsError                      the start is refused: a setting is invalid
 """
 
 from __future__ import annotations
@@ -37,13 +37,18 @@ from collections.abc import Iterator, Mapping, Sequence
 
 
 class ServiceError(Exception):
-    """Base of all that becomes a problem answer. `detail` is shown to the caller: no path, no traceback."""
+    """Base of all that becomes a problem answer. `detail` is shown to the caller: no path, no traceback.
+
+    The docstring of each class with a code says when callers get it. `make reference` puts it on a page.
+    """
 
     code = "internal"
     status = 500
-    title = "Something went wrong inside the service"
+    title = "The service failed"
     example = "The failure was logged with this request's id."
     """A `detail` for the API document."""
+    remedy = "Report the request id to the operator. The log has the cause."
+    """What the caller can do."""
     retry_after_s: int | None = None
     extra_headers: Mapping[str, str] = {}
 
@@ -59,47 +64,71 @@ class ServiceError(Exception):
 
 
 class MalformedRequest(ServiceError):
-    code, status, title = "malformed_request", 400, "The request is not HTTP as it should be"
+    """The bytes on the connection are not HTTP/1.1. The service closes the connection."""
+
+    code, status, title = "malformed_request", 400, "The request is not valid HTTP"
     example = "the request is not valid HTTP/1.1"
+    remedy = "Fix the client."
 
 
 class InvalidImage(ServiceError):
+    """The image is empty, damaged or cut short, or the data is not an image."""
+
     code, status, title = "invalid_image", 400, "The image cannot be read"
     example = "the data is not an image; send JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC"
+    remedy = "Check the upload."
 
 
 class Unauthorized(ServiceError):
-    code, status, title = "unauthorized", 401, "A key is needed"
+    """No key was sent, or the key is unknown or expired."""
+
+    code, status, title = "unauthorized", 401, "An API key is required"
     example = "no key was sent; send it as Authorization: Bearer KEY, or as X-API-Key"
+    remedy = "Send a valid key."
     extra_headers: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}  # RFC 9110, 11.6.1
 
 
 class Forbidden(ServiceError):
+    """The key lacks the scope that the call needs. `detail` names the scope."""
+
     code, status, title = "forbidden", 403, "The key does not allow this"
     example = "the key lacks the scope admin"
+    remedy = "Ask the operator for a key with this scope."
 
 
 class OriginNotAllowed(ServiceError):
-    code, status, title = "origin_not_allowed", 403, "Pages of this origin may not call"
+    """A web page opens a stream, but its origin is neither the `Host` of the request nor allowed."""
+
+    code, status, title = "origin_not_allowed", 403, "The origin of the page is not allowed"
     example = (
-        "the page's origin is not the Host of this request; let the proxy pass Host on, or add the origin to "
-        "EXPRESSNET_CORS_ORIGINS"
+        "the origin of the page differs from the Host header; configure the proxy to pass Host, or add the "
+        "origin to EXPRESSNET_CORS_ORIGINS"
     )
+    remedy = "Configure the proxy to pass `Host`, or add the origin to `EXPRESSNET_CORS_ORIGINS`."
 
 
 class NotAvailableInGroupMode(ServiceError):
-    code, status, title = "not_available_in_group_mode", 403, "Only groups are answered here"
-    example = "a stream follows single faces"
+    """The service runs in group mode, and the call answers single faces."""
+
+    code, status, title = "not_available_in_group_mode", 403, "Not available in group mode"
+    example = "streams are not available in group mode"
+    remedy = "Send photos."
 
 
 class NotFound(ServiceError):
-    code, status, title = "not_found", 404, "There is nothing here"
-    example = "no model of that name is served; there are expressnet_moe, yunet"
+    """The path or the model does not exist."""
+
+    code, status, title = "not_found", 404, "Not found"
+    example = "no model of this name is served; the models are expressnet_moe, yunet"
+    remedy = "Correct the path."
 
 
 class MethodNotAllowed(ServiceError):
+    """The path does not support the method."""
+
     code, status, title = "method_not_allowed", 405, "The method is not allowed"
     example = "GET is not allowed here"
+    remedy = "Use a method of the `Allow` header."
 
     def __init__(self, detail: str, allowed: Sequence[str] = ()) -> None:
         super().__init__(detail)
@@ -107,23 +136,35 @@ class MethodNotAllowed(ServiceError):
 
 
 class RequestTimeout(ServiceError):
+    """The request head took longer than `EXPRESSNET_CLIENT_TIMEOUT_S`. The service closes the connection."""
+
     code, status, title = "request_timeout", 408, "The request took too long to arrive"
     example = "the head of the request took too long"
+    remedy = "Send the request head without a pause."
 
 
 class ImageTooLarge(ServiceError):
+    """The header of the image states more pixels than `EXPRESSNET_PIXEL_LIMIT`."""
+
     code, status, title = "image_too_large", 413, "The image has too many pixels"
     example = "the image has 8000 x 6500 pixels; at most 50 megapixels are accepted"
+    remedy = "Send a smaller image."
 
 
 class BodyTooLarge(ServiceError):
+    """The body exceeds `EXPRESSNET_BODY_LIMIT_BYTES` or `EXPRESSNET_BATCH_BODY_LIMIT_BYTES`."""
+
     code, status, title = "body_too_large", 413, "The request body is too large"
     example = "the body must not exceed 20000000 bytes"
+    remedy = "Send a smaller image, stronger compression, or fewer images in a batch."
 
 
 class UnsupportedMediaType(ServiceError):
+    """The `Content-Type`, the `Content-Encoding` or the format of the image is not supported."""
+
     code, status, title = "unsupported_media_type", 415, "The media type is not supported"
     example = "ICO images are not supported; send JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC"
+    remedy = "Correct the header, send the body without encoding, or convert the image."
 
 
 class UnsupportedEncoding(UnsupportedMediaType):
@@ -132,18 +173,27 @@ class UnsupportedEncoding(UnsupportedMediaType):
 
 
 class InvalidRequest(ServiceError):
+    """A parameter, a header, the form or the JSON is invalid. `detail` names it and the reason."""
+
     code, status, title = "invalid_request", 422, "The request is not valid"
     example = "max_faces: Input should be greater than or equal to 1"
+    remedy = "Correct the call."
 
 
 class ImageTooComplex(ServiceError):
-    code, status, title = "image_too_complex", 422, "The image needs too much work"
-    example = "the image needs more than 5 s of work; send it smaller"
+    """The image itself needs more time than `EXPRESSNET_DECODE_BUDGET_S`."""
+
+    code, status, title = "image_too_complex", 422, "The image takes too long to process"
+    example = "the image takes more than 5 s to process; send a smaller image"
+    remedy = "Send a smaller image, or another format."
 
 
 class UpgradeRequired(ServiceError):
-    code, status, title = "upgrade_required", 426, "This address speaks WebSocket"
-    example = "open it as a WebSocket: docs/guides/streams.md"
+    """A request for `/v1/stream` does not open a WebSocket, or its handshake is invalid."""
+
+    code, status, title = "upgrade_required", 426, "This path requires a WebSocket"
+    example = "open a WebSocket at this path; see docs/guides/streams.md"
+    remedy = "Open a WebSocket."
     extra_headers: Mapping[str, str] = {
         "Upgrade": "websocket",
         "Connection": "Upgrade",
@@ -152,16 +202,20 @@ class UpgradeRequired(ServiceError):
 
 
 class Overloaded(ServiceError):
-    code, status, title = "overloaded", 429, "The service is at its limit"
+    """A limit is reached: requests in flight, admitted images, queued faces, connections or streams."""
+
+    code, status, title = "overloaded", 429, "The service is overloaded"
     example = "the limit of 1 requests in flight is reached"
+    remedy = "Wait, and wait longer after each further refusal. Or send the request to another instance."
     retry_after_s = 1
 
 
 class RateLimited(ServiceError):
-    """Says by itself when to come back."""
+    """The caller has used up its rate of images."""
 
-    code, status, title = "rate_limited", 429, "The caller is over its rate"
-    example = "the rate is 3 images in 60 s, of which 0 are left"
+    code, status, title = "rate_limited", 429, "The rate limit is exceeded"
+    example = "the rate is 3 images in 60 s; 0 are left"
+    remedy = "Wait for the time in `Retry-After`. It is different each time."
     retry_after_s = 1
 
     def __init__(self, detail: str, retry_after_s: int = 1) -> None:
@@ -170,53 +224,66 @@ class RateLimited(ServiceError):
 
 
 class HeadTooLarge(ServiceError):
-    code, status, title = "head_too_large", 431, "The head of the request is too large"
+    """The request line and the headers exceed 32 KiB. The service closes the connection."""
+
+    code, status, title = "head_too_large", 431, "The request head is too large"
     example = "the head must not exceed 32768 bytes"
+    remedy = "Send fewer or shorter headers."
 
 
 class Unavailable(ServiceError):
     status = 503
+    remedy = "Wait, or send the request to another instance."
     retry_after_s = 5
 
 
 class EngineUnavailable(Unavailable):
+    """The engine cannot run a model. `/readyz` shows the state of each engine."""
+
     code, title = "engine_unavailable", "The inference engine is not available"
     example = "the model could not be run"
 
 
 class HostBusy(Unavailable):
-    code, title = "host_busy", "The machine of the service is busy"
-    example = "the image was not done within 5 s: the machine is busy"
+    """The image exceeded `EXPRESSNET_DECODE_BUDGET_S`, and its thread got less than half of a core."""
+
+    code, title = "host_busy", "The machine is busy"
+    example = "the image was not processed within 5 s because the machine is busy"
 
 
 class Draining(Unavailable):
+    """The service is shutting down."""
+
     code, title = "draining", "The service is shutting down"
     example = "the service is shutting down"
 
 
 class DeadlineExceeded(ServiceError):
+    """The deadline passed. `detail` names the stage."""
+
     code, status, title = "deadline_exceeded", 504, "The deadline has passed"
     example = "the deadline of 0.001 s passed during decode"
+    remedy = "Allow more time, send smaller images, or send fewer requests at a time."
 
 
 class Internal(ServiceError):
-    pass
+    """An unexpected failure in the service."""
 
 
 class EngineContractError(Internal):
-    """An engine answered with wrong shapes or values; the message is for the log, not for the caller."""
+    """An engine answered with invalid shapes or values. The message is for the log, not for the caller."""
 
 
 SERVICE_FAILURES: tuple[type[ServiceError], ...] = (Overloaded, Unavailable, DeadlineExceeded, Internal)
-"""Those that say nothing about the request: the same one may be answered another time."""
+"""Failures that do not depend on the request: the same request may succeed later."""
 
 
 class ModelFileError(Exception):
-    """A model file or manifest that cannot be trusted; says which file and why."""
+    """A model file or manifest is invalid. The message names the file and the reason."""
 
 
 class SettingsError(Exception):
-    """A setting has a value that cannot be used; one sentence that names it."""
+    """A setting is invalid. The message is one sentence that names it."""
 
 
 def reason_of(error: Exception) -> str:

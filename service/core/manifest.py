@@ -30,27 +30,29 @@ class _Part(BaseModel):
 
 
 class Crop(_Part):
-    """Where eyes and mouth land in the model's input, as fractions of its side (x right, y down)."""
+    """Where the eyes and the mouth are in the crop: x and y as fractions of its side."""
 
-    left_eye: Point
-    right_eye: Point
-    mouth: Point
+    left_eye: Point = Field(description="Centre of the left eye.")
+    right_eye: Point = Field(description="Centre of the right eye.")
+    mouth: Point = Field(description="Centre of the mouth.")
 
 
 class Input(_Part):
-    """What the classifier takes: faces of `size` x `size` px."""
+    """The input of the classifier."""
 
-    size: Annotated[int, Field(gt=0, le=1024)]
-    crop: Crop
+    size: Annotated[int, Field(gt=0, le=1024)] = Field(description="Side of the square crop, in pixels.")
+    crop: Crop = Field(description="Position of the face in the crop.")
 
 
 class Calibration(_Part):
-    """Temperature inside the graph, and the expected calibration error it was measured to give."""
+    """How the probabilities are calibrated."""
 
-    temperature: Annotated[float, Field(gt=0)]
-    ece_before: float
-    ece_after: float
-    data: str
+    temperature: Annotated[float, Field(gt=0)] = Field(
+        description="The model divides the outputs of the network by it before softmax."
+    )
+    ece_before: float = Field(description="Expected calibration error without it.")
+    ece_after: float = Field(description="Expected calibration error with it.")
+    data: str = Field(description="Data of the measurement.")
 
 
 QualityCode = Literal[
@@ -70,28 +72,27 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Band(_Part):
-    """Faces whose measured value lies from `low` on and below `high`, and what the model gave for them."""
+    """Faces with a similar value of a measure, and how accurate the model is for them."""
 
-    low: float
-    high: float
-    samples: Annotated[int, Field(ge=0)]
-    accuracy: Share
-    confidence: Share
-    certain: Share
-    certain_accuracy: Share
+    low: float = Field(description="Smallest value of the band.")
+    high: float = Field(description="End of the band. Values of the band are smaller.")
+    samples: Annotated[int, Field(ge=0)] = Field(description="Number of faces.")
+    accuracy: Share = Field(description="Share of correct answers.")
+    confidence: Share = Field(description="Mean confidence.")
+    certain: Share = Field(description="Share of faces whose confidence reaches the threshold.")
+    certain_accuracy: Share = Field(description="Share of correct answers among these faces.")
 
 
 class QualityLimit(_Part):
-    """What a face must at least or may at most measure to be `certain`; neither where no value is justified.
+    """Limit of one measure for a `certain` verdict. For angles it applies to the absolute value."""
 
-    Of yaw, pitch and roll the amount counts, whatever the direction.
-    """
-
-    code: QualityCode
-    measure: QualityMeasure
-    min: float | None = None
-    max: float | None = None
-    bands: tuple[Band, ...]
+    code: QualityCode = Field(description="Reason in the answer when a face exceeds the limit.")
+    measure: QualityMeasure = Field(description="Field of `quality` that the limit applies to.")
+    min: float | None = Field(None, description="Min allowed value.")
+    max: float | None = Field(
+        None, description="Max allowed value. If `min` and `max` are `null`, no limit is justified."
+    )
+    bands: tuple[Band, ...] = Field(description="The measurement behind the limit.")
 
     @model_validator(mode="after")
     def _one_side(self) -> QualityLimit:
@@ -101,76 +102,91 @@ class QualityLimit(_Part):
 
 
 class QualityLimits(_Part):
-    """From where on a face is too poor for a `certain` answer, chosen by `rule` on `data`."""
+    """Quality limits of a `certain` verdict."""
 
-    limits: tuple[QualityLimit, ...]
-    rule: str
-    data: str
+    limits: tuple[QualityLimit, ...] = Field(description="One limit for each measure.")
+    rule: str = Field(description="Rule that chose the limits.")
+    data: str = Field(description="Data of the measurement.")
 
 
 class VerdictRule(_Part):
-    """Below `threshold` or beyond a limit of `quality` an answer is `uncertain`; at it, what was measured."""
+    """When a verdict is `certain`."""
 
-    threshold: Annotated[float, Field(ge=0, le=1)]
-    coverage: float
-    accuracy: float
-    data: str
-    quality: QualityLimits | None = None
+    threshold: Annotated[float, Field(ge=0, le=1)] = Field(
+        description="Min confidence of a `certain` verdict."
+    )
+    coverage: float = Field(description="Share of faces whose confidence reaches the threshold.")
+    accuracy: float = Field(description="Share of correct answers among these faces.")
+    data: str = Field(description="Data of the measurement.")
+    quality: QualityLimits | None = Field(
+        None, description="Quality limits. A face that exceeds a limit is `uncertain`."
+    )
 
 
 class Metric(_Part):
-    """One figure on one data set, with its sample count and a 95 % interval."""
+    """One figure on one data set."""
 
-    value: float
-    samples: Annotated[int, Field(ge=0)]
-    interval: tuple[float, float] | None = None
+    value: float = Field(description="The figure.")
+    samples: Annotated[int, Field(ge=0)] = Field(description="Number of samples.")
+    interval: tuple[float, float] | None = Field(None, description="95 % interval of the figure.")
 
 
 class Subgroups(_Part):
-    """How unequal the model was on one test split, and of whom nothing is known.
+    """How the accuracy differs between groups of faces."""
 
-    accuracy: of faces that have something in common; recall: by emotion, the share found of those with it.
-    """
-
-    data: str
-    accuracy: dict[str, Metric]
-    recall: dict[str, Metric]
-    not_measured: tuple[str, ...]
+    data: str = Field(description="Test split of the measurement.")
+    accuracy: dict[str, Metric] = Field(
+        description="Accuracy by group of faces: light, contrast, sharpness, agreement of the annotators."
+    )
+    recall: dict[str, Metric] = Field(description="Recall by emotion.")
+    not_measured: tuple[str, ...] = Field(
+        description="Groups that the data do not name. Expect different accuracy for them."
+    )
 
 
 class Training(_Part):
-    """What made the weights."""
+    """How the weights were made."""
 
-    data: tuple[str, ...]
-    licences: tuple[str, ...]
-    config: dict[str, Any]
-    commit: str | None = None
-    seeds: tuple[int, ...] = ()
+    data: tuple[str, ...] = Field(description="Training data.")
+    licences: tuple[str, ...] = Field(description="Licences of data and weights.")
+    config: dict[str, Any] = Field(description="Configuration of the training or the export.")
+    commit: str | None = Field(None, description="Commit of the training code.")
+    seeds: tuple[int, ...] = Field((), description="Seeds of the random numbers.")
 
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Manifest(_Part):
-    """One served model; sha256: of each of its two files."""
+    """The manifest of a model."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
-    version: Annotated[str, Field(pattern=r"^[1-9][0-9]*$")]
-    kind: Literal["classifier", "detector"]
-    sha256: Annotated[dict[ModelFile, Digest], Field(min_length=len(MODEL_FILES))]
-    labels: tuple[str, ...] = ()
-    input: Input | None = None
-    calibration: Calibration | None = None
-    verdict: VerdictRule | None = None
-    metrics: dict[str, dict[str, Metric]] = {}
-    subgroups: Subgroups | None = None
-    training: Training
-    intended_use: str
-    limits: tuple[str, ...]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")] = Field(
+        description="Name of the model, and of its folder."
+    )
+    version: Annotated[str, Field(pattern=r"^[1-9][0-9]*$")] = Field(
+        description="Version that is served by default."
+    )
+    kind: Literal["classifier", "detector"] = Field(description="Kind of the model.")
+    sha256: Annotated[dict[ModelFile, Digest], Field(min_length=len(MODEL_FILES))] = Field(
+        description="SHA-256 of the two files: `model.onnx` for ONNX Runtime, `model.pt` for Triton."
+    )
+    labels: tuple[str, ...] = Field((), description="Emotions, in the order of `probabilities`.")
+    input: Input | None = Field(None, description="Input of a classifier.")
+    calibration: Calibration | None = Field(None, description="Calibration of a classifier.")
+    verdict: VerdictRule | None = Field(None, description="When a verdict is `certain`.")
+    metrics: dict[str, dict[str, Metric]] = Field(
+        {},
+        description="Figures by data set and metric. `onnx_against_torchscript` has the max differences "
+        "between the two files.",
+    )
+    subgroups: Subgroups | None = Field(None, description="Accuracy by group of faces.")
+    training: Training = Field(description="How the weights were made.")
+    intended_use: str = Field(description="What the model is for.")
+    limits: tuple[str, ...] = Field(description="What the model cannot do.")
 
 
 class ClassifierManifest(Manifest):
-    """A manifest that holds all that a classifier cannot be served without."""
+    """The manifest of a classifier, with all fields that serving needs."""
 
     kind: Literal["classifier"] = "classifier"
     labels: Annotated[tuple[str, ...], Field(min_length=2)]

@@ -94,7 +94,7 @@ async def _parsed(parse: Callable[[bytes], T], body: bytes) -> T:
 
 def _from_json(body: bytes) -> bytes:
     if sum(body.count(mark) for mark in _JSON_STRUCTURE) > _JSON_STRUCTURE_LIMIT:
-        raise InvalidRequest("body: must be an object with the one key `image`")
+        raise InvalidRequest("body: must be an object with the single key `image`")
     try:
         text = ImageUpload.model_validate_json(body.removeprefix(codecs.BOM_UTF8)).image
     except ValidationError as error:
@@ -105,7 +105,7 @@ def _from_json(body: bytes) -> bytes:
     if text[:5].lower() == "data:":
         head, comma, text = text.partition(",")
         if not comma:
-            raise InvalidRequest("image: the data URL has no comma, and so no data")
+            raise InvalidRequest("image: the data URL has no comma and no data")
         if not head.lower().endswith(";base64"):
             raise InvalidRequest("image: the data URL is not base64: `;base64` is missing before the comma")
     return _from_base64(text)
@@ -129,11 +129,11 @@ def _from_base64(text: str) -> bytes:
     elif ("-" in data or "_" in data) and ("+" in data or "/" in data):
         flaw = "it mixes the standard and the url-safe alphabet"
     elif characters % 4 == 1:
-        flaw = f"{characters} characters are no whole number of bytes, so it was cut short"
+        flaw = f"{characters} characters are not a whole number of bytes, so it was cut short"
     elif padding > -characters % 4:
-        flaw = f"it has {padding} characters of padding, where {-characters % 4} belong"
+        flaw = f"it has {padding} padding characters instead of {-characters % 4}"
     if flaw is not None and _has_foreign(data):
-        flaw = "it has characters of no base64 alphabet"
+        flaw = "it has characters outside the base64 alphabets"
     if flaw is not None:
         raise InvalidRequest(f"image: not valid base64: {flaw}")
     decoded: list[bytes] = []
@@ -147,7 +147,9 @@ def _from_base64(text: str) -> bytes:
             rest = rest[whole:]
         decoded.append(binascii.a2b_base64(rest + b"=" * (-len(rest) % 4), strict_mode=True))
     except (binascii.Error, UnicodeEncodeError):
-        raise InvalidRequest("image: not valid base64: it has characters of no base64 alphabet") from None
+        raise InvalidRequest(
+            "image: not valid base64: it has characters outside the base64 alphabets"
+        ) from None
     return b"".join(decoded)
 
 
@@ -158,7 +160,7 @@ def _has_foreign(data: str) -> bool:
 def _boundary(request: Request) -> bytes:
     boundary = parse_options_header(request.headers["content-type"])[1].get(b"boundary", b"")
     if not _BOUNDARY.fullmatch(boundary):
-        raise InvalidRequest("multipart body: Content-Type names no valid boundary")
+        raise InvalidRequest("multipart body: Content-Type has no valid boundary")
     return boundary
 
 

@@ -30,14 +30,14 @@ class Quota:
         total = before + images
         if total > self._rate.images:
             raise InvalidRequest(
-                f"{total} images are over the rate of {self._rate.images} in {self._rate.window_s} s, "
-                "however long you wait; send fewer at a time"
+                f"{total} images exceed the rate of {self._rate.images} images in {self._rate.window_s} s; "
+                "send smaller batches"
             )
         spent = await self._limiter.spend(self._rate, self._caller, images)
         self.headers["RateLimit"] = f'"{self._policy}";r={spent.remaining};t={spent.reset_s}'
         if not spent.allowed:
             raise RateLimited(
-                f"the rate is {self._rate.images} images in {self._rate.window_s} s, "
-                f"of which {spent.remaining} are left",
+                f"the rate is {self._rate.images} images in {self._rate.window_s} s; "
+                f"{spent.remaining} are left",
                 max(1, spent.reset_s),
             )

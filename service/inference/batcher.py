@@ -107,7 +107,7 @@ class Batcher:
             raise self._refusal("the batcher has not begun")
         # A request of more faces than the queue holds is let in alone, or it never could be.
         if self._depth_faces and self._depth_faces + len(faces) > self._limits.queue_limit_faces:
-            raise Overloaded(f"{self._depth_faces} faces are waiting already")
+            raise Overloaded(f"{self._depth_faces} faces are already waiting for the classifier")
         loop = asyncio.get_running_loop()
         step = self._limits.max_batch_faces
         tickets = [

@@ -48,7 +48,7 @@ class Breaker:
         if self.state == "open" and self._now() - self._opened_at >= self._rest_s:
             self._become("half-open")
         elif self.state != "closed":
-            raise EngineUnavailable("the inference server failed lately and is left alone for a moment")
+            raise EngineUnavailable("the inference server failed recently; it is tried again soon")
         try:
             yield
         except EngineUnavailable:

@@ -255,7 +255,7 @@ class _TritonModel:
         if status in ("StatusCode.INVALID_ARGUMENT", "StatusCode.RESOURCE_EXHAUSTED"):
             return EngineContractError(f"the inference server refused the request: {words}")
         if any(known in words for known in NOT_TAKING):
-            return _NotTaken("the inference server takes nothing: it starts or stops")
+            return _NotTaken("the inference server is starting or stopping")
         # Down, restarting, without the model, or broken: whatever answers next may be another model.
         self._verified = False
         if any(known in words for known in NOT_CONNECTED):

@@ -27,7 +27,7 @@ from service.core.errors import (
 from service.core.manifest import Manifest, ModelFile
 from service.core.seen import VERDICTS, Seen, SeenGroup
 
-# What protects the service or its caller's deadline; other errors are the caller's own.
+# Errors that protect the service or the deadline of a caller. All other errors are faults of the request.
 REJECTIONS = (
     Overloaded,
     EngineUnavailable,
@@ -42,19 +42,45 @@ REJECTIONS = (
     OriginNotAllowed,
     RateLimited,
 )
-# Of connections: not HTTP, a head too large, a client that sends too late, an answer not taken, crowded out.
-CUTS = ("malformed", "large_head", "late", "unread", "crowded")
-BACKGROUND_TASKS = (
-    "probe",
-    "memory",
-    "keys file",
-    "redis",
-    "supervisor link",
-    "late clients",
-    "beats",
-    "processes",
-)
-FRAME_OUTCOMES = ("answered", "failed", "dropped")
+# Labels and known label values, with what they mean.
+LABELS = {
+    "route": "Path of the route, like `/v1/emotions`. Unknown paths are `unmatched`.",
+    "method": "HTTP method.",
+    "status": "HTTP status of the answer.",
+    "stage": "Stage of the pipeline.",
+    "reason": "Why the service refused or closed it.",
+    "task": "Name of the background task.",
+    "outcome": "What became of the frame.",
+    "emotion": "Most probable emotion.",
+    "verdict": "`certain` or `uncertain`.",
+    "engine": "Name of the model.",
+    "state": "`closed`, `open` or `half-open`.",
+    "name": "Name of the model.",
+    "version": "Version of the model.",
+    "sha256": "SHA-256 of the served file.",
+}
+CUTS = {
+    "malformed": "The client did not send HTTP.",
+    "large_head": "The request head was too large.",
+    "late": "The client sent too slowly.",
+    "unread": "The client did not read its answer.",
+    "crowded": "More connections than `EXPRESSNET_MAX_CONNECTIONS` were open.",
+}
+BACKGROUND_TASKS = {
+    "probe": "Probes the engines.",
+    "memory": "Returns free memory to the system.",
+    "keys file": "Reloads the keys file.",
+    "redis": "Reconnects to Redis.",
+    "supervisor link": "Receives the rate counts of the supervisor.",
+    "late clients": "Closes the connections of late clients.",
+    "beats": "Tells the supervisor that the process works.",
+    "processes": "Finds processes that hang. Runs in the supervisor.",
+}
+FRAME_OUTCOMES = {
+    "answered": "The frame has an answer.",
+    "failed": "The frame was answered with a problem.",
+    "dropped": "A newer frame replaced it, or the client left.",
+}
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -75,26 +101,26 @@ class Metrics:
         self.registry = shown or registry
         self.http_requests = Counter(
             "expressnet_http_requests_total",
-            "Requests answered; status 499 where the client left first.",
+            "Answered requests. Status 499 means that the client left before the answer.",
             ("route", "method", "status"),
             registry=registry,
         )
         self.http_request_duration = Histogram(
             "expressnet_http_request_duration_seconds",
-            "From the head of a request to the last byte of its answer.",
+            "Time from the head of a request to the last byte of its answer.",
             ("route",),
             buckets=LATENCY_BUCKETS_S,
             registry=registry,
         )
         self.requests_in_flight = Gauge(
             "expressnet_requests_in_flight",
-            "Admitted and not yet answered.",
+            "Requests with images that are admitted and not yet answered.",
             registry=registry,
             multiprocess_mode="livesum",
         )
         self.stage_duration = Histogram(
             "expressnet_stage_duration_seconds",
-            "Time of one image in one stage of the pipeline; all waiting is in `queue`.",
+            "Time of one image in one stage of the pipeline. `queue` is all waiting time.",
             ("stage",),
             buckets=LATENCY_BUCKETS_S,
             registry=registry,
@@ -107,13 +133,13 @@ class Metrics:
         )
         self.queue_depth = Gauge(
             "expressnet_queue_depth_faces",
-            "Faces waiting for the classifier.",
+            "Faces that wait for the classifier.",
             registry=registry,
             multiprocess_mode="livesum",
         )
         self.rejected = Counter(
             "expressnet_rejected_total",
-            "Requests refused to protect the service; in a batch, images.",
+            "Refused requests, or refused images of a batch, by error code.",
             ("reason",),
             registry=registry,
         )
@@ -121,12 +147,12 @@ class Metrics:
             self.rejected.labels(error.code)
         self.abandoned_images = Counter(
             "expressnet_abandoned_images_total",
-            "Images given up because they kept a worker thread beyond its budget.",
+            "Images abandoned because they exceeded `EXPRESSNET_DECODE_BUDGET_S`.",
             registry=registry,
         )
         self.background_failures = Counter(
             "expressnet_background_failures_total",
-            "Failures of tasks that run behind the requests; each was begun again.",
+            "Failures of background tasks. The log has the cause, and the task is restarted.",
             ("task",),
             registry=registry,
         )
@@ -134,13 +160,13 @@ class Metrics:
             self.background_failures.labels(task)
         self.connections = Gauge(
             "expressnet_connections",
-            "Open connections of clients.",
+            "Open client connections.",
             registry=registry,
             multiprocess_mode="livesum",
         )
         self.cut_connections = Counter(
             "expressnet_cut_connections_total",
-            "Connections that the service closed because of what their client did.",
+            "Connections that the service closed because of the client.",
             ("reason",),
             registry=registry,
         )
@@ -151,7 +177,7 @@ class Metrics:
         )
         self.stream_frames = Counter(
             "expressnet_stream_frames_total",
-            "Frames of streams: answered, answered by a problem, or replaced by a newer one.",
+            "Frames of streams by outcome.",
             ("outcome",),
             registry=registry,
         )
@@ -159,59 +185,59 @@ class Metrics:
             self.stream_frames.labels(outcome)
         self.faces_per_image = Histogram(
             "expressnet_faces_per_image",
-            "Faces answered per image.",
+            "Faces in the answer for one image.",
             buckets=(0, 1, 2, 4, 8, 16, 32, 64, 128),
             registry=registry,
         )
         self.face_size = Histogram(
             "expressnet_face_size_pixels",
-            "Shorter side of a face's box.",
+            "Shorter side of the box of each face.",
             buckets=(16, 24, 32, 48, 64, 96, 128, 256, 512, 1024),
             registry=registry,
         )
         self.predictions = Counter(
             "expressnet_predictions_total",
-            "Faces by what was answered; a shift is drift of the model or of its users.",
+            "Faces by answer. A change of the shares means that the images or the model changed.",
             ("emotion", "verdict"),
             registry=registry,
         )
         self.confidence = Histogram(
             "expressnet_confidence",
-            "Probability of the answered emotion.",
+            "Confidence of each face.",
             buckets=tuple(round(0.1 * i, 1) for i in range(1, 11)),
             registry=registry,
         )
         self.engine_up = Gauge(
             "expressnet_engine_up",
-            "1 if the engine answered its last probe.",
+            "1 if the model answered its last probe, else 0.",
             ("engine",),
             registry=registry,
             multiprocess_mode="livemin",
         )
         self.circuit_state = Gauge(
             "expressnet_circuit_state",
-            "1 for the state that an engine's circuit breaker is in; no series for engines without one.",
+            "1 for the current state of a circuit breaker. Only models on Triton have one.",
             ("engine", "state"),
             registry=registry,
             multiprocess_mode="livemax",
         )
         self.keys_file_valid = Gauge(
             "expressnet_keys_file_valid",
-            "0 while the keys file is broken or gone, and the last good keys stay.",
+            "0 while the keys file is invalid or missing, and the last valid keys apply. Else 1.",
             registry=registry,
             multiprocess_mode="livemin",
         )
         self.keys_file_valid.set(1)
         self.rate_store_up = Gauge(
             "expressnet_rate_store_up",
-            "0 while Redis is away, and each gateway counts for itself.",
+            "0 while Redis is not available, and each gateway counts rates separately. Else 1.",
             registry=registry,
             multiprocess_mode="livemin",
         )
         self.rate_store_up.set(1)
         self.audit_lines_lost = Counter(
             "expressnet_audit_lines_lost_total",
-            "Lines that did not reach the audit file.",
+            "Lines that could not be written to the audit file.",
             registry=registry,
         )
         # To look a series up by its labels takes as long as to count.
@@ -221,7 +247,7 @@ class Metrics:
         self._prediction = cache(self.predictions.labels)
         self.model_info = Gauge(
             "expressnet_model_info",
-            "1 for each model served.",
+            "1 for each served model. `sha256` is the digest of the served file.",
             ("name", "version", "sha256"),
             registry=registry,
             multiprocess_mode="livemax",

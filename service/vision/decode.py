@@ -211,7 +211,7 @@ def _open(data: bytes, kind: str, pixel_limit: int) -> ImageFile.ImageFile:
         or (kind == "TIFF" and count_tiff_strips(data) > _TIFF_STRIP_LIMIT)
         or (kind in ("AVIF", "HEIF") and count_items(data) > _ITEM_LIMIT)
     ):
-        raise InvalidImage(f"the {kind} is made of far more parts than an image needs")
+        raise InvalidImage(f"the {kind} has far more parts than an image needs")
     image = _OPENERS[kind](io.BytesIO(data), "")
     width, height = image.size
     check_size(width, height, pixel_limit)
@@ -221,7 +221,7 @@ def _open(data: bytes, kind: str, pixel_limit: int) -> ImageFile.ImageFile:
         # libtiff inflates whole tiles, however small the image that they cover.
         tile_width, tile_height = image.tag_v2.get(TILEWIDTH, 0), image.tag_v2.get(TILELENGTH, 0)
         if not (isinstance(tile_width, int) and isinstance(tile_height, int)):
-            raise InvalidImage("the TIFF names no valid tile size")
+            raise InvalidImage("the TIFF has no valid tile size")
         if tile_width * tile_height > pixel_limit:
             raise _too_large(pixel_limit, tile_width, tile_height)
     return image

@@ -212,8 +212,12 @@ class Workers:
     def _too_slow(self, cpu_s: float) -> ServiceError:
         """Why an image took longer than the budget."""
         if cpu_s >= MIN_CPU_SHARE * self._budget_s:
-            return ImageTooComplex(f"the image needs more than {self._budget_s:g} s of work; send it smaller")
-        return HostBusy(f"the image was not done within {self._budget_s:g} s: the machine is busy")
+            return ImageTooComplex(
+                f"the image takes more than {self._budget_s:g} s to process; send a smaller image"
+            )
+        return HostBusy(
+            f"the image was not processed within {self._budget_s:g} s because the machine is busy"
+        )
 
     def _ended(self, job: _Job, answer: object, error: BaseException | None) -> None:
         """A thread is done with a job; runs on the event loop."""

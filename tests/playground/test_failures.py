@@ -110,7 +110,7 @@ def test_a_key_is_asked_for_used_and_kept_nowhere(
         page.problem("This service asks for a key. Enter yours under the photo.")
         page["#key"].fill("xn_wrong")
         page["#key"].press("Enter")
-        expect(page["#problem"]).to_contain_text("The key is not known here.")
+        expect(page["#problem"]).to_contain_text("The key is unknown.")
         page["#key"].fill(key)
         page["#key"].press("Enter")
         page.status("1 face found.")

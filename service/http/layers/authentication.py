@@ -44,7 +44,7 @@ class Authentication:
             raise Unauthorized("no key was sent; send it as Authorization: Bearer KEY, or as X-API-Key")
         key = self._keyring.find(sent)
         if key is None:
-            raise Unauthorized("the key is not known here")
+            raise Unauthorized("the key is unknown")
         state.key = key
         if key.expired:
             raise Unauthorized("the key has expired")

@@ -23,8 +23,8 @@ class Origins:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket" and not self._may_open(Headers(scope=scope)):
             raise OriginNotAllowed(
-                "the page's origin is not the Host of this request; let the proxy pass Host on, or add the "
-                "origin to EXPRESSNET_CORS_ORIGINS"
+                "the origin of the page differs from the Host header; configure the proxy to pass Host, or "
+                "add the origin to EXPRESSNET_CORS_ORIGINS"
             )
         await self._app(scope, receive, send)
 

@@ -28,7 +28,7 @@ class Frame:
 def split_time(message: bytes) -> tuple[float, bytes]:
     """The time that a message begins with, and its image. Raises `InvalidRequest`."""
     if len(message) < TIME_BYTES:
-        raise InvalidRequest(f"a frame begins with its time, {TIME_BYTES} bytes, by clock=sent")
+        raise InvalidRequest(f"with clock=sent, a frame must begin with its time of {TIME_BYTES} bytes")
     (time_s,) = _TIME.unpack_from(message)
     if not math.isfinite(time_s):
         raise InvalidRequest("the time of a frame must be a finite number")

@@ -16,15 +16,19 @@ from service.telemetry.metrics import Metrics
 
 
 class Liveness(BaseModel):
-    status: Literal["alive"]
+    """The answer of `GET /livez`."""
+
+    status: Literal["alive"] = Field(description="`alive`.")
 
 
 class ReadinessAnswer(BaseModel):
-    status: Literal["ready", "not ready"]
-    warmed_up: bool = Field(description="Whether the models were loaded and have run every batch size.")
+    """The answer of `GET /readyz`."""
+
+    status: Literal["ready", "not ready"] = Field(description="Whether requests should be sent here.")
+    warmed_up: bool = Field(description="Whether the models are loaded and have run every batch size.")
     draining: bool = Field(description="Whether the service is shutting down.")
     engines: dict[str, str] = Field(
-        description="For each model by name: `up`, `down`, or the state of a circuit that is not closed."
+        description="State of each model by name: `up`, `down`, `circuit open` or `circuit half-open`."
     )
 
 

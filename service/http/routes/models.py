@@ -15,15 +15,17 @@ from service.http.problems import documented
 
 
 class Card(Manifest):
-    """A manifest, and of the classifier what this gateway is declared to be used for."""
+    """The card of a model: its manifest and, for the classifier, the declared use of this gateway."""
 
-    deployment: Deployment | None = Field(None, description="Null for the detector.")
+    deployment: Deployment | None = Field(
+        None, description="The declared use, and its obligations. `null` for the detector."
+    )
 
 
 class ModelList(BaseModel):
-    """The model cards of all that this service runs."""
+    """The answer of `GET /v1/models`."""
 
-    models: list[Card]
+    models: list[Card] = Field(description="The cards of the classifier and the detector.")
 
 
 def models_router(manifests: list[Manifest], declaration: Declaration) -> APIRouter:
@@ -52,7 +54,7 @@ def models_router(manifests: list[Manifest], declaration: Declaration) -> APIRou
     )
     async def model(name: Annotated[str, Path(examples=[DETECTOR.name])]) -> Card:
         if name not in cards:
-            raise NotFound(f"no model of that name is served; there are {', '.join(cards)}")
+            raise NotFound(f"no model of this name is served; the models are {', '.join(cards)}")
         return cards[name]
 
     return router

@@ -80,7 +80,7 @@ class Streams:
         Raises `Overloaded` if one more has no room, `NotAvailableInGroupMode` if none ever has.
         """
         if isinstance(self._pipeline, GroupPipeline):
-            raise NotAvailableInGroupMode("a stream follows single faces")
+            raise NotAvailableInGroupMode("streams are not available in group mode")
         if self._open >= self._limit:
             raise Overloaded(f"the limit of {self._limit} streams is reached")
         return self._pipeline
@@ -119,7 +119,7 @@ def stream_router(
     async def no_stream() -> None:
         """A page is not told why a WebSocket was refused; asked like this, the answer is the same."""
         streams.check()
-        raise UpgradeRequired("open it as a WebSocket: docs/guides/streams.md")
+        raise UpgradeRequired("open a WebSocket at this path; see docs/guides/streams.md")
 
     return router
 

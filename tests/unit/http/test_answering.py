@@ -46,7 +46,7 @@ async def test_groups_are_shaped_and_counted_as_groups(astronaut: NDArray[np.uin
 async def test_nobody_chooses_the_faces_of_a_group(query: EmotionQuery, astronaut_jpeg: bytes) -> None:
     classifier = FakeClassifier()
     async with assemble(Settings(aggregate_only=5), Engines(classifier, FakeDetector())) as assembly:
-        with pytest.raises(InvalidRequest, match="only groups"):
+        with pytest.raises(InvalidRequest, match="group mode"):
             await answer_with(assembly.pipeline, assembly.metrics)(astronaut_jpeg, query, NEVER, Timings())
     assert classifier.batches == []
 

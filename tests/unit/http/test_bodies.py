@@ -109,13 +109,13 @@ async def test_base64_that_can_mean_one_thing_only(text: str) -> None:
         ("AAAA-AAA/AAA", "mixes the standard and the url-safe alphabet"),
         ("AAAA AAA", "spaces, which may have been +"),
         ("AAAA%2BAA", "percent-encoded"),
-        ("AAAAA", "5 characters are no whole number of bytes"),
+        ("AAAAA", "5 characters are not a whole number of bytes"),
         ("QQ==QQ==", "padding before its end"),
-        ("QUJD=", "1 characters of padding, where 0 belong"),
-        ("QQ===", "3 characters of padding, where 2 belong"),
-        ("????", "characters of no base64 alphabet"),
-        ("ééé!", "characters of no base64 alphabet"),
-        ("QUJ\x0bD", "characters of no base64 alphabet"),
+        ("QUJD=", "1 padding characters instead of 0"),
+        ("QQ===", "3 padding characters instead of 2"),
+        ("????", "characters outside the base64 alphabets"),
+        ("ééé!", "characters outside the base64 alphabets"),
+        ("QUJ\x0bD", "characters outside the base64 alphabets"),
         ("data:image/jpeg;base64", "no comma"),
         ("data:image/jpeg,AAAA", ";base64"),
     ],
@@ -199,5 +199,5 @@ async def test_only_small_bodies_are_parsed_on_the_event_loop(
 
 
 async def test_what_is_refused_off_the_loop_is_refused_all_the_same() -> None:
-    with pytest.raises(ServiceError, match="no base64 alphabet"):
+    with pytest.raises(ServiceError, match="outside the base64 alphabets"):
         await from_json("?" * 1_000_000)

@@ -81,7 +81,7 @@ async def test_what_takes_long_is_the_image_s_fault_only_if_it_had_a_core(
 
     # The machine of the tests may be busy.
     monkeypatch.setattr(module, "MIN_CPU_SHARE", 0.05)
-    with pytest.raises(ImageTooComplex, match="of work; send it smaller"):
+    with pytest.raises(ImageTooComplex, match="to process; send a smaller image"):
         await pool.image(spin)
     monkeypatch.setattr(module, "MIN_CPU_SHARE", 2)
     with pytest.raises(HostBusy, match="the machine is busy"):

@@ -145,4 +145,4 @@ def test_a_batch_that_is_over_the_rate_by_one_is_told_so_and_not_to_wait(astrona
     with serving(Settings(port=0, rate_limit="5/minute"), fake_engines()) as gateway:
         answer = post_batch(gateway, *[astronaut_jpeg] * 6)
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
-        assert answer.json()["detail"].startswith("6 images are over the rate of 5 in 60 s")
+        assert answer.json()["detail"].startswith("6 images exceed the rate of 5 images in 60 s")

@@ -377,7 +377,7 @@ def test_a_stream_does_not_outlive_its_key(tmp_path: Path, astronaut_jpeg: bytes
         eventually(ended)
         assert said[-1]["problem"]["code"] == "unauthorized"
         assert heard(stream)["type"] == "summary"
-        assert closed(stream) == (POLICY, "the key is not known here")
+        assert closed(stream) == (POLICY, "the key is unknown")
 
 
 def test_each_frame_that_is_worked_on_spends_of_the_rate(astronaut_jpeg: bytes) -> None:
