@@ -9,7 +9,7 @@ INSTALL := $(PIP) -c constraints.txt
 LOCK := $(BIN)/uv pip compile --quiet --no-annotate --generate-hashes --universal --python-version 3.11 \
 	-c constraints.txt --custom-compile-command "make lock"
 
-.PHONY: install run check test test-fast test-oldest docs openapi hostile bench overload soak lock sbom clean
+.PHONY: install run check test test-fast test-oldest docs reference examples hostile bench overload soak lock sbom clean
 
 # Everything that a developer needs. `make run` installs less.
 install: $(VENV)/.dev
@@ -49,9 +49,14 @@ test-oldest: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/python -m tests.docs.site
 
-# docs/openapi.json and docs/asyncapi.json, after the API changed.
-openapi: $(VENV)/.dev
-	$(BIN)/python -m tests.docs.openapi
+# The pages and documents that are made from code: settings, errors, metrics, commands, fields, OpenAPI, AsyncAPI.
+reference: $(VENV)/.dev
+	$(BIN)/python -m tests.docs.reference
+
+# The answers and outputs on the pages, as the commands give them today. `make examples EXAMPLES=docs/reference/api.md`
+# for one page.
+examples: $(VENV)/.dev
+	$(BIN)/python -m tests.docs.examples $(EXAMPLES)
 
 # Thousands of damaged images to a real gateway; makes the table of docs/notes/hostile-images.md.
 hostile: $(VENV)/.dev

@@ -1,4 +1,4 @@
-"""`make openapi`: docs/asyncapi.json, a stream as AsyncAPI 3.0, from the models of its messages."""
+"""docs/asyncapi.json: a stream as AsyncAPI 3.0, from the models of its messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`make openapi`: docs/openapi.json, for generators of clients and for reviews of what changes."""
+"""docs/openapi.json, for generators of clients and for reviews of what changes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 from service.http.app import create_app
 from service.settings import Settings
-from tests.docs import asyncapi
 from tests.docs.blocks import ROOT
 from tests.fake_engine import fake_engines
 
@@ -21,8 +20,3 @@ def document() -> dict[str, Any]:
 
 def as_text(document: dict[str, Any]) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-
-
-if __name__ == "__main__":
-    FILE.write_text(as_text(document()), encoding="utf-8")
-    asyncapi.FILE.write_text(as_text(asyncapi.document()), encoding="utf-8")

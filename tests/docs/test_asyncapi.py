@@ -12,7 +12,6 @@ import pytest
 from service.settings import Settings
 from tests.conftest import Gateway, serving
 from tests.docs import asyncapi
-from tests.docs.openapi import as_text
 from tests.fake_engine import fake_engines
 from tests.unit.http.routes.test_stream import END, ask, opened
 
@@ -33,10 +32,6 @@ def check(name: str, message: Any) -> None:
 def gateway() -> Iterator[Gateway]:
     with serving(Settings(port=0), fake_engines()) as served:
         yield served
-
-
-def test_the_file_is_what_make_openapi_writes() -> None:
-    assert as_text(DOCUMENT) == asyncapi.FILE.read_text(encoding="utf-8"), "run `make openapi`"
 
 
 def test_every_message_of_a_stream_is_as_described(

@@ -30,11 +30,7 @@ def check(document: dict[str, Any], schema: dict[str, Any], value: object) -> No
 
 def test_the_file_is_the_document_that_is_served(service: Process) -> None:
     served = httpx.get(f"{service.url}/openapi.json").json()
-    assert as_text(served) == FILE.read_text(encoding="utf-8"), "run `make openapi`"
-
-
-def test_the_file_is_what_make_openapi_writes() -> None:
-    assert as_text(DOCUMENT) == FILE.read_text(encoding="utf-8"), "run `make openapi`"
+    assert as_text(served) == FILE.read_text(encoding="utf-8"), "run `make reference`"
 
 
 @pytest.mark.parametrize("settings", [Settings(), Settings(aggregate_only=5)], ids=["faces", "groups"])

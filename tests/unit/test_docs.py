@@ -11,51 +11,30 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
 import pytest
-from prometheus_client.metrics import MetricWrapperBase
 from pydantic import BaseModel, ValidationError
 
-from service.api import schemas
 from service.api.schemas import (
     BatchAnswer,
-    DetectionQuery,
-    EmotionQuery,
     EmotionsAnswer,
     Face,
     GroupAnswer,
-    GroupBatchAnswer,
-    GroupQuery,
-    ImageAnswer,
     Include,
-    Point,
     Problem,
 )
 from service.compliance.deployment import Deployment, notice
 from service.compliance.law import Exemption, Purpose, duties
-from service.core import errors
-from service.core.errors import RateLimited, ServiceError
 from service.core.manifest import EMOTIONS, ClassifierManifest, read_manifest
 from service.core.query import MAX_FACES
-from service.http.problems import to_problem
 from service.http.routes.models import Card, ModelList
 from service.pipeline.groups import GROUP_STEP
 from service.settings import MIN_GROUP_FACES, PREFIX, Settings
-from service.telemetry.metrics import Metrics
-from tests.docs import bands
-from training.evaluation.quality import RULE
 from training.evaluation.report import shown
+from training.export_quality import tables
 
 ROOT = Path(__file__).parents[2]
 API = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
-SETTINGS = (ROOT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
-ERRORS: list[type[ServiceError]] = [
-    error
-    for error in vars(errors).values()
-    if isinstance(error, type) and issubclass(error, ServiceError) and "code" in vars(error)
-]
-# Described once, and named where they are used.
-DESCRIBED_ELSEWHERE = (ImageAnswer, Point, Problem)
 PARTS = {part.value for part in Include}
 
 
@@ -76,11 +55,6 @@ def section(page: str, heading: str) -> str:
     return re.split(r"^##+ ", rest, maxsplit=1, flags=re.MULTILINE)[0]
 
 
-def rows_of(page: str, name: str) -> list[list[str]]:
-    """The rows that are about nothing but `name`."""
-    return [row for row in rows(page) if row[0] == f"`{name}`"]
-
-
 def json_blocks(page: str) -> list[str]:
     return re.findall(r"^```json\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
 
@@ -97,140 +71,13 @@ def models_in(annotation: object) -> tuple[type[BaseModel] | None, bool]:
     return None, False
 
 
-def paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every field as a caller reaches it, such as `faces[].box.x`."""
-    for name, field in model.model_fields.items():
-        inner, many = models_in(field.annotation)
-        path = prefix + name
-        if inner is None or inner in DESCRIBED_ELSEWHERE:
-            yield path
-        elif many:
-            yield path
-            yield from paths(inner, f"{path}[].")
-        else:
-            yield from paths(inner, f"{path}.")
-
-
 def described(page: str) -> set[str]:
     """The names in the first column of every table."""
     return {name for row in rows(page) for name in re.findall(r"`([^`]+)`", row[0])}
 
 
-@pytest.mark.parametrize(
-    ("model", "headings"),
-    [
-        (EmotionsAnswer, ("### Answer", "### What include adds")),
-        (BatchAnswer, ("## POST /v1/emotions/batch",)),
-        (Problem, ("## Errors",)),
-        (Card, ("## GET /v1/models",)),
-        (GroupAnswer, ("### Answer", "### Groups alone")),
-    ],
-)
-def test_every_field_of_an_answer_is_described(model: type[BaseModel], headings: tuple[str, ...]) -> None:
-    found = set().union(*(described(section(API, heading)) for heading in headings))
-    assert set(paths(model)) - found == set()
-
-
-def test_no_field_is_described_that_does_not_exist() -> None:
-    known = {path for model in (EmotionsAnswer, BatchAnswer, Card) for path in paths(model)}
-    known |= {f"faces[].{part}" for part in PARTS}
-    assert {name for name in described(API) if "[]" in name} - known == set()
-
-
-def test_no_answer_model_is_left_out() -> None:
-    """A model that is added to the schemas is reached from an answer, and so by the test above."""
-
-    def reached(model: type[BaseModel]) -> set[type[BaseModel]]:
-        inner = [models_in(field.annotation)[0] for field in model.model_fields.values()]
-        return {model}.union(*(reached(found) for found in inner if found))
-
-    declared = {
-        model for model in vars(schemas).values() if isinstance(model, type) and issubclass(model, BaseModel)
-    } - {
-        BaseModel,
-        DetectionQuery,
-        EmotionQuery,
-        GroupQuery,
-        schemas.BatchForm,
-        schemas.ImageForm,
-        schemas.ImageUpload,
-        schemas.Sparse,
-    }
-    assert declared == set[type[BaseModel]]().union(
-        *(reached(model) for model in (EmotionsAnswer, BatchAnswer, GroupAnswer, GroupBatchAnswer))
-    )
-
-
-def test_every_query_parameter_is_described_with_type_default_and_range() -> None:
-    kinds: dict[Any, str] = {int: "integer", float: "number", bool: "boolean"}
-    for name, field in EmotionQuery.model_fields.items():
-        ((_, kind, default, limits, meaning),) = rows_of(section(API, "### Request"), name)
-        assert kind == kinds.get(field.annotation, "strings"), name
-        assert default == (f"`{json.dumps(field.default)}`" if field.default != () else "empty"), name
-        bounds = {type(limit).__name__: limit for limit in field.metadata}
-        if bounds:
-            assert limits == f"{bounds['Ge'].ge} to {bounds['Le'].le}", name
-        assert meaning, name
-        if name == "include":
-            assert set(re.findall(r"`(\w+)`", meaning)) == PARTS
-
-
-def test_exactly_the_errors_are_described_with_their_status() -> None:
-    found = {row[0].strip("`"): row[1:] for row in rows(section(API, "## Errors")) if row[1].isdecimal()}
-    assert {code: row[0] for code, row in found.items()} == {
-        error.code: str(error.status) for error in ERRORS
-    }
-    for error in ERRORS:
-        _, when, what_to_do = found[error.code]
-        assert when, error.code
-        if error is RateLimited:
-            # It is told each time how long.
-            assert "`Retry-After`" in what_to_do
-        elif error.retry_after_s is not None:
-            assert f"`Retry-After` ({error.retry_after_s} s)" in what_to_do, error.code
-        else:
-            assert what_to_do, error.code
-
-
-def test_every_error_has_an_example() -> None:
-    for error in ERRORS:
-        (block,) = json_blocks(section(API, f"### `{error.code}`"))
-        example = json.loads(block)
-        assert example == to_problem(error(error.example), example["request_id"]).model_dump()
-
-
-METRICS = [metric for metric in vars(Metrics()).values() if isinstance(metric, MetricWrapperBase)]
-
-
-def test_exactly_the_metrics_are_described_with_type_and_labels() -> None:
-    expected = []
-    for metric in METRICS:
-        (family,) = metric.describe()
-        name = f"{family.name}_total" if family.type == "counter" else family.name
-        expected.append([f"`{name}`", family.type, ", ".join(f"`{label}`" for label in metric._labelnames)])
-    found = [row for row in rows(section(API, "## GET /metrics")) if row[0].startswith("`expressnet_")]
-    assert sorted(row[:3] for row in found) == sorted(expected)
-    assert [row[0] for row in found if not row[3]] == []
-
-
-def test_every_setting_has_one_row_with_default_and_description() -> None:
-    computed = {
-        "processes": "CPUs it may use / 4",
-        "worker_threads": "CPUs it may use / `PROCESSES`, at least 2 of several processes",
-        "model_repository": "the folder's, else the package's",
-    }
-    for name, field in Settings.model_fields.items():
-        default = (
-            f"`{json.dumps(field.default)}`" if isinstance(field.default, bool) else f"`{field.default}`"
-        )
-        default = computed.get(name, "none" if field.default in (None, ()) else default)
-        assert rows_of(SETTINGS, PREFIX + name.upper()) == [
-            [f"`{PREFIX}{name.upper()}`", default, field.description]
-        ]
-
-
 def test_no_setting_is_described_that_does_not_exist() -> None:
-    named = set(re.findall(rf"\b{PREFIX}[A-Z_]+\b", SETTINGS + API))
+    named = set(re.findall(rf"\b{PREFIX}[A-Z_]+\b", API))
     assert named <= {PREFIX + name.upper() for name in Settings.model_fields}
 
 
@@ -298,13 +145,8 @@ def test_json_examples_are_answers_of_this_version(block: str) -> None:
 
 def test_there_is_an_example_of_every_answer_and_include() -> None:
     examples = [json.loads(block) for block in json_blocks(API)]
-    assert {model_of(example) for example in examples} >= {
-        EmotionsAnswer,
-        BatchAnswer,
-        Problem,
-        Card,
-        GroupAnswer,
-    }
+    models = {model_of(example) for example in examples}
+    assert models >= {EmotionsAnswer, BatchAnswer, GroupAnswer, Deployment}
     assert any(set(example) == PARTS for example in examples)
 
 
@@ -362,7 +204,7 @@ def test_digests_of_models_are_those_of_the_manifests() -> None:
         for manifest in (ROOT / "model_repository").glob("*/manifest.json")
         for digest in json.loads(manifest.read_text(encoding="utf-8"))["sha256"].values()
     ]
-    for name in ("guides/command-line.md", "guides/responsible-deployment.md"):
+    for name in ("guides/command-line.md", "explanation/responsible-use.md"):
         page = (ROOT / "docs" / name).read_text(encoding="utf-8")
         found = re.findall(r"\b(?:sha256|model\.onnx|model\.pt)\W+([0-9a-f]{12,64})\b", page)
         assert found, name
@@ -371,11 +213,10 @@ def test_digests_of_models_are_those_of_the_manifests() -> None:
 
 
 USE = (ROOT / "docs" / "explanation" / "responsible-use.md").read_text(encoding="utf-8")
-DEPLOYMENT = (ROOT / "docs" / "guides" / "responsible-deployment.md").read_text(encoding="utf-8")
 
 
 def test_every_purpose_is_described() -> None:
-    named = [row[0].strip("`") for row in rows(section(DEPLOYMENT, "## Declare the use"))]
+    named = [row[0].strip("`") for row in rows(section(USE, "## Say what it is for"))]
     assert named[2:] == list(Purpose)
 
 
@@ -389,7 +230,7 @@ DUTIES = {
 
 def test_every_duty_is_in_the_docs() -> None:
     """By the articles and numbers that its source names."""
-    asked = section(USE, "## Duties") + section(USE, "## Prohibited uses")
+    asked = section(USE, "## What is asked") + section(USE, "## What is refused")
     for duty in DUTIES:
         for part in re.findall(r"\d+/\d+|Article \d+\(\d+\)|740 ILCS 14|rule 10|Act 2018", duty.source):
             assert part in asked, duty.source
@@ -399,30 +240,29 @@ def test_every_duty_is_in_the_docs() -> None:
 
 
 def test_the_notice_and_the_refusal_are_those_of_the_service() -> None:
-    assert f"\n> {notice(Settings().declaration)}\n" in DEPLOYMENT
+    assert f"\n> {notice(Settings().declaration)}\n" in USE
     with pytest.raises(ValidationError) as caught:
         Settings.model_validate({"purpose": "workplace", "jurisdiction": "de"})
     assert f"EXPRESSNET_*: {caught.value.errors()[0]['msg'].removeprefix('Value error, ')}." in USE
 
 
 def test_the_smallest_group_and_the_steps_are_those_of_the_service() -> None:
-    assert f"A number below {MIN_GROUP_FACES} is refused" in DEPLOYMENT
-    assert f"steps of {GROUP_STEP}, as answered" in USE
-    for page in (API, DEPLOYMENT):
-        assert f"in steps of {GROUP_STEP}" in page
-    assert f"{MAX_FACES} largest" in DEPLOYMENT
+    assert f"A number below {MIN_GROUP_FACES} is refused" in USE
+    assert f"steps of {GROUP_STEP}" in USE
+    assert f"in steps of {GROUP_STEP}" in API
+    assert f"{MAX_FACES} largest" in USE
 
 
 def test_every_field_of_an_audit_line_is_described() -> None:
-    (block,) = json_blocks(section(DEPLOYMENT, "## Audit"))
+    (block,) = json_blocks(section(USE, "## Audit"))
     file_fields = set(json.loads(block))
-    assert file_fields == described(section(DEPLOYMENT, "## Audit"))
+    assert file_fields == described(section(USE, "## Audit"))
 
 
 def test_subgroups_in_the_docs_are_the_manifests() -> None:
     subgroups = read_manifest(Settings().model_repository, "expressnet_moe").subgroups
     assert subgroups is not None
-    told = section(USE, "## Accuracy by subgroup")
+    told = section(USE, "## How unequal it is")
     found = {row[0]: row[1] for row in rows(told)}
     for name, metric in {**subgroups.accuracy, **subgroups.recall}.items():
         assert found[name] == shown(metric)
@@ -430,21 +270,10 @@ def test_subgroups_in_the_docs_are_the_manifests() -> None:
 
 
 def test_the_limits_and_bands_of_quality_are_the_manifests() -> None:
+    """`expressnet export quality` prints what belongs there."""
     manifest = read_manifest(Settings().model_repository, "expressnet_moe")
     assert isinstance(manifest, ClassifierManifest)
     assert manifest.verdict.quality is not None
-    assert bands.FILE.read_text(encoding="utf-8") == bands.document(), "python -m tests.docs.bands"
     page = (ROOT / "docs" / "explanation" / "quality.md").read_text(encoding="utf-8")
-    assert f"\n> {manifest.verdict.quality.rule}\n" in page
-    shown_limits = {row[0]: row[2] for row in rows(section(page, "## The limits"))}
-    for limit in manifest.verdict.quality.limits:
-        edge = "no limit" if limit.min is None else f"at least {limit.min:g}"
-        edge = edge if limit.max is None else f"at most {limit.max:g}"
-        assert shown_limits[f"`{limit.code}`"] == edge
-
-
-def test_the_rule_of_the_limits_is_the_one_of_the_code() -> None:
-    manifest = read_manifest(Settings().model_repository, "expressnet_moe")
-    assert isinstance(manifest, ClassifierManifest)
-    assert manifest.verdict.quality is not None
-    assert manifest.verdict.quality.rule == RULE
+    for line in tables(manifest.verdict.quality):
+        assert line in page

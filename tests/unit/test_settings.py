@@ -82,10 +82,6 @@ def test_worker_threads_share_the_cores(
     assert Settings(processes=processes).worker_threads == threads
 
 
-def test_every_setting_is_described() -> None:
-    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
-
-
 @pytest.mark.parametrize("name", READ)
 def test_each_variable_is_read(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     text, value = READ[name]

@@ -6,12 +6,10 @@ import json
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from typer.main import get_command
 from typer.testing import CliRunner
 
 from service.api.schemas import Face, ImageAnswer
@@ -21,17 +19,12 @@ from service.predict.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from service.settings import Settings
 from tests.fake_engine import fake_engines
 from tests.scenes import video
-from tests.unit.test_docs import check, json_blocks, rows, section
+from tests.unit.test_docs import check, json_blocks, section
 
 GUIDES = Path(__file__).parents[3] / "docs" / "guides"
 PAGE = (GUIDES / "command-line.md").read_text(encoding="utf-8")
 VIDEOS = (GUIDES / "videos.md").read_text(encoding="utf-8")
 COMMANDS = ("predict", "serve", "check", "models")
-
-
-def command(name: str) -> Any:
-    commands: Any = get_command(app)
-    return commands.commands[name]
 
 
 @pytest.mark.parametrize(
@@ -88,22 +81,6 @@ def test_models_are_told_to_people_and_to_scripts(monkeypatch: pytest.MonkeyPatc
     assert result.exit_code == 1
     (entry,) = json.loads(result.stdout)
     assert (entry["verified"], "is missing" in entry["error"]) == (False, True)
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_option_is_described_with_its_default(name: str) -> None:
-    described = {
-        row[0]: row[1:] for row in rows(section(PAGE, f"## expressnet {name}")) if row[0].startswith("`-")
-    }
-    options = [each for each in command(name).params if each.param_type_name == "option"]
-    assert set(described) == {f"`{'`, `'.join([*each.opts, *each.secondary_opts])}`" for each in options}
-    for each in options:
-        default, meaning = described[f"`{'`, `'.join([*each.opts, *each.secondary_opts])}`"]
-        shown: Any = (
-            "none" if each.default in (None, "", False) else f"`{each.default}`".replace("True", "true")
-        )
-        assert default == shown, each.name
-        assert meaning == each.help
 
 
 def test_suffixes_and_columns_are_those_of_the_code() -> None:
