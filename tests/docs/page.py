@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from tests.conftest import free_port
-from tests.docs.answers import Differs, compare
+from tests.docs.answers import Differs, compare, refresh
 from tests.docs.blocks import ROOT, Block
 from tests.docs.files import KEY, make_files
 from tests.docs.syntax import JAVASCRIPT, OUTPUT, PYTHON, SHELL, check_syntax
@@ -28,9 +28,14 @@ class Failed(Exception):
 
 
 class Page:
-    """What the blocks of one page have done so far. Close it: services that blocks started run until then."""
+    """What the blocks of one page have done so far. Close it: services that blocks started run until then.
 
-    def __init__(self, folder: Path, port: int) -> None:
+    refresh: Answers are not compared. `answers` has what blocks that show others should show, by their lines.
+    """
+
+    def __init__(self, folder: Path, port: int, *, refresh: bool = False) -> None:
+        self.answers: dict[int, str] = {}
+        self._refresh = refresh
         self._folder = folder
         self._ports = {PORT: port}
         self._services: dict[str, int] = {}
@@ -116,11 +121,17 @@ class Page:
 
     def _run_console(self, block: Block) -> None:
         """`$ command` lines, each with what it prints below."""
+        sessions = []
         for session in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
             command, _, shown = session.partition("\n")
             self._run(Block(block.line, "sh", command, block.section, block.marks))
             if shown.strip():
                 self._compare(Block(block.line, "text", shown, block.section, block.marks))
+            space = shown[len(shown.rstrip()) :]
+            sessions.append((command, self.answers.pop(block.line, shown).rstrip() + space))
+        text = "".join(f"$ {command}\n{shown}" for command, shown in sessions)
+        if text != block.text:
+            self.answers[block.line] = text
 
     def _compare(self, block: Block) -> str:
         """The first block of each language after a command, under the same heading, is its answer."""
@@ -135,6 +146,11 @@ class Page:
         if "not compared" in block.marks:
             return "read"
         try:
+            if self._refresh:
+                today = refresh(block.language, block.text, self._as_written(self._answer))
+                if today != block.text:
+                    self.answers[block.line] = today
+                return "compared"
             compare(block.language, block.text, self._answer)
         except Differs as error:
             raise Failed(str(error)) from None
@@ -175,6 +191,12 @@ class Page:
         """The text with the ports on which things really are."""
         for written, real in self._ports.items():
             text = re.sub(rf"(?<=[: =]){written}\b", str(real), text)
+        return text
+
+    def _as_written(self, text: str) -> str:
+        """The text with the ports that the pages name."""
+        for written, real in self._ports.items():
+            text = re.sub(rf"(?:(?<=\.1:)|(?<=port )){real}\b", str(written), text)
         return text
 
     def _service(self, settings: str) -> int:
