@@ -72,7 +72,7 @@ def _networks(parts: tuple[str, ...]) -> tuple[str, ...]:
         try:
             ip_network(part)
         except ValueError:
-            raise ValueError(f"{part!r} is no address and no network") from None
+            raise ValueError(f"{part!r} is neither an address nor a network") from None
     return parts
 
 
@@ -81,13 +81,13 @@ def _origins(parts: tuple[str, ...]) -> tuple[str, ...]:
         url = urlsplit(part)
         known = url.scheme in ("http", "https") and bool(url.hostname)
         if part != "*" and not (known and part == f"{url.scheme}://{url.netloc}"):
-            raise ValueError(f"{part!r} is not like https://example.com")
+            raise ValueError(f"{part!r} is not an origin like https://example.com")
     return parts
 
 
 def _file_to_be(path: Path) -> Path:
     if path.is_dir() or not path.parent.is_dir():
-        raise ValueError("not a file in a folder that there is")
+        raise ValueError("it is a folder, or its folder does not exist")
     return path
 
 
@@ -333,14 +333,14 @@ class Settings(BaseSettings):
     def _closed(self) -> Settings:
         if not self.loopback and self.keys_file is None and not self.allow_anonymous:
             raise ValueError(
-                f"others reach host {self.host}, so set keys_file, or allow_anonymous=true to serve everyone"
+                f"others can reach host {self.host}: set keys_file, or allow_anonymous=true to serve everyone"
             )
         if (self.tls_certificate is None) != (self.tls_private_key is None):
             raise ValueError("tls_certificate and tls_private_key need each other")
         if self.admin_port is not None and self.admin_port == self.port:
             raise ValueError("admin_port must not be port")
         if self.redis_url is not None and self.rate_limit is None and self.keys_file is None:
-            raise ValueError("redis_url counts nothing without rate_limit or keys_file")
+            raise ValueError("redis_url needs rate_limit or keys_file")
         return self
 
     @model_validator(mode="after")
@@ -349,7 +349,7 @@ class Settings(BaseSettings):
             raise ValueError("purpose and jurisdiction need each other")
         if self.purpose is None or self.purpose not in PROHIBITED:
             if self.exemption is not None:
-                raise ValueError("exemption is for purpose workplace or education alone")
+                raise ValueError("exemption needs purpose workplace or education")
         elif prohibited(self.purpose, self.jurisdiction, self.exemption):
             raise ValueError(
                 f"purpose {self.purpose} is prohibited in {','.join(self.jurisdiction)} by {PROHIBITION}, "

@@ -255,7 +255,7 @@ def test_with_anonymous_callers_a_key_is_still_a_key(tmp_path: Path, faceless_jp
             headers={"X-Forwarded-For": "10.0.0.9"},
         )
         assert (batch.status_code, batch.json()["code"]) == (422, "invalid_request")
-        assert "wait" in batch.json()["detail"]
+        assert "smaller batches" in batch.json()["detail"]
 
 
 def test_without_a_trusted_proxy_nobody_says_who_they_are(faceless_jpeg: bytes) -> None:

@@ -228,10 +228,10 @@ def test_what_the_law_prohibits_is_refused_by_its_article(
     [
         ({"purpose": "workplace"}, "purpose and jurisdiction need each other"),
         ({"jurisdiction": "us"}, "purpose and jurisdiction need each other"),
-        ({"exemption": "medical"}, "exemption is for purpose workplace or education alone"),
+        ({"exemption": "medical"}, "exemption needs purpose workplace or education"),
         (
             {"purpose": "research", "jurisdiction": "eu", "exemption": "medical"},
-            "exemption is for purpose workplace or education alone",
+            "exemption needs purpose workplace or education",
         ),
     ],
 )
