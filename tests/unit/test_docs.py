@@ -28,8 +28,10 @@ from service.core.query import MAX_FACES
 from service.http.routes.models import Card, ModelList
 from service.pipeline.groups import GROUP_STEP
 from service.settings import MIN_GROUP_FACES, PREFIX, Settings
+from service.telemetry.metrics import Metrics
+from tests.docs import bands
+from training.evaluation.quality import RULE
 from training.evaluation.report import shown
-from training.export_quality import tables
 
 ROOT = Path(__file__).parents[2]
 API = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
@@ -204,7 +206,7 @@ def test_digests_of_models_are_those_of_the_manifests() -> None:
         for manifest in (ROOT / "model_repository").glob("*/manifest.json")
         for digest in json.loads(manifest.read_text(encoding="utf-8"))["sha256"].values()
     ]
-    for name in ("guides/command-line.md", "explanation/responsible-use.md"):
+    for name in ("guides/command-line.md", "guides/responsible-deployment.md"):
         page = (ROOT / "docs" / name).read_text(encoding="utf-8")
         found = re.findall(r"\b(?:sha256|model\.onnx|model\.pt)\W+([0-9a-f]{12,64})\b", page)
         assert found, name
@@ -213,10 +215,11 @@ def test_digests_of_models_are_those_of_the_manifests() -> None:
 
 
 USE = (ROOT / "docs" / "explanation" / "responsible-use.md").read_text(encoding="utf-8")
+DEPLOYMENT = (ROOT / "docs" / "guides" / "responsible-deployment.md").read_text(encoding="utf-8")
 
 
 def test_every_purpose_is_described() -> None:
-    named = [row[0].strip("`") for row in rows(section(USE, "## Say what it is for"))]
+    named = [row[0].strip("`") for row in rows(section(DEPLOYMENT, "## Declare the use"))]
     assert named[2:] == list(Purpose)
 
 
@@ -230,7 +233,7 @@ DUTIES = {
 
 def test_every_duty_is_in_the_docs() -> None:
     """By the articles and numbers that its source names."""
-    asked = section(USE, "## What is asked") + section(USE, "## What is refused")
+    asked = section(USE, "## Duties") + section(USE, "## Prohibited uses")
     for duty in DUTIES:
         for part in re.findall(r"\d+/\d+|Article \d+\(\d+\)|740 ILCS 14|rule 10|Act 2018", duty.source):
             assert part in asked, duty.source
@@ -240,29 +243,30 @@ def test_every_duty_is_in_the_docs() -> None:
 
 
 def test_the_notice_and_the_refusal_are_those_of_the_service() -> None:
-    assert f"\n> {notice(Settings().declaration)}\n" in USE
+    assert f"\n> {notice(Settings().declaration)}\n" in DEPLOYMENT
     with pytest.raises(ValidationError) as caught:
         Settings.model_validate({"purpose": "workplace", "jurisdiction": "de"})
     assert f"EXPRESSNET_*: {caught.value.errors()[0]['msg'].removeprefix('Value error, ')}." in USE
 
 
 def test_the_smallest_group_and_the_steps_are_those_of_the_service() -> None:
-    assert f"A number below {MIN_GROUP_FACES} is refused" in USE
-    assert f"steps of {GROUP_STEP}" in USE
-    assert f"in steps of {GROUP_STEP}" in API
-    assert f"{MAX_FACES} largest" in USE
+    assert f"A number below {MIN_GROUP_FACES} is refused" in DEPLOYMENT
+    assert f"steps of {GROUP_STEP}, as answered" in USE
+    for page in (API, DEPLOYMENT):
+        assert f"in steps of {GROUP_STEP}" in page
+    assert f"{MAX_FACES} largest" in DEPLOYMENT
 
 
 def test_every_field_of_an_audit_line_is_described() -> None:
-    (block,) = json_blocks(section(USE, "## Audit"))
+    (block,) = json_blocks(section(DEPLOYMENT, "## Audit"))
     file_fields = set(json.loads(block))
-    assert file_fields == described(section(USE, "## Audit"))
+    assert file_fields == described(section(DEPLOYMENT, "## Audit"))
 
 
 def test_subgroups_in_the_docs_are_the_manifests() -> None:
     subgroups = read_manifest(Settings().model_repository, "expressnet_moe").subgroups
     assert subgroups is not None
-    told = section(USE, "## How unequal it is")
+    told = section(USE, "## Accuracy by subgroup")
     found = {row[0]: row[1] for row in rows(told)}
     for name, metric in {**subgroups.accuracy, **subgroups.recall}.items():
         assert found[name] == shown(metric)
@@ -270,10 +274,21 @@ def test_subgroups_in_the_docs_are_the_manifests() -> None:
 
 
 def test_the_limits_and_bands_of_quality_are_the_manifests() -> None:
-    """`expressnet export quality` prints what belongs there."""
     manifest = read_manifest(Settings().model_repository, "expressnet_moe")
     assert isinstance(manifest, ClassifierManifest)
     assert manifest.verdict.quality is not None
+    assert bands.FILE.read_text(encoding="utf-8") == bands.document(), "python -m tests.docs.bands"
     page = (ROOT / "docs" / "explanation" / "quality.md").read_text(encoding="utf-8")
-    for line in tables(manifest.verdict.quality):
-        assert line in page
+    assert f"\n> {manifest.verdict.quality.rule}\n" in page
+    shown_limits = {row[0]: row[2] for row in rows(section(page, "## The limits"))}
+    for limit in manifest.verdict.quality.limits:
+        edge = "no limit" if limit.min is None else f"at least {limit.min:g}"
+        edge = edge if limit.max is None else f"at most {limit.max:g}"
+        assert shown_limits[f"`{limit.code}`"] == edge
+
+
+def test_the_rule_of_the_limits_is_the_one_of_the_code() -> None:
+    manifest = read_manifest(Settings().model_repository, "expressnet_moe")
+    assert isinstance(manifest, ClassifierManifest)
+    assert manifest.verdict.quality is not None
+    assert manifest.verdict.quality.rule == RULE
