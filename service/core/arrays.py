@@ -20,9 +20,9 @@ def corner_and_size(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """pixels: uint8 [H,W,3] RGB, each of them `scale` px of the image wide; width, height: px of the image.
+    """pixels: uint8 [H,W,3] RGB, each `scale` px of the image wide. width, height: px of the image.
 
-    `scale` is a whole number; the last column and row may cover less.
+    `scale` is a whole number. The last column and row may cover fewer px.
     """
 
     pixels: Image
@@ -35,8 +35,8 @@ class Photo:
 class Detections:
     """boxes: float32 [N,4] xyxy in px; scores: float32 [N]; landmarks: float32 [N,5,2] px (x, y).
 
-    Landmarks are the eye and the mouth corner on the image's left and right: left eye, right eye, nose,
-    left mouth corner, right mouth corner.
+    Order of the landmarks: left eye, right eye, nose, left mouth corner, right mouth corner. Left is the
+    image's left.
     """
 
     boxes: NDArray[np.float32]
@@ -51,7 +51,7 @@ class Detections:
         return Detections(self.boxes[rows], self.scores[rows], self.landmarks[rows])
 
     def scaled(self, factor: float) -> Detections:
-        """The same in other pixels: coordinates times `factor`."""
+        """Boxes and landmarks times `factor`."""
         if factor == 1:
             return self
         times = np.float32(factor)
@@ -62,7 +62,7 @@ class Detections:
 class Classification:
     """probabilities: float32 [N,C], rows sum to 1; gates: float32 [N,2,4], the weight of each expert.
 
-    occlusion: float32 [N,1], how much a face looks as if something covers a part of it, 0 to 1.
+    occlusion: float32 [N,1], how much a face looks partly covered, 0 to 1.
     """
 
     probabilities: NDArray[np.float32]
@@ -83,20 +83,20 @@ class Classification:
 
 @dataclass(frozen=True, slots=True)
 class FaceQuality:
-    """Quality of one face; light and sharpness as the classifier sees it, levelled and in its size.
+    """Quality of one face. Light and sharpness are measured on the classifier's crop.
 
     size_px: the shorter side of the box in px of the photo.
-    sharpness: variance of the Laplacian of luma over the variance of luma; light and contrast cancel out.
+    sharpness: variance of the Laplacian of luma, divided by the variance of luma. Light and contrast cancel
+        out.
     brightness, contrast: mean and standard deviation of luma 0..1.
     roll_degrees: slope of the line between the eyes; positive is clockwise as seen in the image.
-    yaw: an estimate from the nose alone: its offset from the middle of the eyes along the line between them,
-        in halves of their distance, clipped to -1..1. 0 looks ahead, positive turns to the image's right.
-    pitch: the same along the line from the eyes to the mouth, from where the nose of most faces lies.
+    yaw: offset of the nose from the middle of the eyes, along the line between the eyes. The unit is half of
+        the eye distance, clipped to -1..1. 0 looks ahead, positive turns to the image's right.
+    pitch: the same along the line from the eyes to the mouth, relative to the usual place of the nose.
         Positive looks down.
+    occlusion: the classifier's estimate of how much the face looks partly covered, 0 to 1.
 
-    occlusion: how much the face looks as if something covers a part of it, 0 to 1; the classifier's guess.
-
-    roll_degrees, yaw and pitch are None where no landmarks tell: none were detected, or they coincide.
+    roll_degrees, yaw and pitch are None if landmarks are missing, not finite, or coincide.
     occlusion is None until the face is classified.
     """
 
@@ -112,9 +112,9 @@ class FaceQuality:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A heatmap: `png` with transparency as base64, to be drawn over `box`, float32 [4] xyxy px of the image.
+    """A heatmap. png: base64, with transparency. box: where to draw it, float32 [4] xyxy px of the image.
 
-    largest_fall: the most that covering a patch took from the answer's probability.
+    largest_fall: the largest loss of the answer's probability when one patch is covered.
     """
 
     png: str

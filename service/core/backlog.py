@@ -1,8 +1,7 @@
-"""How many images wait, and whether one more would only lengthen a queue that stands.
+"""How many images are at work or waiting, and when to refuse more.
 
-A burst is welcome: it is worked off while others are few. A queue that never empties is not: it answers no
-more than a short one, only later. So once more arrives than can be answered, no more are let in than keep the
-workers busy (the idea of CoDel, RFC 8289, applied where requests are let in).
+The idea is CoDel's (RFC 8289), applied to admission. A short burst is accepted. A queue that never empties
+only adds delay. While such a queue lasts, the limit is the number of images that keeps the workers busy.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from contextlib import contextmanager
 
 STANDING_S = 0.5
 CALM_S = 10.0
-MIN_LIMIT = 8  # a few callers that ask again at once are no overload, however few the workers
+MIN_LIMIT = 8  # a few clients that retry at once are no overload, even with one worker
 
 
 class Backlog:
-    """Images at work or waiting; `workers` of them can be at work.
+    """Images at work or waiting. At most `workers` images are at work.
 
-    Somebody has waited all the time for `STANDING_S`: from then on, and until this was not so for `CALM_S`,
-    the backlog is full when `images_per_worker` are in it for each worker, and at least `MIN_LIMIT`.
+    The backlog is strained when images have waited without a break for `STANDING_S`, and for `CALM_S` after.
+    A strained backlog is full at `images_per_worker * workers` images, or at `MIN_LIMIT` if that is more.
     """
 
     def __init__(
@@ -37,7 +36,7 @@ class Backlog:
 
     @property
     def full(self) -> bool:
-        """Whether a newcomer should come again later."""
+        """Whether a new image must be refused."""
         return self._images >= self._limit and self._now() < self._strained_until
 
     @property
@@ -47,12 +46,12 @@ class Backlog:
 
     @property
     def sparse(self) -> bool:
-        """Whether every image at work could have the core of another worker as well."""
+        """Whether every image at work can use the core of a second worker."""
         return 2 * self._images <= self._workers
 
     @contextmanager
     def image(self) -> Iterator[None]:
-        """Around one image, from when it could be worked on until its answer is there."""
+        """Around one image, from its admission to its answer."""
         self._changed(1)
         try:
             yield
@@ -62,7 +61,7 @@ class Backlog:
     def _changed(self, change: int) -> None:
         now = self._changed_at = self._now()
         if self._images <= self._workers:
-            self._nobody_waited_at = now
-        if now - self._nobody_waited_at > STANDING_S:
+            self._no_queue_at = now
+        if now - self._no_queue_at > STANDING_S:
             self._strained_until = now + CALM_S
         self._images += change

@@ -14,7 +14,7 @@ from service.core.errors import DeadlineExceeded
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """The moment, in `time.monotonic()` seconds, after which nobody waits for the answer."""
+    """The time, in `time.monotonic()` seconds, after which the caller no longer waits."""
 
     at: float
     timeout_s: float
@@ -24,18 +24,18 @@ class Deadline:
         return cls(time.monotonic() + timeout_s, timeout_s)
 
     def remaining_s(self) -> float:
-        """Seconds left; negative once it has passed."""
+        """Seconds until the deadline; negative after it."""
         return self.at - time.monotonic()
 
     def check(self, stage: str) -> None:
-        """Raise `DeadlineExceeded` if it has passed."""
+        """Raise `DeadlineExceeded` if the deadline has passed."""
         if self.remaining_s() <= 0:
             raise self.exceeded(stage)
 
     def within(self, stage: Callable[[], str]) -> Within:
-        """Cancel what runs inside at the deadline and raise `DeadlineExceeded` instead.
+        """A context that cancels its body at the deadline and raises `DeadlineExceeded`.
 
-        stage: what is at work when it is asked.
+        stage: returns the name of the current stage.
         """
         return Within(self, stage)
 
@@ -44,7 +44,7 @@ class Deadline:
 
 
 class Within:
-    """The context of `Deadline.within`. A class and no generator, which would take twice as long."""
+    """The context of `Deadline.within`. A class, because a generator takes twice as long."""
 
     __slots__ = ("_deadline", "_limit", "_stage")
 
@@ -68,4 +68,4 @@ class Within:
 
 
 NEVER = Deadline(math.inf, math.inf)
-"""For work that nobody waits for, such as a warm-up."""
+"""For work without a caller, such as a warm-up."""

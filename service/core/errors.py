@@ -1,4 +1,4 @@
-"""Every error the service answers with, each owning its code and status (RFC 9457).
+"""Every error that the service answers with. Each class owns its code and status (RFC 9457).
 
 ServiceError                       the answer is a problem document
 ├── MalformedRequest               400 malformed_request
@@ -13,7 +13,7 @@ ServiceError                       the answer is a problem document
 ├── ImageTooLarge                  413 image_too_large
 ├── BodyTooLarge                   413 body_too_large
 ├── UnsupportedMediaType           415 unsupported_media_type
-│   └── UnsupportedEncoding            of a Content-Encoding, with Accept-Encoding
+│   └── UnsupportedEncoding            for a Content-Encoding, with Accept-Encoding
 ├── InvalidRequest                 422 invalid_request
 ├── ImageTooComplex                422 image_too_complex
 ├── Overloaded                     429 overloaded, Retry-After
@@ -58,7 +58,7 @@ class ServiceError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Those of the answer, beside the problem document."""
+        """Headers that this error adds to the answer."""
         retry = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
         return {**self.extra_headers, **retry}
 
@@ -287,7 +287,7 @@ class SettingsError(Exception):
 
 
 def reason_of(error: Exception) -> str:
-    """What the system says of a failure, for the middle of a sentence."""
+    """The system's words for a failure, in lower case."""
     return (getattr(error, "strerror", None) or str(error)).lower()
 
 

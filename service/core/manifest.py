@@ -1,4 +1,4 @@
-"""The model manifest: the only truth about labels, input size, crop and calibration.
+"""The model manifest: the only source of labels, input size, crop and calibration.
 
 Export writes it, training's evaluation and both engines read it, and `GET /v1/models` shows it.
 """
@@ -19,7 +19,7 @@ EMOTIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "
 Point = tuple[float, float]
 
 ModelFile = Literal["model.onnx", "model.pt"]
-"""The two files of a model version, made of one network: for ONNX Runtime, and TorchScript for Triton."""
+"""The two files of a model version hold one network: for ONNX Runtime, and TorchScript for Triton."""
 ONNX: ModelFile = "model.onnx"
 TORCHSCRIPT: ModelFile = "model.pt"
 MODEL_FILES: tuple[ModelFile, ...] = (ONNX, TORCHSCRIPT)
@@ -201,7 +201,7 @@ def digest(path: Path) -> str:
 
 
 def model_path(repository: Path, name: str, version: str, file: ModelFile) -> Path:
-    """Where Triton's layout keeps a file of a model."""
+    """The path of a model file in Triton's layout."""
     return repository / name / version / file
 
 
@@ -211,16 +211,16 @@ def digest_parameter(version: str) -> str:
 
 
 def manifest_path(repository: Path, name: str, version: str | None = None) -> Path:
-    """Of the version that a model is served in by default, or of another one beside it."""
+    """The path of the manifest of a version; None is the default version."""
     folder = repository / name
     return folder / "manifest.json" if version is None else folder / version / "manifest.json"
 
 
 def read_manifest(repository: Path, name: str, version: str | None = None) -> Manifest:
-    """The manifest of one model, of its default version unless told.
+    """The manifest of a version of a model; None is the default version.
 
-    A classifier's comes as `ClassifierManifest`.
-    Raises `ModelFileError` when it is missing or does not hold what it must.
+    A classifier's manifest is a `ClassifierManifest`.
+    Raises `ModelFileError` when the manifest or the version is missing, or the manifest is invalid.
     """
     default = manifest_path(repository, name)
     if version is None:
@@ -247,9 +247,9 @@ def _read(path: Path, name: str) -> Manifest:
 
 
 def survey(repository: Path) -> list[tuple[str, Manifest | ModelFileError]]:
-    """Every model of a repository by name and version, with its manifest or with what is wrong with it.
+    """Every version of every model of a repository: the model's name, and the manifest or its error.
 
-    Raises `ModelFileError` when there is none.
+    Raises `ModelFileError` when the repository holds no models.
     """
     found: list[tuple[str, Manifest | ModelFileError]] = []
     for folder in sorted(path for path in repository.glob("*") if path.is_dir()):
@@ -267,15 +267,15 @@ def survey(repository: Path) -> list[tuple[str, Manifest | ModelFileError]]:
 
 
 def other_versions(repository: Path, name: str) -> list[str]:
-    """Versions of a model beside its default one, oldest first."""
+    """Versions of a model besides the default version, oldest first."""
     beside = (repository / name).glob("[1-9]*/manifest.json")
     return sorted((path.parent.name for path in beside), key=int)
 
 
 def verified_model_path(repository: Path, manifest: Manifest, file: ModelFile) -> Path:
-    """The path of a model file whose SHA-256 is the manifest's.
+    """The path of a model file, after its SHA-256 is compared with the manifest.
 
-    Raises `ModelFileError` when it cannot be read, or with both digests when they differ.
+    Raises `ModelFileError` when the file cannot be read or the digests differ.
     """
     path = model_path(repository, manifest.name, manifest.version, file)
     try:

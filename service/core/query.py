@@ -9,9 +9,9 @@ MAX_FACES = 128
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """max_faces: the largest are kept; min_face_px: in px of the image.
+    """max_faces: the largest faces are kept. min_face_px: in px of the image.
 
-    detect: False takes the whole image as one face. heatmaps: whether the largest faces get one.
+    detect: False takes the whole image as one face. heatmaps: whether the largest faces get a heatmap.
     """
 
     max_faces: int = 32

@@ -1,4 +1,4 @@
-"""What the pipeline saw in one image, in arrays. Answers, tracks, metrics and audit lines are made of it."""
+"""What the pipeline saw in one image, as arrays: the source of answers, tracks, metrics and audit lines."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Reason = Literal["low_confidence", QualityCode]
 class Seen:
     """The N faces of one image, largest first. `width`, `height` and `boxes` are px of the image.
 
-    faces_found: faces in the image, of which at most `Query.max_faces` are kept.
-    boxes: float32 [N,4] xyxy. scores: float32 [N]; landmarks: float32 [N,5,2]; None if nothing was detected.
+    faces_found: faces in the image; at most `Query.max_faces` of these faces are kept.
+    boxes: float32 [N,4] xyxy. scores: float32 [N]; landmarks: float32 [N,5,2]; None without detection.
     labels: C names. probabilities: float32 [N,C]. gates: float32 [N,2,4], the weight of each expert.
     reasons: why each face is uncertain, empty if it is certain. drawings: heatmaps of the first faces.
     """
@@ -53,7 +53,7 @@ class Seen:
 
     @cached_property
     def emotions(self) -> list[str]:
-        """The most likely one of each face."""
+        """The most likely emotion of each face."""
         return [self.labels[best] for best in self.probabilities.argmax(axis=1).tolist()]
 
     @cached_property
@@ -67,9 +67,9 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class SeenGroup:
-    """All faces of one image together; probabilities: float64 [C], their mean in coarse steps.
+    """All faces of one image together. probabilities: float64 [C], the mean over the faces, in coarse steps.
 
-    Nothing is known of fewer than `min_faces`: `face_count` is 0, and `probabilities` are None.
+    With fewer than `min_faces` faces, `face_count` is 0 and `probabilities` is None.
     """
 
     width: int
@@ -81,5 +81,5 @@ class SeenGroup:
 
     @property
     def verdicts(self) -> Mapping[Verdict, int]:
-        """A group has none."""
+        """Empty: a group has no verdict."""
         return {}

@@ -1,4 +1,4 @@
-"""Where the time of an image goes."""
+"""The time that an image spends in each stage."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ STAGES = ("queue", "decode", "detect", "align", "classify")
 
 @dataclass(slots=True)
 class Timings:
-    """Seconds that one image, or the images of one batch together, spent in each stage.
+    """Seconds in each stage, of one image or of all images of a batch together.
 
-    current: the stage that was entered last. `queue` is all waiting: for a worker thread, for the change to
-    it and back, and for a batch.
+    current: the latest stage. `queue` is all waiting: for a worker thread, for the switch to the thread and
+    back, and for a batch.
     """
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
