@@ -1,7 +1,7 @@
 """Batching across concurrent requests.
 
-Calls that are due begin whenever something changes: faces arrive, the last image leaves detection, a call
-ends, or the oldest face has waited `max_delay_s`. Each call is a task, and the next batch forms meanwhile.
+Due calls start at every change: faces arrive, the last image leaves detection, a call ends, or the oldest
+face has waited `max_delay_s`. Each call is a task, so the next batch forms during the call.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from service.inference.engine import Classifier
 
 @dataclass(frozen=True, slots=True)
 class BatcherLimits:
-    """max_batch_faces per call, queue_limit_faces waiting, max_delay_s for company, calls in flight."""
+    """Faces per call, faces in the queue, seconds that a face waits for more faces, calls at a time."""
 
     max_batch_faces: int
     queue_limit_faces: int
@@ -41,7 +41,7 @@ class BatcherLimits:
 
 @dataclass(slots=True)
 class BatcherEvents:
-    """What the batcher tells the metrics."""
+    """Callbacks for the metrics."""
 
     batch: Callable[[int], None] = lambda faces: None
     depth: Callable[[int], None] = lambda faces: None
@@ -49,7 +49,7 @@ class BatcherEvents:
 
 @dataclass(slots=True, eq=False)
 class _Ticket:
-    """Faces of one request, at most a batch of them, and the future that their waiter awaits."""
+    """Faces of one request, at most one batch, and the future of their classification."""
 
     faces: Faces
     deadline: Deadline
@@ -61,8 +61,8 @@ class _Ticket:
 class Batcher:
     """Groups faces of many requests into calls of one classifier.
 
-    Every face that is admitted is answered or its waiter gets an error: a failing batch fails its own waiters
-    and nobody else's, and closing answers or fails all that is left.
+    Every admitted face gets an answer or an error. A failed batch fails only its own requests. `close`
+    answers or fails all remaining faces.
     """
 
     def __init__(self, classifier: Classifier, limits: BatcherLimits, events: BatcherEvents) -> None:
@@ -73,13 +73,13 @@ class Batcher:
         self._depth_faces = 0
         self._images_in_detection = 0
         self._calls: set[asyncio.Task[None]] = set()
-        self._timer: asyncio.TimerHandle | None = None  # set while the oldest face waits for company
+        self._timer: asyncio.TimerHandle | None = None  # set while the oldest face waits for more faces
         self._started = False
         self._closing = False
 
     @property
     def alive(self) -> bool:
-        """Whether faces that are submitted now will be worked on."""
+        """Whether new faces are accepted."""
         return self._started and not self._closing
 
     def start(self) -> None:
@@ -87,7 +87,7 @@ class Batcher:
 
     @contextmanager
     def image_in_detection(self) -> Iterator[None]:
-        """Announce faces that may follow: only while an image is in detection does a batch wait for more."""
+        """Announce faces that may follow. A batch waits for more only while an image is in detection."""
         self._images_in_detection += 1
         try:
             yield
@@ -97,15 +97,15 @@ class Batcher:
                 self._schedule()
 
     async def classify(self, faces: Faces, deadline: Deadline) -> tuple[Classification, float]:
-        """faces: uint8 [N,3,S,S], N >= 1 -> (their classification, seconds that the last of them waited).
+        """faces: uint8 [N,3,S,S], N >= 1 -> (their classification, the longest wait of a face in seconds).
 
-        Cancelling the call takes its waiting faces out of the queue, and stops the engine's call if nobody
-        else waits for it. Raises `Overloaded` at once when the
-        queue is full, and what the engine raised when their batch failed.
+        Cancelling removes the waiting faces from the queue. It also stops the engine's call if no other
+        request waits for that call. Raises `Overloaded` at once when the queue is full, and the engine's
+        error when the batch failed.
         """
         if not self.alive:
-            raise self._refusal("the batcher has not begun")
-        # A request of more faces than the queue holds is let in alone, or it never could be.
+            raise self._refusal("the batcher has not started")
+        # An empty queue admits any request, or a request larger than the queue could never run.
         if self._depth_faces and self._depth_faces + len(faces) > self._limits.queue_limit_faces:
             raise Overloaded(f"{self._depth_faces} faces are already waiting for the classifier")
         loop = asyncio.get_running_loop()
@@ -142,11 +142,11 @@ class Batcher:
         return EngineUnavailable(reason)
 
     def _schedule(self) -> None:
-        """Begin every call that is due now, and set the timer for the next one."""
+        """Start every call that is due now, and set the timer for the next call."""
         try:
             self._begin_due_calls()
         except Exception as error:
-            # Whatever went wrong, nobody may be left waiting for it.
+            # No request may wait forever, whatever the error.
             self._fail(self._queue, error)
             self._queue.clear()
             self._depth_faces = 0
@@ -187,8 +187,8 @@ class Batcher:
             self._fail(batch, error)
             return
         except BaseException:
-            # Cancelled, or what no handler of errors catches: the waiters must hear of it all the same.
-            self._fail(batch, self._refusal("the call of the classifier was broken off"))
+            # The requests of a cancelled call need an answer, too.
+            self._fail(batch, self._refusal("the call of the classifier was interrupted"))
             raise
         self._answer(batch, result)
 
@@ -202,7 +202,7 @@ class Batcher:
             start = end
 
     def _take(self) -> list[_Ticket]:
-        """Whole tickets up to the largest batch."""
+        """Remove the next tickets that fit into one batch from the queue."""
         batch: list[_Ticket] = []
         room = self._limits.max_batch_faces
         for ticket in self._queue:
@@ -211,7 +211,7 @@ class Batcher:
             ticket.waited_s = time.monotonic() - ticket.arrived_at
             room -= len(ticket.faces)
             batch.append(ticket)
-        # Counted before they leave the queue: should an observer raise, they are still found there.
+        # Count first: if the callback raises, `_schedule` finds the tickets in the queue and fails them.
         self._count(room - self._limits.max_batch_faces)
         for _ in batch:
             self._queue.popleft()
@@ -250,7 +250,7 @@ def _check(result: Classification, count: int) -> None:
     shapes = result.probabilities.shape, result.gates.shape, result.occlusion.shape
     if any(shape[:1] != (count,) for shape in shapes) or shapes[2][1:] != (1,):
         raise EngineContractError(f"probabilities, gates and occlusion {shapes} for {count} faces")
-    # Plain floats take less time than numpy's calls. Written so that a NaN fails every one of them.
+    # Plain floats are faster than numpy here. Positive comparisons, so that NaN fails them, too.
     if not all(min(row) >= 0 and abs(sum(row) - 1) <= 1e-3 for row in result.probabilities.tolist()):
         raise EngineContractError("probabilities are not finite, negative or do not sum to 1")
     if not all(0 <= hint <= 1 for (hint,) in result.occlusion.tolist()):

@@ -1,10 +1,11 @@
-"""A circuit breaker: an engine that is down is not asked again by every request.
+"""A circuit breaker: requests do not call an engine that is down.
 
-closed     calls pass; `failures` of them in a row open it
+closed     calls pass; `failures` errors in a row open the circuit
 open       calls fail at once, until `rest_s` have passed
-half-open  one call passes as a probe: its success closes the circuit, its failure opens it again
+half-open  one call passes as a probe: success closes the circuit, failure opens it again
 
-Overload is no failure: a full queue says that the engine works, and so does a late answer while others come.
+Overload is not a failure: a full queue shows that the engine works. A late answer is a failure only if the
+engine answers no other call.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ STATES: tuple[State, ...] = get_args(State)
 
 
 class Breaker:
-    """silent: whether the engine has told nobody anything for long; changed: told every new state."""
+    """silent: whether the engine has answered no call for long. changed: called with every new state."""
 
     def __init__(
         self,
@@ -44,7 +45,7 @@ class Breaker:
 
     @asynccontextmanager
     async def guard(self) -> AsyncIterator[None]:
-        """Around one call. Raises `EngineUnavailable` instead of making it while the circuit is open."""
+        """Around one call. Raises `EngineUnavailable` before the call while the circuit is open."""
         if self.state == "open" and self._now() - self._opened_at >= self._rest_s:
             self._become("half-open")
         elif self.state != "closed":
@@ -76,11 +77,11 @@ class Breaker:
             self._become("open")
 
     def _given_up(self) -> None:
-        # Nobody waits any more, which says nothing about the engine unless it is mute to all.
+        # The caller no longer waits. This is a failure only if the engine answers no call at all.
         if self._silent():
             self._failed()
         elif self.state == "half-open":
-            self._become("open")  # and the next call is the probe
+            self._become("open")  # the next call is the probe
 
     def _become(self, state: State) -> None:
         if state != self.state:

@@ -1,4 +1,4 @@
-"""What an engine is: a few small protocols."""
+"""The protocols that engines implement."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from service.core.deadline import Deadline
 
 
 def batch_sizes(max_batch_faces: int) -> list[int]:
-    """The few batch sizes that a Triton server warms: powers of two, and the largest batch itself."""
+    """The batch sizes that a Triton server warms up: powers of two, and the largest batch."""
     powers = [1 << exponent for exponent in range(max_batch_faces.bit_length())]
     return [size for size in powers if size < max_batch_faces] + [max_batch_faces]
 
 
 class Engine(Protocol):
-    """The life of a model, wherever it runs."""
+    """The lifecycle of a model, wherever the model runs."""
 
     @property
     def circuit(self) -> str | None:
-        """The state of its circuit breaker, None if it has none."""
+        """The state of the circuit breaker; None if the engine has no breaker."""
 
     async def warm_up(self) -> None:
-        """Load, and run every shape that will be served until it is as fast as it gets."""
+        """Load the model, and run it until the first request is as fast as later requests."""
 
     async def ping(self) -> None:
         """Return if the model can answer; raise `EngineUnavailable` if it cannot. Cheap under load."""
 
     async def close(self) -> None:
-        """Let running calls finish and free what the model holds."""
+        """Let running calls finish, then free the model's resources."""
 
 
 class Classifier(Engine, Protocol):
     cancellable: bool
-    """Whether cancelling a call spares the engine the work; if not, a call that was begun is waited for."""
+    """Whether cancelling a call stops the engine's work. If not, a started call runs to its end."""
 
     async def classify(self, faces: Faces, deadline: Deadline) -> Classification:
-        """deadline: of whoever waits longest. Raises `EngineUnavailable` when the engine cannot answer."""
+        """faces: uint8 [N,3,S,S]; deadline: the latest of all their requests. Raises `EngineUnavailable`."""
 
 
 class RemoteDetector(Engine, Protocol):
-    """Answers from elsewhere."""
+    """Runs outside this process."""
 
     async def detect(
         self, image: Image, min_face_px: float, threshold: float, deadline: Deadline
@@ -50,7 +50,7 @@ class RemoteDetector(Engine, Protocol):
 
 @runtime_checkable
 class LocalDetector(Engine, Protocol):
-    """Works in the thread that asks: several may at a time, and whoever has decoded an image searches it."""
+    """Runs in the calling thread, several threads at a time: a thread decodes and searches its image."""
 
     def find(self, image: Image, min_face_px: float, threshold: float) -> Detections:
         """The same as `RemoteDetector.detect`."""

@@ -20,17 +20,17 @@ from service.core.deadline import NEVER, Deadline
 from service.core.errors import EngineUnavailable, ModelFileError
 from service.core.manifest import ONNX, ClassifierManifest, Manifest, verified_model_path
 
-# A call of the largest image takes less on a busy core.
+# Longer than a call for the largest image on a busy core.
 STUCK_S = 60.0
-# So many share the cores even where others want them.
+# From this number of faces on, a call uses several cores even if the cores are busy.
 MANY_FACES = 8
-FATAL = 4  # ONNX Runtime's log level: what it raises needs no line on stderr
+FATAL = 4  # ONNX Runtime's log level: its errors are raised, so they need no line on stderr
 
 
 class _OnnxModel:
-    """Runs in the thread that calls; several threads may call at a time.
+    """Runs in the calling thread; several threads may call at a time.
 
-    threads: of a call that other cores help with.
+    threads: of a call that uses several cores.
     """
 
     circuit = None
@@ -40,42 +40,42 @@ class _OnnxModel:
         self._manifest = manifest
         self._threads = threads
         self._session: onnxruntime.InferenceSession | None = None
-        self._helped: onnxruntime.InferenceSession | None = None
-        self._began_at: dict[int, float] = {}  # by thread, of the calls that run
+        self._multicore: onnxruntime.InferenceSession | None = None
+        self._began_at: dict[int, float] = {}  # start of each running call, by thread
 
     async def ping(self) -> None:
         if self._session is None:
             raise EngineUnavailable("the model is not loaded")
-        # Its thread is lost, and only a restart brings it back; no caller waits that long.
+        # No caller waits that long. The thread is lost, and only a restart replaces it.
         if time.monotonic() - min(list(self._began_at.values()), default=math.inf) > STUCK_S:
             raise EngineUnavailable(f"a call has not returned for {STUCK_S:g} s")
 
     async def close(self) -> None:
-        self._session = self._helped = None
+        self._session = self._multicore = None
 
     def _load(self) -> None:
         """Raises `ModelFileError`."""
         self._session = self._new_session(threads=1)
-        self._helped = self._session if self._threads == 1 else self._new_session(self._threads)
+        self._multicore = self._session if self._threads == 1 else self._new_session(self._threads)
 
     def _new_session(self, threads: int) -> onnxruntime.InferenceSession:
         path = verified_model_path(self._repository, self._manifest, ONNX)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        # Between calls no thread keeps a core busy.
+        # Otherwise threads keep cores busy between calls.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        # Images have many shapes. Its arena keeps what each needed; glibc's heap is as fast, and bounded.
+        # The arena would keep memory for every shape of image. glibc's heap is as fast, and bounded.
         options.enable_cpu_mem_arena = False
         options.enable_mem_pattern = False
         options.log_severity_level = FATAL
         try:
             return onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
-        except Exception as error:  # its exceptions have no common base
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise ModelFileError(f"{path} cannot be loaded by ONNX Runtime: {error}") from error
 
-    def _run(self, helped: bool, **inputs: NDArray[np.generic]) -> list[NDArray[np.float32]]:
-        session = self._helped if helped else self._session
+    def _run(self, multicore: bool, **inputs: NDArray[np.generic]) -> list[NDArray[np.float32]]:
+        session = self._multicore if multicore else self._session
         if session is None:
             raise EngineUnavailable("the model is not loaded")
         thread = threading.get_ident()
@@ -90,9 +90,9 @@ class _OnnxModel:
 
 
 class OnnxClassifier(_OnnxModel):
-    """One batch at a time. A call that has begun cannot be stopped.
+    """Runs one batch at a time. A started call cannot be stopped.
 
-    spare_core: whether another core is idle now; then it helps, and with many faces in any case.
+    spare_core: whether another core is idle now. If so, a call uses several cores.
     """
 
     cancellable = False
@@ -115,8 +115,8 @@ class OnnxClassifier(_OnnxModel):
         await super().close()
 
     async def classify(self, faces: Faces, deadline: Deadline) -> Classification:
-        helped = len(faces) >= MANY_FACES or self._spare_core()
-        run = partial(self._run, helped, faces__0=faces)
+        multicore = len(faces) >= MANY_FACES or self._spare_core()
+        run = partial(self._run, multicore, faces__0=faces)
         try:
             call = asyncio.get_running_loop().run_in_executor(self._executor, run)
         except RuntimeError as error:  # the executor is shut down
@@ -125,7 +125,7 @@ class OnnxClassifier(_OnnxModel):
 
 
 class OnnxDetector(_OnnxModel):
-    """spare_core: whether another core is idle now; then it helps."""
+    """spare_core: whether another core is idle now. If so, a call uses several cores."""
 
     def __init__(self, repository: Path, manifest: Manifest, spare_core: Callable[[], bool]) -> None:
         super().__init__(repository, manifest, threads=2)

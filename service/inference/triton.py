@@ -1,7 +1,7 @@
 """The Triton engine: the same model files on NVIDIA Triton, over gRPC.
 
-One client per event loop, shared by both models. The server's answers are told apart here: what means "full",
-"late", "down" or "wrong" becomes the error of that meaning.
+One client per event loop, shared by both models. The server's failures become the service's errors:
+overloaded, too late, unavailable or a broken contract.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from service.inference.engine import batch_sizes
 
 MESSAGE_LIMIT = 256 * 1024 * 1024  # a 50-megapixel image is 150 MB of pixels
 KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS = 20_000, 5_000
-# Servers in turn are shared with other calls, so the next one may be the same one again.
+# Calls alternate between servers. Other calls come in between, so a retry may reach the same server again.
 RETRIES, RETRY_WITHIN_S = 3, 0.05
 PING_TIMEOUT_S = 0.8
-# A server that works answers a ping of one of the two models every half second.
+# A working server answers a ping of one of the two models every half second.
 SILENT_S = 2.5
 
-# Triton answers UNAVAILABLE to nearly all of these; only the words tell them apart.
-# Only where somebody gave the models a queue policy: the project's own configuration has none.
+# Triton answers nearly all of these with UNAVAILABLE; only the messages differ.
+# Only with a queue policy; the project's own configuration has none.
 QUEUE_REFUSES = ("exceeds maximum queue size", "request timeout expired")
-# A server that stops ends what it has begun, then unloads its models; one that starts loads them last.
+# A stopping server finishes its calls, then unloads its models. A starting server loads its models last.
 NOT_TAKING = ("server is stopping", "server not ready", "not at ready state", "has no available versions")
 NOT_CONNECTED = (
     "failed to connect",
@@ -60,7 +60,7 @@ NOT_CONNECTED = (
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Paths of PEM files: whom to trust, and who we are if the server asks."""
+    """Paths of PEM files: the trusted authorities, and the gateway's own certificate if the server asks."""
 
     root_certificates: Path | None = None
     certificate: Path | None = None
@@ -68,10 +68,10 @@ class Tls:
 
 
 class TritonConnection:
-    """One channel to one or several servers, opened on the loop that uses it.
+    """One channel to one or several servers, opened on the event loop that uses the channel.
 
-    addresses: `HOST:PORT`, or several `IP:PORT` with commas between. The servers behind a name, or behind
-    several addresses, are asked in turn.
+    addresses: `HOST:PORT`, or several `IP:PORT` separated by commas. Calls alternate between the servers
+    behind a name or behind several addresses.
     """
 
     def __init__(self, addresses: str, tls: Tls | None = None) -> None:
@@ -81,11 +81,11 @@ class TritonConnection:
         self._heard_at = time.monotonic()
 
     def heard(self) -> None:
-        """To be called with every answer, whatever it says."""
+        """Call this after every answer of a server, errors included."""
         self._heard_at = time.monotonic()
 
     def silent(self) -> bool:
-        """Whether the server has told nobody anything for long."""
+        """Whether no call got an answer for `SILENT_S`."""
         return time.monotonic() - self._heard_at > SILENT_S
 
     @property
@@ -119,7 +119,7 @@ def _credentials(tls: Tls) -> grpc.ChannelCredentials:
 
 
 def _channel_arguments() -> list[tuple[str, Any]]:
-    # Giving any argument replaces all of the client's own.
+    # Any argument replaces all of the client's defaults.
     return [
         ("grpc.lb_policy_name", "round_robin"),
         ("grpc.max_send_message_length", MESSAGE_LIMIT),
@@ -128,24 +128,24 @@ def _channel_arguments() -> list[tuple[str, Any]]:
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
-        # A server that was restarted is found again within a second.
+        # Reconnect to a restarted server within a second.
         ("grpc.min_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 1000),
     ]
 
 
 class _Unreachable(EngineUnavailable):
-    """The server is gone, or going; another one may be there."""
+    """The server is down or stopping. Another server may answer."""
 
 
 class _NotTaken(_Unreachable):
-    """No server began with it, so asking again runs nothing twice."""
+    """No server started the call, so a retry runs nothing twice."""
 
 
 class _TritonModel:
-    """A model on the server. It is not believed before its configuration names the manifest's file.
+    """A model on the server, used only after the server's configuration names the manifest's file.
 
-    Whenever the connection was lost, the server may have come back with another model, so it is asked again.
+    After a lost connection the configuration is checked again: the server may return with another model.
     """
 
     _outputs: tuple[str, ...]
@@ -157,21 +157,21 @@ class _TritonModel:
         self._verified = False
 
     async def warm_up(self) -> None:
-        """The server warms its models itself; one that is not there yet may come later."""
+        """Does nothing: the server warms up its models itself, and may start after the gateway."""
 
     @property
     def circuit(self) -> State:
         return self._breaker.state
 
     async def ping(self) -> None:
-        # Always: of several servers each is met in its turn.
+        # At every ping, so that each of several servers is verified.
         try:
             await self._verify(PING_TIMEOUT_S)
         except _Unreachable:
-            # Of several servers one may be stopping: the next in turn is asked before all are called down.
+            # One of several servers may be stopping: try the next server before reporting a failure.
             await self._verify(PING_TIMEOUT_S)
         if self._breaker.state != "closed":
-            # A gateway that is not ready gets no requests, so none would ever close the circuit.
+            # A gateway that is not ready gets no requests, so no request can close the circuit.
             with contextlib.suppress(ServiceError):
                 await self._try_out(Deadline.after(PING_TIMEOUT_S))
 
@@ -179,7 +179,7 @@ class _TritonModel:
         await self._connection.close()
 
     async def _try_out(self, deadline: Deadline) -> None:
-        """The smallest call there is."""
+        """The smallest possible call."""
         raise NotImplementedError
 
     async def _verify(self, timeout_s: float) -> None:
@@ -193,7 +193,7 @@ class _TritonModel:
         self._verified = True
 
     def _check(self, config: ModelConfig) -> None:
-        """Raise `EngineUnavailable` if the served model is not the one that this gateway is set up for."""
+        """Raise `EngineUnavailable` if the served model is not the manifest's."""
         manifest = self._manifest
         served = config.parameters[digest_parameter(manifest.version)].string_value
         if served != manifest.sha256[TORCHSCRIPT]:
@@ -240,7 +240,7 @@ class _TritonModel:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """Around one call: what the server says becomes the error that it means."""
+        """Around one call: turns the client's exceptions into service errors."""
         try:
             yield
         except InferenceServerException as error:
@@ -260,9 +260,9 @@ class _TritonModel:
         self._verified = False
         if any(known in words for known in NOT_CONNECTED):
             return _NotTaken("the inference server is not connected")
-        # A server that ends cancels what it has not answered; who cancels here sees no answer at all.
+        # A stopping server cancels its open calls. A cancellation on this side does not come here.
         if status in ("StatusCode.UNAVAILABLE", "StatusCode.CANCELLED"):
-            return _Unreachable("the inference server is gone")
+            return _Unreachable("the connection to the inference server was lost")
         return EngineUnavailable("the inference server cannot answer")
 
 
@@ -294,7 +294,7 @@ class TritonClassifier(_TritonModel):
         await self.classify(np.zeros((1, 3, self._size, self._size), np.uint8), deadline)
 
     async def classify(self, faces: Faces, deadline: Deadline) -> Classification:
-        """Rows are padded up to the next size that the server has warmed."""
+        """Pads the batch to the next size that the server has warmed up."""
         warm = next((size for size in self._warm_sizes if size >= len(faces)), len(faces))
         rows = np.concatenate([faces, np.zeros((warm - len(faces), *faces.shape[1:]), faces.dtype)])
         return Classification(*await self._infer({"faces__0": rows}, deadline))[: len(faces)]

@@ -151,7 +151,7 @@ class Named:
 def recorded(engine: OnnxClassifier | OnnxDetector) -> list[str]:
     used: list[str] = []
     engine._session = Named("one thread", engine._session, used)
-    engine._helped = Named("two threads", engine._helped, used)
+    engine._multicore = Named("two threads", engine._multicore, used)
     return used
 
 
