@@ -1,4 +1,4 @@
-"""How many cores there are to use, which in a container is fewer than the machine has."""
+"""How many cores this process may use. A container may use fewer than the machine has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def cores_of_process() -> float:
-    """Cores that this process may use: by its affinity, and by the quota of its control group."""
+    """Cores that this process may use: the smaller of its CPU affinity and its control group's quota."""
     cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     try:
         quota, period = (CGROUP / "cpu.max").read_text().split()
@@ -21,13 +21,14 @@ def cores_of_process() -> float:
             )
         except OSError:
             return cores
-    # `max` in version 2 and -1 in version 1 mean that there is none.
+    # `max` in version 2 and -1 in version 1 mean that there is no quota.
     return min(cores, int(quota) / int(period)) if quota.strip().isdecimal() else cores
 
 
 def fitting_threads(cores: float, processes: int) -> int:
-    """Worker threads of each process that keep all cores busy.
+    """Worker threads per process that keep all cores busy.
 
-    One of several processes has at least two, or a core idles while its only image waits for a batch.
+    With several processes each has two threads or more. With one thread, its core would idle while its only
+    image waits for a batch.
     """
     return max(1 if processes == 1 else 2, math.ceil(cores) // processes)

@@ -1,4 +1,4 @@
-"""How this process holds on to memory that it has freed. Without glibc nothing is done."""
+"""Limits the freed memory that this process keeps. Without glibc, nothing happens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-# Of glibc's mallopt(3).
+# Options of glibc's mallopt(3).
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 
 LOOK_S = 1.0
@@ -20,10 +20,10 @@ GROWN_BYTES = 16 << 20  # by which the process may have grown at rest
 
 
 def bound_heap() -> None:
-    """Keep what photos of a few megapixels need, and return the rest as soon as it is freed.
+    """Keep the memory that photos of a few megapixels need, and return the rest as soon as it is freed.
 
-    Call it before threads start. Left alone, glibc keeps a heap for each thread: the process grows to what
-    the largest photos of all threads once needed together.
+    Call this before threads start. By default glibc keeps a heap for each thread: the process grows to the
+    sum of the largest photos of all threads.
     """
     mallopt = _of_glibc("mallopt")
     if mallopt is not None:
@@ -32,7 +32,7 @@ def bound_heap() -> None:
 
 
 def release_unused() -> None:
-    """Return all freed memory to the system. A start leaves some 10 MB of it."""
+    """Return all freed memory to the system. After startup this is about 10 MB."""
     gc.collect()
     trim = _of_glibc("malloc_trim")
     if trim is not None:
@@ -57,7 +57,7 @@ def _of_glibc(name: str) -> Callable[..., int] | None:
 
 
 def _resident_bytes() -> int:
-    """0 where the system does not say, or no file descriptor is free."""
+    """0 if the system does not report memory, or no file descriptor is free."""
     with suppress(OSError):
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0
