@@ -1,4 +1,4 @@
-"""One image to the crops of its faces: the work that needs its pixels."""
+"""From one image to the crops of its faces: all work that needs the image's pixels."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from service.vision.quality import measure
 
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """What remains of an image without its pixels. width, height, boxes and detections: px of the image.
+    """One image without its pixels. width, height, boxes and detections: px of the image.
 
-    detections: None if the whole image is one face. faces_found: before the query's `max_faces` cut.
+    detections: None if the whole image is one face. faces_found: before the cut to `Query.max_faces`.
     """
 
     width: int
@@ -42,7 +42,7 @@ class Crops:
     quality: list[FaceQuality]
 
     def placements(self, spec: Input) -> list[Similarity]:
-        """Where each face was cut out of the image."""
+        """The placement of each face's crop in the image."""
         whole = whole_placement(self.width, self.height, spec.size)
         if self.detections is None:
             return [whole]
@@ -51,10 +51,9 @@ class Crops:
 
 
 class Cropper:
-    """The steps of one image, in this order, each in a worker thread: `plan`, then `crop`; or `whole`.
+    """The steps of one image, each in a worker thread: `plan` and then `crop`, or `whole` alone.
 
-    image: an encoded image, or its pixels. spec: the crops that the classifier takes. timings: where each
-    step adds its time.
+    image: an encoded image, or its pixels. spec: the classifier's input. timings: each step adds its time.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class Cropper:
             return Crops(photo.width, photo.height, 1, None, boxes, faces, measure(faces, boxes, None))
 
     def plan(self) -> SearchPlan | None:
-        """What a detector is to search; None if nothing can be found. Raises what `decode` raises."""
+        """What the detector searches; None if the image is too narrow. Raises what `decode` raises."""
         min_px = self._query.min_face_px
         self._decode(lambda width, height: shrinkage(width, height, min_px))
         with self._timings.stage("decode"):
@@ -93,7 +92,7 @@ class Cropper:
                 photo = self._photo
                 found = largest_first(found.scaled(plan.scale), photo.width, photo.height)
             kept = found[: self._query.max_faces]
-        # The crop is about as wide as the box is high; fewer pixels than it has would blur it.
+        # The crop is about as wide as the box is high. A photo with fewer pixels there would blur the crop.
         tolerable = tolerable_shrinkage(kept, self._spec.size)
         if self._photo.scale > tolerable:
             self._decode(lambda *_: tolerable)

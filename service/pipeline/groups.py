@@ -1,4 +1,4 @@
-"""The pipeline of a service that speaks of groups alone."""
+"""The pipeline of a service that answers for groups only."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from service.core.seen import Seen, SeenGroup
 from service.core.timings import Timings
 from service.pipeline.pipeline import Pipeline
 
-# Every face that is found, in the same way for every caller.
+# The same query for every caller: all faces that the detector finds.
 ALL_FACES = Query(max_faces=MAX_FACES)
 
-# Finer would be false precision, and would tell more of the one face by which two images differ.
+# Finer steps would be false precision. They would also reveal more about a face when two images differ only
+# by this face.
 GROUP_STEP = 0.05
 
 
 class GroupPipeline:
-    """A pipeline that keeps every single face to itself. No caller chooses which faces are in the group."""
+    """A pipeline that returns no single face. Callers do not choose which faces are in the group."""
 
     def __init__(self, faces: Pipeline, min_faces: int) -> None:
         self._faces = faces
@@ -32,12 +33,12 @@ class GroupPipeline:
         await self._faces.close()
 
     async def run(self, image: bytes | Image, deadline: Deadline, timings: Timings) -> SeenGroup:
-        """The faces of an image together. Raises what `Pipeline.run` raises."""
+        """The faces of an image as a group. Raises what `Pipeline.run` raises."""
         return group_of(await self._faces.run(image, ALL_FACES, deadline, timings), self._min_faces)
 
 
 def group_of(seen: Seen, min_faces: int) -> SeenGroup:
-    """The mean of an image's faces, or nothing of them if they are few."""
+    """The mean of an image's faces; empty for fewer than `min_faces` faces."""
     if seen.face_count < min_faces:
         return SeenGroup(seen.width, seen.height, min_faces, seen.labels)
     steps = np.rint(seen.probabilities.mean(axis=0, dtype=np.float64) / GROUP_STEP)

@@ -1,4 +1,4 @@
-"""The way of one image: decode -> detect -> crop -> classify, readable top to bottom."""
+"""The stages of one image: decode -> detect -> crop -> classify."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from service.vision.workers import Slot, Workers
 T = TypeVar("T")
 
 NOTHING = Detections.none()
-# Each costs as much as 64 faces: only of the largest faces.
+# A heatmap costs as much as 64 faces, so only the largest faces get one.
 HEATMAP_FACES = 4
 
 
@@ -39,7 +39,8 @@ class Pipeline:
     """From an image to what was seen in it.
 
     At most `workers` images are decoded at a time: an image is megabytes of pixels, its faces are
-    kilobytes, and only faces wait in the queue. One that keeps a thread beyond `decode_budget_s` is given up.
+    kilobytes. Only faces wait in the queue. An image that keeps a thread beyond `decode_budget_s` gets an
+    error.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Pipeline:
         backlog: Backlog,
         reports_stages: bool = True,
     ) -> None:
-        # Told apart once: to ask whether something fits a protocol takes long.
+        # Once, because `isinstance` with a protocol is slow.
         self._local = detector if isinstance(detector, LocalDetector) else None
         self._remote = None if isinstance(detector, LocalDetector) else detector
         self._batcher = batcher
@@ -68,7 +69,7 @@ class Pipeline:
             workers,
             budget_s=decode_budget_s,
             overran=metrics.abandoned_images.inc,
-            # Where an image keeps its thread to the end, one that waits for it is no more than its bytes.
+            # With a local detector an image keeps its thread, so a waiting image is only its bytes.
             ahead=workers if self._local is not None else 0,
         )
 
@@ -84,7 +85,7 @@ class Pipeline:
     async def run(self, image: bytes | Image, query: Query, deadline: Deadline, timings: Timings) -> Seen:
         """The faces in an encoded image, or in pixels, uint8 [H,W,3] RGB.
 
-        Raises the `ServiceError` that says why there is no answer.
+        Raises a `ServiceError` with the reason if there is no answer.
         """
         spent = Timings()
         try:
@@ -104,7 +105,7 @@ class Pipeline:
                 multithreaded = isinstance(image, bytes) and has_own_threads(image)
                 slot = await self._workers.acquire(multithreaded=multithreaded)
             try:
-                # No name for it here: its pixels must be gone when faces wait for the classifier.
+                # No variable keeps the cropper: its pixels must be freed before faces wait in the queue.
                 crops = await self._crop(
                     Cropper(image, query, self._manifest.input, self._pixel_limit, timings),
                     query,
@@ -177,7 +178,7 @@ class Pipeline:
     async def _heatmaps(
         self, crops: Crops, classification: Classification, deadline: Deadline
     ) -> list[Drawing]:
-        """Of the largest faces, one after another: other requests' faces get their turn between them."""
+        """Heatmaps of the largest faces, one at a time, so that other requests' faces run in between."""
         answers = []
         for face, row in zip(crops.faces[:HEATMAP_FACES], classification.probabilities, strict=False):
             covered, _ = await self._batcher.classify(heatmap.cover(face), deadline)
@@ -194,7 +195,7 @@ class Pipeline:
 def _search_here(
     cropper: Cropper, detector: LocalDetector, query: Query, slot: Slot, timings: Timings
 ) -> Crops:
-    """All steps in one thread. Raises `GivenUp` between them when nobody waits for the image any more."""
+    """Run all steps in one thread. Raises `GivenUp` between steps when no caller waits for the image."""
     plan = cropper.plan()
     slot.check()
     found = NOTHING
@@ -206,7 +207,7 @@ def _search_here(
 
 
 async def _timed(slot: Slot, function: Callable[[], T], timings: Timings) -> T:
-    """What it returns; what it does not say of its time was spent on the way to the thread and back."""
+    """Run `function` on the slot's thread. Time that `function` does not record counts as `queue`."""
     started, before = time.perf_counter(), timings.total()
     result = await slot.run(function)
     waited = time.perf_counter() - started - (timings.total() - before)
