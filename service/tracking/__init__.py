@@ -1,1 +1,1 @@
-"""Faces over time: which box is whose, and probabilities smoothed. Pure; no image comes in here."""
+"""Faces over time: tracks and smoothed probabilities, from numbers alone, without images."""

@@ -1,4 +1,4 @@
-"""The cheapest way to pair rows with columns."""
+"""Pair rows with columns at the lowest total cost."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 FORBIDDEN = 1e6
-"""The cost of a pair that must not be; any real cost is far less."""
+"""The cost of a forbidden pair; any real cost is far lower."""
 
 
 def assign(costs: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """costs: float64 [R,C] -> pairs (row, column) of the least total cost, forbidden ones left out.
+    """costs: float64 [R,C] -> pairs (row, column) with the lowest total cost, without forbidden pairs.
 
     The Hungarian method by shortest augmenting paths (Jonker and Volgenant, 1987), in O(n^3).
     """

@@ -1,4 +1,4 @@
-"""The faces of a stream or video over time: each with its track, smoothed, and the totals at the end."""
+"""The faces of a stream or video over time: tracks, smoothed answers and totals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service.core.seen import Seen, Verdict
 from service.tracking.smoothing import Smoother
 from service.tracking.tracks import Tracker
 
-# A stream may run for days before a crowd.
+# Bounds the memory of a stream that films a crowd for days.
 MAX_TRACKS = 1000
 
 
@@ -20,7 +20,7 @@ MAX_TRACKS = 1000
 class Followed:
     """One face in one frame. number: its track; new: whether this is the track's first frame.
 
-    probabilities: float64 [C], smoothed; verdict: of these.
+    probabilities: float64 [C], smoothed; verdict: smoothed, too.
     """
 
     number: int
@@ -38,8 +38,8 @@ class Followed:
 class TrackTotals:
     """One track as a whole. probabilities: float64 [C], the mean over its frames.
 
-    time_share: float64 [C], the share of the time that each emotion was the smoothed one; certain: the share
-    that the smoothed verdict was `certain`.
+    time_share: float64 [C], the share of time of each smoothed emotion. certain: the share of time with the
+    smoothed verdict `certain`.
     """
 
     number: int
@@ -52,10 +52,10 @@ class TrackTotals:
 
 
 class Record:
-    """The faces of one stream so far: numbers and sums, no picture."""
+    """The faces of one stream so far: numbers and sums, no pictures."""
 
     def __init__(self, time_constant_s: float, threshold: float) -> None:
-        """threshold: the model's, from which on a confidence is certain."""
+        """threshold: the lowest confidence that is certain, from the model's manifest."""
         self._time_constant_s = time_constant_s
         self._threshold = threshold
         self._tracker = Tracker()
@@ -63,7 +63,7 @@ class Record:
         self.left_out = 0
 
     def update(self, seen: Seen, time_s: float) -> list[Followed]:
-        """The faces of one frame, in their order; times never fall."""
+        """The faces of one frame, in the order of `seen`. `time_s` must never decrease."""
         rows = seen.probabilities.astype(np.float64)
         numbers = self._tracker.update(corner_and_size(seen.boxes), time_s)
         followed = []
@@ -83,7 +83,7 @@ class Record:
 
 
 class _RunningTotals:
-    """The sums of one track. The time from one frame to the next counts for what the first one showed."""
+    """The sums of one track. The time between two frames counts for the emotion of the earlier frame."""
 
     def __init__(
         self, number: int, time_s: float, labels: int, time_constant_s: float, threshold: float
@@ -109,7 +109,7 @@ class _RunningTotals:
         self._sum += row
         self._frames += 1
         self.last_s = time_s
-        # Frames that are uncertain each, for their quality perhaps, do not become certain together.
+        # Several uncertain frames, for example of poor quality, must not become a certain answer together.
         certain = smoothed.max() >= self._threshold and certainty > 0.5
         self._last = Followed(
             self._number, self._frames == 1, smoothed, "certain" if certain else "uncertain"
@@ -118,9 +118,9 @@ class _RunningTotals:
 
     def totals(self) -> TrackTotals:
         if self._last is None:
-            raise ValueError("a track has been seen at least once")
+            raise ValueError("the track has no frames")
         seconds, certain_s = self._seconds, self._certain_s
-        if not seconds.any():  # one moment is all there is
+        if not seconds.any():  # only one moment was seen
             seconds = np.zeros(len(seconds))
             seconds[self._last.best] = 1.0
             certain_s = float(self._last.verdict == "certain")

@@ -1,13 +1,15 @@
-"""Which face of a frame is which face of the frames before: by place, size and motion alone.
+"""Match the faces of a frame with those of earlier frames, by place, size and motion alone.
 
-Nothing in here looks at a face, so nobody is recognised: who was away for longer than `LOST_S` is somebody
-new.
+This module never looks at a face, so it recognises no person: a face that was away for longer than `LOST_S`
+gets a new number.
 
-After SORT (Bewley et al., arXiv 1602.00763): boxes are expected where constant velocity takes them, and
-paired by how they overlap. From ByteTrack (Zhang et al., arXiv 2110.06864) the second round for what the
-first left over, and from OC-SORT (Cao et al., arXiv 2203.14360) that a lost face is also looked for where it
-was last seen. Instead of a Kalman filter an alpha-beta filter, its steady state, which takes frames at uneven
-times.
+Sources:
+SORT (Bewley et al., arXiv 1602.00763): boxes move at constant velocity and are paired by overlap.
+ByteTrack (Zhang et al., arXiv 2110.06864): a second round pairs the remaining boxes.
+OC-SORT (Cao et al., arXiv 2203.14360): a lost face is also expected where it was last seen.
+
+An alpha-beta filter replaces their Kalman filter: it is a Kalman filter's steady state, and takes frames at
+uneven times.
 """
 
 from __future__ import annotations
@@ -26,16 +28,16 @@ LOST_S = 2.0
 """How long a face that is not seen keeps its number."""
 
 MIN_OVERLAP = 0.3
-# A face that was not seen for a while is the less likely one where two lie over each other.
+# Where two tracks overlap, the track that was lost for longer is less likely.
 LOST_COST_PER_S = 0.5
-# Of the second round: how far, in sizes of the face, it may be from where it is expected, and how far it may
-# wander in a second, but not further than the third; and how much larger or smaller it may be.
+# Limits of the second round. Distance from the expected place, in sizes of the face: at once, per second of
+# absence, and in total. MAX_GROWTH: how much larger or smaller the face may be.
 REACH_SIZES, REACH_SIZES_PER_S, MAX_REACH_SIZES = 0.5, 2.0, 2.5
 MAX_GROWTH = 1.6
-# Of a new position, speed and size this much is believed at once.
+# Filter weights of a new position, speed and size.
 ALPHA, BETA, GAMMA = 0.85, 0.4, 0.5
-# Boxes tremble, so a short step says little about the speed: it is measured over no less than this. The first
-# speed is that since the face came, so that a face that comes quickly is followed.
+# Boxes tremble, so a short step is a poor measure of speed: speed is measured over at least MIN_STEP_S. For a
+# new face MIN_FIRST_STEP_S is enough, so that a fast face is not lost.
 MIN_STEP_S, MIN_FIRST_STEP_S = 0.1, 0.02
 
 
@@ -47,12 +49,12 @@ class Track:
     box: Boxes  # [4]
     velocity: NDArray[np.float64]  # [2] px/s
     since_s: float
-    first: Boxes  # [4], as it was found then
+    first: Boxes  # [4], at `since_s`
     seen_s: float
-    seen: Boxes  # [4], as it was found last
+    seen: Boxes  # [4], at `seen_s`
 
     def expected(self, time_s: float) -> Boxes:
-        # A speed holds for no longer than it was watched.
+        # A speed is extrapolated no longer than it was measured.
         lasts_s = min(time_s - self.seen_s, self.seen_s - self.since_s)
         box = self.box.copy()
         box[:2] += self.velocity * lasts_s
@@ -72,26 +74,26 @@ class Track:
 
 
 class Tracker:
-    """The tracks of one stream. Numbers begin at 1 and are never used again."""
+    """The tracks of one stream. Numbers begin at 1 and are never reused."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
         self._tracks: list[Track] = []
 
     def update(self, boxes: NDArray[np.float64], time_s: float) -> list[int]:
-        """boxes: float64 [N,4], left, top, width, height in px -> the number of each; times never fall."""
+        """boxes: float64 [N,4], left, top, width, height in px -> track numbers. `time_s` never decreases."""
         self._tracks = [track for track in self._tracks if time_s - track.seen_s <= LOST_S]
         found = np.concatenate([boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]], axis=1)
-        whose: dict[int, Track] = {}
+        matched: dict[int, Track] = {}
         for cost in (_overlap_cost, _distance_cost):
-            tracks = [track for track in self._tracks if track not in whose.values()]
-            unmatched = [index for index in range(len(found)) if index not in whose]
-            if tracks and unmatched:
-                for row, column in assign(cost(tracks, found[unmatched], time_s)):
-                    whose[unmatched[column]] = tracks[row]
+            tracks = [track for track in self._tracks if track not in matched.values()]
+            remaining = [index for index in range(len(found)) if index not in matched]
+            if tracks and remaining:
+                for row, column in assign(cost(tracks, found[remaining], time_s)):
+                    matched[remaining[column]] = tracks[row]
         numbers = []
         for index, box in enumerate(found):
-            track = whose.get(index)
+            track = matched.get(index)
             if track is None:
                 track = Track(next(self._numbers), box, np.zeros(2), time_s, box, time_s, box)
                 self._tracks.append(track)
@@ -102,7 +104,7 @@ class Tracker:
 
 
 def _overlap_cost(tracks: list[Track], found: Boxes, time_s: float) -> NDArray[np.float64]:
-    """What the boxes' overlap (intersection over union) lacks of 1."""
+    """1 minus the overlap (intersection over union), plus a cost for each second of absence: [R,C]."""
     expected = np.stack([track.expected(time_s) for track in tracks])[:, None]
     shared = np.clip(
         np.minimum(expected[..., :2] + expected[..., 2:] / 2, found[:, :2] + found[:, 2:] / 2)
@@ -116,7 +118,7 @@ def _overlap_cost(tracks: list[Track], found: Boxes, time_s: float) -> NDArray[n
 
 
 def _distance_cost(tracks: list[Track], found: Boxes, time_s: float) -> NDArray[np.float64]:
-    """How far off the centre is, in sizes of the face, and how unlike its size."""
+    """The distance of the centres in sizes of the face, plus the change of size (log): [R,C]."""
     sizes = np.stack([_size(track.seen) for track in tracks])[:, None]
     off = np.minimum(
         _distance(np.stack([track.expected(time_s) for track in tracks]), found),
@@ -132,12 +134,12 @@ def _away_s(tracks: list[Track], time_s: float) -> NDArray[np.float64]:
 
 
 def _size(boxes: Boxes) -> NDArray[np.float64]:
-    """The side of a square as large: [...,4] -> [...]."""
+    """The side of a square of the same area: [...,4] -> [...]."""
     size: NDArray[np.float64] = np.sqrt(np.maximum(boxes[..., 2:].prod(-1), 1.0))
     return size
 
 
-def _distance(ones: Boxes, others: Boxes) -> NDArray[np.float64]:
-    """Between all centres: [R,4], [C,4] -> [R,C]."""
-    apart = ones[:, None, :2] - others[None, :, :2]
+def _distance(first: Boxes, second: Boxes) -> NDArray[np.float64]:
+    """Distances between all centres: [R,4], [C,4] -> [R,C]."""
+    apart = first[:, None, :2] - second[None, :, :2]
     return np.hypot(apart[..., 0], apart[..., 1])
