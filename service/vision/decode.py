@@ -1,8 +1,7 @@
-"""Bytes of a photo -> RGB pixels as a person sees them; the one place that meets hostile image files.
+"""Decode a photo to upright RGB pixels. Only this module parses hostile image files.
 
-Three habits keep it safe. The plugin is chosen by signature, so no other parser ever sees the bytes. The
-size is read from the header and judged before a pixel exists. Whatever a parser raises becomes one of three
-errors.
+Three rules keep it safe. The signature selects one parser, so no other parser sees the bytes. The size in the
+header is checked before pixels are decoded. Every exception of a parser becomes one of three errors.
 """
 
 from __future__ import annotations
@@ -50,20 +49,20 @@ CONTENT_TYPES = frozenset(
         "image/x-png",
     }
 )
-"""Content types that a request may carry an image as, besides any other image/ type: the bytes decide."""
+"""Content types of images, besides any other image/ type. The bytes decide the format."""
 
-# Registers every format Pillow knows, so that an image of another format can be named in the answer.
+# Registers every format of Pillow, so that the answer can name a format that is not supported.
 Image.init()
 
 
 def _open_heif(file: io.BytesIO, name: str) -> ImageFile.ImageFile:
-    from pillow_heif import HeifImageFile  # 4 MB that most services never need
+    from pillow_heif import HeifImageFile  # 4 MB that most services do not need
 
     opened: ImageFile.ImageFile = HeifImageFile(file, name)  # type: ignore[no-untyped-call]
     return opened
 
 
-# JpegImageFile and not Pillow's factory: of a multi-picture file only the first picture matters.
+# JpegImageFile instead of Pillow's factory: only the first picture of a multi-picture file matters.
 _OPENERS: dict[str, Callable[[io.BytesIO, str], ImageFile.ImageFile]] = {
     "JPEG": JpegImageFile,
     "PNG": PngImageFile,
@@ -74,7 +73,7 @@ _OPENERS: dict[str, Callable[[io.BytesIO, str], ImageFile.ImageFile]] = {
     "AVIF": AvifImageFile,
     "HEIF": _open_heif,
 }
-_SPOKEN = "JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC"
+_FORMATS = "JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC"
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 
@@ -102,15 +101,16 @@ _TURNS = {
     8: _Turn(Image.Transpose.ROTATE_90, True, False),
 }
 
-# A progressive JPEG's scan costs a pass over all pixels but as little as 75 bytes; real files hold about ten.
+# Each scan of a progressive JPEG is a pass over all pixels, but may need only 75 bytes. Real files have about
+# ten scans.
 _SCANS_AT_PIXEL_LIMIT = 32
 # Pillow keeps every segment as Python objects; 20 MB of ICC and XMP segments are about 320.
 _JPEG_SEGMENT_LIMIT = 4096
-# Any marker but fill bytes, stuffed zeros, and those that carry no length: TEM, RST0..7, SOI.
+# Any marker except fill bytes, stuffed zeros, and markers without a length: TEM, RST0..7, SOI.
 _JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
-# Pillow reads each chunk in Python; encoders that split the most write 8 KB in each, of at most 20 MB.
+# Pillow reads each chunk in Python. Encoders write chunks of 8 KB or more, and a file has at most 20 MB.
 _PNG_CHUNK_LIMIT = 32_768
-# Pillow makes a Python object of each; tiles of 32 px make 50 megapixels of this many.
+# Pillow makes a Python object of each strip or tile; 50 megapixels in tiles of 32 px are about this many.
 _TIFF_STRIP_LIMIT = 49_152
 # A phone's photo of 48 megapixels with a gain map has about 400 tiles, each in four tables.
 _ITEM_LIMIT = 4096
@@ -125,11 +125,11 @@ _filter_lock = threading.Lock()
 def decode(data: bytes, *, pixel_limit: int, shrinkage: Callable[[int, int], int] | None = None) -> Photo:
     """Decode one image to RGB pixels, C-contiguous, upright, transparency over white.
 
-    shrinkage: of width and height in px, how many times smaller the pixels may be. Only a JPEG becomes
+    shrinkage: takes width and height in px, returns the largest factor to shrink by. Only a JPEG becomes
     smaller, by 2, 4 or 8: its blocks can be decoded to their means, in a fraction of the time.
 
-    JPEG, PNG, WebP, BMP, GIF (first frame), TIFF (first page), AVIF and HEIC. Orientation comes from EXIF.
-    Grey of 16 or more bits is scaled to 8. Colour profiles are not applied. Safe to call from several
+    Accepts JPEG, PNG, WebP, BMP, GIF (first frame), TIFF (first page), AVIF and HEIC. Orientation comes from
+    EXIF. Grey of 16 or more bits is scaled to 8. Colour profiles are not applied. Safe to call from several
     threads.
 
     Raises `InvalidImage` (empty, not an image, truncated, corrupt), `ImageTooLarge` (more than `pixel_limit`
@@ -145,7 +145,7 @@ def decode(data: bytes, *, pixel_limit: int, shrinkage: Callable[[int, int], int
             scale = _draft_scale(width, height, shrinkage(width, height), _turn(image))
             image.draft(None, (width // scale, height // scale))
         image.load()
-        # Asked for again: Pillow turns a TIFF itself as it loads.
+        # Read again: Pillow turns a TIFF itself while loading.
         turn = _turn(image)
         if scale == 1:
             width, height = image.size
@@ -157,13 +157,13 @@ def decode(data: bytes, *, pixel_limit: int, shrinkage: Callable[[int, int], int
     except Image.DecompressionBombError as error:
         raise _too_large(pixel_limit) from error
     except Exception as error:
-        # Parsers fed with hostile bytes raise nearly anything: OSError, SyntaxError, struct.error, even
-        # MemoryError for a made-up length. None of it may become a 500, none of its text is for the caller.
+        # On hostile bytes parsers raise nearly anything: OSError, SyntaxError, struct.error, even MemoryError
+        # for a false length. None of these may become a 500, and their texts are not for the caller.
         raise InvalidImage("the image is damaged or cut short") from error
 
 
 def has_own_threads(data: bytes) -> bool:
-    """Whether the decoder of this image works on threads of its own, as those of AVIF and HEIC do."""
+    """Whether the decoder of this image has its own threads, as for AVIF and HEIC."""
     return data[4:8] == b"ftyp"
 
 
@@ -179,8 +179,8 @@ def _identify(data: bytes) -> str:
             return kind
     for kind in Image.OPEN:
         if kind not in _OPENERS and _accepts(kind, prefix):
-            raise UnsupportedMediaType(f"{kind} images are not supported; send {_SPOKEN}")
-    raise InvalidImage(f"the data is not an image; send {_SPOKEN}")
+            raise UnsupportedMediaType(f"{kind} images are not supported; send {_FORMATS}")
+    raise InvalidImage(f"the data is not an image; send {_FORMATS}")
 
 
 def _accepts(kind: str, prefix: bytes) -> bool:
@@ -189,22 +189,22 @@ def _accepts(kind: str, prefix: bytes) -> bool:
         answer = accept is not None and accept(prefix)
     except (IndexError, struct.error):
         return False  # fewer bytes than the signature needs
-    # A string is Pillow's way to say that it was built without this format.
+    # Pillow returns a string if it was built without this format.
     return bool(answer) and not isinstance(answer, str)
 
 
 def _identify_container(data: bytes) -> str:
-    """AVIF and HEIC share a container, whose brands tell them apart (ISO/IEC 23008-12)."""
+    """AVIF or HEIC, by the brands of the container that both share (ISO/IEC 23008-12)."""
     brands = {data[at : at + 4] for at in range(8, min(int.from_bytes(data[:4]), len(data), 512), 4)}
     if brands & _AVIF_BRANDS:
         return "AVIF"
     if brands & _HEIF_BRANDS:
         return "HEIF"
-    raise InvalidImage(f"the data is a video or another container, not an image; send {_SPOKEN}")
+    raise InvalidImage(f"the data is a video or another container, not an image; send {_FORMATS}")
 
 
 def _open(data: bytes, kind: str, pixel_limit: int) -> ImageFile.ImageFile:
-    """Read the header only, and refuse what would cost too much to inflate."""
+    """Read the header only, and refuse an image that costs too much to decode."""
     scans = _jpeg_scans(data) if kind == "JPEG" else 0
     if (
         (kind == "PNG" and count_png_chunks(data, _PNG_CHUNK_LIMIT) >= _PNG_CHUNK_LIMIT)
@@ -218,7 +218,7 @@ def _open(data: bytes, kind: str, pixel_limit: int) -> ImageFile.ImageFile:
     if scans * width * height > _SCANS_AT_PIXEL_LIMIT * pixel_limit:
         raise InvalidImage("the JPEG has far more progressive scans than an image needs")
     if isinstance(image, TiffImageFile):
-        # libtiff inflates whole tiles, however small the image that they cover.
+        # libtiff decodes whole tiles, even for an image that is smaller than a tile.
         tile_width, tile_height = image.tag_v2.get(TILEWIDTH, 0), image.tag_v2.get(TILELENGTH, 0)
         if not (isinstance(tile_width, int) and isinstance(tile_height, int)):
             raise InvalidImage("the TIFF has no valid tile size")
@@ -228,10 +228,10 @@ def _open(data: bytes, kind: str, pixel_limit: int) -> ImageFile.ImageFile:
 
 
 def _draft_scale(width: int, height: int, factor: int, turn: _Turn) -> int:
-    """What libjpeg can shrink by that is no more than `factor`.
+    """The largest factor of libjpeg that is not above `factor`.
 
-    Pixels that cover less come last in the stored image. In a turned one they could come first and move all
-    others, so there must be none.
+    Pixels of incomplete blocks are at the end of the stored image. Turning the image could move them to the
+    start and shift all other pixels, so an image that is turned must have no incomplete blocks.
     """
     whole = [scale for scale in (8, 4, 2) if turn is _UPRIGHT or width % scale == height % scale == 0]
     return next((scale for scale in whole if scale <= factor), 1)
@@ -295,7 +295,7 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, int, Image.Image]]:
 
 
 def _converter(image: Image.Image) -> Callable[[Image.Image], NDArray[np.uint8]]:
-    """What turns a strip of this image into uint8 [h,W,3] or, if grey, [h,W,1]."""
+    """A function from a strip of this image to uint8 [h,W,3] or, if grey, [h,W,1]."""
     mode = image.mode
     if mode == "RGB" and not image.has_transparency_data:
         return lambda strip: np.asarray(strip)
@@ -324,7 +324,7 @@ def _over_white(strip: Image.Image) -> NDArray[np.uint8]:
 
 
 def _wide_grey_converter(image: Image.Image) -> Callable[[Image.Image], NDArray[np.uint8]]:
-    """32-bit grey names no white: take the smallest usual range that holds the brightest pixel."""
+    """32-bit grey defines no white: use the smallest usual range that contains the brightest pixel."""
     arrays = (np.asarray(strip) for _, _, strip in _strips(image))
     brightest = max(float(np.max(array, initial=0, where=np.isfinite(array))) for array in arrays)
     usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
@@ -339,9 +339,9 @@ def _wide_grey_converter(image: Image.Image) -> Callable[[Image.Image], NDArray[
 
 
 def _silence_pillow() -> None:
-    """Keep Pillow's warnings about odd files out of the logs, and from being raised where they are errors.
+    """Ignore Pillow's warnings about odd files, which would be logged, or raised where warnings are errors.
 
-    `warnings.catch_warnings` is not thread-safe; one filter for Pillow's modules that stays in front is.
+    `warnings.catch_warnings` is not thread-safe. A single filter that stays first is thread-safe.
     """
     with _filter_lock:
         if warnings.filters[:1] != [_PILLOW_FILTER]:

@@ -1,4 +1,4 @@
-"""What the detector is shown of an image, and which of its faces are answered."""
+"""The image that the detector searches, and the faces that are kept."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from service.core.arrays import Detections, Image, Photo
 
 # The detector shrinks an image until its smallest face has 16 px.
 SEARCHED_FACE_PX = 16
-# A smallest face of 1.7 % of the area's square root keeps what is then searched at (16 / 0.017)^2 = 0.9
-# megapixels, however large the image is.
+# The smallest face, as a share of the square root of the image's area. This share bounds the searched image
+# to (16 / 0.017)^2 = 0.9 megapixels.
 SMALLEST_FACE_SHARE = 0.017
-# An image is shrunk here so that its smallest face has 16 px, which leaves the detector nothing to resample,
-# or no less than this: two resamplings must not add up to a visible blur.
+# An image is shrunk here until its smallest face has exactly 16 px, so that the detector does not resample.
+# If no whole factor does so, the smallest face keeps this size: resampling twice must not blur visibly.
 SHRUNK_FACE_PX = 24
-# How much more than its share a smallest face may grow to become 16 px by a factor that a JPEG decodes at.
+# How far the smallest face may exceed its share, so that a factor of the JPEG decoder makes it 16 px.
 ROUNDED_UP = 1.15
 
 
 @dataclass(frozen=True, slots=True)
 class SearchPlan:
-    """image: uint8 [H/scale,W/scale,3]; min_face_px in its pixels, each `scale` px of the image wide."""
+    """image: uint8 [H/scale,W/scale,3]. min_face_px: in its px, each `scale` px of the photo wide."""
 
     image: Image
     min_face_px: float
@@ -33,7 +33,7 @@ class SearchPlan:
 
 
 def smallest_face_px(width: int, height: int, min_face_px: float) -> float:
-    """In large images it grows, so that the time does not grow with what a camera happens to deliver."""
+    """The smallest face to search for, in px of the image. It grows in large images, to bound the time."""
     share_px = SMALLEST_FACE_SHARE * math.sqrt(height * width)
     if share_px <= min_face_px:
         return min_face_px
@@ -42,26 +42,26 @@ def smallest_face_px(width: int, height: int, min_face_px: float) -> float:
 
 
 def too_narrow(width: int, height: int, min_face_px: float) -> bool:
-    """Whether not even half of the smallest face that is searched for fits in.
+    """Whether the image is narrower than half of the smallest face.
 
-    Such a strip is not searched: the detector pads it to a width that is many times its own.
+    Such a strip is not searched: the detector would pad it to many times its width.
     """
     return min(width, height) < smallest_face_px(width, height, min_face_px) / 2
 
 
 def shrinkage(width: int, height: int, min_face_px: float) -> int:
-    """By which whole factor an image may be shrunk before it is searched for faces of `min_face_px`."""
+    """The whole factor to shrink an image by before the search for faces of `min_face_px`."""
     smallest_px = smallest_face_px(width, height, min_face_px)
     exact, remainder = divmod(smallest_px, SEARCHED_FACE_PX)
     factor = int(exact) if remainder == 0 else math.floor(smallest_px / SHRUNK_FACE_PX)
-    # A side shorter than the factor would not keep one pixel; such an image holds no face either way.
+    # Each side must keep one pixel. An image this narrow contains no face.
     return max(1, min(factor, height, width))
 
 
 def search(photo: Photo, min_face_px: float) -> SearchPlan:
     """Plan the search of a photo for faces at least `min_face_px` of the image high.
 
-    It is shrunk by a whole factor with a box filter, as far as decoding has not done so already.
+    A box filter shrinks the photo by the part of the whole factor that decoding has not applied.
     """
     factor = max(1, shrinkage(photo.width, photo.height, min_face_px) // photo.scale)
     scale = factor * photo.scale
@@ -70,9 +70,9 @@ def search(photo: Photo, min_face_px: float) -> SearchPlan:
 
 
 def tolerable_shrinkage(found: Detections, min_px: int) -> int:
-    """The largest whole factor that leaves every face's box `min_px` high or wide, 1 if none does.
+    """The largest whole factor that keeps every face's box `min_px` high or wide; 1 if no factor does.
 
-    Without faces it is as large as you like.
+    Without faces, `sys.maxsize`.
     """
     sides = (found.boxes[:, 2:] - found.boxes[:, :2]).max(axis=1, initial=0)
     return max(1, int(sides.min() // min_px)) if len(sides) else sys.maxsize
@@ -81,7 +81,7 @@ def tolerable_shrinkage(found: Detections, min_px: int) -> int:
 def largest_first(found: Detections, width: int, height: int) -> Detections:
     """The faces sorted by size, boxes clipped to the image; faces outside of it are dropped.
 
-    Landmarks stay where they were found, which may be beyond the image's edge.
+    Landmarks are not clipped: they may be outside the image.
     """
     boxes = found.boxes.clip(0, np.array([width, height, width, height], dtype=np.float32))
     areas = (boxes[:, 2] - boxes[:, 0]).clip(0) * (boxes[:, 3] - boxes[:, 1]).clip(0)

@@ -1,4 +1,4 @@
-"""A drawn face that detectors find: nobody's photo."""
+"""A drawn face that detectors find, instead of a photo of a person."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _WIDTH, _HEIGHT = 200, 240
 
 
 def drawn_face(height_px: int) -> Image.Image:
-    """RGB, `height_px` high and 5/6 of that wide."""
+    """RGB, `height_px` high and 5/6 of `height_px` wide."""
     picture = Image.new("RGB", (_WIDTH, _HEIGHT), (150, 160, 170))
     draw = ImageDraw.Draw(picture)
     draw.ellipse((30, 10, 170, 230), (70, 45, 30))  # hair

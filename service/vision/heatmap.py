@@ -1,7 +1,7 @@
-"""Which parts of a face its answer rests on (occlusion sensitivity, Zeiler and Fergus, 2014).
+"""Which parts of a face its answer depends on (occlusion sensitivity, Zeiler and Fergus, 2014).
 
-Patches of the face are covered one after another, and what the answer's probability loses is drawn where the
-patch lay. That works with any classifier, wherever it runs.
+Patches of the face are covered one after another. The heatmap shows how much the answer loses at each patch.
+This works with any classifier.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from PIL import Image
 from service.core.arrays import Drawing, Faces
 from service.vision.align import Similarity
 
-# Patches of a third of the side, at so many places along each side: at 48 px they are 16 px, 4 or 5 px apart.
+# Patches along each side, and their share of the side. At 48 px patches are 16 px wide, 4 or 5 px apart.
 PLACES = 8
 PATCH_SHARE = 1 / 3
-# So many faces are to be classified for one map.
+# Faces to classify for one heatmap.
 COVERED_FACES = PLACES**2
 SIDE_PX = 112
-# In nats of log-odds: where no patch takes more, nothing is painted in the strongest colours.
+# In nats of log-odds. A heatmap needs a fall of this size for the strongest colours.
 MIN_SCALE = 0.5
 MAX_OPACITY = 0.8
-# Matplotlib's inferno (CC0), perceptually uniform, each sixteenth of it.
+# 16 steps of Matplotlib's inferno (CC0), which is perceptually uniform.
 _INFERNO = (
     "000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754 d04545 e35933 f1711f f98c0a fcaa0f "
     "f9c932 f2e865 fcffa4"
@@ -34,20 +34,20 @@ _INFERNO = (
 
 
 def cover(face: NDArray[np.uint8]) -> Faces:
-    """The face [3,S,S], each time with another patch in its mean colour: uint8 [64,3,S,S], row by row."""
+    """Copies of a face [3,S,S], each with one patch in its mean colour: uint8 [64,3,S,S], row by row."""
     spans = _spans(face.shape[-1])
     faces = np.repeat(face[None], COVERED_FACES, axis=0)
     mean = face.mean(axis=(1, 2)).round().astype(np.uint8)[:, None, None]
-    for one, (rows, columns) in zip(faces, itertools.product(spans, spans), strict=True):
-        one[:, rows, columns] = mean
+    for copy, (rows, columns) in zip(faces, itertools.product(spans, spans), strict=True):
+        copy[:, rows, columns] = mean
     return faces
 
 
 def draw(probability: float, covered: NDArray[np.float32], placement: Similarity, side: int) -> Drawing:
-    """probability: of the answer; covered: float32 [64], the same with each patch covered.
+    """probability: of the answer. covered: float32 [64], this probability with each patch covered.
 
-    placement: of the crop, which has `side` px. Drawn is how far the log-odds fall, which tells patches apart
-    even where the answer is so sure that its probability hardly moves; a rise counts as 0.
+    placement: of the crop, which has `side` px. Colours show the fall of the log-odds; a rise counts as 0.
+    Log-odds still differ between patches when a very sure answer's probability hardly changes.
     """
     falls = (_log_odds(np.array(probability)) - _log_odds(covered)).clip(0)
     largest = max(0.0, float(probability - covered.min()))
@@ -56,7 +56,7 @@ def draw(probability: float, covered: NDArray[np.float32], placement: Similarity
     step, origin = placement
     corners = origin + step * np.array([0, side, 1j * side, side + 1j * side])
     left, top, length = corners.real.min(), corners.imag.min(), np.ptp(corners.real)
-    # From the map's pixels back to the crop's: the crop is levelled, the photo is not.
+    # From the heatmap's pixels to the crop's: the crop is levelled, the photo is not.
     a, b = length / SIDE_PX / step, (complex(left, top) - origin) / step
     turned = levels.transform(
         (SIDE_PX, SIDE_PX),
@@ -75,7 +75,7 @@ def _log_odds(probability: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def _between(grid: NDArray[np.float64], side: int) -> NDArray[np.float64]:
-    """Bilinear between the middles of the patches, constant beyond the outermost: [8,8] -> [S,S]."""
+    """Bilinear between the centres of the patches, constant outside them: [8,8] -> [S,S]."""
     middles = [(span.start + span.stop) / 2 for span in _spans(side)]
     at = np.arange(side) + 0.5
     rows = np.array([np.interp(at, middles, row) for row in grid])
@@ -83,14 +83,14 @@ def _between(grid: NDArray[np.float64], side: int) -> NDArray[np.float64]:
 
 
 def _spans(side: int) -> list[slice]:
-    """Where patches begin and end along a side."""
+    """Start and end of each patch along a side."""
     patch = round(PATCH_SHARE * side)
     starts = np.linspace(0, side - patch, PLACES).round().astype(int).tolist()
     return [slice(start, start + patch) for start in starts]
 
 
 def _png(levels: Image.Image) -> str:
-    """Levels 0..255 as colours that are the less transparent the higher they are."""
+    """Levels 0..255 as a base64 PNG. Higher levels are less transparent."""
     levels.putpalette(_palette())
     file = io.BytesIO()
     opacity = (MAX_OPACITY * np.arange(256)).round().astype(np.uint8)

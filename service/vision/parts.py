@@ -1,4 +1,4 @@
-"""Of how many parts an image file says it is made, read before a decoder looks up each of them."""
+"""Count the parts that an image file declares, before a decoder looks up each part."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
 
 
 def count_png_chunks(data: bytes, limit: int) -> int:
-    """Chunks of a PNG; no more than `limit` are counted."""
+    """The number of chunks of a PNG, at most `limit`."""
     at, count = 8, 0
     while at < len(data) and count < limit:
         at += 12 + int.from_bytes(data[at : at + 4])
@@ -18,7 +18,7 @@ def count_png_chunks(data: bytes, limit: int) -> int:
 
 
 def count_tiff_strips(data: bytes) -> int:
-    """Strips or tiles of a TIFF's first page, of either size of TIFF; 0 if its directory cannot be read."""
+    """Strips or tiles of the first page of a TIFF or BigTIFF; 0 if its directory cannot be read."""
     order = ">" if data[:2] == b"MM" else "<"
     big = data[2:4] in (b"+\0", b"\0+")
     entries, entry, start = ("Q", "HHQ8x", 8) if big else ("H", "HHL4x", 4)
@@ -26,12 +26,12 @@ def count_tiff_strips(data: bytes) -> int:
         (at,) = struct.unpack_from(order + ("Q" if big else "L"), data, start)
         (count,) = struct.unpack_from(order + entries, data, at)
         at += struct.calcsize(order + entries)
-        size, most = struct.calcsize(order + entry), 0
+        size, largest = struct.calcsize(order + entry), 0
         for place in range(at, min(at + count * size, len(data) - size + 1), size):
             tag, _, values = struct.unpack_from(order + entry, data, place)
             if tag in (_STRIP_OFFSETS, _TILE_OFFSETS):
-                most = max(most, values)
-        return most
+                largest = max(largest, values)
+        return largest
     except (struct.error, OverflowError):
         return 0
 
@@ -39,8 +39,8 @@ def count_tiff_strips(data: bytes) -> int:
 def count_items(data: bytes) -> int:
     """Entries of all tables of an AVIF's or HEIC's items (ISO/IEC 14496-12).
 
-    Decoders look each one up in a list, in quadratic time. Numbers that lie are harmless: decoders read as
-    many entries as these say.
+    Decoders search a list for each entry, in quadratic time. False numbers do no harm: decoders read as many
+    entries as the numbers say.
     """
     top = _boxes(data, 0, len(data))
     return sum(_items(data, start + 4, end) for kind, start, end in top if kind == b"meta")
@@ -63,7 +63,7 @@ def _items(data: bytes, start: int, end: int) -> int:
 
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and end of the content of each box between two places."""
+    """Kind, start and end of the content of each box between two offsets."""
     while start + 8 <= end:
         size, head = int.from_bytes(data[start : start + 4]), 8
         if size == 1:

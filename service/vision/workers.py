@@ -1,4 +1,4 @@
-"""Threads that work on images, and that are given up and replaced when an image keeps one for too long."""
+"""Threads that work on images. A thread that works on one image for too long is abandoned and replaced."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from service.core.errors import HostBusy, ImageTooComplex, ServiceError
 
 T = TypeVar("T")
 
-# An image that got less than this of a core shared it: then the machine is slow, not the image.
+# An image that got a smaller share of a core was not too complex: the machine was busy.
 MIN_CPU_SHARE = 0.5
 
 
 def _cpu_clock(multithreaded: bool) -> int | None:
-    """For `time.clock_gettime`: of this thread, or of the process if the work has threads of its own.
+    """A clock for `time.clock_gettime`: this thread's, or the process's if the decoder has its own threads.
 
-    None where threads have no clock, as on macOS: then the image is to blame.
+    None if threads have no clock, as on macOS. Then every slow image counts as too complex.
     """
     if multithreaded:
-        # The threads of a HEIC end with each tile, and their own clocks with them.
+        # The threads of a HEIC decoder end with each tile, and so do their clocks.
         return time.CLOCK_PROCESS_CPUTIME_ID
     if sys.platform != "linux":
         return None
@@ -40,11 +40,11 @@ class _State(Enum):
 
 
 class GivenUp(Exception):
-    """Nobody waits any more for what a thread is at."""
+    """No caller waits for this thread's result any more."""
 
 
 class _Job:
-    """One function on one thread, and who waits for what it returns."""
+    """One function on one thread, and the future of its result."""
 
     def __init__(
         self, function: Callable[[], Any], multithreaded: bool, loop: asyncio.AbstractEventLoop
@@ -57,13 +57,13 @@ class _Job:
         self.slot_released = False
         self.budget: asyncio.TimerHandle | None = None
         self.thread: threading.Thread | None = None
-        self.began_at: float | None = None  # by `time.monotonic`, once a thread is at it
+        self.began_at: float | None = None  # by `time.monotonic`, once a thread has started the job
         self.cpu_clock: int | None = None
         self.cpu_began_s = 0.0
 
 
 class Slot:
-    """The right to work on one image, now or next. `release` it once, whatever has come of the image."""
+    """The right to work on one image, now or next. Call `release` once, after errors, too."""
 
     def __init__(self, workers: Workers, multithreaded: bool) -> None:
         self._workers = workers
@@ -71,22 +71,22 @@ class Slot:
         self._job: _Job | None = None
 
     async def run(self, function: Callable[[], T]) -> T:
-        """What `function` returns or raises.
+        """Run `function` on a thread. Returns or raises what `function` does.
 
-        Raises `ImageTooComplex` or `HostBusy` when it takes longer than the budget.
+        Raises `ImageTooComplex` or `HostBusy` when `function` takes longer than the budget.
         """
         self._job = self._workers.begin(function, self._multithreaded)
         answer: T = await self._job.answer
         return answer
 
     def check(self) -> None:
-        """To be called by what runs, between its steps. Raises `GivenUp`, which nobody has to handle."""
+        """Called by the running function between its steps. Raises `GivenUp` if no caller waits any more."""
         if self._job is not None and self._job.answer.done():
             raise GivenUp
 
     def release(self) -> None:
-        """Give the slot to the next image; not before the thread is free that still works on this one."""
-        job, self._job = self._job, None  # which holds an image's pixels
+        """Give the slot to the next image, once no thread works on this image any more."""
+        job, self._job = self._job, None  # a job holds an image's pixels
         if job is not None and job.state is _State.running:
             job.slot_released = True
         else:
@@ -94,14 +94,14 @@ class Slot:
 
 
 class Workers:
-    """`count` threads, and a slot for each of them; with `ahead`, slots for so many more images.
+    """`count` threads with one slot each, and `ahead` more slots.
 
-    An image in one of these waits for a thread, and no thread for the event loop, which may be busy.
+    An image in one of the other slots waits for a thread, so that no thread waits for a busy event loop.
 
-    A thread cannot be stopped from outside. One that overruns `budget_s` is abandoned: its image is answered,
-    another thread takes over, and it ends with what it is at. At most `count` may be abandoned at a time, as
-    each still holds a core and its pixels; beyond that the image is answered, but its slot stays taken until
-    the thread is back.
+    A thread cannot be stopped from outside. A thread that overruns `budget_s` is abandoned: its image gets an
+    error, another thread takes over, and the thread ends after its function. At most `count` threads may be
+    abandoned at a time, as each still holds a core and its pixels. Beyond that limit the image gets an
+    error, but its slot stays taken until the thread is free.
     """
 
     def __init__(self, count: int, *, budget_s: float, overran: Callable[[], None], ahead: int = 0) -> None:
@@ -111,7 +111,7 @@ class Workers:
         self._slots = asyncio.Semaphore(count + ahead)
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._lock = threading.Lock()
-        self._at_work = 0  # with those that are abandoned
+        self._at_work = 0  # abandoned threads included
         self._abandoned = 0
         self._threads: set[threading.Thread] = set()
 
@@ -120,7 +120,7 @@ class Workers:
             self._add_thread()
 
     async def close(self) -> None:
-        """End the threads once they are done; those over their budget are not waited for."""
+        """End the threads after their work, without waiting for threads over their budget."""
         for _ in range(self._count):
             self._jobs.put(None)
         await asyncio.to_thread(self._join, time.monotonic() + self._budget_s)
@@ -145,7 +145,7 @@ class Workers:
         return job
 
     def _add_thread(self) -> None:
-        # Daemons: the process may end while an abandoned one is still at work.
+        # Daemons, so that the process can end while an abandoned thread still works.
         thread = threading.Thread(target=self._work, name="vision", daemon=True)
         self._threads.add(thread)
         thread.start()
@@ -158,7 +158,7 @@ class Workers:
             job.cpu_clock = _cpu_clock(job.multithreaded)
             if job.cpu_clock is not None:
                 job.cpu_began_s = time.clock_gettime(job.cpu_clock)
-            # Not by the loop's clock: uvloop's stands still while the loop waits.
+            # Not by the loop's clock: uvloop's clock stands still while the loop waits.
             job.began_at = time.monotonic()
             answer, error = None, None
             try:
@@ -172,16 +172,16 @@ class Workers:
                 abandoned = job.state is _State.abandoned
                 if not abandoned:
                     job.state = _State.done
-            # The loop may have been closed meanwhile: then nobody waits.
+            # The loop may be closed. Then no caller waits.
             with suppress(RuntimeError):
                 job.loop.call_soon_threadsafe(self._ended, job, answer, error)
             if abandoned:
                 return
-            # Else an idle thread would hold the last image's pixels.
+            # Otherwise an idle thread would hold the last image's pixels.
             del job, answer, error
 
     def _overrun(self, job: _Job) -> None:
-        """The budget is spent, or would be if the job had not waited for a thread; runs on the event loop."""
+        """Runs on the event loop: abandons the thread, or waits until its budget is spent."""
         now = time.monotonic()
         began_at = now if job.began_at is None else job.began_at
         if (left_s := began_at + self._budget_s - now) > 0:
@@ -190,7 +190,7 @@ class Workers:
         with self._lock:
             if job.state is not _State.running:
                 return
-            # Now, as the thread certainly lives.
+            # Read here, where the thread is certainly alive.
             cpu_s = self._budget_s
             if job.cpu_clock is not None:
                 cpu_s = time.clock_gettime(job.cpu_clock) - job.cpu_began_s
@@ -220,7 +220,7 @@ class Workers:
         )
 
     def _ended(self, job: _Job, answer: object, error: BaseException | None) -> None:
-        """A thread is done with a job; runs on the event loop."""
+        """Runs on the event loop when a thread has finished a job."""
         if job.budget is not None:
             job.budget.cancel()
         if job.state is _State.abandoned:
