@@ -11,14 +11,14 @@ from typing import NamedTuple, Protocol
 from service.access.rates import Caller, Rate, Spent
 
 MAX_CALLERS = 65_536
-"""Callers that are counted at a time; one more takes the place of the one that was idle for longest."""
+"""Maximum number of counted callers; a new caller replaces the one that was idle for longest."""
 
 
 class Counts(Protocol):
-    """Who counts: this process, or its supervisor for all processes, or Redis for all gateways."""
+    """Counts images: in this process, in the supervisor for all processes, or in Redis for all gateways."""
 
     async def spend(self, rate: Rate, caller: Caller, images: int) -> Spent:
-        """Nothing is spent if it would be too much."""
+        """Spend the images if all of them are within the rate, else none."""
 
 
 class _Window(NamedTuple):
@@ -28,16 +28,16 @@ class _Window(NamedTuple):
 
 
 class LocalCounts:
-    """A sliding window for each caller: two counts, however large the rate is.
+    """A sliding window for each caller, made of two counts.
 
-    Images of the window before count by the share of that window that is still within reach.
+    Images of the window before count in proportion to the part that the sliding window still covers.
     """
 
     def __init__(self) -> None:
         self._windows: OrderedDict[tuple[Caller, Rate], _Window] = OrderedDict()
 
     def __len__(self) -> int:
-        """Callers that are counted."""
+        """Number of counted callers."""
         return len(self._windows)
 
     async def spend(self, rate: Rate, caller: Caller, images: int) -> Spent:
@@ -53,14 +53,14 @@ class LocalCounts:
             spent, remaining = spent + images, remaining - images
         self._windows[caller, rate] = _Window(number, spent, before)
         self._forget(now_s)
-        # One more image of the window before is out of reach then, or this window ends.
+        # After this time one more image of the window before no longer counts, or this window ends.
         reset_s = still_counted % 1 / before * rate.window_s if before else rate.window_s - elapsed_s
         return Spent(allowed, remaining, math.ceil(reset_s))
 
     def _forget(self, now_s: float) -> None:
-        """Drop who was idle for longest: if there are too many, or if the count has no effect any more.
+        """Drop the callers that were idle for longest, if there are too many or their counts have expired.
 
-        Two at most, so that no caller waits for it; as each call adds one at most, that is enough.
+        Each call drops at most two, so that no caller waits. Each call adds at most one, so two are enough.
         """
         for (caller, rate), window in list(islice(self._windows.items(), 2)):
             if len(self._windows) > MAX_CALLERS or now_s // rate.window_s - window.number >= 2:

@@ -1,4 +1,4 @@
-"""API keys: a TOML file of names, scopes and digests. The keys themselves are written nowhere."""
+"""API keys: a TOML file of names, scopes and digests. The keys themselves are never stored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from service.telemetry.logs import log
 if TYPE_CHECKING:
     from service.telemetry.metrics import Metrics
 
-# By this, scanners for leaked secrets and people tell what it is: xn_, then 256 random bits.
+# The prefix lets people and scanners for leaked secrets recognize a key. 256 random bits follow.
 KEY_PREFIX = "xn_"
 KEY_PATTERN = re.compile(rf"{KEY_PREFIX}[A-Za-z0-9_-]{{43}}")
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -31,7 +31,7 @@ REFRESH_INTERVAL_S = 1.0
 
 
 class KeysFileError(Exception):
-    """A keys file that cannot be used; one sentence that says why, without any digest."""
+    """The keys file cannot be used. The message is one sentence with the reason, without any digest."""
 
 
 class _Entry(BaseModel):
@@ -47,7 +47,7 @@ class _Entry(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What is known of a key: not the key."""
+    """An entry of the keys file: it has the digest of a key, not the key."""
 
     name: str
     digest: str
@@ -61,14 +61,14 @@ class Key:
 
 
 def digest_of(secret: str) -> str:
-    # A fast hash is right here: slow ones are for passwords, and nobody can try 2^256 keys.
+    # A fast hash is enough: unlike passwords, 2^256 keys cannot be tried.
     return sha256(secret.encode()).hexdigest()
 
 
 def parse_keys(text: str) -> list[Key]:
-    """The entries of a file, in its order. All or nothing: raises `KeysFileError` if one is wrong."""
+    """The entries of a file, in its order. Raises `KeysFileError` if any entry is invalid."""
     if not text.strip():
-        # A copy that was cut short, or a disk that is full, must not look like "no keys any more".
+        # A truncated copy or a full disk must not remove all keys.
         raise KeysFileError("the file is empty")
     try:
         tables = tomllib.loads(text)
@@ -82,7 +82,7 @@ def parse_keys(text: str) -> list[Key]:
 
 def check_name(name: str) -> None:
     if not NAME_PATTERN.fullmatch(name):
-        raise KeysFileError(f"{name[:64]!r} is no name: letters, digits, - and _, at most 64")
+        raise KeysFileError(f"{name[:64]!r} is not a valid name: use letters, digits, - and _, at most 64")
 
 
 def _key(name: str, table: object) -> Key:
@@ -98,7 +98,7 @@ def _key(name: str, table: object) -> Key:
 
 
 class Keyring:
-    """The keys of a file as it was last read whole. Raises `KeysFileError` if that never happened."""
+    """The keys of the last valid version of a file. Raises `KeysFileError` if the first read fails."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -107,15 +107,15 @@ class Keyring:
         self.refresh()
 
     def find(self, secret: str) -> Key | None:
-        """The key that was sent, expired or not."""
+        """The entry of the key that was sent, expired or not; None if unknown."""
         if not KEY_PATTERN.fullmatch(secret):
             return None
-        # How long the search takes may tell of the digest, which is of no use: nobody can make a key for one.
+        # The search time may reveal a digest. This is harmless: a digest does not lead back to a key.
         return self._keys.get(digest_of(secret))
 
     def refresh(self) -> bool:
-        """Read the file; whether it changed. Raises `KeysFileError` and keeps what it had."""
-        # The content and not its time of change: a mounted secret is a link to a link that is swapped.
+        """Read the file and return whether it changed. Raises `KeysFileError` and keeps the old keys."""
+        # Compares the content, not the time of change: a mounted secret is a link to a link that is swapped.
         text = read_text(self._path)
         if text == self._text:
             return False
@@ -128,17 +128,17 @@ class Keyring:
 
 
 async def watch(keyring: Keyring, metrics: Metrics) -> None:
-    """Read the file again and again. A file that is broken or missing changes nothing, but is reported."""
+    """Read the file again and again. If it is broken or missing, report this and keep the old keys."""
     reported = ""
     while True:
         await asyncio.sleep(REFRESH_INTERVAL_S)
         try:
-            # On a thread: a network file system that hangs must not hold requests up.
+            # On a thread: a network file system that hangs must not delay requests.
             if await asyncio.to_thread(keyring.refresh):
                 log.info("keys changed", keys=len(keyring))
             reported = ""
         except Exception as error:
-            # Whatever it is, the watch must go on: else nobody could be locked out any more.
+            # No error may end the watch: otherwise a removed key would stay valid.
             if str(error) != reported:
                 reported = str(error) or type(error).__name__
                 log.error("keys file cannot be used, the last good keys stay", detail=reported)
@@ -152,7 +152,7 @@ def read_keys(path: Path) -> list[Key]:
 
 @contextmanager
 def as_keys_file_error() -> Iterator[None]:
-    """Turn what the system says of a file into a `KeysFileError`."""
+    """Turn an `OSError` into a `KeysFileError`."""
     try:
         yield
     except OSError as error:

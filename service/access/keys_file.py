@@ -1,4 +1,4 @@
-"""Makes and removes the entries of a keys file, and keeps all else that its owner wrote."""
+"""Adds and removes entries of a keys file, and keeps everything else in the file."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from service.access.keys import (
 )
 from service.access.scopes import Scope
 
-HEADING = "# API keys: docs/guides/keys.md. This file holds only digests; the keys are with those who call.\n"
+HEADING = "# API keys: docs/guides/keys.md. This file holds only digests; the callers have the keys.\n"
 
 
 def add_key(path: Path, name: str, scopes: list[Scope], rate: str | None, expires: datetime | None) -> str:
-    """A new key, whose entry is now in the file. Raises `KeysFileError`."""
+    """Add an entry for a new key and return the key. Raises `KeysFileError`."""
     check_name(name)
     secret = KEY_PREFIX + secrets.token_urlsafe(32)
     entry = tomlkit.table()
@@ -51,7 +51,7 @@ def add_key(path: Path, name: str, scopes: list[Scope], rate: str | None, expire
 
 
 def remove_key(path: Path, name: str) -> None:
-    """Take a key's entry out of the file, and nothing else. Raises `KeysFileError`."""
+    """Remove a key's entry from the file, and nothing else. Raises `KeysFileError`."""
     with _locked(path):
         text = read_text(path)
         if all(key.name != name for key in parse_keys(text)):
@@ -67,7 +67,7 @@ def remove_key(path: Path, name: str) -> None:
 
 
 def _after_entry(entry: object) -> str:
-    """Comments after an entry and an empty line. TOML counts them to that entry; they may be of the next."""
+    """Comments after an entry and an empty line. TOML has them in this entry; they may describe the next."""
     if not isinstance(entry, Table):
         return ""
     lines: list[str] = []
@@ -81,7 +81,7 @@ def _after_entry(entry: object) -> str:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Keep out all others who change the file. The lock is on its folder: the file itself is replaced."""
+    """Exclude other writers. The lock is on the folder, because the file itself is replaced."""
     with as_keys_file_error():
         folder = os.open(path.resolve().parent, os.O_RDONLY)
     try:
@@ -93,7 +93,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _replace(path: Path, document: tomlkit.TOMLDocument) -> None:
-    """Whole or not at all: a gateway may read at any moment."""
+    """Replace the file atomically: a gateway may read it at any moment."""
     text = tomlkit.dumps(document)
     parse_keys(text)
     target = path.resolve()

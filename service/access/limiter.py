@@ -1,4 +1,4 @@
-"""Counts what callers spend of their rates: over all gateways where there is Redis, else in this one."""
+"""Counts what callers spend of their rates: in Redis over all gateways, or in this gateway alone."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ RETRY_INTERVAL_S = 1.0
 
 
 class Limiter:
-    """Counts in Redis. While Redis is down nobody waits for it: `fallback` counts, and a task reconnects.
+    """Counts in Redis. While Redis is down, `fallback` counts without delay and a task reconnects.
 
-    store_up: is called with whether Redis answers, each time that this changes.
+    store_up: called with whether Redis answers, at each change.
     """
 
     def __init__(self, redis_url: str | None, store_up: Callable[[bool], object], fallback: Counts) -> None:
@@ -23,7 +23,7 @@ class Limiter:
         self._store_up = store_up
         self._redis = None
         if redis_url is not None:
-            # Imported late: it takes long, and most gateways have no Redis.
+            # Imported late: the import is slow, and most gateways have no Redis.
             from service.access.redis_counts import RedisCounts
 
             self._redis = RedisCounts(redis_url)
@@ -32,12 +32,12 @@ class Limiter:
         self._reported_up: bool | None = None
 
     async def spend(self, rate: Rate, caller: Caller, images: int) -> Spent:
-        """Nothing is spent if it would be too much."""
+        """Spend the images if all of them are within the rate, else none."""
         if self._redis is not None and not self._redis_down.is_set():
             try:
                 return await self._redis.spend(rate, caller, images)
             except Exception as error:
-                # Whatever went wrong in Redis, the request is not to blame.
+                # No error of Redis may fail the request.
                 self._mark_down(error)
         return await self._fallback.spend(rate, caller, images)
 
@@ -46,14 +46,14 @@ class Limiter:
         if self._reported_up is not False:
             self._reported_up = False
             self._store_up(False)
-            log.warning("rates are counted here alone", error=type(error).__name__)
+            log.warning("rates are counted by this gateway alone", error=type(error).__name__)
 
     def _mark_up(self) -> None:
         self._redis_down.clear()
         if self._reported_up is not True:
             self._reported_up = True
             self._store_up(True)
-            log.info("rates are counted together")
+            log.info("rates are counted over all gateways")
 
     async def connect(self) -> None:
         """Try to reach Redis, once."""

@@ -18,7 +18,7 @@ class Rate(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Rate:
-        """Raises `ValueError` for what is not like `600/minute`."""
+        """Raises `ValueError` if the text is not like `600/minute`."""
         if not re.fullmatch(PATTERN, text):
             raise ValueError(f"a rate is written like 600/minute, per {', '.join(WINDOWS_S)}")
         images, _, window = text.partition("/")

@@ -17,14 +17,14 @@ from redis.backoff import NoBackoff
 from service.access.rates import Caller, Rate, Spent
 
 TIMEOUT_S = 0.1
-# Nobody waits for this one, and a connection with TLS takes its time.
+# No request waits for a connection, and a connection with TLS takes long.
 CONNECT_TIMEOUT_S = 2.0
-# One does some thousand requests in a second.
+# One connection serves some thousand requests per second.
 CONNECTIONS = 2
 
 
 class RedisCounts:
-    """The sliding windows of the `limits` library. Methods raise whatever goes wrong with Redis."""
+    """The sliding windows of the `limits` library. Methods raise the errors of Redis."""
 
     def __init__(self, url: str) -> None:
         self._redis = Redis.from_pool(
@@ -41,7 +41,7 @@ class RedisCounts:
         self._windows = SlidingWindowCounterRateLimiter(storage)
 
     async def spend(self, rate: Rate, caller: Caller, images: int) -> Spent:
-        """Nothing is spent if it would be too much."""
+        """Spend the images if all of them are within the rate, else none."""
         item = RateLimitItemPerSecond(rate.images, rate.window_s)
         async with asyncio.timeout(TIMEOUT_S):
             allowed = await self._windows.hit(item, caller.kind, caller.name, cost=images)

@@ -1,4 +1,4 @@
-"""What a key can open."""
+"""The scopes of API keys."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Scope(StrEnum):
-    """service/http/route_table.py says which calls each of them opens."""
+    """service/http/route_table.py has the routes of each scope."""
 
     PREDICT = "predict"
     BATCH = "batch"

@@ -134,8 +134,8 @@ def test_two_gateways_count_together_and_each_alone_while_redis_is_away(
         # It kept nothing, so the count begins anew, together.
         assert [answer.status_code for answer in send(*[one] * 3, *[other] * 4)] == [*[200] * 6, 429]
     events = [line["event"] for line in lines]
-    assert events.count("rates are counted here alone") == 2
-    assert events.count("rates are counted together") == 4
+    assert events.count("rates are counted by this gateway alone") == 2
+    assert events.count("rates are counted over all gateways") == 4
     assert PASSWORD not in repr(lines)
 
 

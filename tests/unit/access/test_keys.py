@@ -315,7 +315,7 @@ def test_the_command_line_makes_lists_and_revokes(file: Path) -> None:
     assert expressnet("list") == "mobile: batch, predict, 100 images in 60 s, expired 2020-01-01 00:00 UTC"
     before = file.read_text()
     assert "already" in expressnet("new", "mobile", "--scope", "admin", fails=True)
-    assert "is no name" in expressnet("new", "a b", "--scope", "admin", fails=True)
+    assert "is not a valid name" in expressnet("new", "a b", "--scope", "admin", fails=True)
     assert "rate" in expressnet("new", "slow", "--scope", "admin", "--rate", "slow", fails=True)
     assert "no key named other" in expressnet("revoke", "other", fails=True)
     assert file.read_text() == before
