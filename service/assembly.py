@@ -1,6 +1,6 @@
-"""Engines and pipeline over settings: what answers images, with or without HTTP around it.
+"""Builds the engines and the pipeline from the settings, with or without HTTP.
 
-The one place that names engines.
+No other module names engines.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from service.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from service.inference.triton import TritonConnection
 
-# Enough that a server batches while answers travel; in this process one call at a time is as fast.
+# Enough for the server to batch while answers travel; an embedded engine needs only one call at a time.
 CALLS_IN_FLIGHT_ON_TRITON = 4
 
 # The file that each place serves.
 SERVED_FILE: dict[str, ModelFile] = {"embedded": ONNX, "triton": TORCHSCRIPT}
 
-# What to install for each package that a place needs and a gateway may lack.
+# What to install if a package of an engine is missing.
 INSTALLED_BY = {
     "onnxruntime": "onnxruntime",
     "tritonclient": "'expressnet-service[triton]'",
@@ -57,7 +57,7 @@ class Engines:
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """A pipeline and what it stands on. `async with` it: warm inside, all answered and closed after."""
+    """A pipeline with its parts. `async with` warms up the engines, and closes all after the last answer."""
 
     classifier: ClassifierManifest
     detector: Manifest
@@ -68,9 +68,9 @@ class Assembly:
 
     @property
     def faces(self) -> Pipeline:
-        """What answers face by face. Raises `SettingsError` where only groups are answered."""
+        """The pipeline for single faces. Raises `SettingsError` in group mode."""
         if isinstance(self.pipeline, GroupPipeline):
-            raise SettingsError("EXPRESSNET_AGGREGATE_ONLY is set, and this answers face by face")
+            raise SettingsError("EXPRESSNET_AGGREGATE_ONLY is set, but this command answers for single faces")
         return self.pipeline
 
     @property
@@ -101,9 +101,9 @@ class Assembly:
 
 
 def assemble(settings: Settings, engines: Engines | None = None, metrics: Metrics | None = None) -> Assembly:
-    """The pipeline over `engines`, or over those that `settings` name. Nothing runs before it is entered.
+    """Build the pipeline on `engines`, or on the engines of `settings`. Nothing runs before `async with`.
 
-    Raises `ModelFileError` when a model or its manifest cannot be trusted.
+    Raises `ModelFileError` if a model or its manifest is missing, damaged or of the wrong kind.
     """
     classifier, detector = served_manifests(settings)
     metrics = metrics or Metrics()
@@ -111,7 +111,7 @@ def assemble(settings: Settings, engines: Engines | None = None, metrics: Metric
     engines = engines or make_engines(settings, classifier, detector, metrics, lambda: backlog.sparse)
     for manifest, place in zip((classifier, detector), places(settings), strict=True):
         metrics.serving(manifest, SERVED_FILE[place])
-    # An image that reaches the classifier has a face, and a batch of one is one face.
+    # Group mode reports no batch sizes: a batch of one face would tell of a single face.
     groups_only = settings.aggregate_only is not None
     batcher = Batcher(
         engines.classifier,
@@ -141,7 +141,7 @@ def assemble(settings: Settings, engines: Engines | None = None, metrics: Metric
 
 
 def served_manifests(settings: Settings) -> tuple[ClassifierManifest, Manifest]:
-    """Of the classifier and the detector. Raises `ModelFileError` if one is missing or of another kind."""
+    """The manifests of both models. Raises `ModelFileError` if one is missing or of another kind."""
     classifier = read_manifest(settings.model_repository, settings.classifier, settings.model_version)
     detector = read_manifest(settings.model_repository, settings.detector)
     if not isinstance(classifier, ClassifierManifest):
@@ -163,9 +163,9 @@ def make_engines(
     metrics: Metrics,
     spare_core: Callable[[], bool] = lambda: False,
 ) -> Engines:
-    """Each model where the settings place it; what a place needs is imported for it alone.
+    """Make the two engines that the settings choose, and import the packages of these engines only.
 
-    spare_core: whether a core of this process is idle now.
+    spare_core: returns whether a core of this process is idle now.
     """
     remote = [place == "triton" for place in places(settings)]
     try:
@@ -202,7 +202,7 @@ def _classifier(
         return TritonClassifier(server, manifest, breaker, settings.max_batch_faces)
     from service.inference.onnx import OnnxClassifier
 
-    verified_model_path(settings.model_repository, manifest, ONNX)  # a mistake shows before anything loads
+    verified_model_path(settings.model_repository, manifest, ONNX)  # before anything loads
     return OnnxClassifier(settings.model_repository, manifest, settings.worker_threads, spare_core)
 
 

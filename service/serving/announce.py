@@ -1,4 +1,4 @@
-"""What the log says of the declared use when a service starts."""
+"""Logs the declared use when the service starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One of several serving processes: the server, with its connections from the supervisor."""
+"""One of several serving processes: a server that gets its connections from the supervisor."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BEAT_S = 0.5
 
 
 class Connections(set[Any]):
-    """uvicorn's set of those that are open; calls `ended` for each that ends."""
+    """uvicorn's set of open connections; calls `ended` for each connection that ends."""
 
     def __init__(self, ended: Callable[[], object]) -> None:
         super().__init__()
@@ -45,9 +45,9 @@ class Connections(set[Any]):
 
 
 class Share(Server):
-    """A server that listens nowhere: it is handed its share of the connections.
+    """A server that does not listen: the supervisor hands it a share of the connections.
 
-    It says how many have ended whenever one does, and twice a second that it serves.
+    It reports the number of ended connections at each change, and twice a second as a sign of life.
     """
 
     def __init__(self, app: FastAPI, settings: Settings, handed: socket.socket, link: Link) -> None:
@@ -82,18 +82,18 @@ class Share(Server):
         connection.setblocking(False)
         try:
             await loop.connect_accepted_socket(self._protocol, connection, ssl=self.config.ssl)
-        except (OSError, asyncio.CancelledError):  # the client has left, does not speak TLS, or is too late
+        except (OSError, asyncio.CancelledError):  # the client left, speaks no TLS, or came at shutdown
             connection.close()
 
     def _protocol(self) -> asyncio.Protocol:
-        """As uvicorn makes it for a connection that it accepts."""
+        """The protocol that uvicorn makes for each accepted connection."""
         return self.config.http_protocol_class(  # type: ignore[call-arg]
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
 
     def _ended(self) -> None:
         if self._telling is None:
-            # A WebSocket leaves the set and joins it again.
+            # Not at once: a WebSocket leaves the set and joins it again.
             self._telling = asyncio.get_running_loop().call_soon(self._tell_ended)
 
     def _tell_ended(self) -> None:
@@ -122,7 +122,7 @@ class Share(Server):
 def run(settings: Settings, number: int, folder: Path, handed: socket.socket, end: socket.socket) -> None:
     """Serve until SIGTERM, or until the supervisor is gone. Runs in a new process.
 
-    handed: where connections come from; end: of the talk with the supervisor.
+    handed: socket that brings connections; end: this process's end of the link to the supervisor.
     """
     # Ctrl-C reaches all processes of a terminal; this one waits for the supervisor's SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

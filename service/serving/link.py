@@ -1,4 +1,4 @@
-"""What a serving process and its supervisor say to each other: lines of JSON over a socket."""
+"""Messages between a serving process and its supervisor: lines of JSON over a socket."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def line(**message: Any) -> bytes:
 
 
 class Link:
-    """The serving process's end, by which it has its callers' rates counted over all processes (a `Counts`).
+    """The serving process's end. It is a `Counts`: the supervisor counts rates over all processes.
 
-    The supervisor is asked for 0.1 s at most. When it does not answer, rates are counted here alone, and it
-    is asked again after a second.
+    A request waits for the supervisor for `ANSWER_S` at most. Without an answer this process counts alone
+    for `RETRY_S`.
     """
 
     def __init__(self, end: socket.socket) -> None:
@@ -36,21 +36,21 @@ class Link:
         self._numbers = itertools.count()
 
     def refuse(self, sentence: str) -> None:
-        """Why this process does not start; before `open`."""
+        """Report why this process does not start. Called before `open`."""
         self._end.sendall(line(refused=sentence))
 
     async def open(self) -> None:
         self._reader, self._writer = await asyncio.open_connection(sock=self._end)
 
     def tell(self, **message: Any) -> None:
-        if not self._writer.is_closing():  # as it is once the supervisor is gone
+        if not self._writer.is_closing():  # the supervisor may be gone
             self._writer.write(line(**message))
 
     def close(self) -> None:
         self._writer.close()
 
     async def run(self) -> None:
-        """Hear the supervisor, until it is gone."""
+        """Read the supervisor's answers until it is gone."""
         with contextlib.suppress(ConnectionError):
             async for received in self._reader:
                 message = json.loads(received)

@@ -1,4 +1,4 @@
-"""The server process: uvicorn, with a shutdown that answers what was admitted and exits 0."""
+"""The server process: uvicorn, with a shutdown that answers all admitted requests and exits with 0."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from service.telemetry.background import supervised
 from service.telemetry.logs import configure_logs, log
 from service.telemetry.metrics import Metrics
 
-# After the grace, to close batcher and engines.
+# Time after the grace to close batcher and engines.
 CLOSING_S = 5.0
 CUT_INTERVAL_S = 0.5
 
 
 class Server(uvicorn.Server):
-    """Turns readiness off at the first signal; unlike uvicorn's it does not die of it once all is done.
+    """Turns readiness off at the first signal. Unlike uvicorn's server, it ends with 0, not by the signal.
 
-    A thread that hangs inside a model cannot be stopped, and would keep the process for ever: it is ended
-    from outside once grace and closing are over.
+    A thread that hangs inside a model cannot be stopped and would keep the process alive. So a timer ends the
+    process after the grace and the time for closing.
     """
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
@@ -78,7 +78,7 @@ class Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may handle signals; whoever runs us elsewhere stops us otherwise
+            yield  # only the main thread may handle signals; other threads stop the server another way
             return
         before = {sig: signal.signal(sig, self.handle_exit) for sig in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -115,7 +115,7 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     limits = ConnectionLimits(settings.max_connections, settings.client_timeout_s)
     return uvicorn.Config(
         app,
-        # uvicorn asks for a class and only calls it.
+        # uvicorn's type is a class, but uvicorn only calls it.
         http=cast(
             type[asyncio.Protocol], functools.partial(Connection, limits=limits, metrics=app.state.metrics)
         ),
@@ -127,9 +127,9 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
             functools.partial(Socket, client_timeout_s=settings.client_timeout_s, metrics=app.state.metrics),
         ),
         ws_max_size=settings.body_limit_bytes + TIME_BYTES,
-        # JPEG does not get smaller, and what inflates can be made to fill the memory.
+        # JPEG does not get smaller, and inflating hostile data could fill the memory.
         ws_per_message_deflate=False,
-        # uvicorn's own default believes this machine, and an environment variable of its own.
+        # uvicorn's default trusts this machine and an environment variable of its own.
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
         ssl_certfile=settings.tls_certificate,
@@ -143,7 +143,7 @@ def check_certificate(settings: Settings) -> None:
     if settings.tls_certificate is None:
         return
     try:
-        # An encrypted key would have the start wait for somebody to type.
+        # The empty password is for an encrypted key, which would open a prompt and block the start.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
             settings.tls_certificate, settings.tls_private_key, password=""
         )
@@ -153,15 +153,15 @@ def check_certificate(settings: Settings) -> None:
 
 
 def bind(settings: Settings) -> socket.socket:
-    """The socket to listen on, bound but not listening: nobody connects before the models are warm.
+    """The socket to listen on, bound but not listening: no client connects before the models are warm.
 
-    Raises `SettingsError` when the address cannot be had.
+    Raises `SettingsError` when the address is not available.
     """
     return _bound(settings.host, settings.port)
 
 
 def bind_admin(settings: Settings) -> socket.socket | None:
-    """The same for the admin port, if there is one."""
+    """Like `bind`, for the admin port; None without an admin port."""
     return None if settings.admin_port is None else _bound(settings.admin_host, settings.admin_port)
 
 
@@ -180,7 +180,7 @@ def _bound(host: str, port: int) -> socket.socket:
 def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT.
 
-    Raises `SettingsError`, `KeysFileError` or `ModelFileError` when something that it needs cannot be used.
+    Raises `SettingsError`, `KeysFileError` or `ModelFileError` if a setting or a file cannot be used.
     """
     configure_logs(settings.log_level, settings.log_format)
     bound_heap()
@@ -189,6 +189,6 @@ def serve(settings: Settings) -> None:
             closing.enter_context(listener) for listener in (bind(settings), bind_admin(settings)) if listener
         ]
         server = make_server(create_app(settings), settings)
-        # Not before: a start that is refused says why in one sentence, and nothing else.
+        # Announced last: a refused start writes one sentence with the reason, and nothing else.
         announce(settings.declaration)
         server.run(sockets=sockets)

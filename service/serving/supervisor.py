@@ -1,7 +1,7 @@
-"""Several serving processes as one service: handed connections, watched, replaced and stopped together.
+"""Runs several serving processes as one service: hands them connections, and watches and replaces them.
 
-The kernel would give a crowd of connections to whichever process wakes first, often all of them, and there
-they stay. So the supervisor accepts, and hands each connection to the process with the fewest.
+The kernel gives connections to the process that wakes first, often all of them, and they stay there. So the
+supervisor accepts each connection and hands it to the process with the fewest.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.shared_metrics import metrics_folder, process_shown, share_metrics
 
 BACKLOG = 2048
-# Beats that a process may miss: then it is handed no connection, then it is replaced.
+# Missed beats: after the first number a process gets connections last, after the second it is replaced.
 BUSY_BEATS, HUNG_BEATS = 4, 20
 RETRY_S, MAX_RETRY_S = 1.0, 30.0
-SUPERVISOR = 0  # its number where processes have theirs, from 1
+SUPERVISOR = 0  # its process number; serving processes count from 1
 
 # Networks and their threads do not survive a fork.
 spawn = multiprocessing.get_context("spawn")
 
 
 class Child:
-    """A serving process, as its supervisor knows it."""
+    """The supervisor's view of a serving process."""
 
     def __init__(self, settings: Settings, number: int, folder: Path) -> None:
         self.number = number
         self.given = self.ended = 0
-        """How many connections it was handed, and of them no longer has."""
+        """Connections that the process was handed, and how many of them have ended."""
         self.last_turn = 0
-        """Which of all connections that were handed out was its latest."""
+        """Number of its latest connection, among all connections of the service."""
         self.serving = self.served = False
         self.missed_beats = 0
         self.refused: str | None = None
@@ -60,14 +60,14 @@ class Child:
         self.end, end = socket.socketpair()
         self.handed.setblocking(False)
         with handed, end:
-            # Settings travel through a pipe, so that no secret is among its arguments.
+            # Settings travel through a pipe, so that no secret is in the arguments of the process.
             self.process = spawn.Process(
                 target=run, args=(settings, number, folder, handed, end), daemon=True
             )
             self.process.start()
 
     def burden(self) -> tuple[bool, int, int]:
-        """The less, the sooner the next connection is its own; equals take turns."""
+        """Sort key: the process with the smallest burden gets the next connection; equals alternate."""
         return self.missed_beats >= BUSY_BEATS, self.given - self.ended, self.last_turn
 
 
@@ -89,7 +89,7 @@ class Supervisor:
         """Why no process could start."""
 
     async def run(self) -> None:
-        """Until SIGTERM or SIGINT, or until no process serves and none can start."""
+        """Run until SIGTERM or SIGINT, or until no process serves and none can start."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop)
         loop.add_signal_handler(signal.SIGINT, self._interrupted)
@@ -110,11 +110,11 @@ class Supervisor:
             listener.close()
         for child in self._children.values():
             child.process.terminate()
-        # Each process ends itself before; this is for one that is stopped, or that never handled the signal.
+        # Each process ends itself earlier, unless it is suspended or never handled the signal.
         asyncio.get_running_loop().call_later(math.ceil(self._settings.grace_s) + CLOSING_S + 1, self._kill)
 
     def _interrupted(self) -> None:
-        """Ctrl-C stops the service, a second one does not wait."""
+        """The first Ctrl-C stops the service, a second Ctrl-C kills its processes."""
         if self._stopping.is_set():
             self._kill()
         self._stop()
@@ -124,7 +124,7 @@ class Supervisor:
             child.process.kill()
 
     async def _keep(self, number: int) -> None:
-        """A process with this number, and another in its place whenever it ends."""
+        """Run a process with this number, and replace it whenever it ends."""
         retry_s = RETRY_S
         while not self._stopping.is_set():
             child = self._children[number] = Child(self._settings, number, self._folder)
@@ -150,7 +150,7 @@ class Supervisor:
                     retry_s = min(2 * retry_s, MAX_RETRY_S)
 
     async def _listen(self, child: Child) -> None:
-        """To what a process says, until it ends."""
+        """Handle the messages of a process until it ends."""
         reader, writer = await asyncio.open_connection(sock=child.end)
         with suppress(ConnectionError):
             async for received in reader:
@@ -203,14 +203,14 @@ class Supervisor:
         except (BlockingIOError, ConnectionError):
             return
         except OSError:
-            # The system has no more descriptors or memory: the connection waits, and no core spins.
+            # The system has no more descriptors or memory: the connection waits, without a busy loop.
             loop = asyncio.get_running_loop()
             loop.remove_reader(listener)
             loop.call_later(RETRY_S, self._accept_or_not)
             return
         with connection:
             for child in sorted(self._serving(), key=Child.burden):
-                # It may have ended just now, or hang with its hands full.
+                # The process may have just ended, or hang with a full socket.
                 with suppress(OSError):
                     socket.send_fds(child.handed, [b"\0"], [connection.fileno()])
                     child.given += 1
@@ -218,8 +218,7 @@ class Supervisor:
                     return
 
     async def _watch(self) -> None:
-        """Replace processes that hang. Beats are counted, not seconds: after a pause of the whole service all
-        are late alike."""
+        """Kill processes that hang. Counts beats, not seconds: a pause of the whole service is one beat."""
         while True:
             await asyncio.sleep(BEAT_S)
             for child in self._serving():
@@ -230,9 +229,9 @@ class Supervisor:
 
 
 def supervise(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT; the exit code.
+    """Run until SIGTERM or SIGINT and return the exit code.
 
-    Raises `SettingsError` when something that it needs cannot be used.
+    Raises `SettingsError` if a setting or a file cannot be used.
     """
     configure_logs(settings.log_level, settings.log_format)
     with ExitStack() as closing:
@@ -245,7 +244,7 @@ def supervise(settings: Settings) -> int:
             metrics = Metrics(share_metrics(folder, SUPERVISOR))
         except OSError as error:
             raise SettingsError(
-                f"no folder can be made for the metrics of several processes: {error}."
+                f"cannot make a folder for the metrics of several processes: {error}."
             ) from error
         supervisor = Supervisor(settings, listeners, folder, metrics)
         asyncio.run(supervisor.run())

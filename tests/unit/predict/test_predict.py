@@ -164,7 +164,10 @@ def test_a_video_becomes_a_timeline(
 def test_nobody_is_answered_alone_where_only_groups_are(expressnet: Expressnet, photos: Path) -> None:
     result = expressnet("predict", photos, env={"EXPRESSNET_AGGREGATE_ONLY": "5"})
     assert result.exit_code == 2
-    assert result.stderr == "expressnet: EXPRESSNET_AGGREGATE_ONLY is set, and this answers face by face\n"
+    assert (
+        result.stderr
+        == "expressnet: EXPRESSNET_AGGREGATE_ONLY is set, but this command answers for single faces\n"
+    )
     assert result.stdout == ""
 
 
