@@ -1,6 +1,6 @@
-"""An audit of requests without images: one JSON line for each, added to a file that only its owner reads.
+"""The audit: one JSON line for each image request, in a file that only its owner can read.
 
-A line knows no more than the answer did, and less: of a face neither place nor emotion nor any number.
+A line has no image, and no position, emotion or score of a face.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from service.telemetry.logs import log
 
 @dataclass(frozen=True, slots=True)
 class AuditTotals:
-    """What one request came to. problems: images that had none; seconds: by stage."""
+    """Totals of one request. problems: images without a result; seconds: by stage."""
 
     images: int = 0
     problems: int = 0
@@ -47,9 +47,9 @@ class AuditTotals:
 
 
 class Audit:
-    """Writes from a thread of its own: a full or hanging disk delays nobody, and what it costs is counted.
+    """Writes from its own thread: a full or hanging disk delays no request.
 
-    declared: of the deployment, for every line.
+    declared: fields of the declaration, for every line; lost: called for each lost line.
     Raises `SettingsError` when the file cannot be opened.
     """
 
@@ -99,7 +99,7 @@ class Audit:
 
 
 class AuditFile:
-    """Grows only; found again by its name when it was moved away, as logrotate does."""
+    """Appends only. When the file was moved away, as logrotate does, a new file is made."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -107,7 +107,7 @@ class AuditFile:
         self._torn = self._failing = False
 
     def write(self, line: str) -> None:
-        """Raises `OSError` when not all of it could be written; the next line then begins on a new one."""
+        """Append a line. Raises `OSError` if only a part was written; the next write then ends this part."""
         try:
             self._follow()
             data = b"\n" * self._torn + line.encode()
@@ -125,7 +125,7 @@ class AuditFile:
         self._failing = False
 
     def _open(self) -> int:
-        # Whoever made the file before has chosen who reads it.
+        # The mode is for new files only: an existing file keeps its own.
         return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _follow(self) -> None:

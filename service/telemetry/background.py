@@ -11,7 +11,7 @@ PAUSE_S = 1.0
 
 
 async def supervised(name: str, work: Callable[[], Awaitable[None]], failed: Callable[[str], object]) -> None:
-    """Run `work`, and begin it again after a pause whenever it fails.
+    """Run `work`, and restart it after a pause whenever it fails.
 
     failed: called with the name at each failure, to count it.
     """

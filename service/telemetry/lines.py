@@ -1,4 +1,4 @@
-"""Lines of text, written by a thread of their own: whoever has one to write waits for no disk and no pipe."""
+"""Writes lines of text on a thread, so that callers wait for no disk and no pipe."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ FLUSH_S = 1.0
 
 
 class Lines:
-    """On a full pipe that nobody reads, only this thread stands still.
+    """A full pipe without a reader blocks only this thread.
 
-    Lines that come while `MAX_WAITING_LINES` wait are lost, and so are those that cannot be written; `lost`
-    is called for each. Those that come within `gather_s` are written as one: to wake a thread costs more than
-    a line.
+    A line is lost if `MAX_WAITING_LINES` wait already or if it cannot be written; `lost` is called for each.
+    Lines within `gather_s` are written together: to wake a thread costs more than to write a line.
     """
 
     def __init__(
@@ -31,7 +30,7 @@ class Lines:
         self._write = write
         self._lost = lost
         self._gather_s = gather_s
-        # An event is set once all that came before it is written.
+        # An event is set once all lines before it are written.
         self._waiting: SimpleQueue[str | threading.Event] = SimpleQueue()
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
@@ -42,7 +41,7 @@ class Lines:
             self._lost()
 
     def flush(self) -> None:
-        """Wait until all is written, but not for ever."""
+        """Wait until all lines are written, for `FLUSH_S` at most."""
         written = threading.Event()
         self._waiting.put(written)
         written.wait(FLUSH_S)

@@ -1,6 +1,6 @@
 """Structured logs: one JSON object or readable line per event, with the request's id.
 
-Never an image byte, never a probability of a person.
+Logs hold no bytes of images and no probabilities of persons.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger("service")
 
 
 class Writer(logging.Handler):
-    """Writes from a thread of its own; lines that find it far behind, or a full disk, are dropped."""
+    """Writes from its own thread; lines are dropped if too many wait or the disk is full."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Writer(logging.Handler):
 
 
 class _Events:
-    """What structlog hands its lines to. A record of the standard library would cost as much again."""
+    """The logger that structlog calls. Records of the standard library would double the cost."""
 
     def __init__(self, name: str, writer: Writer) -> None:
         self.name = name
@@ -46,7 +46,7 @@ class _Events:
 
 
 def _writing(stream: TextIO) -> Callable[[str], object]:
-    """Around the stream's own buffer: a thread that stands still in it would hold its lock at the end."""
+    """Bypass the stream's buffer: a blocked thread would still hold its lock at exit."""
     try:
         descriptor = stream.fileno()
     except OSError:
@@ -61,7 +61,7 @@ def _writing(stream: TextIO) -> Callable[[str], object]:
 
 
 def configure_logs(level: str, format: Literal["json", "text"]) -> None:
-    """Send structlog's events and the standard library's records, uvicorn's among them, to stderr alike."""
+    """Send structlog's events and the standard library's records, such as uvicorn's, to stderr."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -71,7 +71,7 @@ def configure_logs(level: str, format: Literal["json", "text"]) -> None:
     ending: list[structlog.typing.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if format == "json"
-        # The default prints local variables, images and probabilities among them, when rich is installed.
+        # If rich is installed, the default prints local variables, with images and probabilities.
         else [
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
@@ -95,9 +95,9 @@ def configure_logs(level: str, format: Literal["json", "text"]) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(minimum)
-    # uvicorn tells of each start and stop as we do; its warnings and errors stay.
-    # Odd image files are their senders' business, not an event of ours.
+    # PIL reports invalid image files, which are errors of clients.
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
-    # At level debug it writes the heads of handshakes, and with them keys.
+    # At level debug websockets writes the heads of handshakes, and with them keys.
     logging.getLogger("websockets").setLevel(max(logging.INFO, minimum))
+    # Below level warning uvicorn repeats this service's own lines.
     logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, minimum))

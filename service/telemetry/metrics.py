@@ -89,9 +89,9 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
-    """One application's metrics on a registry of their own, so that several can live in one process.
+    """The metrics of one application on their own registry: a process may have several applications.
 
-    shown: the registry that `/metrics` shows, if not this one. Series whose labels are known begin at 0:
+    shown: the registry that `/metrics` shows, by default the own one. Series with known labels begin at 0:
     Prometheus cannot see a rise from nothing to 1.
     """
 
@@ -240,7 +240,7 @@ class Metrics:
             "Lines that could not be written to the audit file.",
             registry=registry,
         )
-        # To look a series up by its labels takes as long as to count.
+        # Cached: looking up a series by its labels takes as long as counting.
         self._request = cache(self.http_requests.labels)
         self._request_duration = cache(self.http_request_duration.labels)
         self._stage = cache(self.stage_duration.labels)
@@ -259,7 +259,7 @@ class Metrics:
             self.predictions.labels(emotion, verdict)
 
     def circuit(self, engine: str, states: Sequence[str]) -> Callable[[str], None]:
-        """What an engine's breaker calls with every new state; it begins with the first."""
+        """Return a function that an engine's breaker calls with each new state. It begins with the first."""
 
         def changed(state: str) -> None:
             for known in states:
@@ -269,7 +269,7 @@ class Metrics:
         return changed
 
     def request(self, route: str, method: str, status: int, seconds: float | None) -> None:
-        """An answered request; no seconds where their number says nothing about how quick the service is."""
+        """Count an answered request. seconds: None for a stream, whose duration is no latency."""
         self._request(route, method, status).inc()
         if seconds is not None:
             self._request_duration(route).observe(seconds)
@@ -283,7 +283,7 @@ class Metrics:
             self.rejected.labels(error.code).inc()
 
     def stages(self, timings: Mapping[str, float]) -> None:
-        """Seconds by stage; a stage that an image did not reach has none and is not counted."""
+        """Count seconds by stage; a stage that an image did not reach has 0 and is skipped."""
         for stage, seconds in timings.items():
             if seconds > 0:
                 self._stage(stage).observe(seconds)
@@ -299,5 +299,5 @@ class Metrics:
         self.confidence.observe(seen.confidences[face])
 
     def group(self, seen: SeenGroup) -> None:
-        """Nothing of a face that the answer keeps to itself."""
+        """Count faces only: the answer of a group has nothing of a single face."""
         self.faces_per_image.observe(seen.face_count)

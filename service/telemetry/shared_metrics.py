@@ -1,4 +1,4 @@
-"""The metrics of several processes as one: prometheus_client's files, and what the system knows of each."""
+"""The metrics of several processes together: prometheus_client's files and `process_*` of each process."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 PREFIX = "expressnet-metrics-"
-# A folder that was made just now may not be locked yet.
+# A new folder may not be locked yet.
 LEFTOVER_AGE_S = 60.0
 
 
 @contextmanager
 def metrics_folder() -> Iterator[Path]:
-    """A new folder, removed at the end. Removes the folders of services that were killed, too."""
+    """A new folder, removed at the end. Also removes the folders of services that were killed."""
     for leftover in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError):
             _remove_unless_in_use(leftover)
@@ -40,7 +40,7 @@ def metrics_folder() -> Iterator[Path]:
 
 
 def _remove_unless_in_use(folder: Path) -> None:
-    """Raises `OSError` if it is in use, or not this user's."""
+    """Raises `OSError` if the folder is in use or belongs to another user."""
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,9 +51,9 @@ def _remove_unless_in_use(folder: Path) -> None:
 
 
 def share_metrics(folder: Path, number: int) -> CollectorRegistry:
-    """Keep the metrics made from now on in files of `folder`; returns what shows those of all processes.
+    """Keep the metrics made after this call in files of `folder`; return a registry of all processes.
 
-    number: of this process among those that run. One that takes the place of another resumes its counts, so
+    number: of this process. A process that replaces another has its number and resumes its counts, so that
     nothing is lost and no file is added.
     """
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
@@ -65,7 +65,7 @@ def share_metrics(folder: Path, number: int) -> CollectorRegistry:
 
 
 class Processes(Collector):
-    """`process_*` of each process, by the label `process`: sums would fall when one is replaced."""
+    """`process_*` with a label `process`, not summed: a sum would fall when a process is replaced."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -82,7 +82,7 @@ class Processes(Collector):
 
 @contextmanager
 def process_shown(folder: Path, name: str, pid: int) -> Iterator[None]:
-    """Have `process_*` of a process among those that `/metrics` shows."""
+    """Show `process_*` of a process in `/metrics`, inside the context."""
     file = folder / f"{name}_{pid}.pid"
     file.touch()
     try:
