@@ -1,4 +1,4 @@
-"""What a deployer has declared about a gateway: for its card, its start and the people in its photos."""
+"""The deployer's declaration of use: for the model card, the log and a notice to the people in photos."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNNAMED = {Purpose.personal: "private use", Purpose.other: "[what for]", None: "
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """What the deployer's settings say; None where they do not."""
+    """The deployer's settings; None if not set."""
 
     purpose: Purpose | None = None
     jurisdiction: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ def deployment(declared: Declaration) -> Deployment:
 
 
 def audited(declared: Declaration) -> dict[str, Any]:
-    """What each line of the audit says of the declaration."""
+    """The fields of the declaration in each audit line."""
     return {
         "purpose": declared.purpose or UNDECLARED,
         "jurisdiction": list(declared.jurisdiction),
@@ -68,7 +68,7 @@ def audited(declared: Declaration) -> dict[str, Any]:
 
 
 def notice(declared: Declaration) -> str:
-    """Plain words for people; what was not declared is in brackets, to be filled in."""
+    """A notice in plain words. Brackets mark undeclared facts, to be filled in."""
     purpose = UNNAMED.get(declared.purpose) or str(declared.purpose).replace("_", " ")
     group = (
         ""

@@ -1,4 +1,4 @@
-"""Where a law counts: the words by which a deployer says where the people are whose faces are analysed."""
+"""Jurisdictions: codes for the places of the people whose faces are analysed."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ def normalized(places: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def under_eu_law(where: tuple[str, ...]) -> bool:
-    """Whether the law of the EU, or of the EEA which takes it over, counts in one of these places."""
+    """Whether the law of the EU, or of the EEA which takes it over, applies in any of these places."""
     return any(place in EU | EU_BEYOND | EEA_ONLY | UNIONS for place in where)

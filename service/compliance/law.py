@@ -1,6 +1,6 @@
-"""What the law says about inferring emotions, as far as a start can be judged by it. No legal advice.
+"""The law on inferring emotions: prohibited uses and the duties of all others. No legal advice.
 
-duties.toml has the texts, and when they were read.
+duties.toml has the texts, and the month in which they were read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PROHIBITION = f"Article 5(1)(f) of {AI_ACT}"
 
 
 class Purpose(StrEnum):
-    """What a gateway is run for; docs/guides/responsible-deployment.md says what falls under which."""
+    """The purpose of a gateway; docs/guides/responsible-deployment.md explains each."""
 
     accessibility = "accessibility"
     border = "border"
@@ -58,12 +58,12 @@ class Duty(BaseModel):
 
 
 def prohibited(purpose: Purpose, places: tuple[str, ...], exemption: Exemption | None) -> bool:
-    """Whether `PROHIBITION` forbids it."""
+    """Whether `PROHIBITION` forbids this use."""
     return purpose in PROHIBITED and exemption is None and under_eu_law(places)
 
 
 class _Entry(Duty):
-    """A duty of duties.toml, and when it holds."""
+    """A duty of duties.toml, and the uses to which it applies."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -97,7 +97,7 @@ _PLACES = frozenset(entry.place for entry in _TEXTS.duties) - {OTHER}
 
 
 def duties(purpose: Purpose, places: tuple[str, ...], exemption: Exemption | None) -> list[Duty]:
-    """What holds for a use that is not prohibited. A private one has no duties that are known here."""
+    """The duties of a use that is not prohibited. The service knows no duties of private use."""
     if purpose is Purpose.personal:
         return []
     beyond = [place for place in dict.fromkeys(places) if not under_eu_law((place,))]

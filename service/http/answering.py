@@ -1,4 +1,4 @@
-"""One image to the content of its answer: of every face, or of the faces together."""
+"""Runs the pipeline on one image and shapes the answer: single faces, or one group."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.telemetry.metrics import Metrics
 
 
 class Content(NamedTuple):
-    """What is answered about one image, and what it is made of."""
+    """The answer to one image, and the pipeline's result behind it."""
 
     model: ImageAnswer | GroupImage
     seen: Seen | SeenGroup
@@ -27,7 +27,7 @@ AnswerImage = Callable[[bytes, EmotionQuery, Deadline, Timings], Coroutine[Any, 
 
 
 def answer_with(pipeline: Pipeline | GroupPipeline, metrics: Metrics) -> AnswerImage:
-    """What answers an image with this pipeline, and counts its faces. It raises what the pipeline raises."""
+    """Return a function that answers one image and counts its faces; it raises the pipeline's errors."""
     if isinstance(pipeline, GroupPipeline):
         return _groups(pipeline, metrics)
     return _faces(pipeline, metrics)

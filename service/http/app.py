@@ -39,9 +39,9 @@ def create_app(
     metrics: Metrics | None = None,
     counts: Counts | None = None,
 ) -> FastAPI:
-    """The gateway over `engines`, or over the embedded engine of `settings`.
+    """Build the gateway on `engines`, or on the engines that `settings` name.
 
-    One of several processes has `metrics` and `counts` that they share.
+    metrics, counts: shared by all processes, if there are several.
 
     Raises `ModelFileError` when a model or its manifest cannot be trusted.
     """
@@ -91,7 +91,7 @@ def create_app(
         summary="One photo in, the emotions of every face out.",
         description=DESCRIPTION,
         lifespan=lifespan,
-        # `Location` would name a scheme and a host that only a proxy knows; the table takes both paths.
+        # A redirect needs the proxy's scheme and host, which are unknown here. The table accepts both paths.
         redirect_slashes=False,
     )
     app.state.readiness, app.state.metrics = readiness, metrics
@@ -121,7 +121,7 @@ def create_app(
                 shows_docs=settings.keys_file is None and settings.admin_port is None,
             )
         ),
-        # At the admin port there is no API to try out.
+        # The admin port has no API to try out.
         documentation_router(app.title, try_out=settings.admin_port is None),
     ):
         # One flat list, so that the table can check each route.

@@ -1,4 +1,4 @@
-"""The three forms in which an image arrives: raw body, multipart field, base64 in JSON; never on disk."""
+"""Reads images from requests: raw body, multipart field or base64 in JSON. Nothing is written to disk."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ T = TypeVar("T")
 
 MULTIPART, JSON, OCTETS = "multipart/form-data", "application/json", "application/octet-stream"
 
-# Parsing more than this would keep the event loop, and with it everybody else, for too long.
+# Larger bodies are parsed on a thread: on the event loop they would delay all other requests.
 _MAX_BYTES_ON_LOOP = 256_000
-# Bytes at a time, a multiple of 4 for base64: between two of them other threads get the interpreter.
+# Bytes per slice, a multiple of 4 for base64. Other threads get the interpreter between two slices.
 _SLICE = 1 << 18
 _LINE_BREAKS = "\r\n\t"
-# Neither of base64 nor named by an error of its own.
+# Characters that are not base64 and have no error message of their own.
 _FOREIGN = re.compile(r"[^A-Za-z0-9+/_\-=% \r\n\t]")
 _FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 # RFC 2046, 5.1.1
 _BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
-# RFC 7578 forbids it, and some clients send nothing else for a name that is not ASCII.
+# RFC 7578 forbids `filename*`. Some clients still send only `filename*` if the name is not ASCII.
 _EXTENDED_FILENAME = re.compile(rb";\s*filename\*[0-9]*\*?=", re.IGNORECASE)
 _SHOWN_NAME = 64
-# One key and a data URL have three of these; a million of them take half a minute to refuse by name.
+# A valid body has few of these marks. A million of them would take half a minute to parse and refuse.
 _JSON_STRUCTURE = (b"[", b"{", b",", b":")
 _JSON_STRUCTURE_LIMIT = 256
 
@@ -112,9 +112,9 @@ def _from_json(body: bytes) -> bytes:
 
 
 def _from_base64(text: str) -> bytes:
-    """Decode base64 (RFC 4648), also with line breaks, url-safe or without padding: whatever is unambiguous.
+    """Decode base64 (RFC 4648). Line breaks, the url-safe alphabet and missing padding are accepted.
 
-    Raises `InvalidRequest`, which says what is ambiguous.
+    Raises `InvalidRequest` with the reason if the text is ambiguous or not base64.
     """
     data = text.rstrip("=" + _LINE_BREAKS)
     padding = text.count("=", len(data))
@@ -123,7 +123,7 @@ def _from_base64(text: str) -> bytes:
     if "%" in data:
         flaw = "it is percent-encoded"
     elif " " in data:
-        flaw = "it has spaces, which may have been + before a form was decoded"
+        flaw = "it has spaces; a form decoder may have replaced + by a space"
     elif "=" in data:
         flaw = "it has padding before its end"
     elif ("-" in data or "_" in data) and ("+" in data or "/" in data):
@@ -170,7 +170,7 @@ async def _read_parts(request: Request, field: str, limit: int) -> list[bytes]:
 
 
 class _Parts:
-    """The files of a multipart form that has no field but one (RFC 7578)."""
+    """Parses a multipart form (RFC 7578) whose only field is `field`."""
 
     def __init__(self, boundary: bytes, field: str, limit: int) -> None:
         self._boundary = boundary
@@ -196,7 +196,7 @@ class _Parts:
             },
         )
         try:
-            # In slices: a search through all of a hostile body would keep the interpreter's lock.
+            # In slices: one search through a whole hostile body would hold the interpreter's lock.
             for start in range(self._preamble_bytes(body), len(body), _SLICE):
                 parser.write(body[start : start + _SLICE])
             parser.finalize()
@@ -209,7 +209,7 @@ class _Parts:
         return self._files
 
     def _preamble_bytes(self, body: bytes) -> int:
-        """Text before the first boundary, which RFC 2046 has readers ignore, and the library does not."""
+        """Length of the text before the first boundary. RFC 2046 ignores this text, the library does not."""
         delimiter = b"--" + self._boundary
         if body.startswith(delimiter):
             return 0
@@ -238,7 +238,7 @@ class _Parts:
             self._disposition = self._value
 
     def _check_part(self) -> None:
-        # Refused now, before thousands of parts are kept.
+        # Refused here, before thousands of parts are in memory.
         options = parse_options_header(self._disposition)[1]
         name = options.get(b"name", b"").decode("utf-8", "replace")[:_SHOWN_NAME]
         if name != self._field:

@@ -1,4 +1,4 @@
-"""A client that hangs up cancels its work: FastAPI itself lets a handler run on."""
+"""Cancels the work for a client that disconnects; FastAPI alone lets the handler finish."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 DISCONNECTED = "disconnected"
-"""Where the server leaves a future in a request's `scope["state"]` that is done once its client has left."""
+"""Key in a request's `scope["state"]` of a future that is done once the client has left."""
 
 
 class ClientDisconnected(Exception):
-    """Nobody is there to read an answer."""
+    """The client left before its answer."""
 
 
 async def race_disconnect(disconnected: asyncio.Future[None] | None, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` returns or raises; cancels it and raises `ClientDisconnected` if the client leaves first.
+    """Return or raise what `work` does. If the client leaves first, cancel it and raise `ClientDisconnected`.
 
-    disconnected: done once the client has left; None where nobody can tell. To listen for the message that
-    says so would take a task for each request.
+    disconnected: done once the client has left; None if the server cannot tell. Waiting for the disconnect
+    message instead would take one more task per request.
     """
     if disconnected is None:
         return await work

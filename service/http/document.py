@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI knows of the routes, and what the layers around them ask and answer."""
+"""The OpenAPI document: FastAPI's routes, with the headers, errors and keys of the layers around them."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from service.http.problems import EXAMPLE_ID, codes_in, documented
 from service.http.route_table import RouteTable
 
 DESCRIPTION = (
-    "Errors are problem documents (RFC 9457), and `code` says which. Other paths answer 404 `not_found`, "
-    "other methods 405 `method_not_allowed`. Streams of frames have a document of their own: "
-    "docs/asyncapi.json in the repository."
+    "Errors are problem documents (RFC 9457); `code` names the error. Other paths answer 404 `not_found`, "
+    "other methods 405 `method_not_allowed`. Streams of frames are described in docs/asyncapi.json of the "
+    "repository."
 )
 
-# What the connection and the layers answer, before and around whatever route.
+# Errors of the connection and the layers, possible on every route.
 _EVERYWHERE = (MalformedRequest, RequestTimeout, Overloaded, HeadTooLarge, Internal)
 _WITH_KEYS = (Unauthorized, Forbidden)
 _COUNTED = (BodyTooLarge, InvalidRequest, Overloaded, RateLimited, Draining, DeadlineExceeded)
@@ -44,15 +44,15 @@ PARAMETERS: Parts = {
     "X-Request-ID": {
         "name": "X-Request-ID",
         "in": "header",
-        "description": "An id of yours for logs and answer: 1 to 128 of the characters "
+        "description": "Your id for this request, used in logs and in the answer: 1 to 128 of the characters "
         "`A-Z a-z 0-9 . _ : -`. Anything else is replaced by a new id.",
         "schema": {"type": "string"},
     },
     "X-Timeout-Ms": {
         "name": "X-Timeout-Ms",
         "in": "header",
-        "description": "Deadline in milliseconds, from the head of the request on. It can only shorten "
-        "that of the service.",
+        "description": "Deadline in milliseconds, counted from the head of the request. It can only shorten "
+        "the deadline of the service.",
         "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
     },
 }
@@ -68,22 +68,22 @@ _HEADERS: Parts = {
     "Server-Timing": _header(
         "Milliseconds in each stage.", "queue;dur=0.4, decode;dur=6.7, detect;dur=31.6, total;dur=56.9"
     ),
-    "Retry-After": _header("Seconds to wait before asking again.", 1),
+    "Retry-After": _header("Seconds to wait before a retry.", 1),
     "RateLimit-Policy": _header(
-        "The caller's rate, if there is one: so many images in so many seconds.",
+        "The caller's rate, if there is one: `q` images in `w` seconds.",
         '"default";q=600;w=60',
         always=False,
     ),
     "RateLimit": _header(
-        "What is left of it, and after how many seconds there is more.", '"default";r=599;t=12', always=False
+        "`r` images remain; after `t` seconds more are available.", '"default";r=599;t=12', always=False
     ),
-    "WWW-Authenticate": _header("How keys are sent.", "Bearer"),
+    "WWW-Authenticate": _header("How to send a key.", "Bearer"),
     "Accept-Encoding": _header(
-        "What a body may be encoded as, if that was the reason.", "identity", always=False
+        "The accepted encoding of a body, if the encoding was refused.", "identity", always=False
     ),
 }
 _KEYS: Parts = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "A key of the operator's keys file."},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key from the operator's keys file."},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},
 }
 
@@ -101,9 +101,9 @@ def describe(
             for path, operations in document["paths"].items():
                 for method, operation in operations.items():
                     policy = routes.policy(method.upper(), path)
-                    assert policy is not None  # the start would have been refused
+                    assert policy is not None  # `RouteTable.check` has refused routes without a policy
                     admin = policy.key_scope is KeyScope.ADMIN
-                    # The admin port asks for no keys.
+                    # The admin port needs no keys.
                     guarded = policy.key_scope is not None and not (admin_port and admin)
                     _complete(operation, policy.rate_images is not None, guarded)
                     if guarded:
@@ -121,7 +121,7 @@ def _add_components(components: dict[str, Any]) -> None:
         ref_template="#/components/schemas/{model}",
     )
     schemas = components["schemas"] | found["$defs"]
-    # FastAPI's own answer to a wrong parameter, which is a `Problem` here.
+    # FastAPI's answer to a wrong parameter; this service answers with a `Problem`.
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     components |= {

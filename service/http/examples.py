@@ -114,7 +114,7 @@ DETECTOR = Manifest(
 
 
 def example_of(example: BaseModel, *, nulls: bool = False) -> dict[int | str, dict[str, Any]]:
-    """The good answer of a route, for its OpenAPI document. nulls: whether it says what it does not have."""
+    """The 200 answer of a route, for its OpenAPI document. nulls: whether null fields are shown."""
     return {200: {"content": {"application/json": {"example": as_json(example, nulls=nulls)}}}}
 
 

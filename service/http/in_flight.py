@@ -1,4 +1,4 @@
-"""How many requests are worked on at a time, and how many bytes of bodies are in memory."""
+"""Limits the requests in work and the bytes of bodies in memory."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class InFlight:
         self._bytes = 0
 
     def check(self) -> None:
-        """Raise `Overloaded` if one more request would have no place."""
+        """Raise `Overloaded` if there is no place for one more request."""
         if self._requests >= self._max_requests:
             raise Overloaded(f"the limit of {self._requests} requests in flight is reached")
         if self._backlog.full:
             raise Overloaded("more images arrive than can be answered")
 
     def hold(self, requests: int, received_bytes: int) -> None:
-        """Count what is held in memory and worked on from now on, or no more. Raises `Overloaded`."""
+        """Add to the counts; negative numbers release. Raises `Overloaded`, and the bytes stay counted."""
         self._bytes += received_bytes
         if received_bytes > 0 and self._bytes > self._max_bytes:
             raise Overloaded(f"the limit of {self._max_bytes} bytes of bodies in flight is reached")

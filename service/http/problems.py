@@ -19,7 +19,7 @@ EXAMPLE_ID = "d0d9ff74a5564f479b9d69c2f97faa2b"
 
 
 def to_problem(error: ServiceError, request_id: str) -> Problem:
-    """What the caller may know of an error: nothing of an `Internal` one but that it happened."""
+    """The problem document of an error. The details of an `Internal` error are hidden from the caller."""
     detail = "The failure was logged with this request's id." if isinstance(error, Internal) else error.detail
     return Problem(
         type=f"urn:expressnet:problem:{error.code}",
@@ -54,13 +54,13 @@ def documented(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
 
 
 def codes_in(answer: Mapping[str, Any]) -> Iterable[str]:
-    """The codes of one answer of `documented`; none of an answer that is no problem."""
+    """The error codes of one answer of `documented`; empty if the answer is not a problem."""
     found: Iterable[str] = answer.get("content", {}).get(MEDIA_TYPE, {}).get("examples", ())
     return found
 
 
 def raise_service_errors(app: FastAPI) -> None:
-    """Have FastAPI raise its own errors as ours; the layer `Refusals` answers both."""
+    """Turn FastAPI's errors into `ServiceError`; the layer `Refusals` answers them."""
 
     @app.exception_handler(RequestValidationError)
     @app.exception_handler(WebSocketRequestValidationError)

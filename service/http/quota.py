@@ -1,4 +1,4 @@
-"""What one caller spends of their rate, and the headers that say what is left."""
+"""What one request spends of its caller's rate, and the headers with the remaining images."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Quota:
         self._policy = policy
         self._caller = caller
         self.headers = {"RateLimit-Policy": f'"{policy}";q={rate.images};w={rate.window_s}'}
-        """Those of draft-ietf-httpapi-ratelimit-headers-10, for the answer."""
+        """Headers of the answer, by draft-ietf-httpapi-ratelimit-headers-10."""
 
     async def spend(self, images: int, before: int = 0) -> None:
-        """Spend so many more, after the same request has spent `before`.
+        """Spend `images` more. before: images that this request has spent already.
 
-        Raises `RateLimited`, or `InvalidRequest` for more images than waiting could ever allow.
+        Raises `RateLimited`, or `InvalidRequest` if the request alone exceeds the rate.
         """
         total = before + images
         if total > self._rate.images:

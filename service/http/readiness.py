@@ -1,4 +1,4 @@
-"""Whether requests should be sent to this process, and the probe that asks its engines."""
+"""Whether this process is ready for requests, and the probe of its engines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UP, DOWN = "up", "down"
 
 @dataclass(slots=True)
 class Readiness:
-    """A full queue never makes the service unready: that is what `overloaded` is for."""
+    """A full queue does not make the service unready: it answers with `overloaded`."""
 
     warmed_up: bool = False
     draining: bool = False
@@ -50,7 +50,7 @@ async def probe_once(engines: Mapping[str, Engine], readiness: Readiness, metric
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            # Whatever a ping raises, the engine did not answer, and the probe must go on.
+            # After any exception the engine is down, and the probe must continue.
             state = DOWN
             if readiness.engines.get(name) != DOWN:
                 log.warning(

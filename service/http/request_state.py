@@ -1,4 +1,4 @@
-"""What the layers and the route of one request tell each other."""
+"""The state of one request, shared by its layers and its route."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ class RequestState:
 
     request_id: str
     policy: RoutePolicy | None = None
-    """None for an address or method that no route has."""
+    """None if no route has this address and method."""
     allowed_methods: Sequence[str] = ()
-    """Those of the address; none where there is nothing."""
+    """Methods of the address; empty for an unknown address."""
     ports: frozenset[str] = frozenset()
-    """Where the address is, if there is an admin port."""
+    """Ports that serve the address, if there is an admin port."""
     disconnected: asyncio.Future[None] | None = None
-    """Done once the client has left; None where the server cannot say."""
+    """Done once the client has left; None if the server cannot tell."""
     at_admin_port: bool = False
     key: Key | None = None
     check_key: Callable[[], None] = lambda: None
-    """Raises `Unauthorized` or `Forbidden` once the key is no longer good: a stream may outlive it."""
+    """Raises `Unauthorized` or `Forbidden` once the key is not valid: a stream may outlive its key."""
     quota: Quota | None = None
     deadline: Deadline = NEVER
     totals: Callable[[], AuditTotals] = AuditTotals
-    """For the audit, by the route."""
+    """Totals for the audit, set by the route."""
     logged: Mapping[str, object] = field(default_factory=dict)
-    """More for the request's log line, by the route."""
+    """More fields of the request's log line, set by the route."""
 
 
 def state_of(scope: Scope) -> RequestState:

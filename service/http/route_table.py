@@ -1,4 +1,4 @@
-"""The one table of what each route needs and may do. A route without an entry stops the start."""
+"""The table of rules for all routes. The service does not start if a route has no entry."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ DOCS_FILES = "/static-offline-docs"
 
 @dataclass(frozen=True, slots=True)
 class RoutePolicy:
-    """What the layers look up for a request. `GET` is `HEAD` too; a method may be `WEBSOCKET`."""
+    """The rules that the layers apply to a request. `GET` includes `HEAD`; a method may be `WEBSOCKET`."""
 
     method: str
     path: str
     key_scope: KeyScope | None
-    """What a key must open; None: nobody needs a key."""
+    """The scope that a key must have; None: no key is needed."""
     port: Literal["public", "admin", "both"]
-    """Where the route is when there is an admin port."""
+    """The port that serves the route, if there is an admin port."""
     body_limit: Literal["image", "batch"] | None = None
     """Which setting limits the body, or each frame of a stream; None: the route reads no body."""
     rate_images: int | None = None
@@ -77,10 +77,10 @@ ROUTES = (
     _api("GET", STREAM),
     _api("GET", "/v1/models"),
     _api("GET", "/v1/models/{name}"),
-    # Who opens a page in a browser cannot send a key.
+    # A browser sends no key when it opens a page.
     RoutePolicy("GET", "/", None, "both"),
     RoutePolicy("GET", "/playground/{name}", None, "public", quiet=True),
-    # A prober has no key.
+    # Probes have no key.
     RoutePolicy("GET", "/livez", None, "both", quiet=True),
     RoutePolicy("GET", "/readyz", None, "both", quiet=True),
     RoutePolicy("GET", "/metrics", KeyScope.ADMIN, "admin", quiet=True),
@@ -91,7 +91,7 @@ ROUTES = (
 
 
 class RouteWithoutPolicyError(Exception):
-    """The application has a route that the table does not know."""
+    """The application has a route without an entry in the table."""
 
 
 class RouteTable:
@@ -105,30 +105,30 @@ class RouteTable:
             self._methods.setdefault(path, []).append(method)
 
     def find(self, path: str) -> tuple[str, str] | None:
-        """The path of the table that a request's path is of, and the request's without a last slash."""
-        for wanted in (path, path.removesuffix("/")):
-            if wanted in self._methods:
-                return wanted, wanted
+        """The table's path for a request's path, and the matching form of the latter; None if unknown."""
+        for candidate in (path, path.removesuffix("/")):
+            if candidate in self._methods:
+                return candidate, candidate
             for pattern, template in self._templates:
-                if pattern.fullmatch(wanted):
-                    return template, wanted
+                if pattern.fullmatch(candidate):
+                    return template, candidate
         return None
 
     def policy(self, method: str, template: str) -> RoutePolicy | None:
         return self._policies.get(("GET" if method == "HEAD" else method, template))
 
     def allowed(self, template: str) -> list[str]:
-        """The methods that a path of the table takes."""
+        """The methods of a path of the table."""
         methods = [method for method in self._methods[template] if method != WEBSOCKET]
         return [*methods, "HEAD"] if "GET" in methods else methods
 
     def ports(self, template: str) -> frozenset[str]:
-        """`public`, `admin` or both: where a path of the table is."""
+        """The ports that serve a path of the table: `public`, `admin` or both."""
         found = {self._policies[method, template].port for method in self._methods[template]}
         return frozenset({"public", "admin"} if "both" in found else found)
 
     def check(self, routes: Iterable[BaseRoute]) -> None:
-        """Raise `RouteWithoutPolicyError` if one has no entry."""
+        """Raise `RouteWithoutPolicyError` if a route has no entry."""
         for route in routes:
             for method, path in _addresses(route):
                 if self.policy(method, path) is None:

@@ -1,4 +1,4 @@
-"""Who gets in: known routes, requests in flight, deadlines, the size of bodies (pure ASGI)."""
+"""Admits requests: known routes, requests in flight, deadlines, body sizes (pure ASGI)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from service.http.route_table import WEBSOCKET
 
 @dataclass(frozen=True, slots=True)
 class AdmissionLimits:
-    """body_bytes: by the names that a route's policy uses."""
+    """body_bytes: limits by the names of `RoutePolicy.body_limit`."""
 
     body_bytes: Mapping[str, int]
     timeout_s: float
 
 
 class Admission:
-    """Lets no request pass that the table of routes lacks, and guards those that work on images."""
+    """Refuses requests that the route table does not have, and limits requests that process images."""
 
     def __init__(
         self, app: ASGIApp, limits: AdmissionLimits, readiness: Readiness, in_flight: InFlight
@@ -51,7 +51,7 @@ class Admission:
         if self._readiness.draining:
             raise Draining("the service is shutting down")
         if scope["type"] == "websocket":
-            # A stream holds nothing by itself: its route takes a place for each frame.
+            # An open stream takes no place: its route takes a place for each frame.
             await self._app(scope, receive, send)
             return
         self._in_flight.check()
@@ -77,9 +77,9 @@ class Admission:
 
 
 class _Body:
-    """Counts what really arrives: Content-Length may be absent, and the client may be chunking for ever.
+    """Counts the bytes that arrive: Content-Length may be absent, and a chunked body may never end.
 
-    A request takes its place when all of its body is there: bodies that trickle in must not keep others out.
+    A request takes its place once its whole body is here: slow uploads must not keep other requests out.
     """
 
     def __init__(self, in_flight: InFlight, receive: Receive, limit_bytes: int) -> None:

@@ -1,4 +1,4 @@
-"""The layer that has each request for images, and each stream, written into the audit (pure ASGI)."""
+"""Writes each image request and each stream to the audit (pure ASGI)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.telemetry.audit import Audit
 
 
 class Auditing:
-    """Inside all that refuses, so that a flood of refusals is no flood of lines."""
+    """The innermost layer: requests that other layers refuse write no lines."""
 
     def __init__(self, app: ASGIApp, audit: Audit) -> None:
         self._app = app
@@ -25,7 +25,7 @@ class Auditing:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        # What a failure is answered with; a stream that was not opened looked at nothing.
+        # An unexpected exception is answered with 500. A stream that was not opened processed no image.
         status = 500 if scope["type"] == "http" else None
 
         async def seen_send(message: Message) -> None:

@@ -15,9 +15,9 @@ KEY_SUBPROTOCOL = "key."
 
 
 class Authentication:
-    """Judges the head of a request, before any of its body is read.
+    """Checks the key in the head of a request, before its body is read.
 
-    An address that no route has needs a key too, of whatever scope: strangers learn nothing about addresses.
+    An unknown address needs a key of any scope: callers without a key cannot learn which addresses exist.
     """
 
     def __init__(self, app: ASGIApp, keyring: Keyring, allow_anonymous: bool) -> None:
@@ -55,14 +55,14 @@ class Authentication:
 def sent_key(scope: Scope) -> str | None:
     """The key of a request. `X-API-Key` wins: a proxy may need `Authorization` for itself.
 
-    Pages can set no headers of a WebSocket, but its subprotocols: there it stands behind `KEY_SUBPROTOCOL`.
+    A page cannot set headers of a WebSocket, but subprotocols: there the key follows `KEY_SUBPROTOCOL`.
     """
     bearer = None
     for name in scope.get("subprotocols", ()):
         if name.startswith(KEY_SUBPROTOCOL):
             bearer = name.removeprefix(KEY_SUBPROTOCOL)
     for name, value in scope["headers"]:
-        # A client sends an empty one when its variable is not set.
+        # A client sends an empty header when its variable is not set.
         if name == b"x-api-key" and (key := value.decode("latin-1").strip()):
             return str(key)
         if name == b"authorization":

@@ -1,4 +1,4 @@
-"""The outermost layer: it looks the route up, and sees every answer: request ids, metrics, log lines."""
+"""The outermost layer: looks up the route, and adds request ids, metrics and log lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.http.route_table import WEBSOCKET, RouteTable
 from service.telemetry.logs import log
 from service.telemetry.metrics import Metrics
 
-CLIENT_LEFT = 499  # never sent; the status of a request whose client hung up, as nginx counts it
+CLIENT_LEFT = 499  # never sent: nginx's status for a request whose client left
 TOO_MANY = 429
 SWITCHING_PROTOCOLS = 101
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -44,7 +44,7 @@ class Observation:
         set_state(scope, state)
         root = scope["root_path"] = self._root_path
         path: str = scope["path"]
-        # A proxy may have taken its prefix off, or not.
+        # A proxy may or may not have removed its prefix.
         found = self._routes.find(path.removeprefix(root)) if path.startswith(f"{root}/") else None
         found = found or self._routes.find(path)
         label = "unmatched"  # never a raw path: a label has few values
@@ -66,7 +66,7 @@ class Observation:
                     headers.update(state.quota.headers)
             await send(message)
 
-        # A route answers HEAD as GET, and the server leaves the body out: it reads a scope of its own.
+        # A route answers HEAD as GET. The server still sees HEAD in its own scope, and omits the body.
         inner = {**scope, "method": "GET"} if method == "HEAD" else scope
         with structlog.contextvars.bound_contextvars(request_id=state.request_id):
             try:
@@ -76,9 +76,9 @@ class Observation:
                 self._record(label, scope.get("method", "GET"), status or CLIENT_LEFT, seconds, state)
 
     def _record(self, route: str, method: str, status: int, seconds: float, state: RequestState) -> None:
-        # How long a stream is open says nothing about how quick the service is.
+        # The duration of a stream says nothing about the speed of the service.
         self._metrics.request(route, method, status, None if status == SWITCHING_PROTOCOLS else seconds)
-        # A flood must not become a flood of lines; the metrics count every refusal.
+        # A flood of requests must not flood the log; the metrics count every refusal.
         quiet = status == TOO_MANY or (state.policy is not None and state.policy.quiet)
         getattr(log, "debug" if quiet else "info")(
             "request",

@@ -1,4 +1,4 @@
-"""Which pages may open a stream: browsers ask for no leave before they open a WebSocket (pure ASGI)."""
+"""Which pages may open a stream: browsers do not apply CORS to WebSockets (pure ASGI)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Origins:
-    """Pages of this service's own address and of `EXPRESSNET_CORS_ORIGINS` may; programs send no `Origin`."""
+    """Allows pages of the service's own address and of `EXPRESSNET_CORS_ORIGINS`.
+
+    Programs send no `Origin` and are allowed, too.
+    """
 
     def __init__(self, app: ASGIApp, allowed: Collection[str]) -> None:
         self._app = app
@@ -36,7 +39,7 @@ class Origins:
 
 
 def _host(url: str) -> tuple[str, int] | None:
-    """Name and port. The scheme is left out: behind a proxy with TLS this service does not see it."""
+    """Name and port. The scheme is skipped: behind a proxy with TLS this service does not see it."""
     try:
         parts = urlsplit(url)
         port = parts.port or DEFAULT_PORTS.get(parts.scheme)

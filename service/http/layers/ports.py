@@ -1,4 +1,4 @@
-"""Which calls are on which port, where metrics and documentation have one of their own (pure ASGI)."""
+"""Which port serves which route, if there is an admin port (pure ASGI)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from service.http.request_state import state_of
 
 
 class Ports:
-    """Tells the ports apart by the socket that a request came through: no header can change it."""
+    """Takes the port from the socket of a request: no header can change it."""
 
     def __init__(self, app: ASGIApp, admin_port: int) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""How much each caller may ask for (pure ASGI)."""
+"""Limits the rate of each caller (pure ASGI)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Quotas:
-    """Counts a request before its body is read. What more it costs is known later: its route spends that."""
+    """Counts a request before its body is read. The route spends the rest once it knows the images."""
 
     def __init__(self, app: ASGIApp, limiter: Limiter, default: Rate | None) -> None:
         self._app = app
@@ -42,7 +42,7 @@ class Quotas:
 
 
 def address_of(scope: Scope) -> str:
-    """Whom an address stands for: of IPv6 a whole /64, since that is what one subscriber has."""
+    """The client's address; of IPv6 its /64 network, because one subscriber has a whole /64."""
     client = scope.get("client")
     host: str = client[0] if client else ""
     try:

@@ -1,4 +1,4 @@
-"""The one place where an error becomes an answer, inside what adds headers to every answer (pure ASGI)."""
+"""The one place where an error becomes an answer; outer layers add headers to it (pure ASGI)."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""Names for requests that bring none."""
+"""Ids for requests that come without one."""
 
 from __future__ import annotations
 
 import random
 import secrets
 
-# Not `secrets` for each: it waits for the kernel, and then for the interpreter's lock, which the threads that
-# work on images take meanwhile. Ids have to differ, and need not be hard to guess.
+# `secrets` for each id would call the kernel and then wait for the interpreter's lock, which worker threads
+# hold. Ids must be unique, but may be easy to guess.
 _random = random.Random(secrets.randbits(256))
 
 

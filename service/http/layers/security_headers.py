@@ -17,18 +17,18 @@ ALWAYS: list[Header] = [
 ]
 CONTENT_POLICY = b"content-security-policy"
 LOADS_NOTHING: Header = (CONTENT_POLICY, b"default-src 'none'; frame-ancestors 'none'")
-# No preload and no subdomains: those are the owner of the domain's to promise.
+# No preload and no subdomains: only the owner of the domain can promise these.
 HSTS: Header = (b"strict-transport-security", b"max-age=31536000")
 NOT_STORED: Header = (b"cache-control", b"no-store")
 
 
 def headers_of(*, tls: bool, no_store: bool) -> list[Header]:
-    """Those of an answer, but for what a page may load."""
+    """The security headers of an answer, except `Content-Security-Policy`."""
     return [*ALWAYS, *([NOT_STORED] if no_store else ()), *([HSTS] if tls else ())]
 
 
 class SecurityHeaders:
-    """Around all that answers. A page says itself what it may load; all else may load nothing."""
+    """Adds the headers to every answer. Pages set their own content policy; other answers load nothing."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

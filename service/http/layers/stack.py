@@ -1,4 +1,4 @@
-"""What a request passes before it reaches its route: the stack of layers, and what they share."""
+"""The stack of layers around the routes, and the keys, rates and audit that the layers share."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ READ = ("RateLimit", "RateLimit-Policy", "Retry-After", "Server-Timing", "X-Requ
 
 @dataclass(frozen=True, slots=True)
 class AccessControl:
-    """What decides who comes in, and what writes it down: keys, rates and audit, each only where set."""
+    """Keys, rates and audit; each is None unless it is set."""
 
     keyring: Keyring | None
     limiter: Limiter | None
@@ -45,7 +45,7 @@ class AccessControl:
     metrics: Metrics
 
     def background(self) -> dict[str, Callable[[], Awaitable[None]]]:
-        """What has to run as long as requests come, by name."""
+        """Background tasks by name; they run as long as the service."""
         found: dict[str, Callable[[], Awaitable[None]]] = {}
         if (keyring := self.keyring) is not None:
             found["keys file"] = lambda: watch(keyring, self.metrics)
@@ -54,7 +54,7 @@ class AccessControl:
         return found
 
     async def prepare(self) -> None:
-        """What has to be there before the first request."""
+        """Connect to Redis, before the first request."""
         if self.limiter is not None:
             await self.limiter.connect()
 
@@ -68,9 +68,9 @@ class AccessControl:
 def build_access_control(
     settings: Settings, metrics: Metrics, models: Sequence[Manifest], counts: Counts | None = None
 ) -> AccessControl:
-    """models: all that answer; counts: where rates are counted without Redis, this process if None.
+    """models: all served models; counts: counts rates without Redis, by default in this process alone.
 
-    Raises `KeysFileError` or `SettingsError` when the keys or the audit file cannot be used.
+    Raises `KeysFileError` or `SettingsError` if the keys file or the audit file cannot be used.
     """
     try:
         keyring = None if settings.keys_file is None else Keyring(settings.keys_file)
@@ -96,7 +96,7 @@ def add_layers(
     in_flight: InFlight,
     access: AccessControl,
 ) -> None:
-    """The innermost first: each that is added stands around those before it."""
+    """Add the innermost layer first: each layer wraps the earlier ones."""
     metrics = access.metrics
     if access.audit is not None:
         app.add_middleware(Auditing, audit=access.audit)
@@ -113,7 +113,7 @@ def add_layers(
         app.add_middleware(Ports, admin_port=settings.admin_port)
     app.add_middleware(Refusals, metrics=metrics)
     if settings.cors_origins:
-        # A browser asks for leave before it sends a key, and may read why it was refused.
+        # Around `Refusals`: a browser's preflight request has no key, and a page may read a refusal.
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,

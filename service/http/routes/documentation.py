@@ -1,4 +1,4 @@
-"""`GET /docs`: the OpenAPI document as a page. It needs no internet, and no third party sees who reads it."""
+"""`GET /docs`: the OpenAPI document as a page, which loads nothing from other servers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.http.route_table import DOCS_FILES
 
 def documentation_router(title: str, *, try_out: bool) -> APIRouter:
     def page(up: str) -> tuple[str, dict[str, str]]:
-        """up: the way to the folder of `/docs`; relative, so that it also works below a path of a proxy."""
+        """up: relative path to the folder of `/docs`, so that the page also works below a proxy's prefix."""
         files = f"{up}{DOCS_FILES.lstrip('/')}"
         answer = get_swagger_ui_html(
             openapi_url=f"{up}openapi.json",
@@ -42,7 +42,7 @@ def documentation_router(title: str, *, try_out: bool) -> APIRouter:
 
 
 def _policy(page: str) -> str:
-    """The Content-Security-Policy under which the page works, and nothing that is put into it."""
+    """The Content-Security-Policy that allows the page's own scripts and no injected ones."""
     scripts = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
     digests = [base64.b64encode(sha256(script.encode()).digest()).decode() for script in scripts]
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)

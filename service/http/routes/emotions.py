@@ -58,7 +58,7 @@ from service.vision.decode import CONTENT_TYPES
 
 _DEFAULT = EmotionQuery()
 
-# Those of the layers are in service/http/document.py.
+# Errors of the layers are in service/http/document.py.
 _PROBLEMS = documented(
     InvalidImage,
     HostBusy,
@@ -68,12 +68,12 @@ _PROBLEMS = documented(
     InvalidRequest,
     EngineUnavailable,
 )
-# Others of single images are in their items.
+# Errors of single images are in their batch items.
 _BATCH_PROBLEMS = documented(UnsupportedMediaType, InvalidRequest, EngineUnavailable, HostBusy)
 
 
 def _body(description: str, content: dict[str, type[BaseModel] | None]) -> dict[str, Any]:
-    """The body of a route by content type; None: the bytes of an image."""
+    """A request body for the OpenAPI document. content: forms by content type; None: an image's bytes."""
     schemas = {
         kind: {"type": "string", "format": "binary"}
         if form is None
@@ -89,7 +89,7 @@ def _body(description: str, content: dict[str, type[BaseModel] | None]) -> dict[
 
 
 def _parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
-    """A query for the OpenAPI document."""
+    """Query parameters for the OpenAPI document."""
     return [
         {
             "name": name,
@@ -103,9 +103,9 @@ def _parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
 
 
 def _query(request: Request, model: type[EmotionQuery] | type[GroupQuery]) -> EmotionQuery:
-    """The parameters of a request. FastAPI would solve them anew for each one, also where there are none.
+    """The parameters of a request. Raises `RequestValidationError`.
 
-    Raises `RequestValidationError`.
+    Not a FastAPI dependency: its overhead falls on every request, even without parameters.
     """
     if not request.scope["query_string"]:
         return _DEFAULT
@@ -142,8 +142,8 @@ def emotions_router(
         responses=example_of(examples.GROUP if groups_only else examples.IMAGE) | _PROBLEMS,
         openapi_extra=parameters
         | _body(
-            "The image file itself, a form with it, or base64 in JSON. Instead of application/octet-stream "
-            f"the type of the file may be sent: {', '.join(sorted(CONTENT_TYPES))}.",
+            "The image file itself, a form with the file, or base64 in JSON. The file itself may have any of "
+            f"these types: {', '.join(sorted(CONTENT_TYPES))}.",
             {OCTETS: None, MULTIPART: ImageForm, JSON: ImageUpload},
         ),
     )
@@ -161,7 +161,7 @@ def emotions_router(
         except ClientDisconnected:
             return Response(status_code=CLIENT_LEFT)
         state.totals = partial(AuditTotals.of, [found.seen], timings.seconds)
-        # Validated: an answer of the other kind would not pass.
+        # Validated: in group mode an answer with single faces must not pass.
         kind = GroupAnswer if groups_only else EmotionsAnswer
         answer = kind.model_validate({"request_id": state.request_id, "model": model, **dict(found.model)})
         return _json(answer, timings, started)
@@ -180,7 +180,7 @@ def emotions_router(
         state = state_of(request.scope)
         deadline = state.deadline
         timings = Timings()
-        # A batch must not crowd out everybody else: it has as many images at work as there are workers.
+        # A batch must not crowd out other requests: it has at most one image per worker at work.
         turns = asyncio.Semaphore(worker_threads)
 
         async def item(index: int, data: bytes) -> Content | ServiceError:
@@ -199,7 +199,7 @@ def emotions_router(
                     log.error("image of a batch failed", index=index, error=name, exc_info=error)
                 return error
             except Exception as error:
-                # One image must never fail the others, whatever it found.
+                # An unexpected error of one image must not fail the others.
                 log.exception("image of a batch failed", index=index, error=type(error).__name__)
                 return Internal("")
 
@@ -218,9 +218,9 @@ def emotions_router(
         errors = [result for result in results if isinstance(result, ServiceError)]
         worst = None
         if len(errors) == len(results) and all(isinstance(error, SERVICE_FAILURES) for error in errors):
-            # A fault of the service outweighs a limit that was reached.
+            # An internal error is reported before a limit that was reached.
             worst = max(errors, key=lambda error: (isinstance(error, Internal), error.status))
-            errors.remove(worst)  # it is counted where it is answered
+            errors.remove(worst)  # counted by the layer `Refusals`
         for error in errors:
             metrics.count_rejection(error)
         if worst is not None:
@@ -241,13 +241,13 @@ def _item(index: int, result: Content | ServiceError, request_id: str) -> dict[s
 
 
 async def _spend_more(state: RequestState, images: int) -> None:
-    """What a request with so many images spends beyond the one that its head did. Raises as `Quota.spend`."""
+    """Spend the rest of `images`: the layer `Quotas` has spent one. Raises like `Quota.spend`."""
     if state.quota is not None and images > 1:
         await state.quota.spend(images - 1, before=1)
 
 
 def _cost_images(query: EmotionQuery) -> int:
-    """What one image counts for its caller's rate: a heatmap takes longer than an image without one."""
+    """Images that one image costs of the caller's rate: heatmaps take more time."""
     return 1 + HEATMAP_FACES if query.includes(Include.heatmap) else 1
 
 

@@ -1,4 +1,4 @@
-"""The frames of a stream on their way to the model: the newest wins."""
+"""The frames of a stream; only the newest frame waits for the model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TIME_BYTES = _TIME.size
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """number: its place among all that were sent; data: an encoded image; time_s: on the stream's clock."""
+    """number: index among all sent frames; time_s: on the stream's clock; data: an encoded image."""
 
     number: int
     time_s: float
@@ -26,7 +26,7 @@ class Frame:
 
 
 def split_time(message: bytes) -> tuple[float, bytes]:
-    """The time that a message begins with, and its image. Raises `InvalidRequest`."""
+    """Split a message into its time in seconds and its image. Raises `InvalidRequest`."""
     if len(message) < TIME_BYTES:
         raise InvalidRequest(f"with clock=sent, a frame must begin with its time of {TIME_BYTES} bytes")
     (time_s,) = _TIME.unpack_from(message)
@@ -36,13 +36,13 @@ def split_time(message: bytes) -> tuple[float, bytes]:
 
 
 class Inbox:
-    """Holds one frame at most: one that comes while another waits takes its place.
+    """Holds at most one frame: a new frame replaces a waiting one.
 
-    So a slow model, or a client that does not read, costs frames and never memory.
+    A slow model, or a client that does not read, costs frames but no memory.
     """
 
     def __init__(self, on_drop: Callable[[Frame], object]) -> None:
-        """on_drop: called with each frame that is not read: a newer one replaces it."""
+        """on_drop: called with each frame that is dropped unread."""
         self._on_drop = on_drop
         self._frame: Frame | None = None
         self._closed = False
@@ -54,18 +54,18 @@ class Inbox:
         self._changed.set()
 
     def clear(self) -> None:
-        """Forget the frame that waits."""
+        """Drop the waiting frame."""
         if self._frame is not None:
             self._on_drop(self._frame)
             self._frame = None
 
     def close(self) -> None:
-        """After the frame that waits there will be none."""
+        """The waiting frame is the last one."""
         self._closed = True
         self._changed.set()
 
     async def get(self) -> Frame | None:
-        """The newest frame, or None when there will be none."""
+        """Wait for a frame and return the newest; None if the inbox is closed and empty."""
         while self._frame is None and not self._closed:
             self._changed.clear()
             await self._changed.wait()

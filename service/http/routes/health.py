@@ -1,4 +1,4 @@
-"""Is the process alive, and should requests be sent to it: `/livez`, `/readyz`, `/metrics`."""
+"""Liveness, readiness and metrics: `/livez`, `/readyz`, `/metrics`."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
         responses={200: {"content": {"text/plain": {"example": "expressnet_requests_in_flight 0.0\n"}}}},
     )
     async def prometheus() -> Response:
-        # With many processes it takes too long for the event loop.
+        # On a thread: with many processes the text takes too long for the event loop.
         text = await asyncio.to_thread(generate_latest, metrics.registry)
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 

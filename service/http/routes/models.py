@@ -1,4 +1,4 @@
-"""`GET /v1/models`: what is served, out of the manifests."""
+"""`GET /v1/models`: the served models, from their manifests."""
 
 from __future__ import annotations
 

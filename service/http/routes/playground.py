@@ -1,4 +1,4 @@
-"""`GET /`: the page to try the service out with, and the files that it is made of."""
+"""`GET /`: a page to try out the service, and its files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.core.errors import NotFound
 from service.http.request_state import state_of
 from service.vision.decode import CONTENT_TYPES
 
-# Not guessed: what a system thinks of file endings differs, and a browser runs no script of another type.
+# Not guessed: systems differ in the types of file endings, and browsers run scripts of this type only.
 MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -27,13 +27,13 @@ MEDIA_TYPES = {
 }
 PAGE = "index.html"
 ABOUT_SERVICE = "service.json"
-# blob: is the photo that somebody chose, data: the maps of an answer.
+# `blob:` is for the chosen photo, `data:` for the heatmaps of an answer.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 HEADERS = {
-    # Always asked for again, by its digest, so that a new version is never mixed with an old one.
+    # Browsers check the digest of each file at every load, so that two versions are never mixed.
     "Cache-Control": "no-cache",
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
 }
@@ -41,7 +41,7 @@ HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class StaticFile:
-    """A file in memory, with the digest that tells a browser whether it still has it."""
+    """A file in memory. Its digest tells a browser whether its copy is current."""
 
     content: bytes
     media_type: str
@@ -64,7 +64,7 @@ class StaticFile:
 
 @dataclass(frozen=True, slots=True)
 class ServiceFacts:
-    """What the page has to know before the first photo."""
+    """Facts that the page needs before the first photo."""
 
     groups_only: bool
     body_limit_bytes: int
@@ -89,7 +89,7 @@ class ServiceFacts:
 
 
 def playground_router(facts: ServiceFacts) -> APIRouter:
-    """Everything is read once: a request never waits for the disk."""
+    """All files are read once: a request never waits for the disk."""
     folder = files("service") / "playground"
     static = {
         item.name: StaticFile.of(item.name, item.read_bytes())
@@ -102,7 +102,7 @@ def playground_router(facts: ServiceFacts) -> APIRouter:
 
     @router.get("/")
     async def home(request: Request) -> Response:
-        # The admin port has no API to try out, but its documentation.
+        # The admin port has no API to try out, only documentation.
         if state_of(request.scope).at_admin_port:
             return RedirectResponse("docs")
         answer = page.answer(request)

@@ -48,10 +48,10 @@ from service.telemetry.logs import log
 from service.telemetry.metrics import FRAME_OUTCOMES, Metrics
 from service.tracking.record import Record
 
-# A browser gives up a connection whose answer names none of the subprotocols that it offered.
+# A browser closes a connection if the answer names none of the offered subprotocols.
 SUBPROTOCOL = "expressnet.v1"
 
-# Why a stream was closed: RFC 6455, 7.4.1, and one from its private range that reads like HTTP's 408.
+# Close codes of RFC 6455, 7.4.1. IDLE is from its private range and resembles HTTP's 408.
 ENDED, GOING_AWAY, POLICY, IDLE = 1000, 1001, 1008, 4408
 
 
@@ -66,7 +66,7 @@ class StreamLimits:
 
 
 class Streams:
-    """Whether one more stream may be opened."""
+    """Limits the number of open streams."""
 
     def __init__(self, limit: int, pipeline: Pipeline | GroupPipeline, metrics: Metrics) -> None:
         self._limit = limit
@@ -75,9 +75,9 @@ class Streams:
         self._open = 0
 
     def check(self) -> Pipeline:
-        """What a stream uses.
+        """Return the pipeline for one more stream.
 
-        Raises `Overloaded` if one more has no room, `NotAvailableInGroupMode` if none ever has.
+        Raises `Overloaded` if the limit is reached, `NotAvailableInGroupMode` in group mode.
         """
         if isinstance(self._pipeline, GroupPipeline):
             raise NotAvailableInGroupMode("streams are not available in group mode")
@@ -117,7 +117,7 @@ def stream_router(
 
     @router.get(STREAM, include_in_schema=False)
     async def no_stream() -> None:
-        """A page is not told why a WebSocket was refused; asked like this, the answer is the same."""
+        """A page cannot read why its WebSocket was refused. A plain GET gets the same error."""
         streams.check()
         raise UpgradeRequired("open a WebSocket at this path; see docs/guides/streams.md")
 
@@ -125,14 +125,14 @@ def stream_router(
 
 
 class Ending(NamedTuple):
-    """Why a stream is closed although its client is there."""
+    """The close code and the reason that the client gets."""
 
     code: int
     reason: str
 
 
 class Stream:
-    """One open stream. All that it knows goes with it."""
+    """One open stream. Its state is discarded at the end."""
 
     def __init__(
         self,
@@ -165,7 +165,7 @@ class Stream:
         self._dropped = 0
 
     async def run(self) -> None:
-        """Until the client ends the stream or leaves, or the service has to end it."""
+        """Run until the client ends the stream or leaves, or the service ends it."""
         offered: list[str] = self._socket.scope["subprotocols"]
         await self._socket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
         self._state.logged = self._frames
@@ -185,7 +185,7 @@ class Stream:
         finally:
             for task in (reading, working):
                 task.cancel()
-            # A frame's work must be over, its places given back, before the stream counts as closed.
+            # A frame in work must release its places before the stream counts as closed.
             await asyncio.gather(reading, working, return_exceptions=True)
             self._inbox.clear()
             self._state.totals = partial(
@@ -198,7 +198,7 @@ class Stream:
             )
 
     async def _read(self) -> Ending:
-        """Take messages until there are no more. Raises `WebSocketDisconnect` when the client has left."""
+        """Read messages until the stream ends. Raises `WebSocketDisconnect` when the client has left."""
         while True:
             try:
                 async with asyncio.timeout(self._limits.idle_s):
@@ -223,12 +223,12 @@ class Stream:
             if self._query.clock == "sent":
                 time_s, data = split_time(data)
             if time_s < self._last_s:
-                raise InvalidRequest("the time of a frame must not be before that of the last")
+                raise InvalidRequest("the time of a frame must not be before the time of the last frame")
             if len(data) > self._limits.frame_bytes:
                 raise BodyTooLarge(f"a frame must not exceed {self._limits.frame_bytes} bytes")
             self._last_s = time_s
             frame = Frame(number, time_s, data, Deadline.after(self._limits.timeout_s))
-            # Whatever waited makes room, before it is asked whether there is room.
+            # A waiting frame is dropped first, because its bytes count against the limit.
             self._inbox.clear()
             try:
                 self._in_flight.hold(0, len(data))
@@ -246,11 +246,11 @@ class Stream:
         self._count("dropped")
 
     async def _work(self) -> Ending | None:
-        """Answer frames until there are no more, or the key is no longer good."""
+        """Answer frames until there are no more, or the key is no longer valid."""
         while (frame := await self._inbox.get()) is not None:
             message: FrameAnswer | FrameProblem
             ending = None
-            dropped = self._take_dropped()  # those before this frame; more may follow while it is worked on
+            dropped = self._take_dropped()  # taken now: frames dropped meanwhile come after this frame
             try:
                 message = await self._answer(frame, dropped)
                 self._count("answered")
@@ -267,7 +267,7 @@ class Stream:
                 self._count("dropped")
                 raise
             except Exception as error:
-                # One frame must never end the stream, whatever it found.
+                # An unexpected error of one frame must not end the stream.
                 log.exception("frame of a stream failed", frame=frame.number, error=type(error).__name__)
                 self._count("failed")
                 message = self._problem(Internal(""), frame, dropped)
@@ -292,7 +292,7 @@ class Stream:
         followed = self._record.update(seen, frame.time_s)
         self._verdicts.update(seen.verdicts)
         for face, track in enumerate(followed):
-            # Else one face before a camera would be most of what the metrics see.
+            # Each track counts once: otherwise one face before a camera would dominate the metrics.
             if track.new:
                 self._metrics.face(seen, face)
         return FrameAnswer(
@@ -315,7 +315,7 @@ class Stream:
     def _problem(
         self, error: ServiceError, frame: Frame | int | None = None, dropped: int = 0
     ) -> FrameProblem:
-        """frame: its number alone where it was refused before it had a time."""
+        """frame: only the number, if the frame was refused before its time was known."""
         self._metrics.count_rejection(error)
         return FrameProblem(
             frame=frame.number if isinstance(frame, Frame) else frame,
@@ -335,13 +335,13 @@ class Stream:
         )
 
     async def _send(self, message: BaseModel) -> None:
-        """Waits while the client does not read. Raises `WebSocketDisconnect` when it has left."""
+        """Wait while the client does not read. Raises `WebSocketDisconnect` when the client has left."""
         await self._socket.send_text(message.model_dump_json(exclude_none=True))
 
 
 def _is_end(text: str) -> bool:
     try:
-        # It is never longer; a deep one could exhaust the parser.
+        # The end message is shorter, and deeply nested JSON could exhaust the parser.
         return len(text) < 64 and bool(json.loads(text) == {"type": "end"})
     except ValueError:
         return False

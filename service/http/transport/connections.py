@@ -1,4 +1,4 @@
-"""Clients and connections: uvicorn bounds neither their number nor the time and size of a head."""
+"""HTTP connections, with limits that uvicorn lacks: their number, and the time and size of a head."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class ConnectionLimits:
 
 
 class Connection(HttpToolsProtocol):
-    """One connection of a client. `cut_if_late` has to be called about twice a second."""
+    """One connection of a client. `cut_if_late` must be called about twice a second."""
 
     def __init__(self, *args: Any, limits: ConnectionLimits, metrics: Metrics, **options: Any) -> None:
         super().__init__(*args, **options)
         self._limits = limits
         self._metrics = metrics
-        self._since = self.loop.time()  # when its request began, its last answer ended or it was opened
+        self._since = self.loop.time()  # the latest of: opened, a request began, an answer ended
         self._in_head = False
         self._head_bytes = 0
         self._unread_since: float | None = None
@@ -52,7 +52,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._metrics.connections.dec()
-        # uvicorn tells only the last of pipelined requests that the client has left.
+        # uvicorn reports that the client has left only to the last of pipelined requests.
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
@@ -84,7 +84,7 @@ class Connection(HttpToolsProtocol):
                     self.handle_websocket_upgrade()
                     return
                 head = self._head_without_upgrade()
-                # After an upgrade that also closes the connection, the old one reads no more.
+                # The old parser reads no more after an upgrade that also closes the connection.
                 self.parser = httptools.HttpRequestParser(self)
                 self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
                 self.parser.feed_data(head)
@@ -92,9 +92,9 @@ class Connection(HttpToolsProtocol):
             self._refuse_malformed()
 
     def _head_without_upgrade(self) -> bytes:
-        """For the parser to read in place of the head: RFC 9110, 7.8, lets a server ignore an upgrade.
+        """The head without `Upgrade`, for a new parser: RFC 9110, 7.8, lets a server ignore an upgrade.
 
-        Clients that offer h2c send it with bodies too, and a parser that sees an upgrade skips the body.
+        Clients offer h2c on requests with bodies, too, and a parser that sees an upgrade skips the body.
         """
         version = self.parser.get_http_version().encode()
         head = [self.parser.get_method(), b" ", self.url, b" HTTP/", version, b"\r\n"]
@@ -107,7 +107,7 @@ class Connection(HttpToolsProtocol):
         self._opens_stream = self._ignores_upgrade = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # What follows a chunked body are trailers: nobody has asked for them, and they could forge a header.
+        # Headers after a chunked body are trailers. They are ignored, because they could forge a header.
         if self._in_head:
             super().on_header(name, value)
 
@@ -117,12 +117,12 @@ class Connection(HttpToolsProtocol):
             self._head_bytes = HEAD_LIMIT_BYTES + 1
             raise HeadTooLarge("")
         method, is_upgrade = self.parser.get_method(), self.parser.should_upgrade()
-        if method == b"CONNECT":  # to the parser an upgrade too, whatever its headers
+        if method == b"CONNECT":  # the parser takes it for an upgrade, whatever its headers
             raise MalformedRequest("")
         self._opens_stream = (
             # Not while an earlier request is answered: two protocols would write at once.
             self._idle
-            # A proxy may have left its prefix on: the application knows.
+            # A proxy may have kept its prefix: the application checks the whole path.
             and self.url.partition(b"?")[0].removesuffix(b"/").endswith(STREAM.encode())
             and (method, self.parser.get_http_version()) == (b"GET", "1.1")
             and is_upgrade
@@ -136,8 +136,8 @@ class Connection(HttpToolsProtocol):
         if self._ignores_upgrade:
             return
         super().on_message_complete()
-        # A large body has paused the reading, and without reading nobody hears that the client leaves. What a
-        # client sends while it is answered stays paused.
+        # A large body has paused reading, and only reading notices that the client leaves. Pipelined requests
+        # stay paused.
         if self.cycle is self._running:
             self.flow.resume_reading()
 
@@ -149,14 +149,14 @@ class Connection(HttpToolsProtocol):
         self._since = self.loop.time()
 
     def _refuse_malformed(self) -> None:
-        """For whatever the parser, or one of its callbacks, could not take."""
+        """Refuse a request after an error of the parser or of one of its callbacks."""
         if self._head_bytes > HEAD_LIMIT_BYTES:
             self._refuse_large_head()
         else:
             self._cut("malformed", MalformedRequest("the request is not valid HTTP/1.1"))
 
     def cut_if_late(self, now: float) -> None:
-        """Close the connection if its client takes too long to ask, or to take what it was answered."""
+        """Close the connection if its client is too slow to send a request or to read an answer."""
         if not self.transport.get_write_buffer_size():
             self._unread_since = None
         elif self._unread_since is None:
@@ -179,7 +179,7 @@ class Connection(HttpToolsProtocol):
         return not self._idle and self.cycle.more_body
 
     def _make_room(self) -> None:
-        """Cut the connection that has waited longest for its client; one that sends at once never has."""
+        """Close the connection that has waited longest for its client."""
         waiting = [
             other
             for other in self.connections
@@ -188,17 +188,17 @@ class Connection(HttpToolsProtocol):
             and not other.transport.is_closing()
             and (other._idle or other._receiving or other._unread_since is not None)
         ]
-        # An upload is on its way and may be a good one: what sends no request at all goes first.
+        # A connection without a request is closed before one with an upload in progress.
         last = min(waiting, key=lambda other: (other._receiving, other._since), default=self)
         error = Overloaded(f"the limit of {self._limits.max_connections} connections is reached")
-        # Who has been answered and sends nothing is told nothing.
+        # An idle client waits for no answer, and gets no error.
         last._cut("crowded", None if last._idle and not last._in_head and last is not self else error)
 
     def _refuse_large_head(self) -> None:
         self._cut("large_head", HeadTooLarge(f"the head must not exceed {HEAD_LIMIT_BYTES} bytes"))
 
     def _cut(self, reason: str, error: ServiceError | None) -> None:
-        """Close the connection, with an answer unless one has been begun."""
+        """Close the connection; first send the error, unless an answer has begun."""
         if self.transport.is_closing():
             return
         self._metrics.cut_connections.labels(reason).inc()
@@ -224,7 +224,7 @@ class Connection(HttpToolsProtocol):
 
 
 def cut_late(connections: Iterable[Any], now: float) -> None:
-    """Look at every connection of a server."""
+    """Call `cut_if_late` on every connection of a server."""
     for connection in tuple(connections):
         if isinstance(connection, Connection | Socket):
             connection.cut_if_late(now)

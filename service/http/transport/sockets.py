@@ -1,4 +1,4 @@
-"""A connection that becomes a WebSocket: uvicorn's, with bounds where it has none, and a farewell."""
+"""uvicorn's WebSocket connection, with more limits and a last message at shutdown."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from websockets.server import ServerProtocol
 
 from service.telemetry.metrics import Metrics
 
-# A message may come in pieces; those without content have no size, and could go on for ever.
+# A message may come in pieces. Empty pieces do not count for the size limit, so their number is limited.
 PIECES = 4096
 
 
 def is_handshake(url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bool:
-    """Whether the head of a GET request opens a WebSocket; refusing others is not left to the library.
+    """Whether the head of a GET request opens a WebSocket. The service refuses all others itself.
 
-    Its refusals are no problem documents, and heads that it cannot read would leave their connection open.
+    The library's refusals are not problem documents, and it leaves connections with invalid heads open.
     """
     lines = [b"GET ", url, b" HTTP/1.1\r\n", *(b"%b: %b\r\n" % header for header in headers), b"\r\n"]
     protocol = ServerProtocol()
@@ -31,7 +31,7 @@ def is_handshake(url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bool:
 
 
 class Socket(WebSocketsSansIOProtocol):
-    """Reads on only when the last message was taken. `cut_if_late` has to be called about twice a second."""
+    """Reads the next message once the last was taken. `cut_if_late` must be called about twice a second."""
 
     def __init__(self, *args: Any, client_timeout_s: float, metrics: Metrics, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -46,11 +46,11 @@ class Socket(WebSocketsSansIOProtocol):
     async def send(self, message: ASGISendEvent) -> None:
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
-            # Else uvicorn logs each refusal as an error of the application.
+            # Otherwise uvicorn logs each refusal as an error of the application.
             self.handshake_complete = True
 
     def handle_ping(self) -> None:
-        # Who sends pings and reads no pongs must not fill the memory with them.
+        # A client that sends pings and reads no pongs must not fill the memory.
         if self.writable.is_set():
             super().handle_ping()
         else:
@@ -64,14 +64,14 @@ class Socket(WebSocketsSansIOProtocol):
             self.handle_parser_exception()
 
     def shutdown(self) -> None:
-        """uvicorn would cut it off; the application is told instead, and may say what it has to."""
+        """Let the application send its last messages; uvicorn would close the connection at once."""
         if self.handshake_complete and not self.close_sent:
             self.queue.put_nowait({"type": "websocket.disconnect", "code": CloseCode.GOING_AWAY})
         else:
             super().shutdown()
 
     def cut_if_late(self, now: float) -> None:
-        """Close the connection if its client does not take what it was sent."""
+        """Close the connection if its client does not read what was sent."""
         stuck = not self.writable.is_set() or (
             self.transport.is_closing() and self.transport.get_write_buffer_size() > 0
         )

@@ -107,7 +107,7 @@ async def test_base64_that_can_mean_one_thing_only(text: str) -> None:
     ("text", "says"),
     [
         ("AAAA-AAA/AAA", "mixes the standard and the url-safe alphabet"),
-        ("AAAA AAA", "spaces, which may have been +"),
+        ("AAAA AAA", "spaces; a form decoder may have replaced + by a space"),
         ("AAAA%2BAA", "percent-encoded"),
         ("AAAAA", "5 characters are not a whole number of bytes"),
         ("QQ==QQ==", "padding before its end"),
