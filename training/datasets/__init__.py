@@ -26,10 +26,10 @@ _LOADERS: dict[DatasetKind, Callable[[Path, bool], Dataset]] = {
 
 
 def load(kind: DatasetKind, folder: Path, *, skip_bad: bool = False) -> Dataset:
-    """A data set from its folder, every file of it checked.
+    """Load a data set from its folder, and check every file.
 
-    skip_bad: leave out rows that are missing, unreadable or mislabelled, and say so in `Dataset.problems`.
-    Raises `DatasetError`, which names what is wrong, where it was looked for, and where a user gets the data.
+    skip_bad: skip rows that are missing, unreadable or mislabelled, and report them in `Dataset.problems`.
+    Raises `DatasetError`, which names the fault, the expected paths and the source of the data.
     """
     return _LOADERS[kind](folder, skip_bad)
 
@@ -52,6 +52,6 @@ def summary(dataset: Dataset) -> str:
 
 
 def _counts(faces: LabelledFaces, served: int) -> list[int]:
-    """Faces per served emotion by majority, and last those without one."""
+    """Faces per served emotion by majority; the last count is of faces without a majority."""
     found = [int((faces.majority == index).sum()) for index in range(served)]
     return [*found, len(faces) - sum(found)]

@@ -1,4 +1,4 @@
-"""AffectNet (Mollahosseini et al., 2017) in both forms that its authors handed out."""
+"""AffectNet (Mollahosseini et al., 2017) in both published forms."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ AUTOMATIC = (
     *("Automatically_Annotated_Images", "Automatically_Annotated/Automatically_Annotated_Images"),
     "Automatically_Annotated",
 )
-# List -> (its split, where it and its images may lie); of two lists of one split the first counts.
+# List -> (its split, folder of the list, possible folders of its images). One list per split is read: the
+# first that exists.
 LISTS = {
     "training.csv": ("training", "Manually_Annotated_file_lists", MANUAL),
     "automatically_annotated.csv": ("training", "Automatically_annotated_file_list", AUTOMATIC),
@@ -49,10 +50,10 @@ SOURCE = (
 def load_affectnet(folder: Path, classes: Literal[7, 8], *, skip_bad: bool = False) -> Dataset:
     """AffectNet with one label each: folders of cropped faces, or lists of photos from which faces are cut.
 
-    The official validation set serves as test split: the authors keep their test set. Images without an
-    emotion and, of seven classes, contempt are left out and counted.
-    Raises `DatasetError` when files are missing or, unless `skip_bad`, bad. Counts that are not those
-    published are reported: subsets are common.
+    The official validation set is the test split, because the authors do not publish their test set. Images
+    without an emotion are skipped and counted, and with 7 classes also contempt.
+    Raises `DatasetError` when files are missing, or bad without `skip_bad`. Other counts than the published
+    ones are only reported: subsets are common.
     """
     faults = Faults(folder, skip_bad=skip_bad)
     if all((folder / name).is_dir() for name in FOLDER_SPLITS):
@@ -70,7 +71,7 @@ def load_affectnet(folder: Path, classes: Literal[7, 8], *, skip_bad: bool = Fal
     splits = gather(listed, folder, faults)
     problems = faults.settle()
     problems += tuple(
-        f"left out: {count} {split} images labelled {expression}"
+        f"skipped: {count} {split} images labelled {expression}"
         for (split, expression), count in others.items()
     )
     counts = {name: len(rows) for name, rows in splits.items()}
@@ -105,14 +106,14 @@ def _from_folders(folder: Path, faults: Faults) -> Iterator[_Labelled]:
             expression = _annotated(labels[name])
             if expression is None:
                 where = labels[name].relative_to(folder).as_posix()
-                faults.add("annotations that hold no number from 0 to 10", where)
+                faults.add("annotations without a number from 0 to 10", where)
             else:
                 yield split, images / f"{name}.jpg", expression, None
 
 
 def _annotated(path: Path) -> str | None:
     try:
-        # The authors' files hold text.
+        # The authors' files store the number as text.
         return _expression(np.load(path, allow_pickle=False).item())
     except (OSError, ValueError, EOFError):
         return None
@@ -159,7 +160,7 @@ def _from_list(path: Path, split: str, images: Path, faults: Faults) -> Iterator
 
 
 def _expression(number: object) -> str:
-    """Raises `ValueError` when it is no whole number from 0 to 10."""
+    """The name of an expression. Raises `ValueError` unless `number` is a whole number from 0 to 10."""
     found = int(str(number))
     if not 0 <= found < len(EXPRESSIONS):
         raise ValueError(f"expression {found} is not from 0 to 10")

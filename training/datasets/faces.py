@@ -1,4 +1,4 @@
-"""What every loader answers: labelled faces, whose pictures are read when they are asked for."""
+"""Labelled faces, as every loader returns them. Pictures are read on request."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  #
 
 
 class DatasetError(ValueError):
-    """A data set's file is missing, incomplete or not in its published format; says which and where."""
+    """A data set's file is missing, incomplete or not in its published format. The message names the file."""
 
 
 class Pictures(Protocol):
-    """N pictures of faces, each cut so that the face fills it."""
+    """N pictures of faces, each cropped to the face."""
 
     def __len__(self) -> int: ...
 
@@ -35,7 +35,7 @@ class Pictures(Protocol):
         """uint8 [n, channels, size, size] of the given rows; 1 channel is grey (BT.601), 3 are RGB."""
 
     def choose(self, rows: Bools | Ints) -> Self:
-        """The same pictures, only these rows, in this order."""
+        """Only the pictures of the given rows, in their order."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ class PixelPictures:
 
 @dataclass(frozen=True)
 class FilePictures:
-    """Pictures on disk, decoded by a few threads when they are read.
+    """Pictures on disk, decoded by several threads when they are read.
 
-    boxes: int64 [N,4] xyxy in pixels of the file held upright, where the face is to be cut out of it; black
-    where a box reaches beyond the picture.
+    boxes: int64 [N,4] xyxy of each face, in pixels of the upright picture. Parts of a box beyond the picture
+    are black.
     """
 
     files: tuple[Path, ...]
@@ -75,7 +75,7 @@ class FilePictures:
         return len(self.files)
 
     def read(self, rows: Ints, *, size: int, channels: int) -> Bytes:
-        """Raises `DatasetError` naming the file that cannot be decoded."""
+        """As `Pictures.read`. Raises `DatasetError`, which names a file that cannot be decoded."""
 
         images = np.empty((len(rows), size, size, channels), np.uint8)
 
@@ -101,13 +101,13 @@ class FilePictures:
 
 @dataclass(frozen=True)
 class LabelledFaces:
-    """Faces and what people said about them, row-aligned.
+    """Row-aligned faces and labels. Labels are indices into the manifest's `EMOTIONS`.
 
-    names: where each comes from (a file, or a line of one), for messages and galleries.
-    labels: int64 [N] into the manifest's `EMOTIONS`, the data set's own single label, -1 where it has none.
-    distributions: float32 [N,8] over `EMOTIONS`, what the served head learns: label distributions where
-    annotators voted, else one label each; all zero where there is none to learn from.
-    majority: int64 [N] into `EMOTIONS`, what the served head is measured against, -1 where there is none.
+    names: the source of each face, for messages and galleries: a file, or a line of a file.
+    labels: int64 [N], the data set's own label, -1 if missing.
+    distributions: float32 [N,8] over `EMOTIONS`, the target of the served head: the annotators' votes or one
+    label, all zero if missing.
+    majority: int64 [N], the label that the served head is measured against, -1 if missing.
     group: int64 [N], equal for exact copies of a picture.
     """
 
@@ -143,10 +143,10 @@ ROW_ALIGNED = ("names", "labels", "distributions", "majority", "group")
 class Dataset:
     """A data set as its authors split it.
 
-    served: the emotions that the served head tells apart, a prefix of `EMOTIONS`. auxiliary: those of the
-    data set's own labels where they are another kind than what the served head learns, else empty; also a
-    prefix of `EMOTIONS`. tests: by the authors' names of the splits, in their order; never used to choose
-    anything. problems: what was left out and why, one sentence each, with counts.
+    served: the emotions of the served head, a prefix of `EMOTIONS`. auxiliary: the emotions of the data set's
+    own labels, also a prefix; empty if the served head learns these labels. tests: test splits by the
+    authors' names, in their order; no test split chooses anything. problems: one sentence with a count for
+    each kind of skipped rows.
     """
 
     name: str
@@ -159,7 +159,7 @@ class Dataset:
 
 
 def decoded(file: Path, mode: str, box: Ints | None = None) -> Image.Image:
-    """One picture, upright. Raises `DatasetError` naming the file that cannot be decoded."""
+    """One upright picture. Raises `DatasetError`, which names a file that cannot be decoded."""
     try:
         with Image.open(file) as image:
             upright = ImageOps.exif_transpose(image).convert(mode)
@@ -173,6 +173,6 @@ def _fitted(image: Image.Image, size: int) -> Image.Image:
 
 
 def one_hot(labels: Sequence[int] | Ints, classes: int = 8) -> NDArray[np.float32]:
-    """[N] with -1 for none -> float32 [N, classes], zero where there is none."""
+    """[N], -1 if missing -> float32 [N, classes], zero if missing."""
     matches: Bools = np.asarray(labels)[:, None] == np.arange(classes)
     return matches.astype(np.float32)

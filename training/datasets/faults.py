@@ -1,4 +1,4 @@
-"""What is wrong with a data set: refused before training starts, or left out and counted."""
+"""Faults of a data set: refused before training starts, or skipped and counted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_SHOWN = 200
 
 
 class Faults:
-    """Rows that cannot be used, by kind of fault; every one is counted and the first few are named."""
+    """Unusable rows by kind of fault. All rows are counted, and the first few are named."""
 
     def __init__(self, folder: Path, *, skip_bad: bool) -> None:
         self._folder = folder
@@ -25,17 +25,17 @@ class Faults:
         self._found[kind].append(shown(where))
 
     def settle(self) -> tuple[str, ...]:
-        """One sentence per kind of what is left out. Raises `DatasetError` unless bad rows are skipped."""
-        said = [f"{kind} ({len(places)}): {_first(places)}" for kind, places in self._found.items()]
-        if said and not self._skip_bad:
+        """One sentence per kind of skipped rows. Raises `DatasetError` for bad rows unless `skip_bad`."""
+        sentences = [f"{kind} ({len(places)}): {_first(places)}" for kind, places in self._found.items()]
+        if sentences and not self._skip_bad:
             raise DatasetError(
-                f"{self._folder} has {'; '.join(said)}. Mend them, or leave them out: --skip-bad"
+                f"{self._folder} has {'; '.join(sentences)}. Fix them, or skip them with --skip-bad"
             )
-        return tuple(f"left out: {sentence}" for sentence in said)
+        return tuple(f"skipped: {sentence}" for sentence in sentences)
 
 
 def shown(text: str) -> str:
-    """Of a file that is not what it should be, one line may be all of it."""
+    """Shorten a text: one line of a damaged file may be the whole file."""
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
@@ -45,7 +45,7 @@ def not_found(what: str, folder: Path, looked_for: Iterable[Path | str], source:
 
 
 def wrong_counts(found: Mapping[str, int], published: Mapping[str, int]) -> tuple[str, ...]:
-    """One sentence per split that has not as many images as its authors published."""
+    """One sentence per split whose number of images differs from the published number."""
     return tuple(
         f"{split} has {found.get(split, 0)} images; published: {published[split]}"
         for split in published

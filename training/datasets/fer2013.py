@@ -1,4 +1,4 @@
-"""FER-2013 (Goodfellow et al., 2013) in each of the forms it is handed out in, with FER+ votes if present."""
+"""FER-2013 (Goodfellow et al., 2013) in all published forms, with FER+ votes if present."""
 
 from __future__ import annotations
 
@@ -59,10 +59,11 @@ def load_fer2013(
 ) -> Dataset:
     """FER-2013 from a CSV file or folders of images; with `fer2013new.csv` beside the CSV, FER+.
 
-    Alone it has seven emotions and one label each. With FER+ the served emotions are FER+'s eight, as label
-    distributions, and FER-2013's own labels are auxiliary. published: images per split that there must be.
-    Raises `DatasetError` when files are missing, rows are bad (unless `skip_bad`) or counts are not those
-    published (with `skip_bad` they are reported).
+    Without FER+, the data set has seven emotions and one label per image. With FER+, the served emotions are
+    FER+'s eight, as label distributions, and FER-2013's own labels are auxiliary. published: required images
+    per split.
+    Raises `DatasetError` when files are missing, rows are bad or counts differ from those published. With
+    `skip_bad`, bad rows are skipped and counts are only reported.
     """
     faults = Faults(folder, skip_bad=skip_bad)
     path = next((folder / name for name in CSV_FILES if (folder / name).is_file()), None)
@@ -80,7 +81,7 @@ def load_fer2013(
     problems: tuple[str, ...] = ()
     if voted and path is None:
         voted = False
-        problems = (f"{ferplus.FILE} is not used: votes pair with the rows of a CSV file, not with folders",)
+        problems = (f"{ferplus.FILE} is not used: votes need the rows of a CSV file",)
     everything, splits = _labelled(rows, folder / ferplus.FILE if voted else None, faults)
     problems += faults.settle()
 
@@ -102,7 +103,7 @@ def load_fer2013(
 
 
 class _Rows(NamedTuple):
-    """All rows of a file, also those at fault: their label is -1, and their usage None if that is.
+    """All rows of a file. Bad rows have label -1, and usage None if the usage is unknown.
 
     images: uint8 [N,48,48]; labels: int64 [N] into `EMOTIONS`.
     """
@@ -114,23 +115,23 @@ class _Rows(NamedTuple):
 
 
 def _labelled(rows: _Rows, votes: Path | None, faults: Faults) -> tuple[LabelledFaces, NDArray[np.str_]]:
-    """The rows that are not at fault, and the split of each."""
-    sound = rows.labels >= 0
+    """The good rows, and the split of each."""
+    good = rows.labels >= 0
     distributions, majority = one_hot(rows.labels), rows.labels
     if votes is not None:
         cast = ferplus.read_votes(votes, rows.usages, rows.labels, faults)
-        sound &= cast[:, 0] >= 0
+        good &= cast[:, 0] >= 0
         distributions, majority = ferplus.vote_labels(cast)
-    images = rows.images[sound]
+    images = rows.images[good]
     everything = LabelledFaces(
         PixelPictures(images),
-        names=np.array(rows.names, np.str_)[sound],
-        labels=rows.labels[sound],
-        distributions=distributions[sound],
-        majority=majority[sound],
+        names=np.array(rows.names, np.str_)[good],
+        labels=rows.labels[good],
+        distributions=distributions[good],
+        majority=majority[good],
         group=_groups(images),
     )
-    return everything, np.array(rows.usages, np.str_)[sound]
+    return everything, np.array(rows.usages, np.str_)[good]
 
 
 def _groups(images: Bytes) -> Ints:
@@ -147,7 +148,7 @@ def _read_csv(path: Path, faults: Faults) -> _Rows:
     pixels = bytearray()
     try:
         opened = gzip.open if path.suffix == ".gz" else open
-        # As text, for the line ends of any system.
+        # Text mode accepts the line ends of any system.
         with opened(path, "rt", encoding="utf-8-sig", errors="replace") as file:
             header = _cells(next(iter(file), ""))
             if missing := set(COLUMNS) - set(header):
@@ -175,7 +176,7 @@ def _read_csv(path: Path, faults: Faults) -> _Rows:
 
 
 def _parse_row(line: str, emotion: int, pixels: int, usage: int) -> tuple[str, int, bytes]:
-    """(usage, label into `EMOTIONS`, pixels). No field holds a comma, and csv would take thrice as long."""
+    """(usage, label into `EMOTIONS`, pixels). No field has a comma, so the slower csv is not needed."""
     cells = line.split(",")
     image = np.fromstring(_text(cells[pixels]), np.int64, sep=" ")
     if len(image) != SIDE_PX**2 or image.min() < 0 or image.max() > 255:
@@ -198,7 +199,7 @@ def _text(cell: str) -> str:
 
 
 def _read_folders(folder: Path, faults: Faults) -> _Rows:
-    """Decoded into memory, as the CSV is: 83 MB, and copies are found by their pixels."""
+    """Decode all images into memory (83 MB), so that copies are found by pixels, as in a CSV file."""
     listed = list(list_splits(folder, FOLDER_SPLITS, faults, known=SEVEN))
 
     def read(row: Listed) -> Bytes | str:

@@ -16,16 +16,16 @@ from training.datasets.faults import Faults
 FILE = "fer2013new.csv"
 COLUMNS = (*EMOTIONS, "unknown", "NF")  # FER+ has our emotions in our order
 LICENCE = "FER+ votes: Microsoft, MIT"
-# The real figure is 68 %; votes on other images would agree with a fifth of the labels.
-LEAST_AGREEMENT = 0.3
+# Aligned votes agree with 68 % of the labels, votes on other images with about a fifth.
+MIN_AGREEMENT = 0.3
 
 
 def vote_labels(votes: Ints) -> tuple[NDArray[np.float32], Ints]:
     """FER+ votes [N,10] (eight emotions, unknown, not a face) -> (distributions [N,8], majority [N]).
 
-    As in the published recipe an emotion that only one of the ten annotators saw is dropped as an outlier,
-    and a majority needs more than half of the remaining votes. A row where unknown and not-a-face hold at
-    least half of them has no distribution.
+    As in the published recipe, a single vote for an answer is dropped as an outlier. A majority needs more
+    than half of the remaining votes. The distribution is zero when unknown and not-a-face have at least half
+    of the remaining votes.
     """
     kept = np.where(votes > 1, votes, 0)
     total = kept.sum(axis=1, keepdims=True)
@@ -39,9 +39,9 @@ def vote_labels(votes: Ints) -> tuple[NDArray[np.float32], Ints]:
 
 
 def read_votes(path: Path, usages: Sequence[str | None], labels: Ints, faults: Faults) -> Ints:
-    """int64 [N,10] of the images' N rows, -1 where a row is added to `faults`.
+    """Votes int64 [N,10] of N images. A malformed row is added to `faults`, and its votes are -1.
 
-    usages: of the images' rows, None where unknown; labels: int64 [N] into `EMOTIONS`, -1 where unknown.
+    usages: Usage of each image, None if unknown; labels: int64 [N] into `EMOTIONS`, -1 if unknown.
     Raises `DatasetError` when the votes are not row-aligned with the images.
     """
     found: list[str | None] = []
@@ -57,14 +57,14 @@ def read_votes(path: Path, usages: Sequence[str | None], labels: Ints, faults: F
             except (TypeError, ValueError) as error:
                 faults.add("malformed votes", f"{path.name} line {lines.line_num} ({error!r})")
                 votes.append([-1] * len(COLUMNS))
-    # Rows pair by position: the image names skip those that FER+ found faceless.
+    # Rows are paired by position: FER+ gives no name to images without a face.
     pairs = zip(found, usages, strict=False)
     if len(found) != len(usages) or any(a != b for a, b in pairs if a is not None and b is not None):
         raise DatasetError(f"{path.name} is not row-aligned with the images: their Usage columns differ")
     answer = np.array(votes, np.int64).reshape(-1, len(COLUMNS))
     majority = vote_labels(answer)[1]
     both = (majority >= 0) & (labels >= 0)
-    if both.any() and (agreement := (majority == labels)[both].mean()) < LEAST_AGREEMENT:
+    if both.any() and (agreement := (majority == labels)[both].mean()) < MIN_AGREEMENT:
         raise DatasetError(
             f"{path.name} is not row-aligned with the images: votes and labels agree on {agreement:.0%}"
         )

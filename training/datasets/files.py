@@ -1,4 +1,4 @@
-"""Pictures in files: each one is looked at before the first is learned from."""
+"""Pictures in files. All files are checked before training starts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from training.datasets.faces import DECODING_THREADS, UNREADABLE, FilePictures, 
 from training.datasets.faults import Faults
 
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-CLUTTER = frozenset({"desktop.ini", "thumbs.db"})  # what file managers leave behind; hidden files are too
+CLUTTER = frozenset({"desktop.ini", "thumbs.db"})  # of file managers; hidden files are skipped too
 BLOCK = 4096
 
 Box = tuple[int, int, int, int]
 
 
 class Listed(NamedTuple):
-    """A picture as a data set lists it. emotion: into `EMOTIONS`; box: xyxy px, where its face is cut out."""
+    """A picture as a data set lists it. emotion: index into `EMOTIONS`; box: xyxy of the face in px."""
 
     split: str
     file: Path
@@ -33,33 +33,33 @@ class Listed(NamedTuple):
 
 
 def gather(listed: Sequence[Listed], root: Path, faults: Faults) -> dict[str, LabelledFaces]:
-    """Split -> faces, in the order listed, without those that cannot be read: they are added to `faults`.
+    """Split -> faces, in the order listed. Unreadable files are skipped and added to `faults`.
 
-    Copies are files with the same bytes, in any split. A JPEG whose damage lies in its middle passes: it is
-    found when it is decoded. All of `listed` have boxes, or none.
+    Copies are files with the same bytes, in any split. A JPEG with damage in its middle passes this check and
+    fails when it is decoded. Either all of `listed` have boxes, or none.
     """
-    sound, digests = [], []
-    for row, seen in zip(listed, _all_seen(listed), strict=True):
-        if isinstance(seen, _Fault):
-            detail = f" ({seen.detail})" if seen.detail else ""
-            faults.add(seen.kind, f"{_name(row.file, root)}{detail}")
+    readable, digests = [], []
+    for row, checked in zip(listed, _check_all(listed), strict=True):
+        if isinstance(checked, _Fault):
+            detail = f" ({checked.detail})" if checked.detail else ""
+            faults.add(checked.kind, f"{_name(row.file, root)}{detail}")
         else:
-            sound.append(row)
-            digests.append(seen)
+            readable.append(row)
+            digests.append(checked)
     _, group = np.unique(np.array(digests, "V16"), return_inverse=True)
-    boxes = [row.box for row in sound if row.box is not None]
+    boxes = [row.box for row in readable if row.box is not None]
     everything = LabelledFaces.singly_labelled(
-        FilePictures(tuple(row.file for row in sound), np.array(boxes, np.int64) if boxes else None),
-        names=np.array([_name(row.file, root) for row in sound], np.str_),
-        labels=np.array([row.emotion for row in sound], np.int64),
+        FilePictures(tuple(row.file for row in readable), np.array(boxes, np.int64) if boxes else None),
+        names=np.array([_name(row.file, root) for row in readable], np.str_),
+        labels=np.array([row.emotion for row in readable], np.int64),
         group=group.astype(np.int64),
     )
-    splits = np.array([row.split for row in sound], np.str_)
+    splits = np.array([row.split for row in readable], np.str_)
     return {split: everything.rows(splits == split) for split in dict.fromkeys(splits.tolist())}
 
 
 def pictures_below(folder: Path, faults: Faults) -> Iterator[Path]:
-    """Every picture at any depth, sorted; other files are added to `faults`, but for clutter."""
+    """Every picture at any depth, sorted. Other files, except clutter, are added to `faults`."""
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if hidden or path.name.lower() in CLUTTER or path.is_dir():
@@ -75,14 +75,14 @@ class _Fault(NamedTuple):
     detail: str = ""
 
 
-def _all_seen(listed: Sequence[Listed]) -> Iterable[bytes | _Fault]:
+def _check_all(listed: Sequence[Listed]) -> Iterable[bytes | _Fault]:
     with ThreadPoolExecutor(DECODING_THREADS) as pool:
         blocks = (listed[start : start + BLOCK] for start in range(0, len(listed), BLOCK))
-        return list(chain.from_iterable(pool.map(_seen, block) for block in blocks))
+        return list(chain.from_iterable(pool.map(_check, block) for block in blocks))
 
 
-def _seen(row: Listed) -> bytes | _Fault:
-    """What one file's bytes digest to, or what is wrong with them."""
+def _check(row: Listed) -> bytes | _Fault:
+    """The digest of one file's bytes, or its fault."""
     try:
         content = row.file.read_bytes()
     except FileNotFoundError:
@@ -93,7 +93,7 @@ def _seen(row: Listed) -> bytes | _Fault:
         with Image.open(io.BytesIO(content)) as image:
             if image.format == "PNG":
                 image.verify()
-            # A whole JPEG ends so; only those that do not are decoded to see what they lack.
+            # A complete JPEG ends with these bytes. Only others are decoded, to find their fault.
             elif not (image.format == "JPEG" and content.endswith(b"\xff\xd9")):
                 image.load()
         meets = row.box is None or _meets(row.box, content)
@@ -108,7 +108,7 @@ def _meets(box: Box, content: bytes) -> bool:
     left, top, right, bottom = box
     with Image.open(io.BytesIO(content)) as image:
         width, height = image.size
-        if image.getexif().get(ExifTags.Base.Orientation, 1) > 4:  # lies on its side
+        if image.getexif().get(ExifTags.Base.Orientation, 1) > 4:  # rotated by 90 degrees
             width, height = height, width
     return max(left, 0) < min(right, width) and max(top, 0) < min(bottom, height)
 

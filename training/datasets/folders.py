@@ -29,10 +29,10 @@ LAYOUT = (
 
 
 def load_folder(folder: Path, *, skip_bad: bool = False) -> Dataset:
-    """`train/<emotion>/` and, if there, `test/<emotion>/` or `val/<emotion>/`; or `<emotion>/` without tests.
+    """Load `train/<emotion>/` with optional `test/<emotion>/` or `val/<emotion>/`, or `<emotion>/` alone.
 
-    served is the shortest prefix of `EMOTIONS` that holds every emotion there is a picture of.
-    Raises `DatasetError` for a folder whose name is no known emotion, and for bad files unless `skip_bad`.
+    `served` is the shortest prefix of `EMOTIONS` that has every emotion of the pictures.
+    Raises `DatasetError` for a folder whose name is not a known emotion, and for bad files unless `skip_bad`.
     """
     faults = Faults(folder, skip_bad=skip_bad)
     listed = list(list_splits(folder, _splits(folder), faults))
@@ -55,14 +55,14 @@ def load_folder(folder: Path, *, skip_bad: bool = False) -> Dataset:
 def load_pictures(folder: Path) -> FilePictures:
     """All pictures of a folder at any depth, without labels, sorted by path.
 
-    Raises `DatasetError` when there is none, or naming those that cannot be read.
+    Raises `DatasetError` when no picture is found or a picture cannot be read.
     """
     faults = Faults(folder, skip_bad=False)
     files = list(pictures_below(folder, faults))
     gather([Listed("", file, -1) for file in files], folder, faults)
     faults.settle()
     if not files:
-        raise not_found("pictures", folder, sorted(PICTURE_SUFFIXES), "They may lie at any depth")
+        raise not_found("pictures", folder, sorted(PICTURE_SUFFIXES), "Pictures may be at any depth")
     return FilePictures(tuple(files))
 
 
@@ -71,14 +71,14 @@ def list_splits(
 ) -> Iterator[Listed]:
     """The pictures of `folder/<subfolder>/<emotion>/`, sorted. splits: subfolder -> name of the split.
 
-    Raises `DatasetError` for a folder whose name is none of the `known` emotions or their synonyms.
+    Raises `DatasetError` for a folder whose name is not one of the `known` emotions or their synonyms.
     """
     for subfolder, split in splits.items():
         for group in _folders_in(folder / subfolder):
             emotion = EMOTION_OF.get(group.name.lower())
             if emotion is None or EMOTIONS[emotion] not in known:
                 names = ", ".join("/".join(SYNONYMS[emotion]) for emotion in known)
-                raise DatasetError(f"{group} is named after no known emotion; known are {names}")
+                raise DatasetError(f"the name of {group} is not a known emotion; known names are {names}")
             for file in pictures_below(group, faults):
                 yield Listed(split, file, emotion)
 
@@ -95,8 +95,8 @@ def _splits(folder: Path) -> dict[str, str]:
     unknown = [name for name, lowered in others.items() if lowered not in TEST_NAMES]
     if len(training) != 1 or unknown:
         raise DatasetError(
-            f"{folder} holds the folders {', '.join(found)}: beside one of {', '.join(TRAINING_NAMES)} "
-            f"there may only be {', '.join(TEST_NAMES)}"
+            f"{folder} has the folders {', '.join(found)}; allowed are one of {', '.join(TRAINING_NAMES)}, "
+            f"and any of {', '.join(TEST_NAMES)}"
         )
     return {training[0]: "training"} | others
 

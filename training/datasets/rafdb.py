@@ -1,4 +1,4 @@
-"""RAF-DB, the basic emotions (Li et al., 2017), as its authors hand it out."""
+"""RAF-DB, the basic emotions (Li et al., 2017), in its published form."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ SOURCE = (
 def load_rafdb(folder: Path, *, skip_bad: bool = False) -> Dataset:
     """RAF-DB from its `basic` folder or the folder above: aligned images, seven emotions, one label each.
 
-    Raises `DatasetError` when files are missing or, unless `skip_bad`, bad. Counts that are not those
-    published are reported: subsets are common.
+    Raises `DatasetError` when files are missing, or bad without `skip_bad`. Other counts than the published
+    ones are only reported: subsets are common.
     """
     root = next((root for root in (folder, folder / "basic") if (root / LIST).is_file()), None)
     if root is None:

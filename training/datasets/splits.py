@@ -1,4 +1,4 @@
-"""Validation out of training rows, and no picture on both sides of a split."""
+"""Carves out validation rows, and keeps copies of a picture on one side of a split."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from training.datasets.faces import Bools, Bytes, LabelledFaces
 
-SIDE_PX = 48  # at which pictures are compared, in grey
+SIDE_PX = 48  # side of the grey pictures that are compared
 CELL_PX = 4
 BLOCK = 1024
 
@@ -25,9 +25,10 @@ def carve_validation(faces: LabelledFaces, share: float, seed: int) -> tuple[Lab
 def without_copies_of(
     faces: LabelledFaces, others: LabelledFaces, *, correlation: float = 0.99
 ) -> LabelledFaces:
-    """Drop every row that is, exactly or nearly, a picture of `others` (Pearson correlation of grey pixels).
+    """Drop every row that is an exact or near copy of a picture of `others`.
 
-    Groups of both must come from one data set. Raises `DatasetError` naming a picture that cannot be read.
+    correlation: Pearson correlation of grey pixels above which two pictures are near copies. Groups of both
+    must come from one data set. Raises `DatasetError`, which names a picture that cannot be read.
     """
     copied = np.isin(faces.group, others.group)
     references = _References(others)
@@ -38,7 +39,7 @@ def without_copies_of(
 
 
 class _References:
-    """Pictures to look for copies of. Kept as bytes: as floats a large set would not fit into memory."""
+    """Pictures whose copies are searched. Stored as bytes: floats of a large set do not fit into memory."""
 
     def __init__(self, faces: LabelledFaces) -> None:
         blocks = [_pixels(faces, start) for start in range(0, len(faces), BLOCK)]
@@ -49,7 +50,7 @@ class _References:
     def nearly_hold(self, pixels: Bytes, correlation: float) -> Bools:
         """Which rows of uint8 [n, px] correlate with one of the references by more than `correlation`."""
         block = _standardised(pixels)
-        # A bound on each correlation, of a sixteenth of the work; 1e-3 is more than its rounding.
+        # An upper bound of each correlation, at a sixteenth of the work. 1e-3 exceeds its rounding error.
         rows, candidates = np.nonzero(_coarse(block) @ self._coarse.T > correlation - 1e-3)
         answer = np.zeros(len(block), np.bool_)
         if len(rows):
@@ -75,7 +76,7 @@ def _standardised(pixels: Bytes) -> Floats:
 def _coarse(standardised: Floats) -> Floats:
     """[n, px] -> [n, cells + 1], whose products are never below the correlations of the full pictures.
 
-    The means of cells, scaled, are an orthonormal projection P. With r what it leaves of a picture,
+    The scaled means of cells are an orthonormal projection P. With the remainder r of a picture,
     <x, y> = <Px, Py> + <rx, ry> <= <Px, Py> + |rx| |ry| (Cauchy and Schwarz).
     """
     cells = SIDE_PX // CELL_PX

@@ -42,11 +42,11 @@ def test_expressions_become_emotions(
 def test_images_without_an_emotion_are_left_out_and_counted(lists: Path) -> None:
     assert load("affectnet7", lists).problems == (
         *(
-            f"left out: 1 training images labelled {name}"
+            f"skipped: 1 training images labelled {name}"
             for name in ("contempt", "none", "uncertain", "no face")
         ),
-        "left out: 1 validation images labelled contempt",
-        "left out: 1 validation images labelled none",
+        "skipped: 1 validation images labelled contempt",
+        "skipped: 1 validation images labelled none",
         "training has 7 images; published: 283901",
         "validation has 1 images; published: 3500",
     )
@@ -139,12 +139,12 @@ def test_images_and_annotations_are_paired(folders: Path) -> None:
     (folders / "train_set/images/4.jpg").unlink()
     (folders / "val_set/annotations/0_exp.npy").write_bytes(b"")
     np.save(folders / "val_set/annotations/1_exp.npy", "11")
-    with pytest.raises(DatasetError, match="Mend them") as refused:
+    with pytest.raises(DatasetError, match="Fix them") as refused:
         load("affectnet8", folders)
     for part in (
         "images without an annotation (1): train_set/images/3.jpg",
         "missing files (1): train_set/images/4.jpg",
-        "annotations that hold no number from 0 to 10 (2): val_set/annotations/0_exp.npy, "
+        "annotations without a number from 0 to 10 (2): val_set/annotations/0_exp.npy, "
         "val_set/annotations/1_exp.npy",
     ):
         assert part in str(refused.value)

@@ -196,7 +196,7 @@ def test_a_malformed_image_row_is_named_by_its_line(files: Files, column: int, t
         files.load()
     dataset = files.load(skip_bad=True)
     assert np.array_equal(pixels(dataset), [noise(0), noise(2)]), "votes stay aligned"
-    assert dataset.problems[0].startswith("left out: malformed rows (1): fer2013.csv line 3")
+    assert dataset.problems[0].startswith("skipped: malformed rows (1): fer2013.csv line 3")
     assert dataset.problems[1] == "Training has 2 images; published: 3"
 
 
@@ -334,5 +334,5 @@ def test_an_image_file_that_cannot_be_used_is_named(tmp_path: Path, content: str
 
 def test_contempt_is_no_folder_of_fer2013(tmp_path: Path) -> None:
     folder = write_class_folders(tmp_path / "data", FOLDERS | {"train/contempt": 1})
-    with pytest.raises(DatasetError, match="train/contempt is named after no known emotion"):
+    with pytest.raises(DatasetError, match="train/contempt is not a known emotion"):
         load_fer2013(folder)

@@ -61,7 +61,7 @@ def test_a_face_is_cut_out_of_a_photo_that_is_held_upright(tmp_path: Path) -> No
     assert (face.read(np.array([0]), size=20, channels=1) == 255).all()
     assert checked(tmp_path, tmp_path / "side.png", box=box) == (["side.png"], ())
     _, problems = checked(tmp_path, tmp_path / "side.png", box=(45, 10, 60, 30))
-    assert problems == ("left out: face boxes outside of their image (1): side.png",)
+    assert problems == ("skipped: face boxes outside of their image (1): side.png",)
 
 
 def test_a_file_that_went_bad_after_the_check_is_named(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_file_that_is_cut_short_is_found(tmp_path: Path, suffix: str) -> None:
     cut.write_bytes(cut.read_bytes()[: len(cut.read_bytes()) // 2])
     names, problems = checked(tmp_path, whole, cut)
     assert names == [f"whole{suffix}"]
-    assert problems[0].startswith(f"left out: unreadable images (1): cut{suffix} (")
+    assert problems[0].startswith(f"skipped: unreadable images (1): cut{suffix} (")
 
 
 def test_a_jpeg_with_something_behind_its_end_is_whole(tmp_path: Path) -> None:
@@ -94,9 +94,9 @@ def test_every_fault_is_counted_and_the_first_are_named(tmp_path: Path) -> None:
     files = [there, tmp_path / "folder.png", tmp_path / "text.png", *others]
     names, problems = checked(tmp_path, *files)
     assert names == ["there.png"]
-    assert problems[0] == "left out: files that cannot be opened (1): folder.png (Is a directory)"
-    assert problems[1].startswith("left out: unreadable images (1): text.png (cannot identify")
-    assert problems[2] == "left out: missing files (7): 0.png, 1.png, 2.png, 3.png, 4.png and 2 more"
+    assert problems[0] == "skipped: files that cannot be opened (1): folder.png (Is a directory)"
+    assert problems[1].startswith("skipped: unreadable images (1): text.png (cannot identify")
+    assert problems[2] == "skipped: missing files (7): 0.png, 1.png, 2.png, 3.png, 4.png and 2 more"
     faults = Faults(tmp_path, skip_bad=False)
     gather([Listed("all", file, 0) for file in files], tmp_path, faults)
     with pytest.raises(DatasetError, match=r"missing files \(7\): .*--skip-bad"):

@@ -43,9 +43,7 @@ def test_every_emotion_and_synonym_is_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["", "train/"])
 def test_an_unknown_emotion_is_named_with_those_that_are_known(tmp_path: Path, place: str) -> None:
     folder = write_class_folders(tmp_path / "data", {f"{place}happy": 1, f"{place}sleepy": 1})
-    with pytest.raises(
-        DatasetError, match=r"sleepy is named after no known emotion.*neutral.*angry.*contempt"
-    ):
+    with pytest.raises(DatasetError, match=r"sleepy is not a known emotion.*neutral.*angry.*contempt"):
         load("folder", folder)
 
 
@@ -60,7 +58,7 @@ def test_an_unknown_emotion_is_named_with_those_that_are_known(tmp_path: Path, p
 )
 def test_a_layout_with_two_meanings_is_refused(tmp_path: Path, layout: dict[str, int]) -> None:
     folder = write_class_folders(tmp_path / "data", layout)
-    with pytest.raises(DatasetError, match="there may only be"):
+    with pytest.raises(DatasetError, match="allowed are one of train"):
         load("folder", folder)
 
 
