@@ -1,4 +1,4 @@
-"""The networks, by the name that their configs give."""
+"""The networks by their names in configs."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class SpatialAttention(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions, with channel then spatial attention if asked for, added to a shortcut."""
+    """Two 3x3 convolutions, with channel and spatial attention if `attention`, added to a shortcut."""
 
     def __init__(
         self, channels_in: int, channels_out: int, *, stride: int = 1, attention: bool = False

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 
 def overlaps(a: Tensor, b: Tensor, of_smaller: bool = False) -> Tensor:
-    """What boxes [N,4] and boxes [M,4] share of their union: float32 [N,M].
+    """Intersection over union of boxes [N,4] and boxes [M,4]: float32 [N,M].
 
-    Or, `of_smaller`, of the smaller box, with both edges' pixels inside.
+    of_smaller: over the smaller box instead, and with the pixels of both edges inside.
     """
     edge = 1.0 if of_smaller else 0.0
     a_left, a_top, a_right, a_bottom = a[:, :, None].unbind(1)
@@ -29,15 +29,15 @@ def suppress(boxes: Tensor, scores: Tensor, limit: float, of_smaller: bool = Fal
     kept = order[:0]
     start = 0
     while start < boxes.shape[0]:
-        # Bounds the matrix of pairs to some million entries, whatever a hostile image brings.
+        # Bounds the matrix of pairs to a few million entries, also for a hostile image.
         size = max(64, min(1024, 2_000_000 // max(kept.shape[0], 1)))
         rivals = torch.arange(start, min(start + size, boxes.shape[0]), device=boxes.device)
         if start > 0:
             beaten = (overlaps(boxes[kept], boxes[rivals], of_smaller) > limit).any(dim=0)
             rivals = rivals[~beaten]
         beats = (overlaps(boxes[rivals], boxes[rivals], of_smaller) > limit).triu(1).float()
-        # A box falls if a kept box before it beats it. Repeated from "all kept", that settles on the greedy
-        # answer: n rounds decide at least the first n boxes for good, and chains of beaten beaters are short.
+        # A box is dropped if a kept box before it beats it. Repeating this from "all kept" converges to the
+        # greedy answer, because n rounds settle at least the first n boxes. Few are needed in practice.
         keep = torch.ones_like(rivals, dtype=torch.float32)
         settled = False
         while not settled:
@@ -50,7 +50,7 @@ def suppress(boxes: Tensor, scores: Tensor, limit: float, of_smaller: bool = Fal
 
 
 class Suppression(nn.Module):
-    """`suppress` by intersection over union, as a module: an ONNX file has its own operator in this place."""
+    """`suppress` by intersection over union, as a module, which export to ONNX replaces by an operator."""
 
     def __init__(self, limit: float) -> None:
         super().__init__()

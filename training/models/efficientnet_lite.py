@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0 (Google, 2020): EfficientNet-B0 as mobile CPUs like it, without squeeze-and-excitation.
+"""EfficientNet-Lite0 (Google, 2020): EfficientNet-B0 for mobile CPUs, without squeeze-and-excitation.
 
-Weights that were pretrained on ImageNet fit it tensor by tensor in their order, whatever they are named. They
-were trained with ReLU6, of which only quantised networks have a gain; ReLU trains a fifth faster.
+Its tensors have the order and shapes of weights pretrained on ImageNet; names may differ. These weights were
+trained with ReLU6, which helps only quantised networks. ReLU trains a fifth faster.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STAGES = (
     (5, 2, 6, 192),
     (3, 1, 6, 320),
 )
-FINE_STAGES = 5  # the next one's maps are too small to tell a mouth from a nose
+FINE_STAGES = 5  # maps of later stages are too small to distinguish mouth and nose
 
 
 class EfficientNetLite(nn.Sequential):
@@ -32,7 +32,7 @@ class EfficientNetLite(nn.Sequential):
     published depths it is Lite0.
     """
 
-    contrast = 0.5  # deviation of the pixels of a standardised photo is 1; about what the weights have met
+    contrast = 0.5  # approximate deviation of pixels in pretraining; in a standardised photo it is 1
 
     def __init__(self, channels: int = 3, *, width: float = 1.0, depths: Sequence[int] = DEPTHS) -> None:
         wide = _scaled(STEM, width)

@@ -1,4 +1,4 @@
-"""`expressnet`: the sibling without experts. Residual blocks, attention, and several kernel sizes at once."""
+"""`expressnet`: residual blocks, attention and parallel kernels of several sizes, without experts."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class MultiScale(nn.Module):
 
 
 class ExpressNet(Network):
-    """images: float [N,3,96,96] RGB in [0, 1] -> `Outputs`, its gates zero: there are no experts.
+    """images: float [N,3,96,96] RGB in [0, 1] -> `Outputs`, with gates of zero for lack of experts.
 
-    Every stage of residual blocks ends in channel and spatial attention; the head sees the last two stages,
-    so that fine and coarse features both count.
+    Every stage of residual blocks ends in channel and spatial attention. The head gets the features of the
+    last two stages, fine and coarse.
     """
 
     size = 96

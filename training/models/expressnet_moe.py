@@ -13,7 +13,7 @@ from training.models.resnet import ResNet50
 from training.models.spectral import SameConv2d, for_inference
 
 FEATURES = 512
-# Channels and kernels, from the input on.
+# Channels and kernel of each layer.
 GLOBAL_LAYERS = ((8, 75), (16, 50), (32, 25), (64, 15), (128, 9), (256, 3))
 LOCAL_LAYERS = ((16, 15), (32, 7), (64, 5), (128, 3), (256, 3))
 
@@ -41,8 +41,8 @@ class Extractor(nn.Sequential):
 class ExpressNetMoE(Network):
     """The paper's network. images: float [N,3,224,224] RGB in [0, 1] -> `Outputs`.
 
-    One mixture sees the global features (kernels 75 to 3), the other the local ones (15 to 3) fused with
-    ResNet-50's, and the head sees both answers. The authors do not renormalise the gate's surviving weights.
+    One mixture gets the global features (kernels 75 to 3). The other gets the local features (kernels 15 to
+    3), fused with ResNet-50's. The head gets both answers. The authors do not renormalise the gate's weights.
     """
 
     size = 224
@@ -83,7 +83,7 @@ class ExpressNetMoE(Network):
 
 
 def with_spectra(network: ExpressNetMoE) -> ExpressNetMoE:
-    """A copy for inference whose large kernels are spectra already; it cannot be trained any more."""
+    """A copy for inference with precomputed spectra of large kernels. It cannot be trained."""
     frozen = copy.deepcopy(network).eval()
     for extractor in (frozen.large, frozen.small):
         size = ExpressNetMoE.size

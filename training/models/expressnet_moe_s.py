@@ -1,4 +1,4 @@
-"""`expressnet_moe_s`: ExpressNet-MoE at the size a CPU serves well."""
+"""`expressnet_moe_s`: ExpressNet-MoE in a size that suits CPUs."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ class SmallKernelExtractor(nn.Sequential):
 
 
 class ResidualExtractor(nn.Sequential):
-    """Local detail by more layers: per width a 3x3 kernel, then two around which the input is carried.
+    """Local detail by more layers: a 3x3 convolution and a residual block per width.
 
-    [N,1,48,48] -> [N,widths[-1]]. The first width stays at full size and has one kernel: there it costs most.
+    [N,1,48,48] -> [N,widths[-1]]. The first width has only a convolution: at full size, layers cost most.
     """
 
     def __init__(self, widths: Sequence[int]) -> None:
@@ -70,8 +70,8 @@ class ResidualExtractor(nn.Sequential):
 class ExpressNetMoES(Network):
     """The compact network. images: float [N,1,48,48], grey, in [0, 1] -> `Outputs`.
 
-    As in the paper, one mixture sees the global features and one sees the local features, fused with those of
-    a backbone where there is one, and the head sees both answers.
+    As in the paper, one mixture gets the global features. The other gets the local features, fused with those
+    of the optional backbone. The head gets both answers.
     """
 
     size = 48
@@ -143,7 +143,7 @@ class ExpressNetMoES(Network):
         )
 
     def enlarged(self, images: Tensor) -> Tensor:
-        """As the backbone met images when it was pretrained: larger, and less contrasty."""
+        """Images as in the backbone's pretraining: larger, with less contrast."""
         size = [self.backbone_size, self.backbone_size]
         return functional.interpolate(images * self.contrast, size=size, mode="bilinear", align_corners=False)
 

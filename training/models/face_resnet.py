@@ -1,7 +1,7 @@
 """The ResNet of dlib's face recognition (Davis King, 2017), as a backbone.
 
-Its published weights, which are in the public domain, were trained to tell faces apart, on three million of
-them: a hundred times what a set of expressions holds.
+Its published weights are in the public domain. They were trained for face recognition on three million faces,
+a hundred times more than a data set of expressions has.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Name by which the published weights are known, and channels. The last block of them, which only recognition
-# needs, is left out.
+# Name in the published weights, and channels. The last published block is skipped: only recognition needs it.
 _BLOCKS = (
     ("conv32_1", 32),
     ("conv32_2", 32),
@@ -45,9 +44,10 @@ def _convolution(before: int, after: int, kernel: int, stride: int, padding: int
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions around a shortcut: [N,C,H,W] -> [N,C',H,W], or halved where C' is not C.
+    """Two 3x3 convolutions with a shortcut: [N,C,H,W] -> [N,C',H,W], or halved if C' differs from C.
 
-    Halved maps are one row short without padding; a shortcut is made of means, and of zeros for new channels.
+    When halving, the shortcut has means of 2x2 pixels, and zeros for new channels. The first convolution has
+    no padding, so its maps may be one row short and are padded with zeros.
     """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
@@ -68,12 +68,12 @@ class Block(nn.Module):
 class FaceResNet(nn.Sequential):
     """[N,1,H,W] -> [N,features]: mean over positions of the last maps.
 
-    blocks: how many of the published ones, from the first on. With 10 the last maps have 128 channels and
+    blocks: number of published blocks, counted from the input. With 10 the last maps have 128 channels and
     H/16 x W/16, with 11 to 13 they have 256 and H/32 x W/32.
     """
 
-    contrast = 0.2  # deviation of the pixels that the weights have met, where white is 1
-    fine = 13  # the last block of 128 channels; the next ones' maps are too small to tell a mouth from a nose
+    contrast = 0.2  # deviation of pixels in pretraining, where white is 1
+    fine = 13  # the last block of 128 channels; later maps are too small to distinguish mouth and nose
 
     def __init__(self, blocks: int = len(_BLOCKS)) -> None:
         widths = [_STEM_WIDTH, *(width for _, width in _BLOCKS[:blocks])]
@@ -89,9 +89,9 @@ class FaceResNet(nn.Sequential):
 
     @torch.no_grad()
     def settle(self, images: Tensor) -> None:
-        """Each batch norm takes these images' statistics, and a scale and shift that undo the change.
+        """Set the statistics of each batch norm from `images`, and undo the change by its scale and shift.
 
-        The published weights lack the statistics that training with batch norm begins with.
+        Training with batch norm needs these statistics, and the published weights lack them.
         """
 
         def measure(norm: nn.Module, given: tuple[Tensor], _answer: Tensor) -> None:
@@ -116,10 +116,10 @@ class FaceResNet(nn.Sequential):
 
 
 def published_state(manifest: Path) -> dict[str, Tensor]:
-    """The published weights under the names of `FaceResNet`'s parameters; its first layer sees RGB.
+    """The published weights under the names of `FaceResNet`'s parameters. The first layer is for RGB.
 
-    manifest: `face_recognition_model-weights_manifest.json` of the npm package @vladmandic/face-api, beside
-    which lies the file that it names. Raises `ValueError` for anything else.
+    manifest: `face_recognition_model-weights_manifest.json` of the npm package @vladmandic/face-api. The
+    file that it names is in the same folder. Raises `ValueError` for any other manifest.
     """
     try:
         weights = _read(manifest)
@@ -137,7 +137,7 @@ def published_state(manifest: Path) -> dict[str, Tensor]:
 
 
 def _read(manifest: Path) -> dict[str, Tensor]:
-    """Tensors of the weights format of TensorFlow.js, where numbers may be bytes with a scale and a least."""
+    """Tensors in the weights format of TensorFlow.js, where values may be bytes with a scale and a minimum."""
     groups: list[dict[str, Any]] = json.loads(manifest.read_text())
     found: dict[str, Tensor] = {}
     for group in groups:

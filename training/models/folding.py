@@ -1,4 +1,4 @@
-"""A network as it is served: what can be computed once is computed before it is written."""
+"""Prepares a network for serving: constant parts are computed once, before export."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.models.outputs import Network
 def folded(network: Network) -> Network:
     """A copy for inference: batch norm folded into the convolution before it, large kernels as spectra.
 
-    Its answers are the network's up to rounding; it cannot be trained any more.
+    Answers are equal up to rounding. The copy cannot be trained.
     """
     if isinstance(network, ExpressNetMoE):
         # Its batch norms come after a ReLU, so they cannot be folded.

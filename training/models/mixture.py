@@ -11,11 +11,11 @@ from torch import Tensor, nn
 class MixtureOfExperts(nn.Module):
     """[N, features_in] -> ([N, features_out], gate weights [N, experts]).
 
-    A softmax gate scores the experts, the best `top_k` of them answer and all others weigh 0. The paper
-    leaves the surviving weights as they are; `renormalise` scales them to sum to 1.
+    A softmax gate scores the experts. The best `top_k` experts answer, and all others have weight 0. The
+    paper does not change the weights of the chosen experts; `renormalise` scales them to a sum of 1.
 
-    All experts run as one stacked product: below about 32 rows that is as fast as dispatching rows to
-    experts, and a row's answer cannot depend on how its neighbours were routed.
+    All experts run as one stacked product. Below about 32 rows, this is as fast as dispatching rows to
+    experts. The answer of a row does not depend on other rows.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class MixtureOfExperts(nn.Module):
 
 
 def load_balancing_loss(weights: Tensor, scores: Tensor) -> Tensor:
-    """N * sum(f_i * P_i) of Switch Transformer (Fedus et al., 2022): 1 when all experts are used alike.
+    """N * sum(f_i * P_i) of Switch Transformer (Fedus et al., 2022): 1 when all experts are used equally.
 
     weights: [N, E], zero where an expert was not chosen; scores: [N, E] gate softmax. f_i is the share of
-    routed slots that expert i took, P_i its mean gate score. Without any experts it is 0.
+    routed slots that expert i took, P_i its mean gate score. It is 0 without experts.
     """
     chosen = (weights > 0).to(scores.dtype)
     load = chosen.mean(dim=0) / chosen.sum(dim=1).mean().clamp(min=1)

@@ -1,8 +1,8 @@
 """MTCNN (Zhang et al., 2016, arXiv 1604.02878) around known faces.
 
-With facenet-pytorch's weights, the cascade finds there what `facenet_pytorch.MTCNN.detect` (2.6.0) finds at
-its default thresholds and pyramid factor. It looks only at the parts of the pyramid that may show the faces,
-and every crop reads one summed-area table: a crop costs its own size, not the image's.
+Around these faces, the cascade finds what `facenet_pytorch.MTCNN.detect` (2.6.0) finds with the same weights,
+its default thresholds and pyramid factor. Only parts of the pyramid that may show the faces are searched.
+Crops read one summed-area table, so the cost of a crop does not depend on the size of the image.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Net(nn.Module):
         return torch.cat([answer[:, :1].sigmoid(), answer[:, 1:]], dim=1)
 
     def load_published(self, state: dict[str, Tensor], classes: str, box: str) -> None:
-        """Take facenet-pytorch's state; `classes` and `box` name its two-class softmax and what is regressed.
+        """Take facenet-pytorch's state; `classes` and `box` name the layers of its two heads.
 
         A softmax over two classes is a sigmoid of their difference, so the head keeps one score row. The
         published landmarks are skipped.
@@ -106,10 +106,10 @@ def _o_net() -> _Net:
 
 
 def published_weights(net: str) -> dict[str, Tensor]:
-    """State of "pnet", "rnet" or "onet" out of the installed facenet-pytorch, which is not imported.
+    """State of "pnet", "rnet" or "onet" of the installed facenet-pytorch, which is not imported.
 
     Importing it needs torchvision, and its pins (torch < 2.3) forbid a plain install beside a current torch.
-    Raises `FileNotFoundError` that says how to install it.
+    Raises `FileNotFoundError`, which names the command that installs it.
     """
     spec = find_spec("facenet_pytorch")
     for folder in (spec.submodule_search_locations or []) if spec else []:
@@ -124,7 +124,7 @@ def published_weights(net: str) -> dict[str, Tensor]:
 
 
 class Mtcnn(nn.Module):
-    """The cascade around faces that are known: P-net, R-net and O-net, each followed by suppression."""
+    """The cascade around known faces: P-net, R-net and O-net, each followed by suppression."""
 
     FACTOR = 0.709  # from one pyramid level to the next
     LEVELS = 20  # down to a cell of 12,000 px
@@ -132,12 +132,12 @@ class Mtcnn(nn.Module):
     P_THRESHOLD = 0.6
     R_THRESHOLD = 0.7
     O_THRESHOLD = 0.7
-    FIELD = 24  # px of a level around a face, both ways, that P-net sees
-    # Smallest and largest ratio of a cell's side to the face's on the levels P-net sees: on others no
-    # candidate lasts.
+    FIELD = 24  # side in px of the part of a level around a face that P-net sees
+    # Min and max ratio of a cell's side to the face's side on the levels that P-net sees. Candidates of other
+    # levels do not last.
     MIN_CELL = 0.35
     MAX_CELL = 2.2
-    # Best candidates that R-net and O-net see: bounds time and memory for a hostile image.
+    # Max candidates of R-net and O-net, the best ones: bounds time and memory for a hostile image.
     R_CROPS = 1024
     O_CROPS = 512
     APART = 1 << 18  # px, more than any image has
@@ -174,10 +174,10 @@ class Mtcnn(nn.Module):
         return cascade.eval().requires_grad_(False)
 
     def forward(self, image: Tensor, faces: Tensor, min_face_px: float) -> tuple[Tensor, Tensor]:
-        """What the cascade finds around `faces`, the best score first; boxes may reach beyond the image.
+        """Find faces around `faces`; the best score comes first, boxes may reach beyond the image.
 
-        image: uint8 [H,W,3] RGB; faces: float32 [N,4] xyxy px; min_face_px: the pyramid's, at least 12
-        -> boxes float32 [M,4] xyxy px, scores float32 [M]. A face may have several of them, or none.
+        image: uint8 [H,W,3] RGB; faces: float32 [N,4] xyxy px; min_face_px: of the pyramid, at least 12
+        -> boxes float32 [M,4] xyxy px, scores float32 [M]. A face may have several boxes, or none.
         """
         height, width = image.shape[0], image.shape[1]
         whole = torch.tensor([width, height], device=image.device)
@@ -193,7 +193,7 @@ class Mtcnn(nn.Module):
         x = cells(steps[:, :, 0], whole[:1], extent[:, :1])
         y = cells(steps[:, :, 1], whole[1:], extent[:, 1:])
 
-        # Nothing beyond what P-net sees is summed up, or looked at.
+        # Only the part of the image that P-net sees is summed up and searched.
         left, right = int(x.min().item()), int(x.max().item())
         top, bottom = int(y.min().item()), int(y.max().item())
         table = summed_area_table(image[top:bottom, left:right])
@@ -220,7 +220,7 @@ class Mtcnn(nn.Module):
     def levels(
         self, faces: Tensor, height: int, width: int, min_face_px: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Which levels P-net sees of which faces: int64 [F] of faces and of levels, float64 [F] of scales."""
+        """Pairs of face and level that P-net sees: faces int64 [F], levels int64 [F], scales float64 [F]."""
         number = torch.arange(self.LEVELS, device=faces.device)
         pyramid = torch.pow(self.FACTOR, number.double()) * (self.CELL / min_face_px)
         sides = (faces[:, 2:] - faces[:, :2]).amax(dim=1)
@@ -230,13 +230,13 @@ class Mtcnn(nn.Module):
         return at[:, 0], at[:, 1], pyramid[at[:, 1]]
 
     def corners(self, faces: Tensor, scale: Tensor, extent: Tensor) -> Tensor:
-        """First of the level's pixels that P-net sees around each face, even as its stride: int64 [F,2]."""
+        """First pixel of the level that P-net sees around each face: int64 [F,2], even as the stride is 2."""
         centre = (faces[:, :2] + faces[:, 2:]) / 2 * scale[:, None]
         corner = ((centre - self.FIELD / 2) / 2).round().long()
         return torch.minimum(corner, (extent - self.FIELD + 1) // 2).clamp(min=0) * 2
 
     def propose(self, answer: Tensor, corner: Tensor, extent: Tensor, scale: Tensor, level: Tensor) -> Tensor:
-        """P-net's candidates, of its answers [F,5,n,n]: square boxes float32 [N,4]."""
+        """P-net's candidates from its answers [F,5,n,n]: square boxes float32 [N,4]."""
         at = (answer[:, 0] >= self.P_THRESHOLD).nonzero()
         field = at[:, 0]
         place = corner[field] + at[:, 1:].flip(1) * 2
@@ -246,13 +246,13 @@ class Mtcnn(nn.Module):
         pixel = scale[field, None].float()
         boxes = torch.cat([((place + 1) / pixel).floor(), ((place + self.CELL) / pixel).floor()], dim=1)
 
-        # Far from each other, levels suppress nothing of each other.
+        # Levels are moved far apart, so that suppression works within each level.
         picked = self.within_level(boxes + level[field, None] * self.APART, found[:, 0])
         picked = picked[self.across_levels(boxes[picked], found[picked, 0])]
         return square(regressed(boxes[picked], found[picked, 1:], 0.0))
 
     def inside(self, boxes: Tensor, limits: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes that show something within `limits`, xyxy, and the cells of their crops of `size` px."""
+        """Boxes that overlap `limits` (xyxy), and the cells of their crops of `size` px."""
         pixels = boxes.long()  # counted from 1 at the first pixel, as the weights were trained
         start = torch.maximum(pixels[:, :2] - 1, limits[:2])
         end = torch.minimum(pixels[:, 2:], limits[2:])

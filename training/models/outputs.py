@@ -1,4 +1,4 @@
-"""What every network of the family takes and answers."""
+"""Input and output of every network of the family."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 
 class Outputs(NamedTuple):
-    """What a network of the family answers for N faces."""
+    """Answers of a network for N faces."""
 
     logits: Tensor  # N,C over the served labels
     auxiliary: Tensor  # N,A over the labels of the second, training-only head (A may be 0)
-    weights: Tensor  # N,2,E what each expert of both mixtures weighed, 0 if not chosen
-    scores: Tensor  # N,2,E gate softmax before the choice
-    pooled: Tensor  # N,P what the extractors saw, pooled over the face, before any expert
+    weights: Tensor  # N,2,E weight of each expert in both mixtures, 0 if not chosen
+    scores: Tensor  # N,2,E gate softmax before the choice of experts
+    pooled: Tensor  # N,P features of the extractors, pooled over the face, before the experts
 
 
 class Network(nn.Module):
@@ -28,7 +28,7 @@ class Network(nn.Module):
     channels: int
 
     def settle(self, images: Tensor) -> None:
-        """Called with training images once weights came from elsewhere; changes no answer."""
+        """Adapt statistics to training images after foreign weights are loaded. Answers do not change."""
 
     def shown_layer(self) -> nn.Module:
         """The last layer of the backbone whose maps are fine enough for a heatmap of the face."""
@@ -36,7 +36,7 @@ class Network(nn.Module):
 
 
 def head(features: int, classes: int) -> nn.Linear:
-    """[N,features] -> [N,classes]; a head of no classes is none, not a mistake to be warned of."""
+    """[N,features] -> [N,classes]. A head of 0 classes is allowed, without torch's warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
         return nn.Linear(features, classes)

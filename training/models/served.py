@@ -1,4 +1,4 @@
-"""What is served: a network with everything around it inside the graph, so that the wire carries bytes."""
+"""The served model: a network with preprocessing and calibration in one graph, which takes uint8 faces."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from training.models.outputs import Network
 
 
 def grey(faces: Tensor) -> Tensor:
-    """uint8 [N,3,S,S] RGB -> float [N,1,S,S] in [0, 1], by ITU-R BT.601 as Pillow's "L"."""
+    """uint8 [N,3,S,S] RGB -> float [N,1,S,S] in [0, 1], by ITU-R BT.601, like Pillow's "L"."""
     red, green, blue = faces.float().unbind(dim=1)
     return ((0.299 * red + 0.587 * green + 0.114 * blue) / 255).unsqueeze(1)
 
@@ -18,7 +18,7 @@ class ServedClassifier(nn.Module):
     """faces uint8 [N,3,S,S] RGB -> probabilities float32 [N,C], gates [N,2,4] and occlusion [N,1].
 
     Probabilities are calibrated. occlusion: the layer over the network's pooled features that
-    `training.occlusion` fits; its logit becomes 0 to 1.
+    `training.occlusion` fits; the answer is the sigmoid of its logit.
     """
 
     def __init__(self, network: Network, temperature: float, occlusion: nn.Linear) -> None:

@@ -1,6 +1,6 @@
 """Large kernels without their cost: a 75x75 kernel is 5,625 multiply-adds per pixel and channel pair.
 
-A network learns through `torch.fft`, which torch does not write to ONNX. It is served by matrix products.
+Training uses `torch.fft`, which torch cannot export to ONNX. Serving uses matrix products.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# From this kernel on the frequency domain is faster on a CPU.
+# From this kernel size, the frequency domain is faster on a CPU.
 MIN_SPECTRAL_KERNEL = 9
 
 
 class SameConv2d(nn.Conv2d):
-    """Convolution with Keras' "same" padding, which for an even kernel is one more right and below.
+    """Convolution with Keras' "same" padding: an even kernel has one more pixel right and below.
 
     [N,C,H,W] -> [N,C',H,W]. A large kernel is applied through differentiable transforms.
     """
@@ -33,11 +33,11 @@ class SameConv2d(nn.Conv2d):
             return functional.conv2d(padded, self.weight, self.bias)
         height, width = x.shape[2], x.shape[3]
         side = transform_side(max(height, width), self.kernel_size[0])
-        # "Convolution" in networks is correlation: the flipped kernel's convolution.
+        # Networks compute a correlation, which is a convolution with the flipped kernel.
         spectrum = torch.fft.rfft2(self.weight.flip(2, 3).float(), s=(side, side))
         product = torch.einsum("nchw,ochw->nohw", torch.fft.rfft2(x.float(), s=(side, side)), spectrum)
         whole: Tensor = torch.fft.irfft2(product, s=(side, side))
-        # Output (0, 0) of "same" is what the flipped kernel's convolution has at (after, after).
+        # Output (0, 0) of "same" is at (after, after) in the convolution with the flipped kernel.
         same = whole[:, :, self.after : self.after + height, self.after : self.after + width]
         return same + self.bias[:, None, None]
 
@@ -61,7 +61,7 @@ class SpectralConv2d(nn.Module):
 
         pixels = _waves(torch.arange(size), period)
         matrix = torch.stack([pixels.real, -pixels.imag], dim=1).flatten(0, 1)  # [2*F,S]
-        # Frequencies between the first and the last of an even period stand for their negatives too.
+        # A frequency also represents its negative, except the first and the last of an even period.
         share = torch.full((self.frequencies,), 2 / period, dtype=torch.float64)
         share[0] = 1 / period
         if period % 2 == 0:
@@ -101,7 +101,7 @@ def _constant(values: Tensor) -> nn.Parameter:
 
 
 def for_inference(conv: SameConv2d, size: int) -> nn.Module:
-    """What computes the same for inputs of `size` px, and can be scripted and exported but not trained."""
+    """An equal module for inputs of `size` px, which can be scripted and exported but not trained."""
     kernel = conv.kernel_size[0]
     if kernel >= MIN_SPECTRAL_KERNEL or kernel % 2 == 0:
         return SpectralConv2d(conv, size)
@@ -111,9 +111,9 @@ def for_inference(conv: SameConv2d, size: int) -> nn.Module:
 
 
 def transform_side(size: int, kernel: int) -> int:
-    """The smallest side of a transform whose wrapped-around border "same" output does not see.
+    """The smallest side of a transform whose wrapped border does not change "same" output.
 
-    Rounded up to an even number without other prime factors than 2 and 3: transforms are fast at those.
+    Rounded up to an even number without prime factors above 3, because these transforms are fast.
     """
     side = size + kernel // 2
     while not _smooth(side):

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 def summed_area_table(image: Tensor) -> Tensor:
     """uint8 [H,W,3] -> int32 [H+1,W+1,3]; entry (y, x) is the sum of all pixels above y and left of x.
 
-    Sums may wrap around in int32: their differences are right as long as one cell's own sum fits, as it does
-    up to 8 million pixels. The largest cell that the detector reads in 100 megapixels has a tenth of that.
+    Sums may wrap around in int32. Differences are right while the sum of one cell fits, up to 8 million
+    pixels. The largest cell that the detector reads in 100 megapixels has a tenth of these pixels.
     """
     padded = nn.functional.pad(image.int(), [0, 0, 1, 0, 1, 0])
     return padded.cumsum(0, dtype=torch.int32).cumsum(1, dtype=torch.int32)

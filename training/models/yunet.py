@@ -1,6 +1,6 @@
 """YuNet (Wu et al., 2023, doi 10.1007/s11633-023-1423-y), with libfacedetection's weights.
 
-One pass over one shrunk image finds faces of every size from 16 px of it upwards, frontal or not.
+One pass over one shrunk image finds frontal and turned faces of at least 16 px in the shrunk image.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Rectified(nn.Sequential):
 
 
 class Block(nn.Sequential):
-    """Two of `Rectified`."""
+    """Two `Rectified` layers."""
 
     def __init__(self, inputs: int, between: int, outputs: int) -> None:
         super().__init__()
@@ -59,13 +59,13 @@ class Block(nn.Sequential):
 class YuNet(nn.Module):
     """Anchor-free single-shot detector over cells of 8, 16 and 32 px of the shrunk image."""
 
-    FACE = 16  # px of the smallest face in the shrunk image; below, libfacedetection's weights miss most
-    MIN_FACE = 12  # px of an image's smallest face, which is then enlarged to 16
-    PIXELS = 1 << 20  # of the shrunk image at most: bounds time and memory for any input
-    SCORE = 0.3  # lowest score of a candidate, libfacedetection's
-    CANDIDATES = 5000  # best of them that enter suppression, OpenCV's limit
-    OVERLAP = 0.3  # intersection over union above which the surer face suppresses the other
-    # A sure face has a score of 0.6 to 0.95. The fifth root puts 0.6 at 0.9 and 0.95 at 0.99.
+    FACE = 16  # min face in px of the shrunk image; the weights miss most smaller faces
+    MIN_FACE = 12  # min face in px of the image, enlarged to 16
+    PIXELS = 1 << 20  # max pixels of the shrunk image: bounds time and memory for any input
+    SCORE = 0.3  # min score of a candidate, as in libfacedetection
+    CANDIDATES = 5000  # max candidates in suppression, the best ones, as in OpenCV
+    OVERLAP = 0.3  # intersection over union above which the better score suppresses the other
+    # Clear faces have scores of 0.6 to 0.95. The fifth root maps 0.6 to 0.9 and 0.95 to 0.99.
     CERTAINTY = 0.2
     __constants__ = (
         "FACE",
@@ -101,8 +101,8 @@ class YuNet(nn.Module):
     def forward(self, image: Tensor, min_face_px: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Find faces; the best score comes first, boxes may reach beyond the image.
 
-        image: uint8 [H,W,3] RGB, at least 1x1; min_face_px: float32 [1], smallest longer side of a box, taken
-        as 12 if lower or not a number; threshold: float32 [1], on top of 0.3 ** 0.2 = 0.786
+        image: uint8 [H,W,3] RGB, at least 1x1; min_face_px: float32 [1], min longer side of a box, taken as
+        12 if lower or not a number; threshold: float32 [1], in effect at least 0.3 ** 0.2 = 0.786
         -> boxes float32 [N,4] xyxy px, scores float32 [N], landmarks float32 [N,5,2] px: eyes, nose, mouth.
         """
         smallest = self.smallest(min_face_px)
@@ -111,10 +111,10 @@ class YuNet(nn.Module):
     def find(
         self, image: Tensor, searched: float, smallest: float, threshold: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """As `forward`: faces from `smallest` px on in the image shrunk so that `searched` px are 16."""
+        """As `forward`: faces of at least `smallest` px, in an image where `searched` px shrink to 16."""
         height, width = image.shape[0], image.shape[1]
         shrunk = self.shrink(image, searched)
-        # Both sides in px of the image; rounding makes them differ.
+        # Sides of a shrunk pixel in px of the image. They differ by rounding.
         pixel = torch.tensor([width / shrunk.shape[3], height / shrunk.shape[2]], device=image.device)
 
         candidates = self.candidates(shrunk)
@@ -130,12 +130,12 @@ class YuNet(nn.Module):
         return boxes[kept], scores[kept], landmarks[kept]
 
     def smallest(self, min_face_px: Tensor) -> float:
-        """Longer side in px of the smallest face that is looked for."""
+        """Min longer side of a face in px."""
         limit = torch.full_like(min_face_px, self.MIN_FACE)
         return float(torch.where(min_face_px >= limit, min_face_px, limit).item())
 
     def shrink(self, image: Tensor, smallest: float) -> Tensor:
-        """The image with its smallest face at 16 px, at most a megapixel: float32 [1,3,h,w] in 0..255."""
+        """Shrink so that `smallest` px become 16, to at most a megapixel: float32 [1,3,h,w] in 0..255."""
         height, width = image.shape[0], image.shape[1]
         scale = min(self.FACE / smallest, (self.PIXELS / (height * width)) ** 0.5)
         size = [max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))]
@@ -144,7 +144,7 @@ class YuNet(nn.Module):
         if 2 * size[0] < height or 2 * size[1] < width:
             pixels = torch._C._nn._upsample_bilinear2d_aa(pixels, size, False, None)
         elif size[0] != height or size[1] != width:
-            # Up to a half no pixel is skipped, so averaging over more would only cost time.
+            # Down to half the size, no pixel is skipped, so averaging would only cost time.
             pixels = torch._C._nn.upsample_bilinear2d(pixels, size, False, None)
         return pixels
 
@@ -179,9 +179,9 @@ class YuNet(nn.Module):
 
 
 class PublishedWeights:
-    """Arrays out of the library in yuface's wheel, which is libfacedetection with its weights compiled in.
+    """Reads the weights that are compiled into libfacedetection, in yuface's wheel.
 
-    Raises `FileNotFoundError` that says how to install it.
+    Raises `FileNotFoundError`, which names the command that installs it.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """YuNet's faces in MTCNN's boxes, for data that were cropped by MTCNN.
 
-YuNet finds faces in one pass, and the cascade runs around them alone: a fraction of MTCNN's cost.
+YuNet finds faces in one pass. MTCNN's cascade runs only around these faces, at a fraction of its full cost.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from training.models.yunet import YuNet
 
 
 class YuNetMtcnn(nn.Module):
-    """A face is what YuNet or, around YuNet's candidates, MTCNN is sure of. Landmarks are YuNet's."""
+    """Finds the faces that YuNet or MTCNN is sure of, among YuNet's candidates. Landmarks are YuNet's."""
 
-    # By MTCNN the smallest face is the smallest window that is looked at, and its box may be smaller.
+    # MTCNN's min face is its smallest window, and its boxes may be smaller than the window.
     SMALLER = 0.75
-    FACES = 256  # the surest that the cascade is run around: bounds the time a hostile image can take
-    OVERLAP = (
-        0.3  # intersection over union of both boxes, within the image, from which on they are of one face
-    )
+    FACES = 256  # max faces that the cascade runs around, the best ones: bounds time for a hostile image
+    # Intersection over union, within the image, above which two boxes are of one face.
+    OVERLAP = 0.3
     __constants__ = ("SMALLER", "FACES", "OVERLAP")
 
     def __init__(self, yunet: YuNet, mtcnn: Mtcnn) -> None:
@@ -38,9 +37,9 @@ class YuNetMtcnn(nn.Module):
         """Find faces; the best score comes first, boxes may reach beyond the image.
 
         image: uint8 [H,W,3] RGB; min_face_px: float32 [1], taken as 12 if lower or not a number; threshold:
-        float32 [1], which either network's score reaches
-        -> boxes float32 [N,4] xyxy px, MTCNN's where its own score does and YuNet's elsewhere; scores float32
-        [N], the larger ones; landmarks float32 [N,5,2] px: eyes, nose, mouth.
+        float32 [1], min score of YuNet or MTCNN
+        -> boxes float32 [N,4] xyxy px, from MTCNN if its score reaches the threshold, else from YuNet; scores
+        float32 [N], the higher of both; landmarks float32 [N,5,2] px: eyes, nose, mouth.
         """
         smallest = self.yunet.smallest(min_face_px)
         anything = torch.zeros_like(threshold)
@@ -51,7 +50,7 @@ class YuNetMtcnn(nn.Module):
         found, sure = found[sure >= threshold], sure[sure >= threshold]
         if found.shape[0] > 0:
             shared = overlaps(within(boxes, image), within(found, image))
-            # Each of the cascade's is of the face that it overlaps most, and each face gets the surest.
+            # Each box of the cascade belongs to the face that it overlaps most. Its best box replaces YuNet's.
             owned = (shared == shared.amax(dim=0)) & (shared > self.OVERLAP)
             surest, index = (owned * sure).max(dim=1)
             boxes = torch.where(surest[:, None] > 0, found[index], boxes)
@@ -62,6 +61,6 @@ class YuNetMtcnn(nn.Module):
 
 
 def within(boxes: Tensor, image: Tensor) -> Tensor:
-    """What of the boxes float32 [N,4] lies in the image [H,W,3]."""
+    """Boxes float32 [N,4], clipped to the image [H,W,3]."""
     height, width = image.shape[0], image.shape[1]
     return torch.stack([boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)], dim=2).flatten(1)
