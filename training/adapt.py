@@ -1,7 +1,7 @@
-"""Domain adaptation: a trained network meets the pictures of another place.
+"""Domain adaptation: fits a trained network to the pictures of another place.
 
-First its batch-norm statistics are measured anew on unlabelled pictures (AdaBN, Li et al., 2017), then it is
-fine-tuned on a few labelled ones. Rows that neither step has seen say what each of them gave.
+First, batch-norm statistics are measured again on unlabelled pictures (AdaBN, Li et al., 2017). Then the
+network is fine-tuned on a few labelled pictures. Each step is measured on rows that neither step has seen.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class FineTuning:
-    """How gently: a tenth of the usual rate, few epochs."""
+    """Gentle by default: a tenth of the usual rate, and few epochs."""
 
     epochs: int = 10
     learning_rate: float = 0.005
@@ -50,12 +50,14 @@ def adapt(
     """Write an adapted `best.ckpt` into `out`, and return the figures of each stage on unseen labelled rows.
 
     source: a checkpoint or a run's folder. unlabelled: a folder of face pictures, at any depth. labelled: a
-    folder of pictures per emotion; its `test` folder measures, or a fifth that is held out. Without labelled
-    pictures nothing can be measured and the answer is empty. Writes `adaptation.json` and `adaptation.md`.
-    Raises `ValueError` when neither folder is given or one holds nothing that can be used.
+    folder of pictures per emotion. Figures are measured on its `test` folder, or else on a fifth that is held
+    out. Without labelled pictures, nothing is measured and the result is empty. Writes `adaptation.json` and
+    `adaptation.md`. Raises `ValueError` when neither folder is given or a folder has no usable picture.
     """
     if unlabelled is None and labelled is None:
-        raise ValueError("adapting needs a folder of unlabelled pictures, of labelled ones, or both")
+        raise ValueError(
+            "adapt needs a folder of unlabelled pictures, a folder of labelled pictures, or both"
+        )
     trained = load_trained(source)
     dataset = None if labelled is None else with_test(load("folder", labelled), trained.config.seed)
     out.mkdir(parents=True, exist_ok=True)
@@ -77,7 +79,7 @@ def adapt(
 
 
 def renormalised(network: Network, pictures: Pictures) -> Network:
-    """The network itself, with batch-norm statistics of these pictures alone; weights stay as they are."""
+    """Replace batch-norm statistics by those of `pictures`, and return the same network."""
     network.eval()
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
@@ -85,7 +87,7 @@ def renormalised(network: Network, pictures: Pictures) -> Network:
         norm.momentum = None  # a plain mean over all batches
         norm.train()
     order = np.random.default_rng(0).permutation(len(pictures))
-    # Batches of nearly one size: a last one of a few pictures would weigh as much as all others.
+    # Batches of nearly equal size, because a small last batch would have the same weight as a full batch.
     with torch.no_grad():
         for rows in np.array_split(order, max(1, len(order) // BATCH)):
             images = torch.from_numpy(pictures.read(rows, size=network.size, channels=network.channels))
@@ -119,7 +121,7 @@ def fine_tuned(trained: Trained, dataset: Dataset, out: Path, tuning: FineTuning
 
 
 def with_test(dataset: Dataset, seed: int) -> Dataset:
-    """A data set with rows to measure on, held out of its training rows if it has none."""
+    """The data set with a test split, held out of the training rows if missing."""
     if dataset.tests:
         return dataset
     training, test = carve_validation(dataset.training, TEST_SHARE, seed + 1)
@@ -127,7 +129,7 @@ def with_test(dataset: Dataset, seed: int) -> Dataset:
 
 
 def measured(trained: Trained, dataset: Dataset) -> dict[str, Metric]:
-    """The figures of one stage on all test rows, uncalibrated."""
+    """The uncalibrated figures of one stage on the first test split."""
     rows = next(iter(dataset.tests.values()))
     predicted = predict(trained.network, rows)
     return {

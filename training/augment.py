@@ -1,4 +1,4 @@
-"""What other photographs of the same face might show, batched on the device by Kornia."""
+"""Random changes of training images, in batches on the device, by Kornia."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from training.config import AugmentConfig
 
 
 class Augmentation(nn.Module):
-    """images: float [N,C,H,W] in [0, 1], C is 1 or 3 -> the same shape, every image changed by itself.
+    """images: float [N,C,H,W] in [0, 1], C is 1 or 3 -> the same shape, each image is changed independently.
 
-    Draws from torch's global generator, so a seed before an epoch repeats the epoch.
+    Uses torch's global generator, so the same seed before an epoch gives the same epoch.
     """
 
     def __init__(self, config: AugmentConfig) -> None:
@@ -47,8 +47,8 @@ class Augmentation(nn.Module):
 class Mixing(nn.Module):
     """mixup (Zhang et al., 2018) or cutmix (Yun et al., 2019) of a batch with itself in another order.
 
-    images: float [N,C,H,W]; targets: float [N,K] each, mixed in the images' shares. A row that has no target
-    gives none to the mix: what is left is scaled up again to the sum of 1.
+    images: float [N,C,H,W]; targets: float [N,K] each, mixed in the images' shares. If one of two mixed
+    rows has no target, the other row's target is scaled to a sum of 1.
     """
 
     def __init__(self, config: AugmentConfig) -> None:

@@ -11,9 +11,9 @@ from training.evaluation.predict import Floats
 
 
 def fit_temperature(logits: Floats, labels: Ints) -> float:
-    """The temperature with the least negative log-likelihood over labelled rows (Guo et al., 2017).
+    """The temperature with the lowest negative log-likelihood over labelled rows (Guo et al., 2017).
 
-    logits: [N,C]; labels: [N], negative where there is none.
+    logits: [N,C]; labels: [N], negative if missing.
     """
     labelled = labels >= 0
     scores, truth = torch.from_numpy(logits[labelled]), torch.from_numpy(labels[labelled])
@@ -27,14 +27,14 @@ def fit_temperature(logits: Floats, labels: Ints) -> float:
         return value
 
     optimiser.step(loss)  # type: ignore[no-untyped-call]
-    # Where every answer is right or none is, the likelihood has no optimum inside these bounds.
+    # If all answers are right or all are wrong, the likelihood has no optimum inside these bounds.
     return round(float(log_temperature.detach().exp().clamp(0.05, 20.0)), 4)
 
 
 def choose_threshold(probabilities: Floats, labels: Ints, selective_accuracy: float) -> float:
-    """The least confidence (in steps of 0.01) at and above which answers reach `selective_accuracy`.
+    """The lowest confidence, in steps of 0.01, from which answers reach `selective_accuracy`.
 
-    Raises `ValueError` when no threshold does.
+    Raises `ValueError` when no confidence does.
     """
     for threshold in np.round(np.arange(0.0, 1.0, 0.01), 2):
         covered, reached = selective(probabilities, labels, threshold)

@@ -1,4 +1,4 @@
-"""Checkpoints that describe themselves: weights, the network's configuration and what its heads answer."""
+"""Self-describing checkpoints: weights, configuration and the emotions of both heads."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Trained:
 
 
 def checkpoint_file(path: Path) -> Path:
-    """The checkpoint that a run's folder stands for; any other path stands for itself."""
+    """`best.ckpt` of a run's folder; any other path is returned unchanged."""
     return path / "best.ckpt" if path.is_dir() else path
 
 
 def load_trained(path: Path) -> Trained:
-    """`best.ckpt` of a run, or the run's folder. Raises `ValueError` for any other file."""
+    """Load a checkpoint, or `best.ckpt` of a run's folder. Raises `ValueError` for any other file."""
     file = checkpoint_file(path)
     try:
         content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
@@ -51,7 +51,7 @@ def load_trained(path: Path) -> Trained:
 def describe(
     config: RunConfig, served: tuple[str, ...], auxiliary: tuple[str, ...], epoch: int
 ) -> dict[str, Any]:
-    """What `load_trained` needs beside the weights."""
+    """The content that `load_trained` needs beside the weights."""
     return {
         "config": config.model_dump(mode="json"),
         "served": list(served),
@@ -61,7 +61,7 @@ def describe(
 
 
 def config_of(path: Path) -> RunConfig | None:
-    """What a checkpoint, or a run's folder, was trained by; None for weights from elsewhere."""
+    """The configuration of a checkpoint or a run's folder; None for other weights."""
     try:
         return load_trained(path).config
     except ValueError:
@@ -69,7 +69,7 @@ def config_of(path: Path) -> RunConfig | None:
 
 
 def save_trained(trained: Trained, path: Path, *, halved: bool = False) -> None:
-    """What `load_trained` reads. halved: weights with 16 bits, but what batch norm has measured with 32."""
+    """Write a file for `load_trained`. halved: 16 bits for weights, 32 for vectors such as batch norms."""
     described = describe(trained.config, trained.served, trained.auxiliary, trained.epoch)
     weights = trained.network.state_dict()
     if halved:
@@ -80,13 +80,13 @@ def save_trained(trained: Trained, path: Path, *, halved: bool = False) -> None:
 
 
 def save_atomically(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
-    """A full disk or Ctrl-C leaves the file of the epoch before."""
+    """Save `state`. A full disk or Ctrl-C does not change the existing file."""
     partial = path.with_suffix(".partial")
     try:
         fabric.save(partial, state)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    # `fabric.save` ends together in all processes, and the first one wrote.
+    # `fabric.save` ends at the same time in all processes. Only the first process wrote.
     if fabric.is_global_zero:
         partial.replace(path)

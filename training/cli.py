@@ -286,7 +286,7 @@ def export_checkpoint_command(
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """What a user can fix is one sentence, not a traceback."""
+    """Report an error that a user can fix in one sentence, without a traceback."""
     try:
         yield
     except KeyboardInterrupt:

@@ -26,17 +26,17 @@ class MoESConfig(_Part):
 
     name: Literal["expressnet_moe_s"]
     residual_widths: tuple[Count, ...] | None = None
-    """Channels of the residual network of small kernels, the first at full size and each next at half the one
-    before; none: the plain small kernels."""
+    """Channels of each stage of the residual small kernels. The first stage has full size, and each
+    next stage half the size of the stage before. None: plain small kernels."""
     backbone_size: Annotated[int, Field(ge=32)] | None = None
-    """Side to which images are enlarged for a backbone beside the small kernels, px; none: no backbone."""
+    """Side in px to which images are enlarged for the backbone. None: no backbone."""
     backbone: Literal["efficientnet_lite", "face_resnet"] = "efficientnet_lite"
-    """Which one: its own weights were trained on ImageNet, or to tell faces apart."""
+    """Published weights: of ImageNet for `efficientnet_lite`, of face recognition for `face_resnet`."""
     backbone_blocks: Annotated[int, Field(ge=10, le=13)] = 13
-    """How many blocks of a `face_resnet`, from the first one on."""
+    """Number of blocks of a `face_resnet`, counted from its input."""
     backbone_width: Positive = 1.0
     backbone_depths: tuple[Count, Count, Count, Count, Count, Count, Count] = (1, 2, 2, 3, 3, 4, 1)
-    """Multiplier of EfficientNet-Lite0's channels, and blocks per stage: its own fit pretrained weights."""
+    """Multiplier of EfficientNet-Lite0's channels, and blocks per stage. Defaults fit pretrained weights."""
     extractor_width: Count = 16
     features: Count = 256
     experts: Count = 4
@@ -46,11 +46,11 @@ class MoESConfig(_Part):
 
     @model_validator(mode="after")
     def _backbone_fits(self) -> Self:
-        # Its convolutions without padding leave nothing of less.
+        # Its convolutions without padding reduce smaller images to nothing.
         if self.backbone == "face_resnet" and (self.backbone_size or 0) < 64:
             raise ValueError("backbone: face_resnet needs a backbone_size of at least 64")
         if self.backbone != "face_resnet" and self.backbone_blocks != 13:
-            raise ValueError("backbone_blocks is for backbone: face_resnet alone")
+            raise ValueError("backbone_blocks needs backbone: face_resnet")
         return self
 
 
@@ -74,7 +74,7 @@ NetworkConfig = Annotated[MoESConfig | MoEConfig | AttentionConfig, Field(discri
 
 
 class OptimiserConfig(_Part):
-    """How weights are stepped; after the warm-up the rate follows a cosine to 0 or falls every epoch."""
+    """Optimiser and learning rate. After the warm-up, the rate follows a cosine to 0 or falls every epoch."""
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
     learning_rate: Positive = 0.05
@@ -88,11 +88,11 @@ class OptimiserConfig(_Part):
     clip_norm: Positive = 5.0
     ema_decay: Share = 0.998
     sam_radius: Weight = 0.0
-    """Radius of sharpness-aware minimisation (Foret et al., 2021); 0 is off, else a step costs two passes."""
+    """Radius of sharpness-aware minimisation (Foret et al., 2021). 0 is off; above 0, a step takes two passes."""
 
 
 class LossConfig(_Part):
-    """Cross-entropy of the served head, and the weights of what is added to it."""
+    """Cross-entropy of the served head, and the weights of further terms."""
 
     label_smoothing: Share = 0.0
     auxiliary: Weight = 1.0
@@ -108,12 +108,12 @@ class LossConfig(_Part):
     """Share of the loss that follows a teacher's answers (Hinton et al., 2015) instead of labels."""
     distillation_temperature: Positive = 2.0
     distillation_views: Literal["changed", "whole"] = "changed"
-    """Whether teachers answer for every image as augmentation changed it, or once, before the first epoch,
-    for the whole image and its mirror: that costs an epoch nothing."""
+    """`changed`: teachers answer for every augmented image. `whole`: they answer once, before the first
+    epoch, for the original image and its mirror, which makes epochs faster."""
 
 
 class AugmentConfig(_Part):
-    """Share of training images that each kind of change meets; mixup and cutmix: share of batches."""
+    """Share of training images that get each kind of change. For mixup and cutmix: share of batches."""
 
     mirror: Chance = 0.5
     pose: Chance = 0.8
@@ -129,7 +129,7 @@ class AugmentConfig(_Part):
 
 
 class RunConfig(_Part):
-    """One published run."""
+    """One run."""
 
     dataset: DatasetKind = "fer2013"
     network: NetworkConfig
@@ -142,21 +142,23 @@ class RunConfig(_Part):
     batch: Count = 128
     """Images per step, over all processes together."""
     balanced_sampling: Chance = 0.0
-    """0 draws every image once per epoch. Above, an image's chance is its emotion's count to minus this
-    power: 1 draws all emotions alike."""
+    """0 draws every image once per epoch. Above 0, an image's chance is its emotion's count to the power of
+    minus this value. 1 draws all emotions equally often."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Of the training split's distinct images; every run on the same data keeps out the same ones."""
+    """Share of the training split's distinct images. Every run on the same data holds out the same images."""
     seed: int = 0
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.augment.mixup + self.augment.cutmix > 1:
-            raise ValueError("augment.mixup and augment.cutmix are shares of batches: together at most 1")
+            raise ValueError(
+                "augment.mixup and augment.cutmix are shares of batches: their sum must be at most 1"
+            )
         if self.loss.distillation_views == "whole" and self.augment.mixup + self.augment.cutmix > 0:
-            raise ValueError("loss.distillation_views: whole images' answers do not fit mixed ones")
+            raise ValueError("loss.distillation_views: whole does not fit augment.mixup or augment.cutmix")
         if self.optimiser.sam_radius and self.precision == "16-mixed":
-            raise ValueError("optimiser.sam_radius needs a precision whose gradients are not scaled")
+            raise ValueError("optimiser.sam_radius does not fit precision: 16-mixed, which scales gradients")
         if self.optimiser.warmup_epochs >= self.epochs:
             raise ValueError("optimiser.warmup_epochs must be fewer than epochs")
         return self

@@ -1,7 +1,7 @@
-"""Which parts of a face spoke for its emotion: class-activation heatmaps by Captum.
+"""Class-activation heatmaps by Captum: the parts of a face that support the answered emotion.
 
-Grad-CAM (Selvaraju et al., 2017) weighs feature maps of the backbone by what the answer's logit gains from
-them. It shows where the network looked, not why, and the compact network's maps have only 5 x 5 cells.
+Grad-CAM (Selvaraju et al., 2017) weights the backbone's feature maps by their effect on the answer's logit.
+It shows where the network looked, not why. The compact network's maps have only 5 x 5 cells.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PIXEL_LIMIT = 50_000_000
 
 
 def heatmaps(network: Network, faces: NDArray[np.uint8], emotions: list[int]) -> NDArray[np.float32]:
-    """What spoke for each face's emotion: uint8 [N,channels,S,S] -> float32 [N,S,S], at most 1."""
+    """Support for each face's emotion: uint8 [N,channels,S,S] -> float32 [N,S,S], at most 1."""
     network.eval()
     images = torch.from_numpy(faces).float() / 255
 
@@ -48,10 +48,10 @@ def heatmaps(network: Network, faces: NDArray[np.uint8], emotions: list[int]) ->
 
 
 def explain_photo(run: Path, photo: Path, out: Path, repository: Path) -> Path:
-    """Every face of a photo, cut as the gateway cuts it, beside what spoke for its emotion; written to `out`.
+    """Draw every face of a photo beside its heatmap, write the picture to `out`, and return `out`.
 
-    The crop is that of the repository's classifier. Raises `ValueError` when the photo shows no face, and
-    `service.core.errors.InvalidImage` when it is no image.
+    Faces are cropped as the gateway crops them for the repository's classifier. Raises `ValueError` when the
+    photo shows no face, and `service.core.errors.InvalidImage` when the file is not an image.
     """
     trained, settings = load_trained(run), Settings()
     classifier = read_manifest(repository, settings.classifier)
@@ -75,13 +75,13 @@ def _draw(trained: Trained, aligned: NDArray[np.uint8], out: Path) -> None:
     answers = probabilities.argmax(axis=1)
     maps = heatmaps(network, pixels, answers.tolist())
     figure = Figure(figsize=(5.4, 2.5 * len(aligned)), layout="constrained")
-    for axes, face, spoke, row in zip(
+    for axes, face, heatmap, row in zip(
         figure.subplots(len(aligned), 3, squeeze=False), aligned, maps, probabilities, strict=True
     ):
         picture = face.transpose(1, 2, 0)
         axes[0].imshow(picture)
         axes[1].imshow(picture)
-        axes[1].imshow(spoke, cmap="inferno", alpha=0.55, vmin=0, vmax=1)
+        axes[1].imshow(heatmap, cmap="inferno", alpha=0.55, vmin=0, vmax=1)
         for plain in axes[:2]:
             plain.axis("off")
         order = np.argsort(row)[-4:]

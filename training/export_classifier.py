@@ -42,8 +42,8 @@ SELECTIVE_ACCURACY = 0.9
 PARITY_TOLERANCE = 1e-4
 PARITY_BATCHES = (1, 2, 3, 8, 32, 64)
 
-# No default_queue_policy: with any of its limits Triton fetches no calls ahead, and its batcher may sleep for
-# 500 ms beside a free model. tests/system/test_triton_queue.py shows it.
+# No default_queue_policy: with any of its limits, Triton fetches no calls ahead, and its batcher may sleep
+# for 500 ms while the model is free. tests/system/test_triton_queue.py demonstrates this.
 CONFIG = """\
 name: "{name}"
 platform: "pytorch_libtorch"
@@ -91,12 +91,12 @@ def export_classifier(
 ) -> Path:
     """Write `best.ckpt` of a run as a served classifier, and return its folder.
 
-    Temperature and threshold come from the run's validation rows; test splits are only measured, after all is
-    chosen. The detector must be in the repository: it measures where the data set's images have eyes and
-    mouth. `version` becomes the default one; others stay beside it. `kind`: the data set's, by default the
-    run's. `max_batch_faces`: most in one call on Triton, which warms all sizes that a gateway pads to.
-    Raises `RuntimeError` when a file does not answer as the network does, cannot be reproduced, or when the
-    network cannot be written as ONNX.
+    Temperature and threshold are chosen on the run's validation rows; test splits are only measured. The
+    repository must contain the detector, which finds eyes and mouth in the data set's images. `version`
+    becomes the default version; other versions stay. `kind`: of the data set, by default the run's.
+    `max_batch_faces`: max faces in one call on Triton, which warms up all sizes that a gateway pads to.
+    Raises `RuntimeError` when a file gives other answers than the network, a file cannot be reproduced, or
+    the network cannot be written as ONNX.
     """
     trained = load_trained(run)
     network, config = trained.network, trained.config
@@ -117,11 +117,11 @@ def export_classifier(
         predicted = predict(network, test, temperature=temperature)
         metrics[split] = figures(predicted, test, auxiliary, threshold)
         subgroups = subgroups or for_manifest(split, predicted.probabilities, test)
-        # Copies in the training split were left out of the training rows, so this should hardly differ.
+        # Training rows contain no copies of test images, so these figures should hardly differ.
         alone = without_copies_of(test, dataset.training)
         predicted = predict(network, alone, temperature=temperature)
         metrics[f"{split}_without_copies"] = figures(predicted, alone, auxiliary, threshold)
-        # The same images cut as the gateway cuts photos, and as they are: what the crop costs.
+        # The same images with and without the gateway's crop show the cost of the crop.
         cut, found = realign(test.pictures, detector, crop, size=network.size)
         whole = test.rows(found)
         for how, same in (("realigned", replace(whole, pictures=cut)), ("realigned_whole", whole)):
@@ -187,7 +187,7 @@ LIMITS = (
 
 
 def interface(size: int) -> Interface:
-    """Of a classifier of faces of `size` px."""
+    """The interface of a classifier for faces of `size` px."""
     outputs = ("probabilities__0", "gates__1", "occlusion__2")
     return Interface(
         inputs={"faces__0": torch.zeros(2, 3, size, size, dtype=torch.uint8)},
@@ -198,10 +198,10 @@ def interface(size: int) -> Interface:
 
 @torch.inference_mode()
 def agreement(network: nn.Module, pair: Pair, size: int) -> dict[str, Metric]:
-    """How far the two files differ at most, by output.
+    """The largest difference between the two files, by output.
 
-    Raises `RuntimeError` when either differs too much from the network, or when a row's answer depends on its
-    neighbours.
+    Raises `RuntimeError` when a file differs too much from the network, or when a row's answer depends on
+    other rows.
     """
     generator = torch.Generator().manual_seed(0)
     shape = (max(PARITY_BATCHES), 3, size, size)
@@ -210,9 +210,9 @@ def agreement(network: nn.Module, pair: Pair, size: int) -> dict[str, Metric]:
     differences = dict.fromkeys(("probabilities", "gates", "occlusion"), 0.0)
     for batch in PARITY_BATCHES:
         torchscript, onnx = pair.answers(faces[:batch])
-        for name, wanted, ours, theirs in zip(differences, expected, torchscript, onnx, strict=True):
+        for name, reference, ours, theirs in zip(differences, expected, torchscript, onnx, strict=True):
             for kind, found in (("TorchScript", ours), ("ONNX", theirs)):
-                difference = float(np.abs(wanted[:batch] - found).max())
+                difference = float(np.abs(reference[:batch] - found).max())
                 if not difference <= PARITY_TOLERANCE:
                     raise RuntimeError(
                         f"{kind} differs from the network by {difference:g} in {name} of a batch of {batch}"
@@ -227,7 +227,7 @@ def _training(run: Path, trained: Trained, dataset: Dataset, rows: int, held_out
     return Training(
         data=(
             f"{dataset.name}: {rows} images to train on and {held_out} for validation, copies kept on one "
-            "side, copies and near-copies of the test splits left out",
+            "side, copies and near-copies of the test splits removed",
             *dataset.problems,
         ),
         licences=dataset.licences,

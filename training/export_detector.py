@@ -1,4 +1,4 @@
-"""Writes a published face detector as the served one."""
+"""Writes a published face detector into the model repository."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from training.repository import write_model
 
 DetectorName = Literal["yunet", "yunet_mtcnn"]
 
-# DISABLE_OPTIMIZED_EXECUTION: shapes change with every image, so profiling the first two calls makes them
-# three times as long and gains nothing after.
-# dynamic_batching: no calls are batched here, but only this scheduler drops calls that were cancelled.
+# DISABLE_OPTIMIZED_EXECUTION: shapes change with every image, so profiling gains nothing, and makes the first
+# two calls three times as long.
+# dynamic_batching: no calls are batched here, but only this scheduler drops cancelled calls.
 # No default_queue_policy, for the reason in export_classifier.py.
 DETECTOR_CONFIG = """\
 name: "%s"
@@ -56,7 +56,7 @@ model_warmup [
 
 
 def export_detector(repository: Path, name: DetectorName = "yunet", *, instances: int | None = None) -> Path:
-    """Write a published detector as the model of that name, once both of its files answer alike.
+    """Write a published detector, and check that both of its files give the same answers.
 
     Returns the model's folder. Raises `FileNotFoundError` when the package with its weights is not installed,
     `RuntimeError` when the answers differ or the files cannot be reproduced.
@@ -121,8 +121,8 @@ def _yunet_mtcnn() -> tuple[nn.Module, Training, tuple[str, ...]]:
     )
     limits = (
         *limits,
-        "Faces that MTCNN is not sure of, as many profiles, have YuNet's box, which is drawn another way.",
-        f"Beyond the {YuNetMtcnn.FACES} surest faces of an image all have it.",
+        "Faces that MTCNN is not sure of, such as many profiles, have YuNet's box, which differs.",
+        f"Only the {YuNetMtcnn.FACES} surest faces of an image can have MTCNN's box.",
     )
     return YuNetMtcnn.published(), training, limits
 
@@ -156,7 +156,10 @@ MAX_PX, MAX_SCORE = 0.05, 1e-4
 
 
 def agreement(pair: Pair) -> dict[str, Metric]:
-    """How far the two files differ, on blobs and on drawn faces. Raises `RuntimeError` if it is too much."""
+    """The largest differences between the two files, on blobs and on drawn faces.
+
+    Raises `RuntimeError` when a difference is too large.
+    """
     differences = {"box_px": 0.0, "score": 0.0, "landmark_px": 0.0}
     faces = 0
     for height, width, min_face_px in COMPARED:
@@ -170,7 +173,7 @@ def agreement(pair: Pair) -> dict[str, Metric]:
             if not len(expected[0]):
                 continue
             faces += len(expected[0])
-            # By place: faces whose scores are equal may come in another order.
+            # Matched by position: faces of equal score may come in another order.
             apart = np.abs(expected[0][:, None] - found[0][None]).max(axis=2)
             order = apart.argmin(axis=1)
             for name, ours, theirs in zip(differences, expected, found, strict=True):
@@ -189,7 +192,7 @@ def _blobs(height: int, width: int) -> Tensor:
 
 
 def _drawn(height: int, width: int) -> Tensor:
-    """Faces of several sizes, nobody's."""
+    """Drawn faces of several sizes."""
     image = Image.new("RGB", (width, height), (120, 130, 140))
     for share in (0.9, 0.4, 0.15):
         face = drawn_face(round(share * min(height, width)))

@@ -41,8 +41,8 @@ def export_quality(
 ) -> list[str]:
     """Choose the limits on the run's validation rows, confirm them on the first test split, and write both.
 
-    Returns tables of the bands and of what was confirmed, line by line.
-    Raises `ValueError` when the model is no classifier of this project, or its run's data set is another one.
+    Returns tables of the bands and the confirmed figures, line by line.
+    Raises `ValueError` when the model is not a classifier of this project, or the data set does not load.
     """
     try:
         manifest = read_manifest(repository, name, version)
@@ -74,7 +74,7 @@ def with_quality(
     dataset: Dataset,
     held_out: LabelledFaces,
 ) -> tuple[ClassifierManifest, QualityLimits]:
-    """The manifest with the limits of its verdict, chosen on `held_out`, and what test splits say to them."""
+    """(the manifest with limits, the limits), chosen on `held_out` and confirmed on the first test split."""
     threshold = manifest.verdict.threshold
     limits = choose_limits(
         show(Subject(classifier, manifest, detector, held_out), ROLLS_DEGREES),

@@ -1,4 +1,4 @@
-"""Measures the subgroups of a served classifier, by its very file, and writes them into its manifest."""
+"""Measures the subgroups of a classifier with its served file, and writes them into its manifest."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def export_subgroups(
 ) -> Path:
     """Write the subgroups of one version into its manifest, and return the manifest's path.
 
-    kind: the data set's, by default that of the training. split: by its name, by default the first.
-    Raises `ValueError` when it is no classifier or there is no such split.
+    kind: of the data set, by default the training's. split: name of a test split, by default the first.
+    Raises `ValueError` when the model is not a classifier or the split is missing.
     """
     manifest = read_manifest(repository, name, version)
     if not isinstance(manifest, ClassifierManifest):
@@ -59,7 +59,7 @@ def export_subgroups(
 
 @torch.inference_mode()
 def served_answers(path: Path, rows: LabelledFaces, size: int) -> Floats:
-    """What a model file answers: float32 [N,C], calibrated."""
+    """Calibrated probabilities float32 [N,C] of a model file."""
     module = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
     parts = []
     for start in range(0, len(rows), BATCH):

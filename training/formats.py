@@ -1,4 +1,4 @@
-"""The two files of a model, both made of the same scripted network: TorchScript for Triton, and ONNX."""
+"""The two files of a model, from the same scripted network: TorchScript for Triton, and ONNX."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from torch.onnx.utils import register_custom_op_symbolic
 from service.core.manifest import ONNX, TORCHSCRIPT, ModelFile
 from training.models.boxes import Suppression, suppress
 
-# The first whose Resize can average over what it drops.
+# The first opset whose Resize has antialiasing.
 OPSET = 18
 
 Files = dict[ModelFile, bytes]
@@ -36,7 +36,7 @@ Files = dict[ModelFile, bytes]
 
 @dataclass(frozen=True)
 class Interface:
-    """inputs: an example of each by name, in order; varying: names of their dimensions that may differ."""
+    """inputs: an example of each input by name, in order; varying: names of the dynamic dimensions."""
 
     inputs: dict[str, Tensor]
     outputs: tuple[str, ...]
@@ -46,10 +46,10 @@ class Interface:
 def make_files(name: str, module: nn.Module, interface: Interface) -> Files:
     """Both files of a module in eval mode.
 
-    Raises `RuntimeError` when it cannot be written as ONNX, or when two exports are not the same files.
+    Raises `RuntimeError` when the module cannot be written as ONNX, or when two exports differ.
     """
-    # In processes of their own: the names of classes in the file depend on what was scripted before. Pickled
-    # here, because a pool would move the caller's weights to shared memory.
+    # Each export has a process of its own, because names of classes depend on what was scripted before. The
+    # module is pickled here, because a pool would move the caller's weights to shared memory.
     pickled = pickle.dumps((module, interface))
     fresh = get_context("forkserver")
     fresh.set_forkserver_preload([__name__])
@@ -79,14 +79,14 @@ def torchscript_file(module: nn.Module) -> bytes:
 
 
 def onnx_file(module: nn.Module, interface: Interface) -> bytes:
-    """Raises `RuntimeError` when the module uses what ONNX does not have."""
+    """Raises `RuntimeError` when the module uses an operator that ONNX lacks."""
     scripted = script(_with_operators(copy.deepcopy(module)))
     for operator, symbolic in _SYMBOLICS.items():
         register_custom_op_symbolic(operator, symbolic, OPSET)
     buffer = io.BytesIO()
     try:
         with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns of every node whose shape it cannot tell
+            warnings.simplefilter("ignore")  # it warns of every node of unknown shape
             torch.onnx.export(
                 scripted,
                 tuple(interface.inputs.values()),
@@ -103,7 +103,7 @@ def onnx_file(module: nn.Module, interface: Interface) -> bytes:
 
 
 class OnnxSuppression(nn.Module):
-    """`Suppression` as ONNX's own operator, which takes a tenth of a loop's time."""
+    """`Suppression` by ONNX's own operator, in a tenth of the time of a loop."""
 
     def __init__(self, limit: float) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ torch.library.impl("expressnet::suppress", "CPU", suppress)
 
 
 def _suppress(g: Any, boxes: Any, scores: Any, limit: Any) -> Any:
-    """One class of one image, and of its answers [K,3] the third column."""
+    """For one class of one image. The third column of ONNX's answer [K,3] has the indices of boxes."""
     first, both = (g.op("Constant", value_t=torch.tensor(axes)) for axes in ([0], [0, 1]))
     unlimited = g.op("Constant", value_t=torch.tensor([torch.iinfo(torch.int32).max]))
     kept = g.op(
@@ -142,7 +142,7 @@ def _suppress(g: Any, boxes: Any, scores: Any, limit: Any) -> Any:
 
 
 def _argsort(g: Any, x: Any, stable: Any, dim: Any, descending: Any) -> Any:
-    """Of one dimension, descending. Of equal values TopK puts the first one first, as a stable sort does."""
+    """For one dimension, descending. TopK keeps the order of equal values, as a stable sort does."""
     count = g.op("Reshape", g.op("Size", x), g.op("Constant", value_t=torch.tensor([1])))
     _, order = g.op("TopK", x, count, axis_i=0, largest_i=1, sorted_i=1, outputs=2)
     return order
@@ -171,7 +171,7 @@ def _resize(antialias: bool, g: Any, x: Any, size: Any, *_: Any) -> Any:
     return g.op("Resize", x, empty, empty, sizes, **options)
 
 
-# What the exporter does not know by itself.
+# Operators that the exporter lacks.
 _SYMBOLICS: dict[str, Callable[..., Any]] = {
     "expressnet::suppress": _suppress,
     "aten::argsort": _argsort,
@@ -182,7 +182,7 @@ _SYMBOLICS: dict[str, Callable[..., Any]] = {
 
 
 class Pair:
-    """The two files of a model, loaded as they will be served: called alike, and compared."""
+    """The two files of a model, loaded as in service, to compare their answers."""
 
     def __init__(self, files: Files) -> None:
         with without_jit_warnings():
@@ -193,7 +193,7 @@ class Pair:
         self._names = [given.name for given in self._session.get_inputs()]
 
     def answers(self, *inputs: Tensor) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
-        """What TorchScript and what ONNX Runtime answer."""
+        """(answers of TorchScript, answers of ONNX Runtime)."""
         with torch.inference_mode():
             expected = [output.numpy() for output in self.torchscript(*inputs)]
         given = {name: value.numpy() for name, value in zip(self._names, inputs, strict=True)}
@@ -201,10 +201,10 @@ class Pair:
 
 
 def reproducible(archive: bytes) -> bytes:
-    """A TorchScript file without what differs between two exports, so that equal models are equal files.
+    """Remove what differs between exports of a TorchScript file, so that equal models are equal files.
 
-    Left out: debug records, which name paths of the exporting machine, and a random id. A class's constants
-    are sorted, since torch writes them in the order of a set.
+    Debug records, which name paths of the exporting machine, and a random id are removed. The constants of a
+    class are sorted, because torch writes them in the order of a set.
     """
     clean = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(archive)) as source, zipfile.ZipFile(clean, "w") as target:
@@ -224,7 +224,7 @@ CONSTANTS = re.compile(rb"(?m)(?:^ +\w+ : Final\[.*\n)+")
 def script(module: nn.Module) -> torch.jit.ScriptModule:
     """TorchScript of a module in eval mode.
 
-    Not frozen: that turns weights into constants which `.to(device)` no longer moves, and gains nothing here.
+    It is not frozen: freezing makes weights constants that `.to(device)` does not move, and gains nothing.
     """
     with without_jit_warnings():
         scripted = torch.jit.script(module.eval())

@@ -1,4 +1,4 @@
-"""Where eyes and mouth lie in a data set's pictures, and what the gateway's crop makes of those pictures."""
+"""Finds eyes and mouth in a data set's pictures, and crops the pictures as the gateway does."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from service.settings import Settings
 from service.vision.align import align_faces
 from training.datasets.faces import Pictures, PixelPictures
 
-# Pictures are enlarged to this side, with a margin around, and searched at half of it: YuNet takes mouths to
-# be lower in faces under 45 px and over 180 px than in those between, which most faces in photos are.
+# Pictures are enlarged to this side, get a margin, and are searched at half the size. YuNet places mouths too
+# low in faces under 45 px or over 180 px, and most faces in photos have sizes between.
 DETECTION_PX = 192
 MARGIN = 0.25
 MIN_FACE_PX = 32.0
@@ -23,7 +23,7 @@ CONFIDENCE = 0.9
 
 
 class FaceDetector:
-    """The detector that is served by default, for pictures one at a time. Raises `ModelFileError`."""
+    """The default detector, for one picture at a time. Raises `ModelFileError`."""
 
     def __init__(self, repository: Path) -> None:
         manifest = read_manifest(repository, Settings().detector)
@@ -53,16 +53,16 @@ class FaceDetector:
 def measure_crop(
     pictures: Pictures, detector: FaceDetector, *, size: int, samples: int = 2000, seed: int = 0
 ) -> Crop:
-    """Median eyes and mouth that the detector finds in pictures of `size` px, as fractions of their side.
+    """Median position of eyes and mouth in pictures of `size` px, as fractions of their side.
 
-    Pictures without exactly one sure face are passed over; `ValueError` when no other is left.
+    Pictures without exactly one sure face are skipped. Raises `ValueError` when no picture remains.
     """
     chosen = np.random.default_rng(seed).permutation(len(pictures))[:samples]
     points = detect_landmarks(_rgb(pictures, chosen, size), detector) / size
     if np.isnan(points).all():
         raise ValueError(f"the detector finds no face in {len(chosen)} of the data set's pictures")
     left_eye, right_eye, _, left_mouth, right_mouth = np.nanmedian(points, axis=0)
-    # Faces are as often turned to one side as to the other; the rest of the asymmetry is noise.
+    # Faces turn to both sides equally often, so the remaining asymmetry is noise.
     eye_y = float(left_eye[1] + right_eye[1]) / 2
     half = float(right_eye[0] - left_eye[0]) / 2
     return Crop(
@@ -75,7 +75,10 @@ def measure_crop(
 def realign(
     pictures: Pictures, detector: FaceDetector, crop: Crop, *, size: int
 ) -> tuple[PixelPictures, NDArray[np.bool_]]:
-    """Pictures of `size` px cut as the gateway cuts photos: (M in RGB, bool [N] which have a sure face)."""
+    """Crop N pictures of `size` px as the gateway crops photos.
+
+    Returns the crops of the pictures with exactly one sure face, in RGB, and a mask bool [N] of them.
+    """
     images = _rgb(pictures, np.arange(len(pictures)), size)
     landmarks = detect_landmarks(images, detector)
     found = ~np.isnan(landmarks[:, 0, 0])
@@ -87,7 +90,7 @@ def realign(
 
 
 def detect_landmarks(images: NDArray[np.uint8], detector: FaceDetector) -> NDArray[np.float32]:
-    """Five landmarks in px per image, NaN without exactly one sure face: [N,S,S,3] RGB -> float32 [N,5,2]."""
+    """Landmarks in px, NaN unless an image has exactly one sure face: [N,S,S,3] RGB -> float32 [N,5,2]."""
     upscale = _upscale(images.shape[1])
     margin = round(MARGIN * images.shape[1] * upscale)
     answer = np.full((len(images), 5, 2), np.nan, np.float32)
@@ -99,7 +102,7 @@ def detect_landmarks(images: NDArray[np.uint8], detector: FaceDetector) -> NDArr
 
 
 def scene(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A picture [S,S,3] as the detector is shown it: enlarged, with a margin that repeats its edge."""
+    """Enlarge a picture [S,S,3] for the detector, and add a margin that repeats its edge."""
     side = image.shape[0] * _upscale(image.shape[0])
     margin = round(MARGIN * side)
     enlarged = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))

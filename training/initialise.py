@@ -1,4 +1,4 @@
-"""Beginning with weights from elsewhere: a run of this project, or a pretrained backbone."""
+"""Initialises a network from a run of this project or from a pretrained backbone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from training.models import Network
 from training.models.face_resnet import published_state
 
-# What others wrap a state dict in, and what they put before its names.
+# Keys around a state dict, and prefixes of its names, in files of other projects.
 WRAPPERS = ("average", "state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "model.", "network.", "encoder.", "backbone.")
 SHOWN = 5
@@ -20,7 +20,7 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Initialised:
-    """What a source gave a network, by tensor names of the network (unused: of the source)."""
+    """What was copied from a source. Names of tensors are the network's; in `unused`, the source's."""
 
     where: str
     matched: tuple[str, ...]
@@ -32,8 +32,8 @@ class Initialised:
     def __str__(self) -> str:
         lines = [f"{len(self.matched)} tensors ({self.parameters:,} values) matched {self.where}"]
         for what, names in (
-            ("of another shape, left fresh", self.mismatched),
-            ("not in the source, left fresh", self.fresh),
+            ("of another shape, not copied", self.mismatched),
+            ("missing in the source", self.fresh),
             ("in the source but not used", self.unused),
         ):
             if names:
@@ -45,11 +45,11 @@ class Initialised:
 def initialise(network: Network, source: Path) -> Initialised:
     """Copy every tensor of a state dict or checkpoint whose name and shape the network has.
 
-    The source is tried as the whole network and as its backbone, with and without the prefixes that others
-    use, and as a backbone whose tensors have other names but the same shapes in the same order; what matches
-    most is taken. A first layer for RGB is summed for a network that sees grey, which is as if it saw grey
-    thrice. Heads for another number of emotions stay fresh.
-    Raises `ValueError` when the file is no state dict or nothing in it matches.
+    The source is tried as the whole network and as its backbone, with and without common prefixes. It is also
+    tried as a backbone with other names but the same shapes in the same order. The attempt with most matches
+    is used. For a grey network, a first layer for RGB is summed over its channels. Heads for another number
+    of emotions are not copied.
+    Raises `ValueError` when the file is not a state dict or no tensor matches.
     """
     own = network.state_dict()
     given = read_state_dict(source)
@@ -65,7 +65,7 @@ def initialise(network: Network, source: Path) -> Initialised:
     where, renamed = max(attempts, key=lambda attempt: len(_matching(attempt[1], own)))
     matched = _matching(renamed, own)
     if not matched:
-        raise ValueError(f"nothing in {source} has a name and shape of {type(network).__name__}")
+        raise ValueError(f"no tensor in {source} has a name and shape of {type(network).__name__}")
     network.load_state_dict({name: renamed[name] for name in matched}, strict=False)
     return Initialised(
         where=where,
@@ -82,7 +82,7 @@ def initialise(network: Network, source: Path) -> Initialised:
 
 
 def read_state_dict(source: Path) -> dict[str, Tensor]:
-    """Tensors by name, from a state dict, what wraps one, or the manifest of face-api's face recognition.
+    """Tensors by name, from a state dict, a checkpoint, or the manifest of face-api's face recognition.
 
     Raises `ValueError` for any other file.
     """
@@ -113,18 +113,18 @@ def _renamed(given: dict[str, Tensor], prefix: str, target: str) -> dict[str, Te
 
 
 def _in_order(given: dict[str, Tensor], own: dict[str, Tensor], target: str) -> dict[str, Tensor]:
-    """The source by the network's names if it begins with all shapes of the target; else as it is."""
-    wanted = [name for name in own if name.startswith(target) and own[name].dim()]
+    """Rename the source to the network's names if its first shapes are the target's; else return it as is."""
+    expected = [name for name in own if name.startswith(target) and own[name].dim()]
     found = [name for name in given if given[name].dim()]
-    shapes = [given[name].shape for name in found[: len(wanted)]]
-    if shapes != [own[name].shape for name in wanted]:
+    shapes = [given[name].shape for name in found[: len(expected)]]
+    if shapes != [own[name].shape for name in expected]:
         return given
-    names = dict(zip(found, wanted, strict=False))
+    names = dict(zip(found, expected, strict=False))
     return {names.get(name, name): value for name, value in given.items()}
 
 
 def _grey(value: Tensor) -> Tensor:
-    """Weights of a convolution over RGB -> over grey; anything else as it is."""
+    """Weights of a convolution over RGB -> over grey; other tensors are returned unchanged."""
     return value.sum(dim=1, keepdim=True) if value.dim() == 4 and value.shape[1] == 3 else value
 
 

@@ -1,4 +1,4 @@
-"""What a network is trained for: the served head, the auxiliary head, the experts' balance, a teacher."""
+"""The training loss: served head, auxiliary head, balance of the experts, and teachers."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Taught(NamedTuple):
 class Batch:
     """On the device. images: float [N,channels,size,size] in [0, 1].
 
-    served: float [N,C] and auxiliary: float [N,A], what each head is to answer, as distributions; rows of
-    zeros where there is nothing to learn. taught: what teachers answer for the images, if there are any.
+    served: float [N,C] and auxiliary: float [N,A]: target distributions of each head, rows of zeros without a
+    target. taught: the teachers' answers for the images, if there are teachers.
     """
 
     images: Tensor
@@ -37,7 +37,7 @@ class Batch:
 class Objective(nn.Module):
     """(outputs, batch) -> loss, a scalar.
 
-    counts: [C] how much of each emotion the training rows hold; for the rebalancing losses.
+    counts: [C] sum of the training targets of each emotion, for the rebalancing losses.
     """
 
     counts: Tensor
@@ -82,14 +82,14 @@ def smoothed(targets: Tensor, smoothing: float) -> Tensor:
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean cross-entropy to distributions [N,C] over the rows that have one; weights: [C] per class."""
+    """Mean cross-entropy to distributions [N,C] over the rows that have a target; weights: [C] per class."""
     if weights is not None:
         targets = targets * weights
     return -(targets * functional.log_softmax(logits, dim=1)).sum() / targets.sum().clamp(min=1)
 
 
 def soft_divergence(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
-    """Kullback-Leibler divergence from a teacher at a temperature, scaled up as its gradients shrink."""
+    """Kullback-Leibler divergence from a teacher at a temperature, scaled to keep the size of gradients."""
     if not logits.shape[1]:
         return logits.sum()
     return temperature**2 * functional.kl_div(

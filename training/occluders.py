@@ -1,4 +1,4 @@
-"""Things before faces, drawn: what pictures of covered faces there are not enough of is made up."""
+"""Draws occluders over faces, because data sets have too few pictures of covered faces."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# images float [N,C,S,S] in [0, 1], share [N,1,1,1] -> where the thing is [N,1,S,S] in 0 to 1, and its pixels,
-# [N,C,S,S] or what broadcasts to it. A thing whose place the face tells does not mind `share` of the area.
+# (images float [N,C,S,S] in [0, 1], share of the area [N,1,1,1]) -> (mask of the occluder [N,1,S,S] in [0, 1],
+# its pixels, which broadcast to [N,C,S,S]). `_mask` and `_glasses` ignore the share: the face sets their size.
 Occluder = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def occlude(images: Tensor, share: float | Tensor, occluder: Occluder | None = None) -> Tensor:
-    """Faces with something before a part of each: by turns each of `OCCLUDERS`, or `occluder` for all.
+    """Cover a part of each face, with all of `OCCLUDERS` alternating or only with `occluder`.
 
-    images: float [N,C,S,S] in [0, 1]; share: about what part of the area it covers, one or one each [N].
-    Draws from torch's generator.
+    images: float [N,C,S,S] in [0, 1]; share: approximate share of the covered area, one or [N].
+    Uses torch's global generator.
     """
     shares = torch.as_tensor(share, dtype=images.dtype, device=images.device).expand(len(images))
     if occluder is None:
@@ -28,7 +28,7 @@ def occlude(images: Tensor, share: float | Tensor, occluder: Occluder | None = N
             covered[rows] = occlude(images[rows], shares[rows], kind)
         return covered
     place, thing = occluder(images, shares.view(-1, 1, 1, 1))
-    # Edges in photos are no sharper than the lens.
+    # Blurs edges as a lens does.
     place = functional.avg_pool2d(functional.pad(place, (1, 1, 1, 1), mode="replicate"), 3, 1)
     return images * (1 - place) + thing.clamp(0, 1) * place
 
@@ -41,7 +41,7 @@ def _patch(images: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _board(images: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """A turned rectangle in one shade or two: a sheet, a phone."""
+    """A turned rectangle with a gradient of shades: a sheet, a phone."""
     across, down = _turned(*_around(images, 0.1, 0.9))
     half_width, half_height = _half_sides(images, share)
     slope = [_between(images, -0.3, 0.3) for _ in "xy"]
@@ -59,7 +59,7 @@ def _blob(images: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _hand(images: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """Two to four fingers as bright as the face, rounded by shade, from outside."""
+    """Two to four fingers from the border, about as bright as the face, with shaded sides."""
     angle = _between(images, 0, 2 * math.pi)
     grid_across, grid_down = _grid(images)
     across, down = _turned(grid_across - 0.5 - 0.35 * angle.cos(), grid_down - 0.5 - 0.35 * angle.sin())
@@ -112,7 +112,7 @@ OCCLUDERS: dict[str, Occluder] = {
 
 
 def _between(images: Tensor, low: float, high: float) -> Tensor:
-    """One number for each image, [N,1,1,1]."""
+    """One random number for each image, [N,1,1,1]."""
     return low + (high - low) * torch.rand(len(images), 1, 1, 1, device=images.device)
 
 
@@ -124,7 +124,7 @@ def _grid(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _around(images: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
-    """The grid from a centre somewhere between `low` and `high`."""
+    """The grid relative to a random centre between `low` and `high`."""
     across, down = _grid(images)
     return across - _between(images, low, high), down - _between(images, low, high)
 
@@ -144,7 +144,7 @@ def _inside(distance: Tensor) -> Tensor:
 
 
 def _elsewhere(images: Tensor) -> Tensor:
-    """Another image of the batch, shifted so that eyes do not lie on eyes."""
+    """Another image of the batch, shifted so that its eyes do not cover the eyes."""
     side = images.shape[3]
     shifts = [int(torch.randint(side // 4, side, ())) for _ in "yx"]
     return images.roll((1, *shifts), dims=(0, 2, 3))

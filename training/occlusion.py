@@ -1,7 +1,7 @@
-"""The hint that something covers a part of a face: one linear layer over what the network sees anyway.
+"""The occlusion hint: one linear layer over the network's pooled features.
 
-It is learned from faces that things were drawn over. Whether it knows more than those drawings is measured
-by leaving each kind of them out once; docs/explanation/quality.md has the figures.
+The layer is fitted to faces with drawn occluders. To measure other occluders, each kind is once excluded from
+the fit. docs/explanation/quality.md has the figures.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from training.models import Network
 from training.occluders import OCCLUDERS, Occluder, occlude
 
 FACES = 6000
-"""So many faces are learned from whole, and as many with something before them."""
+"""Number of uncovered faces in the fit, and number of covered faces."""
 SHARES = (0.08, 0.4)
 WEIGHT_DECAY = 1e-3
 
@@ -26,10 +26,10 @@ WEIGHT_DECAY = 1e-3
 def fit_occlusion(
     network: Network, faces: LabelledFaces, held_out: LabelledFaces
 ) -> tuple[nn.Linear, dict[str, Metric]]:
-    """The layer, [N,P] pooled features -> [N,1] logit, fitted on `faces`; and what it is worth on `held_out`.
+    """Fit the layer, [N,P] pooled features -> [N,1] logit, on `faces`, and measure it on `held_out`.
 
-    Figures are areas under the ROC curve, covered faces against whole ones: `auc`, and `auc_unseen_KIND` of
-    a layer that never met that kind of thing. Faces of a data set are taken for whole; some are not.
+    Figures are areas under the ROC curve of covered against whole faces: `auc`, and `auc_unseen_KIND` of a
+    layer fitted without this kind of occluder. All faces of a data set count as whole, although some are not.
     """
     whole, covered = _features(network, faces, FACES)
     whole_held_out, covered_held_out = _features(network, held_out, len(held_out))
@@ -49,10 +49,10 @@ def fit_occlusion(
 
 
 def _features(network: Network, faces: LabelledFaces, count: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """Of `count` faces, the same ones every time: whole [n,P], and by kind those with it before them."""
+    """Features of `count` faces, always the same: whole faces [n,P], and covered faces by kind."""
     labelled = np.flatnonzero(faces.majority >= 0)
     chosen = np.random.default_rng(0).permutation(labelled)[:count]
-    # Each kind has a share of the faces, at least one where there are fewer faces than kinds.
+    # Each kind gets a share of the faces, and at least one face.
     turns = np.array_split(np.resize(chosen, max(len(chosen), len(OCCLUDERS))), len(OCCLUDERS))
     torch.manual_seed(0)
     covered = {
@@ -71,10 +71,10 @@ def _pooled(network: Network, faces: LabelledFaces, rows: Ints, occluder: Occlud
 
 
 def _fit(whole: Tensor, covered: Tensor) -> nn.Linear:
-    """Logistic regression; in double precision, so that it comes out the same again."""
+    """Logistic regression, in double precision so that the result is reproducible."""
     features = torch.cat([whole, covered]).double()
     truth = torch.cat([torch.zeros(len(whole)), torch.ones(len(covered))]).double()
-    # Neither side counts for more because there is more of it.
+    # Both classes have the same total weight.
     balance = torch.where(truth == 1, 0.5 / len(covered), 0.5 / len(whole))
     mean, deviation = features.mean(dim=0), features.std(dim=0).clamp(min=1e-6)
     features = (features - mean) / deviation
@@ -84,10 +84,10 @@ def _fit(whole: Tensor, covered: Tensor) -> nn.Linear:
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        wrong = functional.binary_cross_entropy_with_logits(
+        error = functional.binary_cross_entropy_with_logits(
             features @ weight + bias, truth, balance, reduction="sum"
         )
-        value = wrong + WEIGHT_DECAY * weight.square().sum()
+        value = error + WEIGHT_DECAY * weight.square().sum()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 

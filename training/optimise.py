@@ -1,4 +1,4 @@
-"""Steps: optimisers, learning rates, averaged weights, sharpness-aware minimisation."""
+"""Optimisers, learning rates, averaged weights, sharpness-aware minimisation."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def learning_rate(epoch: float, config: RunConfig) -> float:
 
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, step: int, decay: float) -> None:
-    """Exponential moving average of weights; young averages follow faster. Buffers are averaged alike."""
+    """Update the exponential moving average of weights and buffers. It follows faster in the first steps."""
     decay = min(decay, (step + 1) / (step + 10))
     means, currents = list(average.state_dict().values()), list(network.state_dict().values())
     floating = [index for index, mean in enumerate(means) if mean.is_floating_point()]
@@ -49,10 +49,10 @@ def update_average(average: nn.Module, network: nn.Module, step: int, decay: flo
 
 @contextmanager
 def at_sharpest(network: nn.Module, radius: float) -> Iterator[None]:
-    """Inside, weights are moved by `radius` along their gradient, where the loss near them is highest.
+    """Move the weights by `radius` along their gradient, towards a higher loss, and restore them at exit.
 
-    Sharpness-aware minimisation (Foret et al., 2021): the step is taken from the weights outside with the
-    gradient computed inside.
+    Sharpness-aware minimisation (Foret et al., 2021): the gradient at the moved weights is applied to the
+    restored weights.
     """
     with torch.no_grad():
         moved = [p for p in network.parameters() if p.grad is not None]

@@ -1,4 +1,4 @@
-"""What a run shows and leaves behind: progress bars, log lines, TensorBoard's files, curves as a picture."""
+"""The record of a run: progress bars, log lines, TensorBoard's files and a picture of the curves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 
 
 class Progress:
-    """The record of a run in its folder; silent unless `enabled`, which one process of several is."""
+    """Writes the record of a run into its folder. Only one of several processes is `enabled`."""
 
     def __init__(self, run: Path, *, enabled: bool) -> None:
         self._run = run
@@ -28,17 +28,17 @@ class Progress:
         self._console.print(text, markup=False)
 
     def track(self, steps: Iterable[Item], total: int, what: str) -> Iterator[Item]:
-        """A bar on a terminal, nothing elsewhere."""
+        """Show a bar on a terminal, and nothing elsewhere."""
         shown = self._enabled and self._console.is_terminal
         yield from track(steps, what, total, console=self._console, transient=True, disable=not shown)
 
     def forget(self) -> None:
-        """A run that starts anew does not continue another one's curves."""
+        """Delete the record of an earlier run in the same folder."""
         (self._run / "metrics.jsonl").unlink(missing_ok=True)
         shutil.rmtree(self._run / "tensorboard", ignore_errors=True)
 
     def record(self, epoch: int, figures: dict[str, float]) -> None:
-        """One finished epoch."""
+        """Record a finished epoch."""
         if not self._enabled:
             return
         line = json.dumps({"epoch": epoch, **{name: round(value, 5) for name, value in figures.items()}})
@@ -57,7 +57,7 @@ class Progress:
 
 
 def draw_curves(run: Path) -> None:
-    """`curves.png` out of `metrics.jsonl`: the loss, and accuracy on validation rows."""
+    """Draw `curves.png` from `metrics.jsonl`: the loss, and accuracy on validation rows."""
     from matplotlib.figure import Figure
 
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

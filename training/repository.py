@@ -27,12 +27,12 @@ def write_model(
 ) -> Path:
     """Write one version of a model, make it the default one, and return the model's folder.
 
-    Other versions stay beside it. The manifest, which has the files' digests, is written last: whoever reads
-    in between refuses the model instead of serving half of it.
-    config_pbtxt: all but what depends on the versions and on `instances`: how many Triton runs on every GPU,
-    or on the CPU where there is none; it chooses unless told.
+    Other versions stay. The manifest, which has the files' digests, is written last. A gateway that reads
+    before that refuses the model.
+    config_pbtxt: the configuration without versions and instances. instances: copies that Triton runs on
+    every GPU, or on the CPU without a GPU; by default Triton chooses.
     Raises `ValueError`, and writes nothing, when another version has other inputs or outputs: Triton has one
-    configuration for all.
+    configuration for all versions.
     """
     others = _others(repository, manifest)
     folder = repository / manifest.name
@@ -53,7 +53,7 @@ def write_model(
 
 
 def versions_pbtxt(versions: Sequence[Manifest]) -> str:
-    """Which versions Triton loads, and the digests by which a gateway knows that it asks the right file."""
+    """The versions that Triton loads, and the digests by which a gateway checks Triton's files."""
     numbers = ", ".join(version.version for version in versions)
     return f"version_policy {{ specific {{ versions: [ {numbers} ] }} }}\n" + "".join(
         f'parameters {{ key: "{digest_parameter(version.version)}" '
@@ -83,12 +83,12 @@ def _input_size(manifest: Manifest) -> int | None:
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """As every manifest is written."""
+    """Write a manifest as indented JSON."""
     replace(path, manifest.model_dump_json(indent=2, exclude_none=True).encode() + b"\n")
 
 
 def replace(path: Path, content: bytes) -> None:
-    """A reader sees the old file or the new one, never half of one."""
+    """Write a file atomically: a reader sees the old or the new content."""
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(content)
     partial.replace(path)

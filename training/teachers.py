@@ -1,4 +1,4 @@
-"""Networks that another one learns from: knowledge distillation (Hinton et al., 2015)."""
+"""Networks that teach another network: knowledge distillation (Hinton et al., 2015)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from training.models.folding import folded
 
 
 class Teachers(Network):
-    """Trained networks that answer with the mean of their logits; the gate weights are the first one's."""
+    """Trained networks that answer with the mean of their logits. Gate weights are the first network's."""
 
     def __init__(self, networks: Sequence[Network]) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Teachers(Network):
 
     @classmethod
     def load(cls, paths: Sequence[Path], student: Network, dataset: Dataset) -> Teachers:
-        """Raises `ValueError` when a teacher's heads or input differ from the student's."""
+        """Load checkpoints. Raises `ValueError` when a teacher's heads or input differ from the student's."""
         return cls([_loaded(path, student, dataset) for path in paths])
 
     def forward(self, images: Tensor) -> Outputs:
@@ -39,14 +39,14 @@ class Teachers(Network):
 
     @torch.no_grad()
     def teach(self, images: Tensor) -> Taught:
-        """Their answers for a batch of images as a student sees them."""
+        """The teachers' answers for a batch of images, as the student gets them."""
         answers = self(images)
         return Taught(answers.logits, answers.auxiliary)
 
     def teach_once(self, rows: LabelledFaces, device: torch.device) -> Taught:
-        """Their answers for every row, the mean of the whole image and its mirror. On the CPU."""
+        """The teachers' answers for every row, the mean of the image and its mirror, on the CPU."""
         answers = predict(self, rows, flip=True, device=device)
-        # Logarithms of probabilities are logits, but for what a softmax takes out again.
+        # Logarithms of probabilities are logits, up to a constant that a softmax ignores.
         return Taught(torch.from_numpy(answers.logits), torch.from_numpy(answers.auxiliary).log())
 
 

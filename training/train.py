@@ -36,14 +36,14 @@ from training.optimise import at_sharpest, learning_rate, make_optimiser, update
 from training.progress import Progress
 from training.teachers import Teachers
 
-SETTLED = 512  # images by which weights from elsewhere are settled
-# The same for every run, whatever its seed: a teacher must not have learned what its student validates on.
+SETTLED = 512  # training images for `Network.settle`
+# Equal for all seeds of runs: a teacher must not learn from the rows on which its student is validated.
 SPLIT_SEED = 0
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a run begins with beside its configuration; each may be absent.
+    """Optional files that a run starts from.
 
     weights: a state dict or checkpoint that initialises the network. teachers: checkpoints to distil from.
     """
@@ -62,16 +62,17 @@ def train(
     threads: int | None = None,
     devices: int = 1,
 ) -> None:
-    """Train, writing into `run` after every epoch; each file whole or not at all.
+    """Train, and write into `run` after every epoch. Checkpoints are written atomically.
 
-    `best.ckpt` holds the averaged weights of the epoch with the highest accuracy, mean of the heads', on
-    validation rows, which are carved out of the training split; `last.ckpt` holds all that `resume` needs to
-    end with the same weights as a run that was never stopped. Beside them: `config.yaml`, `versions.json`,
-    `metrics.jsonl`, `curves.png` and TensorBoard's files. No test split is touched.
+    `best.ckpt` has the averaged weights of the epoch with the highest validation accuracy, averaged over the
+    heads. Validation rows are carved out of the training split; test splits are not used. `last.ckpt` has the
+    state for `resume`: a resumed run ends with the same weights as an uninterrupted run. Other files are
+    `config.yaml`, `versions.json`, `metrics.jsonl`, `curves.png` and TensorBoard's.
 
-    devices: processes on CPUs, or GPUs; under `torchrun` its own number of processes. `config.batch` images a
-    step are shared between them.
-    Raises `ValueError` for data or checkpoints that do not fit, `FloatingPointError` when the loss is lost.
+    devices: number of CPU processes or GPUs; `torchrun` sets its own number. They share the `config.batch`
+    images of a step.
+    Raises `ValueError` for data or checkpoints that do not fit, `FloatingPointError` for a loss that is not
+    finite.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -124,7 +125,7 @@ def train(
         "average": average,
         "optimiser": optimiser,
         "epoch": 0,
-        "best": -1.0,  # the first epoch is the best so far even if it gets nothing right
+        "best": -1.0,  # so that the first epoch is saved at any accuracy
     }
     if resume and (run / "last.ckpt").is_file():
         fabric.load(run / "last.ckpt", state)
@@ -137,7 +138,7 @@ def train(
 
     for epoch in range(state["epoch"], config.epochs):
         started, total = time.monotonic(), torch.zeros((), device=fabric.device)
-        # Seeds for each epoch and process: resumed runs end as uninterrupted ones.
+        # One seed per epoch and process, so that a resumed run equals an uninterrupted run.
         order = epoch_order(targets.emotion, config, epoch)
         torch.manual_seed(1000 * (config.seed + epoch + 1) + fabric.global_rank)
         model.train()
@@ -175,7 +176,7 @@ def train(
         mean_loss = reduced.item() / steps
         if not np.isfinite(mean_loss):
             raise FloatingPointError(
-                f"the loss of epoch {epoch + 1} is {mean_loss}; go on from the epoch before with a lower "
+                f"the loss of epoch {epoch + 1} is {mean_loss}; resume from the epoch before with a lower "
                 "optimiser.learning_rate"
             )
         predicted = predict(average, held_out, device=fabric.device)
@@ -196,9 +197,9 @@ def train(
 
 @dataclass(frozen=True)
 class Targets:
-    """What each head is to answer for every training row: served float [N,C], auxiliary float [N,A].
+    """Targets of each head for every training row: served float [N,C], auxiliary float [N,A].
 
-    emotion: int64 [N], the likeliest served emotion, -1 where there is none.
+    emotion: int64 [N], the most likely served emotion, -1 without a target.
     """
 
     served: Tensor
@@ -214,7 +215,7 @@ class Targets:
 
 
 def training_rows(dataset: Dataset, config: RunConfig) -> tuple[LabelledFaces, LabelledFaces]:
-    """(training, validation) rows of the training split, free of the tests' and of each other's images."""
+    """(training, validation) rows of the training split, without copies of test rows or of each other."""
     rows, held_out = _carved(dataset, config)
     return without_copies_of(rows, held_out), held_out
 
@@ -232,7 +233,7 @@ def _carved(dataset: Dataset, config: RunConfig) -> tuple[LabelledFaces, Labelle
 
 
 def refuse_what_learned_validation(start: Start, config: RunConfig) -> None:
-    """Raises `ValueError` for a checkpoint that kept fewer rows of the same data set out of its training."""
+    """Raises `ValueError` for a checkpoint of the same data set with a smaller `validation_share`."""
     for file in (*start.teachers, *([] if start.weights is None else [start.weights])):
         other = config_of(file)
         if (
@@ -241,15 +242,15 @@ def refuse_what_learned_validation(start: Start, config: RunConfig) -> None:
             and other.validation_share < config.validation_share
         ):
             raise ValueError(
-                f"{file} has learned from rows that this run would validate on: its validation_share "
+                f"{file} was trained on rows that validate this run: its validation_share "
                 f"was {other.validation_share:g}, this run's is {config.validation_share:g}"
             )
 
 
 def widened(dataset: Dataset, emotions: int) -> Dataset:
-    """The same rows for a served head that also answers emotions which they lack.
+    """The same rows for a served head with `emotions` outputs, of which some may have no rows.
 
-    Raises `ValueError` when the rows hold emotions that such a head does not answer.
+    Raises `ValueError` when the rows have more emotions than the head.
     """
     if emotions < len(dataset.served):
         raise ValueError(f"{dataset.name} holds {len(dataset.served)} emotions, the network {emotions}")
@@ -261,14 +262,14 @@ def epoch_order(emotion: Tensor, config: RunConfig, epoch: int) -> Tensor:
     generator = torch.Generator().manual_seed(config.seed + epoch + 1)
     if not config.balanced_sampling:
         return torch.randperm(len(emotion), generator=generator)
-    # Rows without an emotion are drawn as if they were one of their own.
+    # Rows without an emotion count as one more emotion.
     kind = torch.where(emotion < 0, len(EMOTIONS), emotion)
     chance = torch.bincount(kind)[kind].double() ** -config.balanced_sampling
     return torch.multinomial(chance, len(emotion), replacement=True, generator=generator)
 
 
 def read_ahead(rows: LabelledFaces, order: Tensor, network: Network) -> Iterator[tuple[Tensor, Tensor]]:
-    """(rows, their images uint8) of each step in `order` [steps, n], the next one read meanwhile."""
+    """(rows, their images uint8) of each step in `order` [steps, n]. The next step is read in parallel."""
 
     def read(chosen: Tensor) -> tuple[Tensor, Tensor]:
         images = rows.pictures.read(chosen.numpy(), size=network.size, channels=network.channels)
@@ -283,13 +284,13 @@ def read_ahead(rows: LabelledFaces, order: Tensor, network: Network) -> Iterator
 
 
 def record_versions(path: Path, entry: dict[str, Any]) -> None:
-    """One entry per start of the run: it may be resumed by another version of the code."""
+    """Append one entry per start of the run, because another version of the code may resume it."""
     entries = json.loads(path.read_text()) if path.is_file() else []
     path.write_text(json.dumps([*entries, entry], indent=1))
 
 
 def versions(start: Start) -> dict[str, str | list[str] | None]:
-    """What a run was made with: the commit (None outside of a checkout), versions, digests of its start."""
+    """The commit (None outside of a checkout), versions of packages, and digests of the starting files."""
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return {
         "commit": head.stdout.strip() or None,

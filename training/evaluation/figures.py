@@ -1,4 +1,4 @@
-"""What a report on one test split holds."""
+"""The content of a report on one test split."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from training.evaluation.subgroups import Subgroup
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that `report.json` holds; figures are of the served head unless they say otherwise."""
+    """The content of `report.json`. Figures are of the served head unless their name says otherwise."""
 
     network: str
     dataset: str

@@ -1,6 +1,6 @@
-"""Honest figures, each with its sample count and, where it is one number, a 95 % bootstrap interval.
+"""Figures with sample counts. Single numbers also have a 95 % bootstrap interval.
 
-probabilities: float32 [N,C]; labels: int64 [N] in their columns, -1 where a row has none: it is not counted.
+probabilities: float32 [N,C]; labels: int64 [N], indices of columns. Rows with label -1 are not counted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def accuracy(probabilities: Floats, labels: Ints) -> Metric:
 
 
 def mean_class_accuracy(probabilities: Floats, labels: Ints) -> Metric:
-    """Mean over the emotions of the share of each that was found (balanced accuracy)."""
+    """Mean recall over the emotions (balanced accuracy)."""
     return bootstrapped(_mean_recall, probabilities, labels)
 
 
@@ -47,8 +47,8 @@ def figures(
 ) -> dict[str, Metric]:
     """The manifest's figures for one split.
 
-    auxiliary: how many emotions the data set's own labels tell apart beside the served ones, 0 if none.
-    threshold: of the verdict; `coverage` and `selective_accuracy` are measured at it.
+    auxiliary: number of emotions of the data set's own labels, 0 without them.
+    threshold: the verdict's, for `coverage` and `selective_accuracy`.
     """
     probabilities, majority = predicted.probabilities, rows.majority
     covered, reached = selective(probabilities, majority, threshold)
@@ -65,7 +65,7 @@ def figures(
         ),
     }
     if auxiliary:
-        # The served emotions are more than those that the data set's own labels tell apart.
+        # The data set's own labels have fewer emotions than the served head.
         measured["original_labels_served_head"] = accuracy(probabilities[:, :auxiliary], rows.labels)
         measured["original_labels_auxiliary_head"] = accuracy(predicted.auxiliary, rows.labels)
     return measured
@@ -73,7 +73,7 @@ def figures(
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """One emotion. precision: share that was so of what was called so; recall: share found of what was so."""
+    """One emotion. precision: share of right answers among its answers; recall: share of its faces found."""
 
     emotion: str
     precision: float
@@ -83,7 +83,7 @@ class ClassFigures:
 
 
 def by_class(probabilities: Floats, labels: Ints) -> list[ClassFigures]:
-    """Figures of each emotion that has a column, in their order; a figure without samples is 0."""
+    """Figures of each emotion, in the order of columns; a figure without samples is 0."""
     confusion = confusion_matrix(probabilities, labels)
     rows = []
     for index in range(probabilities.shape[1]):
@@ -110,7 +110,7 @@ def confusion_matrix(probabilities: Floats, labels: Ints) -> Ints:
 
 @dataclass(frozen=True)
 class Bin:
-    """Answers of about one confidence."""
+    """Answers of similar confidence."""
 
     confidence: float
     accuracy: float
@@ -118,7 +118,7 @@ class Bin:
 
 
 def reliability(probabilities: Floats, labels: Ints) -> list[Bin]:
-    """The bins of the expected calibration error that hold something, by rising confidence."""
+    """The non-empty bins of the expected calibration error, by rising confidence."""
     probabilities, labels = _labelled(probabilities, labels)
     confidence, right, bins = _binned(probabilities, labels)
     return [
@@ -135,7 +135,7 @@ def expected_calibration_error(probabilities: Floats, labels: Ints) -> float:
 
 
 def selective(probabilities: Floats, labels: Ints, threshold: float) -> tuple[float, float]:
-    """(coverage, accuracy) when only confidence of at least `threshold` counts."""
+    """(coverage, accuracy) of the answers with a confidence of at least `threshold`."""
     probabilities, labels = _labelled(probabilities, labels)
     certain = probabilities.max(axis=1) >= threshold
     if not certain.any():
@@ -152,7 +152,7 @@ def accuracy_at(probabilities: Floats, labels: Ints, coverage: float) -> float:
 
 @dataclass(frozen=True)
 class ExpertFigures:
-    """One mixture and one emotion. load: share of faces that each expert answered for (they sum to top-k);
+    """One mixture and one emotion. load: share of faces that each expert answered; the sum is top-k.
     entropy: mean entropy of the gate's softmax, in nats.
     """
 
@@ -180,7 +180,7 @@ def experts_by_class(predicted: Predictions, labels: Ints, mixture: int) -> list
 
 
 def bootstrapped(figure: Callable[[Floats, Ints], float], probabilities: Floats, labels: Ints) -> Metric:
-    """A figure over the labelled rows and its 95 % interval over resampled rows, the same ones every time."""
+    """A figure over the labelled rows, with its 95 % interval over resampled rows (fixed seed)."""
     probabilities, labels = _labelled(probabilities, labels)
     count = len(labels)
     if not count:
@@ -191,7 +191,7 @@ def bootstrapped(figure: Callable[[Floats, Ints], float], probabilities: Floats,
         for chosen in (generator.integers(0, count, count) for _ in range(BOOTSTRAP_DRAWS))
     ]
     value = figure(probabilities, labels)
-    # Resampling adds noise and a calibration error adds noise up, so its draws lie too high: take that off.
+    # Noise of resampling raises a calibration error, so its draws are too high. Subtract this bias.
     low, high = (np.quantile(draws, [0.025, 0.975]) - (np.mean(draws) - value)).clip(0, 1)
     return Metric(
         value=round(value, 4), samples=count, interval=(round(float(low), 4), round(float(high), 4))

@@ -1,4 +1,4 @@
-"""The pictures of a report, in colours that colour-blind readers tell apart (Okabe and Ito)."""
+"""The pictures of a report, in colours that colour-blind readers can distinguish (Okabe and Ito)."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def _robustness(report: Report) -> Figure:
 
 
 def draw_failures(predicted: Predictions, rows: LabelledFaces, network: Network, path: Path) -> Path:
-    """The most confident wrong answers."""
+    """Draw the most confident wrong answers into `path`, and return it."""
     confidence, answers = predicted.probabilities.max(axis=1), predicted.probabilities.argmax(axis=1)
     wrong = np.flatnonzero((rows.majority >= 0) & (answers != rows.majority))
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:FAILURES]
@@ -177,7 +177,7 @@ def _grid(*several: Axes) -> None:
 
 
 def draw_quality(limits: QualityLimits, path: Path) -> Path:
-    """Accuracy, confidence and the accuracy of the certain answers by band, a panel for each measure."""
+    """Draw accuracy, confidence and accuracy of certain answers by band, one panel per limit."""
     figure = Figure(figsize=(9, 7.8), layout="constrained")
     for axes, limit in zip(figure.subplots(3, 3, sharey=True).flat, limits.limits, strict=True):
         middles = [(band.low + band.high) / 2 for band in limit.bands]

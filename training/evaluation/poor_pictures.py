@@ -1,4 +1,4 @@
-"""Faces made poor in the ways that photos are poor, and what the served model gives for them."""
+"""Faces harmed as in poor photos, and the served model's answers for them."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ Bools = NDArray[np.bool_]
 
 BATCH = 256
 HARMED_FACES = 600
-"""Each harm is done to so many faces, the same ones every time: the whole takes minutes, not an hour."""
+"""Faces that each harm is applied to, always the same. More faces take an hour instead of minutes."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """N labelled faces: what was measured of each, float32 [N] by measure, and whether its answer was right.
+    """N labelled faces. measured: float32 [N] by measure; right: whether each answer was right.
 
     clean: those that are as the data set has them.
     """
@@ -70,12 +70,12 @@ class Harm:
 
 
 def overexpose(images: Tensor, light: float) -> Tensor:
-    """More light than the sensor holds; 256 steps of grey as in a file."""
+    """More light than a sensor can record, in 256 steps of grey as in a file."""
     return ((images * light).clamp(0, 1) * 255).round() / 255
 
 
 def fade(images: Tensor, share: float) -> Tensor:
-    """Haze or glare: everything nearer to the face's mean, with the sensor's noise."""
+    """Haze or glare: all pixels move towards the face's mean; sensor noise is added."""
     mean = images.mean(dim=(2, 3), keepdim=True)
     faded = mean + (images - mean) * share + 0.01 * torch.randn_like(images)
     return (faded.clamp(0, 1) * 255).round() / 255
@@ -94,7 +94,7 @@ ROLLS_DEGREES = (10, 20, 30, 45)
 
 
 class Subject:
-    """A served model, the detector before it, and labelled faces to show to both."""
+    """A served model, its detector, and labelled faces to measure both on."""
 
     def __init__(
         self,
@@ -113,9 +113,10 @@ class Subject:
         self._harmed = np.sort(np.random.default_rng(0).permutation(len(chosen))[:HARMED_FACES])
 
     def as_found(self, roll_degrees: float = 0, limit: int | None = None) -> tuple[Rows, float]:
-        """Faces turned, found and cut out as the gateway does, and the box's shorter side in sides of a face.
+        """Rotate faces, then detect and crop them as the gateway does.
 
-        Those without exactly one sure face are left out.
+        Returns the rows, and the median shorter side of a box as a share of its picture's side. Pictures
+        without exactly one sure face are skipped.
         """
         crops, poses, kept, sides = [], [], [], []
         for row, (face,) in enumerate(self._pixels[:limit]):
@@ -151,6 +152,7 @@ class Subject:
         return self._shown(self._images(), share * self._input.size, True)
 
     def harmed(self, harm: Harm, strength: float, share: float) -> Rows:
+        """Faces after one harm. share: as `as_found` returns it."""
         torch.manual_seed(0)
         parts = [harm.apply(part, strength) for part in torch.split(self._images(), BATCH)]
         side = strength if harm.apply is shrink else self._input.size

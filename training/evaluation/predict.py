@@ -1,4 +1,4 @@
-"""What a network answers for the faces of a data set."""
+"""Runs a network on the faces of a data set."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Floats = NDArray[np.float32]
 
 
 class Predictions(NamedTuple):
-    """N faces.
+    """Answers for N faces.
 
     probabilities: [N,C] of the served head, calibrated; auxiliary: [N,A] of the training-only head;
-    logits: [N,C] before the temperature; weights, scores: [N,2,E] of the experts (zero without any);
-    pooled: [N,P] features before them.
+    logits: [N,C] before the temperature; weights, scores: [N,2,E] of the experts (zero without experts);
+    pooled: [N,P] features before the experts.
     """
 
     probabilities: Floats
@@ -43,8 +43,9 @@ def predict(
     batch: int = 256,
     device: torch.device | None = None,
 ) -> Predictions:
-    """flip: average the logits of each image and its mirror, which keeps one temperature right for both.
+    """The network's answers for all faces. Sets eval mode.
 
+    flip: average the logits of each image and its mirror, so that the same temperature fits.
     change: applied to every batch of images, float [n,channels,size,size] in [0, 1].
     """
     network.eval()

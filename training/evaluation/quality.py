@@ -29,7 +29,7 @@ RULE = (
     f"The limit is the inner edge of the last poor band. It holds back at most {FOUND_SHARE:.0%} of the "
     "clean faces that the detector finds."
 )
-# Which end of a measure is the poor one.
+# The poor end of a measure.
 TOO_LITTLE, TOO_MUCH = "min", "max"
 CANDIDATES: tuple[tuple[QualityCode, QualityMeasure, str], ...] = (
     ("too_small", "size_px", TOO_LITTLE),
@@ -42,14 +42,14 @@ CANDIDATES: tuple[tuple[QualityCode, QualityMeasure, str], ...] = (
     ("turned_away", "pitch", TOO_MUCH),
     ("tilted", "roll_degrees", TOO_MUCH),
 )
-# The detector's landmarks follow a tilt the less, the smaller the face is: what some degrees cost in pictures
-# of one size says nothing about another. The bands are shown, but make no limit.
+# Landmarks of smaller faces follow a tilt less, so the cost of a tilt at one size says nothing about other
+# sizes. The bands are reported without a limit.
 UNTRUSTED: tuple[QualityMeasure, ...] = ("roll_degrees",)
 
 
 @dataclass(frozen=True)
 class Shown:
-    """All that a subject was shown: its rows by what was done to them.
+    """All rows of a subject, by what was done to them.
 
     found: cut out by the gateway's own steps; rolled: those and rolled ones; clean: as the data set has
     them; harmed: by code.
@@ -61,7 +61,7 @@ class Shown:
     harmed: dict[QualityCode, Rows]
 
     def pool(self, code: QualityCode) -> Rows:
-        """What a code's limit is chosen on: its own harm at every strength, and none."""
+        """The rows that choose a code's limit: unharmed faces, and its own harm at every strength."""
         if code == "turned_away":
             return self.found
         if code == "tilted":
@@ -70,7 +70,7 @@ class Shown:
 
 
 def show(subject: Subject, rolls_degrees: tuple[float, ...] = ()) -> Shown:
-    """Every harm at every strength, and what is found of faces as they are and of some that are rolled."""
+    """Measure the subject on every harm at every strength, on unharmed and on rotated faces."""
     found, share = subject.as_found()
     rolled = [subject.as_found(degrees, ROLLED_FACES)[0] for degrees in rolls_degrees]
     harmed: dict[QualityCode, Rows] = {}
@@ -101,12 +101,12 @@ def _limit(
     inward = bands if poor_end == TOO_LITTLE else bands[::-1]
     edge = None
     for band in () if measure in UNTRUSTED else inward[:-1]:
-        # A band with hardly a certain answer needs no limit to be careful about it.
+        # A band without certain answers does not end the search.
         if band.certain and band.certain_accuracy > needed:
             break
         edge = band.high if poor_end == TOO_LITTLE else band.low
     if edge is not None:
-        # All of a data set's pictures have one size: it says nothing of how often faces are small.
+        # `found` has no `size_px`: all pictures have one size, so the share of small faces is unknown.
         amounts = np.abs(found.measured.get(measure, np.full(1, edge)))
         if poor_end == TOO_LITTLE:
             edge = min(edge, float(np.quantile(amounts, FOUND_SHARE)))
@@ -121,7 +121,7 @@ def _bands(pool: Rows, measure: QualityMeasure, threshold: float) -> list[Band]:
     count = min(MAX_BANDS, len(amounts) // BAND_ROWS)
     if not count:
         return []
-    # Edges are values that were measured: no band is empty, however few values there are.
+    # Edges are measured values, so that no band is empty.
     edges = np.unique(np.quantile(amounts, np.linspace(0, 1, count + 1), method="lower"))
     edges[-1] = np.nextafter(edges[-1], np.inf)
     bands = []
@@ -143,13 +143,13 @@ def _bands(pool: Rows, measure: QualityMeasure, threshold: float) -> list[Band]:
 
 
 def _three_digits(value: float, towards: Callable[[float], int]) -> float:
-    """Towards the poor end, so that no face of the band that the limit lies at falls beyond it."""
+    """Round towards the poor end, so that no face of the limit's own band is beyond it."""
     step = 10.0 ** (math.floor(math.log10(value)) - 2)
     return float(f"{towards(round(value / step, 6)) * step:.3g}")
 
 
 def beyond(limits: QualityLimits, rows: Rows) -> NDArray[np.bool_]:
-    """Which rows lie beyond a limit; of what was not measured nothing does."""
+    """bool [N]: rows beyond at least one limit. Limits of measures that `rows` lacks are ignored."""
     held_back = np.zeros(len(rows.right), np.bool_)
     for limit in limits.limits:
         amounts = np.abs(rows.measured.get(limit.measure, np.empty(0)))

@@ -36,12 +36,12 @@ def evaluate_run(
     gallery: bool = False,
     skip_bad: bool = False,
 ) -> list[Path]:
-    """Measure a checkpoint on a test split, and return the paths of what was written into `out`.
+    """Measure a checkpoint on a test split, and return the paths of the files written into `out`.
 
-    Temperature and threshold come from validation rows, carved as training carves them. kind: the data set's,
-    by default the run's. split: by its name, by default the first. gallery: pictures of failures too; they
-    show the data set's faces, which few licences allow to be passed on.
-    Raises `ValueError` when there is no such split.
+    Temperature and threshold are chosen on the run's validation rows. kind: of the data set, by default the
+    run's. split: name of a test split, by default the first. gallery: also draw failures; they show faces of
+    the data set, which few licences allow to share.
+    Raises `ValueError` when the split is missing.
     """
     trained = load_trained(run)
     dataset = load(cast(DatasetKind, kind or trained.config.dataset), data, skip_bad=skip_bad)
@@ -50,7 +50,7 @@ def evaluate_run(
     if split not in dataset.tests:
         raise ValueError(f"no split {split!r}; {dataset.name} has {', '.join(names) or 'no test split'}")
     _, held_out = training_rows(dataset, trained.config)
-    # Answers the same in half of the time; the pictures of failures need what can be differentiated.
+    # A folded network gives the same answers in half of the time.
     whole, trained = trained, replace(trained, network=folded(trained.network))
     validated = predict(trained.network, held_out)
     temperature = fit_temperature(validated.logits, held_out.majority)
@@ -79,7 +79,7 @@ def make_report(
     *,
     robust: bool,
 ) -> Report:
-    """predicted: the network's answers for the split's rows at that temperature."""
+    """predicted: the network's answers for the split's rows at `temperature`."""
     network, rows = trained.network, dataset.tests[split]
     answers, labels = predicted.probabilities, rows.majority
     auxiliary = len(trained.auxiliary) if dataset.auxiliary else 0
@@ -120,7 +120,7 @@ def make_report(
 
 
 def markdown(report: Report, pictures: list[Path]) -> str:
-    """The report as a page, pictures by their file names."""
+    """The report as Markdown, which links pictures by file name."""
     three = (report.figures, report.figures_with_flip, report.figures_without_copies)
     lines = [
         f"# {report.network} on {report.dataset}, {report.split}",
@@ -154,9 +154,9 @@ def markdown(report: Report, pictures: list[Path]) -> str:
                 for c in report.by_class_auxiliary
             ],
         )
-    lines += ["## By what can be measured in the images", ""]
+    lines += ["## By properties of the images", ""]
     lines += _table(("group", "accuracy"), [(g.name, shown(g.accuracy)) for g in report.subgroups])
-    lines += ["Age, sex, skin tone and culture could not be measured: the data set does not say.", ""]
+    lines += ["Age, sex, skin tone and culture are not measured: the data set has no labels for them.", ""]
     for mixture, experts in zip(("large kernels", "fused"), report.experts, strict=True):
         if experts:
             lines += [f"## Experts: {mixture}", ""]
@@ -192,8 +192,8 @@ def markdown(report: Report, pictures: list[Path]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _votes(told: Metric | None) -> list[str]:
-    if told is None:
+def _votes(predicted: Metric | None) -> list[str]:
+    if predicted is None:
         return []
     return [
         f"The data set's own labels, predicted from the annotators' votes, without the image: {shown(told)}",
@@ -211,6 +211,6 @@ def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
 
 
 def shown(metric: Metric) -> str:
-    """A figure as every page writes it."""
+    """A figure as text: value, interval and sample count."""
     interval = "" if metric.interval is None else f" [{metric.interval[0]:.3f}, {metric.interval[1]:.3f}]"
     return f"{metric.value:.3f}{interval} n={metric.samples}"

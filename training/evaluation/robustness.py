@@ -1,6 +1,6 @@
-"""How a network bears worse pictures: eight kinds of harm at five strengths each.
+"""Accuracy of a network on harmed pictures: eight kinds of harm at five strengths each.
 
-Lengths are shares of the image's side, so that networks of different input sizes meet the same harm.
+Lengths are shares of the image's side, so that the harm is the same for all input sizes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from training.models import Network
 
 @dataclass(frozen=True)
 class Harm:
-    """apply: (images float [N,C,S,S] in [0, 1], strength) -> the same shape; unit: what strengths are in."""
+    """apply: (images float [N,C,S,S] in [0, 1], strength) -> the same shape; unit: of the strengths."""
 
     name: str
     unit: str
@@ -36,7 +36,7 @@ class Harm:
 
 @dataclass(frozen=True)
 class Endured:
-    """What is left under one harm: accuracy, and the share of answers at or above the verdict's threshold."""
+    """Figures under one harm. certain: share of answers at or above the verdict's threshold."""
 
     harm: str
     unit: str
@@ -55,7 +55,7 @@ def measure(
     limit: int | None = None,
     device: torch.device | None = None,
 ) -> list[Endured]:
-    """The whole table, on all faces or on `limit` of them, the same ones every time."""
+    """All harms at all strengths, on all faces or on a fixed sample of `limit` faces."""
     labelled = np.flatnonzero(faces.majority >= 0)
     if limit is not None and limit < len(labelled):
         labelled = np.sort(np.random.default_rng(0).permutation(labelled)[:limit])
@@ -105,7 +105,7 @@ def noise(images: Tensor, deviation: float) -> Tensor:
 
 
 def jpeg(images: Tensor, quality: float) -> Tensor:
-    """Pillow's encoder: it is what makes the JPEGs that arrive."""
+    """Compress with Pillow's encoder, a common source of JPEG files."""
     pixels = (images * 255).round().byte().cpu().numpy()
     decoded = []
     for image in pixels:
@@ -119,13 +119,13 @@ def jpeg(images: Tensor, quality: float) -> Tensor:
 
 
 def darken(images: Tensor, light: float) -> Tensor:
-    """Less light and the sensor's noise, which does not become less; 256 steps of grey as in a file."""
+    """Less light with constant sensor noise, in 256 steps of grey as in a file."""
     dark = images * light + 0.01 * torch.randn_like(images)
     return (dark.clamp(0, 1) * 255).round() / 255
 
 
 def cover(images: Tensor, share: float) -> Tensor:
-    """A grey square of a share of the area, somewhere else in each image."""
+    """Cover `share` of the area with a grey square, at a random place in each image."""
     count, _, side, _ = images.shape
     length = round(share**0.5 * side)
     corner = torch.randint(0, side - length + 1, (2, count, 1, 1), device=images.device)
@@ -137,14 +137,14 @@ def cover(images: Tensor, share: float) -> Tensor:
 
 
 def turn(images: Tensor, degrees: float) -> Tensor:
-    """Half of the images to each side."""
+    """Rotate half of the images to each side."""
     side = torch.where(torch.arange(len(images), device=images.device) % 2 == 0, 1.0, -1.0)
     turned: Tensor = rotate(images, degrees * side, padding_mode="border")
     return turned
 
 
 def shrink(images: Tensor, side: float) -> Tensor:
-    """Down to `side` px and up again, as a distant face is enlarged by the gateway's crop."""
+    """Shrink to `side` px and enlarge again, as the gateway's crop enlarges a distant face."""
     small = functional.interpolate(images, size=(int(side), int(side)), mode="bilinear", antialias=True)
     return functional.interpolate(small, size=images.shape[2:], mode="bilinear").clamp(0, 1)
 

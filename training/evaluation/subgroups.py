@@ -1,4 +1,4 @@
-"""How unequal a network is, as far as a data set tells: by its images, its votes and its labels."""
+"""Accuracy by subgroups that the images, votes and labels of a data set define."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from training.evaluation.metrics import Ints
 from training.evaluation.predict import Floats
 
 AGREEMENT = (0.0, 0.6, 0.8, 1.01)
-# No data set that is read here says any of it of the people in its images.
+# No supported data set has labels for these.
 NOT_MEASURED = ("age", "sex", "skin tone", "culture", "disability")
 
 
 @dataclass(frozen=True)
 class Subgroup:
-    """Test rows that have something measurable in common."""
+    """Test rows with a common measurable property."""
 
     name: str
     accuracy: Metric
 
 
 def subgroups(answers: NDArray[np.float32], rows: LabelledFaces) -> list[Subgroup]:
-    """What can be measured from the images and the votes themselves; few data sets say who is shown.
+    """Accuracy by thirds of light, contrast and sharpness, and by the agreement of annotators.
 
-    Thirds by light, contrast and sharpness, and how far the annotators agreed.
+    answers: float32 [N,C]. Few data sets have labels about the people in their images.
     """
     pixels = rows.pictures.read(np.arange(len(rows)), size=48, channels=1)[:, 0].astype(np.float32)
     laplacian = (
@@ -72,9 +72,9 @@ def subgroups(answers: NDArray[np.float32], rows: LabelledFaces) -> list[Subgrou
 
 
 def recalls(answers: Floats, labels: Ints) -> dict[str, Metric]:
-    """By emotion, the share found of the faces that have it, with Wilson's 95 % interval.
+    """Recall of each emotion, with Wilson's 95 % interval.
 
-    Of a dozen faces of which none was found every resample finds none: a bootstrap would call that certain.
+    When no face of an emotion is found, a bootstrap interval has width 0, even for a dozen faces.
     """
     found = {}
     for label in np.unique(labels[labels >= 0]).tolist():
@@ -95,7 +95,7 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
 
 
 def for_manifest(split: str, answers: Floats, rows: LabelledFaces) -> Subgroups:
-    """All of it as a manifest holds it. answers: [N,C] of a test split's rows."""
+    """All subgroup figures, as in a manifest. answers: [N,C] of a test split's rows."""
     return Subgroups(
         data=split,
         accuracy={group.name: group.accuracy for group in subgroups(answers, rows)},

@@ -1,7 +1,7 @@
 """How well annotators' votes alone predict a data set's own labels, without the images.
 
-Where two sets of labels disagree, a network that learned one cannot answer the other. Somebody who is shown
-how ten people voted, and has learned which labels go with which votes, is a mark to hold a network against.
+When two sets of labels disagree, a network that learned one set cannot answer the other. The accuracy of a
+prediction from ten annotators' votes is a reference for the network.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from training.datasets.faces import LabelledFaces
 from training.evaluation.metrics import accuracy
 
 STEPS = 300
-# Keeps the weights of votes that hardly anybody gave from growing without end.
+# Keeps the weights of very rare votes finite.
 WEIGHT_DECAY = 1e-5
 
 
 def labels_from_votes(known: LabelledFaces, rows: LabelledFaces, labels: int) -> Metric:
-    """Accuracy on the labels of `rows` of a logistic regression on their votes, fitted to the rows `known`.
+    """Fit a logistic regression from votes to labels on `known`, and return its accuracy on `rows`.
 
-    It sees the share of each answer and the products of all pairs of shares. labels: how many there are.
+    Its inputs are the share of each answer and the products of all pairs of shares. labels: their number.
     """
     inputs = _features(known)
     answers = torch.from_numpy(known.labels)
@@ -38,12 +38,12 @@ def labels_from_votes(known: LabelledFaces, rows: LabelledFaces, labels: int) ->
 
     optimiser.step(loss)  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        told: NDArray[np.float32] = functional.softmax(_features(rows) @ weights, dim=1).float().numpy()
-    return accuracy(told, rows.labels)
+        predicted: NDArray[np.float32] = functional.softmax(_features(rows) @ weights, dim=1).float().numpy()
+    return accuracy(predicted, rows.labels)
 
 
 def _features(rows: LabelledFaces) -> torch.Tensor:
-    """float64 [N, 1 + D + D * (D + 1) / 2] of D answers that could be voted for."""
+    """float64 [N, 1 + D + D * (D + 1) / 2] for D possible answers."""
     shares = torch.from_numpy(rows.distributions).double()
     first, second = torch.triu_indices(shares.shape[1], shares.shape[1])
     ones = torch.ones(len(shares), 1, dtype=torch.float64)

@@ -137,7 +137,7 @@ def published_state(manifest: Path) -> dict[str, Tensor]:
 
 
 def _read(manifest: Path) -> dict[str, Tensor]:
-    """Tensors in the weights format of TensorFlow.js, where values may be bytes with a scale and a minimum."""
+    """Tensors in the weights format of TensorFlow.js, where values may be bytes with scale and minimum."""
     groups: list[dict[str, Any]] = json.loads(manifest.read_text())
     found: dict[str, Tensor] = {}
     for group in groups:

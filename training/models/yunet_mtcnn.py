@@ -50,7 +50,7 @@ class YuNetMtcnn(nn.Module):
         found, sure = found[sure >= threshold], sure[sure >= threshold]
         if found.shape[0] > 0:
             shared = overlaps(within(boxes, image), within(found, image))
-            # Each box of the cascade belongs to the face that it overlaps most. Its best box replaces YuNet's.
+            # Each box of the cascade belongs to the face that it overlaps most. The best box is used.
             owned = (shared == shared.amax(dim=0)) & (shared > self.OVERLAP)
             surest, index = (owned * sure).max(dim=1)
             boxes = torch.where(surest[:, None] > 0, found[index], boxes)

@@ -68,7 +68,7 @@ def test_a_backbone_of_another_size_is_no_match(tmp_path: Path) -> None:
     backbone = tiny(seed=1).get_submodule("backbone").state_dict()
     content = {f"_tensor{place}": value for place, value in enumerate(backbone.values()) if value.dim()}
     content.popitem()
-    with pytest.raises(ValueError, match="nothing in"):
+    with pytest.raises(ValueError, match="no tensor in"):
         initialise(tiny(), saved(content, tmp_path / "w.pt"))
 
 
@@ -78,13 +78,13 @@ def test_heads_for_other_emotions_stay_fresh_and_are_named(tmp_path: Path) -> No
     found = initialise(network, saved(tiny(served=8, seed=1).state_dict(), tmp_path / "w.pt"))
     assert torch.equal(network.state_dict()["head.weight"], before)
     assert found.mismatched[0] == "head.weight [8, 16] for [7, 16]"
-    assert "2 of another shape, left fresh: head.weight" in str(found)
+    assert "2 of another shape, not copied: head.weight" in str(found)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"other.weight": torch.zeros(3)}, "nothing in"),
+        ({"other.weight": torch.zeros(3)}, "no tensor in"),
         ({}, "holds no state dict"),
         ([1, 2], "holds no state dict"),
     ],
