@@ -88,7 +88,7 @@ class OptimiserConfig(_Part):
     clip_norm: Positive = 5.0
     ema_decay: Share = 0.998
     sam_radius: Weight = 0.0
-    """Radius of sharpness-aware minimisation (Foret et al., 2021). 0 is off; above 0, a step takes two passes."""
+    """Radius of sharpness-aware minimisation (Foret et al., 2021). Above 0, a step takes two passes."""
 
 
 class LossConfig(_Part):

@@ -121,8 +121,9 @@ def _yunet_mtcnn() -> tuple[nn.Module, Training, tuple[str, ...]]:
     )
     limits = (
         *limits,
-        "Faces that MTCNN is not sure of, such as many profiles, have YuNet's box, which differs.",
-        f"Only the {YuNetMtcnn.FACES} surest faces of an image can have MTCNN's box.",
+        "Faces that MTCNN is not sure of, such as many profiles, have YuNet's box, which is drawn by another "
+        "rule.",
+        f"Only the {YuNetMtcnn.FACES} most confident faces of an image can have MTCNN's box.",
     )
     return YuNetMtcnn.published(), training, limits
 

@@ -33,13 +33,13 @@ class FaceDetector:
     def landmarks(
         self, image: NDArray[np.uint8], min_face_px: float, confidence: float
     ) -> NDArray[np.float32]:
-        """uint8 [H,W,3] RGB -> float32 [N,5,2] in pixels, the surest face first."""
+        """uint8 [H,W,3] RGB -> float32 [N,5,2] in pixels, the most confident face first."""
         return self.faces(image, min_face_px, confidence)[1]
 
     def faces(
         self, image: NDArray[np.uint8], min_face_px: float = MIN_FACE_PX, confidence: float = CONFIDENCE
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """uint8 [H,W,3] RGB -> boxes float32 [N,4] xyxy and landmarks [N,5,2] in pixels, the surest first."""
+        """uint8 [H,W,3] RGB -> boxes float32 [N,4] xyxy and landmarks [N,5,2] in px, most confident first."""
         with torch.inference_mode():
             boxes, scores, landmarks = self._module(
                 torch.from_numpy(np.ascontiguousarray(image)),
