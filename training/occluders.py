@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# (images float [N,C,S,S] in [0, 1], share of the area [N,1,1,1]) -> (mask of the occluder [N,1,S,S], its pixels,
-# which broadcast to [N,C,S,S]). `_mask` and `_glasses` ignore the share: the face sets their size.
+# (images float [N,C,S,S] in [0, 1], share of the area [N,1,1,1]) -> (mask of the occluder [N,1,S,S], its
+# pixels, which broadcast to [N,C,S,S]). `_mask` and `_glasses` ignore the share: the face sets their size.
 Occluder = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
