@@ -1,4 +1,4 @@
-"""What callers send and get: the query and the answers of the API."""
+"""The queries and answers of the API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from service.core.seen import Verdict
 
 MAX_BATCH_IMAGES = 32
 
-# Lists that may grow: the document names the values of this version, and allows others by `| str`.
+# These lists may grow: the API document names the values of this version, and `| str` allows others.
 Reason = TypeAliasType("Reason", KnownReason)
 Emotion = TypeAliasType("Emotion", Annotated[str, WithJsonSchema({"type": "string", "enum": list(EMOTIONS)})])
 ProblemCode = TypeAliasType(
@@ -120,7 +120,7 @@ def _base64(character: str) -> str:
     return f"({one * 4})*({one * 2}({pad}){{0,2}}|{one * 3}({pad})?)?"
 
 
-# As the body is checked: each alphabet, but not both at once.
+# The same check as for the body: either alphabet, but not a mix of both.
 _BASE64 = (
     r"^([Dd][Aa][Tt][Aa]:[^,]*;[Bb][Aa][Ss][Ee]64,)?[\r\n\t]*"
     f"({_base64('[A-Za-z0-9+/]')}|{_base64('[A-Za-z0-9_-]')})$"
@@ -159,7 +159,7 @@ class BatchForm(BaseModel):
     images: list[bytes] = Field(description="The image files.", min_length=1, max_length=MAX_BATCH_IMAGES)
 
 
-# What an answer holds must not be in the message of a failure, and so in the log.
+# Messages of errors go to the log, and must not contain parts of an answer.
 INPUT_HIDDEN = ConfigDict(hide_input_in_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""What was seen, as the models of the API, rounded; pure."""
+"""Converts results of the pipeline to models of the API, with rounded numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stream is asked and answers: docs/reference/stream.md has an example of each message."""
+"""The messages of a stream: docs/reference/stream.md has an example of each."""
 
 from __future__ import annotations
 

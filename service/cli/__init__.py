@@ -36,7 +36,7 @@ app.add_typer(keys_app, name="keys")
 
 
 def main() -> None:
-    """Run the command line, with the commands of whatever else is installed beside the gateway."""
+    """Run the command line, with the commands of other installed packages."""
     for commands in entry_points(group="expressnet.commands"):
         app.add_typer(commands.load())
     app()

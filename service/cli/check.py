@@ -1,4 +1,4 @@
-"""`expressnet check`: does the gateway have what it needs, and if not, how to fix it."""
+"""`expressnet check`: finds what would keep the gateway from serving, and says how to fix it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def _findings(tell: bool) -> list[Finding]:
     from service.cli.diagnosis import diagnose
     from service.telemetry.logs import configure_logs
 
-    # What the engine complains of is reported as findings.
+    # Warnings of the engine are reported as findings.
     configure_logs("error", "text")
     findings = []
     async for finding in diagnose():

@@ -1,4 +1,4 @@
-"""Looks for what would keep the gateway from serving."""
+"""Finds what would keep the gateway from serving."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ REDIS_TIMEOUT_S = 2.0
 # Files, sockets and pipes that are not connections of clients.
 DESCRIPTORS_BESIDE_CONNECTIONS = 100
 DRAWN_PX = (640, 480)
-# What each place of a model needs.
+# The package that each place of a model needs.
 PACKAGES = {"embedded": "onnxruntime", "triton": "tritonclient"}
-# What the gateway can do without, and the package that tells whether it is installed.
+# Optional extras, and a package that is only installed with the extra.
 EXTRAS = {"triton": "tritonclient", "training": "expressnet-training"}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at, what was found, and one sentence that says how to fix it if it is not ok."""
+    """The result of one check. fix: one sentence; None if the state is ok."""
 
     check: str
     state: State
@@ -52,7 +52,7 @@ class Finding:
 
 
 async def diagnose() -> AsyncIterator[Finding]:
-    """Findings, one after the other; they end early where the rest would have no meaning."""
+    """Run the checks one by one. Checks that depend on a failed one are skipped."""
     try:
         settings = read_settings()
     except SettingsError as error:
@@ -60,7 +60,7 @@ async def diagnose() -> AsyncIterator[Finding]:
             "settings",
             "error",
             str(error),
-            "Correct or unset it; docs/reference/settings.md lists all of them.",
+            "Correct or unset the setting; docs/reference/settings.md lists all of them.",
         )
         return
     given = sum(name.upper().startswith(PREFIX) for name in os.environ)
@@ -88,41 +88,43 @@ def _ports(settings: Settings) -> Iterator[Finding]:
             listener = opened(settings)
         except SettingsError as error:
             variable = f"{PREFIX}{name.replace(' ', '_').upper()}"
-            fix = f"Stop what uses it (a gateway that runs already?), or set {variable}."
+            fix = f"Stop the program on this port (another gateway?), or set {variable}."
             yield Finding(name, "error", str(error), fix)
             continue
         if listener is not None:
             with closing(listener):
-                yield Finding(name, "ok", f"{host} port {port} is free" if port else f"any of {host}")
+                place = f"{host} port {port} is free" if port else f"any free port of {host}"
+                yield Finding(name, "ok", place)
 
 
 def _tls(settings: Settings) -> Iterator[Finding]:
     try:
         check_certificate(settings)
     except SettingsError as error:
-        fix = "Give a PEM file of the certificate and its chain, and its own key without a password."
+        fix = "Use a PEM file of the certificate and its chain, and its key without a password."
         yield Finding("tls", "error", str(error), fix)
         return
     if settings.tls_certificate is not None:
-        yield Finding("tls", "ok", f"{settings.tls_certificate} and its key belong together")
+        yield Finding("tls", "ok", f"{settings.tls_certificate} matches its key")
     elif settings.loopback:
-        yield Finding("tls", "ok", "none, and only this machine reaches the port")
+        yield Finding("tls", "ok", "none, and only this machine can reach the port")
     else:
         yield Finding(
             "tls",
             "warning",
-            f"none, and others reach host {settings.host}: photos and keys travel as they are",
-            f"Set {PREFIX}TLS_CERTIFICATE and _TLS_PRIVATE_KEY, unless a proxy before it speaks TLS.",
+            f"none, and others reach host {settings.host}: photos and keys are sent unencrypted",
+            f"Set {PREFIX}TLS_CERTIFICATE and _TLS_PRIVATE_KEY, unless a proxy before the gateway uses TLS.",
         )
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:
     if settings.keys_file is None:
         if settings.loopback:
-            yield Finding("keys", "ok", "none, and only this machine reaches the port")
+            yield Finding("keys", "ok", "none, and only this machine can reach the port")
         else:
             fix = f"Make a key with `expressnet keys new` and set {PREFIX}KEYS_FILE."
-            yield Finding("keys", "warning", f"whoever reaches host {settings.host} is served", fix)
+            found = f"none, and every client that reaches host {settings.host} is served"
+            yield Finding("keys", "warning", found, fix)
         return
     try:
         keys = read_keys(settings.keys_file)
@@ -130,11 +132,11 @@ def _keys(settings: Settings) -> Iterator[Finding]:
         fix = "Fix the file, or make a new one with `expressnet keys new`."
         yield Finding("keys", "error", f"{settings.keys_file} cannot be used: {error}", fix)
         return
-    living = sum(not key.expired for key in keys)
-    if living:
-        yield Finding("keys", "ok", f"{living} of the {len(keys)} in {settings.keys_file} are valid now")
+    valid = sum(not key.expired for key in keys)
+    if valid:
+        yield Finding("keys", "ok", f"valid keys in {settings.keys_file}: {valid} of {len(keys)}")
     else:
-        fix = "Make one with `expressnet keys new`."
+        fix = "Make a key with `expressnet keys new`."
         yield Finding("keys", "warning", f"no key of {settings.keys_file} is valid now", fix)
 
 
@@ -145,7 +147,7 @@ def _threads(settings: Settings) -> Iterator[Finding]:
         found = f"{settings.processes} processes with {found} each"
     fitting = fitting_threads(cores, settings.processes)
     if threads > fitting:
-        fix = f"Set {PREFIX}WORKER_THREADS={fitting}: more only take each other's turns."
+        fix = f"Set {PREFIX}WORKER_THREADS={fitting}: more threads only compete for cores."
         yield Finding("threads", "warning", f"{found}, but {cores:g} cores", fix)
     else:
         yield Finding("threads", "ok", f"{found}, {cores:g} cores")
@@ -155,7 +157,7 @@ def _descriptors(settings: Settings) -> Iterator[Finding]:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = settings.max_connections + DESCRIPTORS_BESIDE_CONNECTIONS
     if limit != resource.RLIM_INFINITY and limit < needed:
-        fix = f"Raise it with `ulimit -n {needed}`, or lower {PREFIX}MAX_CONNECTIONS."
+        fix = f"Raise the limit with `ulimit -n {needed}`, or lower {PREFIX}MAX_CONNECTIONS."
         yield Finding("open files", "warning", f"{limit} for {settings.max_connections} connections", fix)
     else:
         yield Finding("open files", "ok", f"enough for {settings.max_connections} connections")
@@ -170,22 +172,22 @@ async def _redis(url: str) -> Finding:
         async with asyncio.timeout(2 * REDIS_TIMEOUT_S):
             await client.ping()  # type: ignore[misc]  # its annotation covers the blocking client too
     except (RedisError, OSError, TimeoutError) as error:
-        # Its words may hold the password of the address.
+        # The text of the error may hold the password of the address.
         found = f"does not answer ({type(error).__name__}): each gateway counts rates for itself"
-        return Finding("redis", "warning", found, f"Start it, or correct {PREFIX}REDIS_URL.")
+        return Finding("redis", "warning", found, f"Start Redis, or correct {PREFIX}REDIS_URL.")
     finally:
         await client.aclose()
     return Finding("redis", "ok", "answers")
 
 
 def _extras() -> Finding:
-    there, absent = [], []
+    present, absent = [], []
     for extra, package in EXTRAS.items():
         try:
-            there.append(f"{extra} ({package} {version(package)})")
+            present.append(f"{extra} ({package} {version(package)})")
         except PackageNotFoundError:
             absent.append(extra)
-    found = f"installed: {', '.join(there) or 'none'}"
+    found = f"installed: {', '.join(present) or 'none'}"
     return Finding("extras", "ok", found + (f"; not installed: {', '.join(absent)}" if absent else ""))
 
 
@@ -213,21 +215,20 @@ def _models(settings: Settings) -> Iterator[Finding]:
 def _model(settings: Settings, manifest: Manifest, place: str) -> Finding:
     named = f"{manifest.name} {manifest.version}"
     if place == "triton":
-        return Finding("models", "ok", f"{named}: its manifest is ok; the file is Triton's")
+        return Finding("models", "ok", f"{named}: its manifest is ok; Triton has the file")
     try:
         verified_model_path(settings.model_repository, manifest, ONNX)
     except ModelFileError as error:
-        return Finding(
-            "models", "error", str(error), "Fetch the file that belongs to its manifest, or export anew."
-        )
-    return Finding("models", "ok", f"{named}: sha256 {manifest.sha256[ONNX][:12]} as its manifest says")
+        fix = "Get the file that matches the manifest, or export the model again."
+        return Finding("models", "error", str(error), fix)
+    return Finding("models", "ok", f"{named}: sha256 {manifest.sha256[ONNX][:12]} matches its manifest")
 
 
 async def _answer(settings: Settings) -> AsyncIterator[Finding]:
-    """Of the models themselves, wherever they are."""
+    """Let the models answer, in this process or on Triton."""
     try:
         began = time.perf_counter()
-        # The drawn face is nobody's.
+        # The drawn face is no person, who would have to be part of a group.
         async with assemble(settings.model_copy(update={"aggregate_only": None})) as assembly:
             warm_s = time.perf_counter() - began
             ok = True
@@ -237,7 +238,7 @@ async def _answer(settings: Settings) -> AsyncIterator[Finding]:
             if ok:
                 yield await _drawn_face(settings, assembly, warm_s)
     except ModelFileError as error:
-        yield Finding("answer", "error", str(error), "Export the model anew.")
+        yield Finding("answer", "error", str(error), "Export the model again.")
 
 
 async def _pings(settings: Settings, assembly: Assembly) -> AsyncIterator[Finding]:
@@ -263,18 +264,17 @@ async def _drawn_face(settings: Settings, assembly: Assembly, warm_s: float) -> 
         return seen, 1e3 * (time.perf_counter() - began)
 
     try:
-        _, searched_ms = await see(Query())
-        one, classified_ms = await see(Query(detect=False))
+        _, detect_ms = await see(Query())
+        one, classify_ms = await see(Query(detect=False))
     except ServiceError as error:
-        fix = "Look at the models and at the engine's own log."
+        fix = "Check the models and the engine's log."
         return Finding("answer", "error", f"{error.code}: {error.detail}", fix)
     width, height = DRAWN_PX
     return Finding(
         "answer",
         "ok",
-        f"a drawn image of {width} x {height} px was searched in {searched_ms:.0f} ms and classified as "
-        f"one face in {classified_ms:.0f} ms ({one.emotions[0]}, {one.verdict(0)}); "
-        f"the models were warm in {warm_s:.1f} s",
+        f"on a drawn image of {width} x {height} px, detection took {detect_ms:.0f} ms, classification took "
+        f"{classify_ms:.0f} ms ({one.emotions[0]}, {one.verdict(0)}); the models were warm in {warm_s:.1f} s",
     )
 
 

@@ -1,4 +1,4 @@
-"""`expressnet models`: what a repository holds, and whether its files are what they should be."""
+"""`expressnet models`: lists the models of a repository, and verifies their files."""
 
 from __future__ import annotations
 

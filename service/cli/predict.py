@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.api.schemas import EmotionQuery, Include
+from service.cli.counts import counted
 from service.cli.video import predict_video
 from service.predict.forms import Form
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 DEFAULT = EmotionQuery()
-# Nobody waits at the other end, and the machine may be busy.
+# No client waits, and the machine may be busy.
 DECODE_BUDGET_S = 60.0
 
 Places = Annotated[
@@ -37,7 +38,7 @@ Places = Annotated[
 
 
 class RefusedError(Exception):
-    """What was asked for cannot be done; one sentence."""
+    """The command cannot be run as it was given. The message is one sentence."""
 
 
 def predict_command(
@@ -140,7 +141,7 @@ def predict_command(
         _say("stopped at once; images in flight were not answered")
         code = 128 + signal.SIGINT
     except BrokenPipeError:
-        # Who read has left. Else Python would complain once more as it ends.
+        # The reader closed the pipe. Without this, Python would report the error again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + signal.SIGPIPE
     raise SystemExit(code)
@@ -166,7 +167,7 @@ class _Request:
 
 @dataclass(slots=True)
 class _Tally:
-    """What a run has done, for its last sentence."""
+    """Counts of a run, for its last message."""
 
     images: int = 0
     faces: int = 0
@@ -181,11 +182,12 @@ class _Tally:
     def sentence(self, before: int, failed_before: int) -> str:
         seconds = time.monotonic() - self.began
         rate = self.images / seconds
-        said = f"{self.images} images, {self.faces} faces in {seconds:.1f} s ({rate:.1f} images/s)"
+        said = f"{counted(self.images, 'image')}, {counted(self.faces, 'face')} in {seconds:.1f} s"
+        said += f" ({rate:.1f} images/s)"
         if self.failed:
             said += f"; {self.failed} could not be answered"
         if before:
-            said += f"; {before} were there already"
+            said += f"; {before} more from earlier runs"
             said += f", {failed_before} of them without an answer" if failed_before else ""
         return said
 
@@ -206,20 +208,20 @@ def _video(
     query: EmotionQuery,
     fps: float | None,
 ) -> bool:
-    """Whether a video is to be answered. Raises `RefusedError` for what does not go with one."""
+    """Whether the path is a video. Raises `RefusedError` for options that do not fit a video."""
     from service.predict.sources import is_video
 
     videos = [path for path in paths if is_video(path)]
     if not videos:
         if fps is not None:
-            raise RefusedError("--fps is for videos")
+            raise RefusedError("--fps is only for videos")
         return False
     if len(paths) > 1:
-        raise RefusedError(f"{videos[0]} is a video, and a video stands alone")
+        raise RefusedError(f"{videos[0]} is a video, and a video must be the only path")
     if not Path(videos[0]).is_file():
-        raise RefusedError(f"there is nothing at {videos[0]}")
+        raise RefusedError(f"{videos[0]} was not found")
     if form not in (None, Form.csv) or (output is not None and output.suffix.lower() != ".csv"):
-        raise RefusedError("the timeline of a video is CSV")
+        raise RefusedError("the timeline of a video is always CSV")
     if pictures is not None or query.include or not query.detect:
         raise RefusedError("--annotate, --include and --no-detect are not for videos")
     return True
@@ -230,18 +232,16 @@ def _checked(request: _Request) -> _Request:
     from service.predict.sources import STANDARD_INPUT, missing
 
     if (absent := missing(request.paths)) is not None:
-        raise RefusedError(f"there is nothing at {absent}")
+        raise RefusedError(f"{absent} was not found")
     if STANDARD_INPUT in request.paths and (len(request.paths) > 1 or request.output is not None):
-        raise RefusedError("- stands alone, and without --output")
+        raise RefusedError("- must be the only path, and without --output")
     if request.pictures is not None and would_overwrite(request.pictures):
-        raise RefusedError(
-            "--annotate needs a folder of its own: pictures would take the places of their photos"
-        )
+        raise RefusedError("--annotate needs a folder of its own: pictures would overwrite their photos")
     return request
 
 
 def patient(settings: Settings) -> Settings:
-    """With a decode budget for a busy machine, unless somebody has set one."""
+    """The settings, with a decode budget for a busy machine unless the operator has set one."""
     if "decode_budget_s" in settings.model_fields_set:
         return settings
     return settings.model_copy(update={"decode_budget_s": DECODE_BUDGET_S})
@@ -259,7 +259,7 @@ async def _predict(request: _Request, settings: Settings) -> int:
     from service.process.memory import bound_heap
     from service.telemetry.logs import configure_logs
 
-    # Rows may be on standard output; what the engines tell must not get between them.
+    # Rows may go to standard output, so the engines may only log warnings.
     configure_logs("warning", "text")
     bound_heap()
     assembly = assemble(settings)
@@ -303,12 +303,15 @@ async def _predict(request: _Request, settings: Settings) -> int:
 
 def _after_interruption(ledger: Ledger | None) -> str:
     if ledger is None:
-        return "what was answered is above"
+        return "the answers are above"
     return "the same command resumes" if ledger.resumes else "CSV does not resume; JSON lines do"
 
 
 def _stopped_by_signals(stop: asyncio.Event) -> list[signal.Signals]:
-    """The first SIGINT or SIGTERM stops the run after what is in flight, the second one at once."""
+    """The first SIGINT or SIGTERM stops the run after the images in flight, the second one at once.
+
+    Returns a list that will hold the first signal.
+    """
     got: list[signal.Signals] = []
     loop = asyncio.get_running_loop()
 
@@ -317,11 +320,11 @@ def _stopped_by_signals(stop: asyncio.Event) -> list[signal.Signals]:
             return
         got.append(sig)
         stop.set()
-        # Not `remove_signal_handler`: without any, a signal at another thread would not wake the loop up.
+        # Not `remove_signal_handler`: without a handler, a signal in another thread would not wake the loop.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        # Who reads this may send the second one in the same moment.
-        _say("stopping once what is in flight is answered; a second time ends it at once")
+        # Printed last, because a reader may send the second signal at once.
+        _say("stopping after the images in flight; interrupt again to stop at once")
 
     for sig in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(sig, handle, sig)

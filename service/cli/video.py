@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from service.cli.counts import counted
+
 if TYPE_CHECKING:
     from service.core.query import Query
     from service.predict.timeline import Timeline
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 async def predict_video(settings: Settings, video: Path, csv_file: Path, query: Query, fps: float) -> str:
-    """Write the CSV file and a PNG of its name, print the faces; the last sentence. Raises `VideoError`."""
+    """Write the CSV file and a PNG beside it, print the faces, return a summary. Raises `VideoError`."""
     from service.assembly import assemble
     from service.core.errors import ServiceError, reason_of
     from service.predict.run import TIMEOUT_S
@@ -27,7 +29,7 @@ async def predict_video(settings: Settings, video: Path, csv_file: Path, query: 
     picture = csv_file.with_suffix(".png")
     for file in (csv_file, picture):
         if file.exists() and (not file.is_file() or file.stat().st_size):
-            raise VideoError(f"{file} is not empty; name another file, or take it away")
+            raise VideoError(f"{file} is not empty; name another file, or delete it")
     configure_logs("warning", "text")
     bound_heap()
     assembly = assemble(settings)
@@ -45,11 +47,12 @@ async def predict_video(settings: Settings, video: Path, csv_file: Path, query: 
                 timeout_s=TIMEOUT_S,
             )
         except ServiceError as error:
-            raise VideoError(f"{video} cannot be followed: {error.detail}") from error
+            raise VideoError(f"{video} has a frame without an answer: {error.detail}") from error
         except OSError as error:
             raise VideoError(f"{csv_file} cannot be written: {reason_of(error)}") from error
     Console().print(_table(timeline))
-    return f"{len(timeline.moments)} frames, {len(timeline.tracks)} faces: {csv_file} and {picture}"
+    frames, faces = counted(len(timeline.moments), "frame"), counted(len(timeline.tracks), "face")
+    return f"{frames}, {faces}: {csv_file} and {picture}"
 
 
 def _table(timeline: Timeline) -> Table:
@@ -62,6 +65,6 @@ def _table(timeline: Timeline) -> Table:
 
 
 def _shares(track: TrackTotals, labels: tuple[str, ...]) -> str:
-    """Of the time, the largest first."""
+    """Each emotion's share of the time, largest first."""
     shares = sorted(zip(labels, track.time_share.tolist(), strict=True), key=lambda item: -item[1])
     return ", ".join(f"{emotion} {share:.0%}" for emotion, share in shares if share >= 0.005)

@@ -1,4 +1,4 @@
-"""Where rows go as they come, and what a person at a terminal sees meanwhile."""
+"""Writes rows as they arrive, and shows the progress on a terminal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Rate(ProgressColumn):
 
 
 class Display:
-    """Rows to the ledger if there is one, else to standard output; a bar on a terminal's standard error."""
+    """Writes rows to the ledger or to standard output, with a bar if standard error is a terminal."""
 
     def __init__(
         self, form: Form, run: RunInfo, ledger: Ledger | None, paths: Callable[[], Iterator[str]]
@@ -52,12 +52,12 @@ class Display:
                 TextColumn("left"),
                 console=Console(stderr=True, highlight=False),
                 transient=True,
-                # Rows are for whoever reads standard output, never for the bar's console.
+                # Rows go to standard output, never to the bar's console.
                 redirect_stdout=False,
             )
             self._task = self._bar.add_task("", total=None)
             if sys.stdout.isatty():
-                # One screen for both: rows are printed above the bar.
+                # Both share one screen: rows are printed above the bar.
                 self._out = self._bar.console
         self._table = TableLines(self._out.width)
 
@@ -88,7 +88,7 @@ class Display:
             self._bar.advance(self._task)
 
     def skipped(self) -> None:
-        """One image less to do: it was answered before."""
+        """Subtract one image, answered by an earlier run, from the bar's total."""
         self._skipped += 1
         self._retotal()
 

@@ -1,4 +1,4 @@
-"""How rows are written."""
+"""Output formats of rows."""
 
 from __future__ import annotations
 

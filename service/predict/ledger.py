@@ -1,4 +1,4 @@
-"""The file that a run writes its rows to, and what earlier runs have written there already."""
+"""The output file of a run, which may hold rows of earlier runs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from service.predict.sources import key_of
 
 
 class LedgerError(Exception):
-    """The file cannot be written, or an earlier run in it not be resumed; one sentence that says why."""
+    """The file cannot be written, or its run cannot be resumed. The message is one sentence."""
 
 
 class Ledger:
-    """Rows of JSON or CSV, appended whole: what was written counts, whatever ends the process.
+    """Appends rows as JSON or CSV. Written rows survive any end of the process.
 
-    JSON lines resume: what is in the file is not answered again. A last row that was torn is cut off, so that
-    its image is. CSV is an export, and needs an empty file. Raises `LedgerError` for any other content.
+    JSON lines resume: images in the file are skipped. An incomplete last row is removed, and its image is
+    answered again. CSV needs an empty file. Raises `LedgerError` for any other content.
     """
 
     def __init__(self, path: Path, form: Form, run: RunInfo) -> None:
@@ -57,15 +57,15 @@ class Ledger:
         os.close(self._file)
 
     def __len__(self) -> int:
-        """Images that were answered before."""
+        """Number of images that earlier runs answered."""
         return len(self._known)
 
     def holds(self, key: int) -> bool:
-        """Whether this state of this image was answered before."""
+        """Whether an earlier run answered this image with the same file state."""
         return key in self._known
 
     def write(self, row: Row) -> None:
-        """Raises `LedgerError` when the disk takes no more."""
+        """Raises `LedgerError` if the file cannot be written, such as on a full disk."""
         self._append(self._encoded(row, self._run))
 
     def _append(self, data: bytes) -> None:
@@ -89,12 +89,12 @@ class Ledger:
 
     def _begin_csv(self) -> None:
         if os.fstat(self._file).st_size:
-            raise self._refused("it is not empty, and a run that writes CSV cannot resume; JSON lines can")
+            raise self._refused("it is not empty, and CSV cannot resume; JSON lines can")
         self._append(csv_header(self._run))
 
     def _resume(self) -> None:
         whole_bytes = 0
-        # Its own descriptor stays open: the lock is on it.
+        # The descriptor stays open: it holds the lock.
         with open(self._file, "rb", closefd=False) as file:
             file.seek(0)
             for number, line in enumerate(file, 1):
@@ -113,17 +113,17 @@ class Ledger:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise self._foreign(number) from None
         if model != self._run.model.model_dump():
-            raise self._refused("another model answered there")
+            raise self._refused("its rows are from another model")
         if row.get("query", {}) != self._run.options:
-            raise self._refused("it was asked with other options; use the same, or another file")
+            raise self._refused("its rows were made with other options; use these options, or another file")
         self._known.add(key)
         self.failed_before += "problem" in row
 
     def _check_torn(self, line: bytes, number: int) -> None:
-        """What is cut off must be a part of one of our rows, which hold no line end of any kind."""
+        """Raises `LedgerError` unless the line is the beginning of a row. Rows contain no line ends."""
         beginning = b'{"path":'
         if b"\r" in line or not (line.startswith(beginning) or beginning.startswith(line)):
             raise self._foreign(number)
 
     def _foreign(self, number: int) -> LedgerError:
-        return self._refused(f"its line {number} is not of this command, so it is left as it is")
+        return self._refused(f"its line {number} is not from this command")

@@ -12,23 +12,23 @@ from service.core.arrays import corner_and_size
 from service.core.seen import Seen
 from service.vision.decode import decode
 
-# Of the palette of Okabe and Ito: told apart by people who do not see all colours, and by their dashes.
+# Okabe-Ito palette: colour-blind people can tell these apart. Uncertain boxes are also dashed.
 CERTAIN, UNCERTAIN = (0, 158, 115), (230, 159, 0)
 LINE_SHARE, MIN_LINE_PX = 1 / 300, 2
 TEXT_SHARE_OF_BOX, MIN_TEXT_PX, TEXT_SHARE_OF_IMAGE = 1 / 6, 11, 1 / 16
 JPEG_QUALITY = 90
-# Written as they are named; all other formats become JPEG.
+# These formats are kept; all others become JPEG.
 KEPT = (".jpg", ".jpeg", ".png")
 
 
 def would_overwrite(folder: Path) -> bool:
-    """Whether pictures below `folder` would take the places of the photos that they are made from."""
+    """Whether pictures below `folder` would overwrite their own photos."""
     resolved = folder.resolve()
     return resolved == Path.cwd().resolve() or resolved == Path(resolved.anchor)
 
 
 def target_of(path: str, folder: Path) -> Path:
-    """Where the picture of an image belongs: below `folder` as the image lies below the working folder."""
+    """Path of an image's picture: the image's path relative to the working folder, moved to `folder`."""
     absolute = Path(os.path.abspath(path))
     here = Path.cwd()
     inner = absolute.relative_to(here if absolute.is_relative_to(here) else absolute.anchor)
@@ -37,7 +37,7 @@ def target_of(path: str, folder: Path) -> Path:
 
 
 def write_picture(data: bytes, seen: Seen, pixel_limit: int, target: Path) -> None:
-    """The picture, whole or not at all. Raises `OSError`, and `ServiceError` for data that is no image."""
+    """Write the picture atomically. Raises `OSError`, and `ServiceError` for data that is not an image."""
     picture = annotated(data, seen, pixel_limit)
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.part")
@@ -47,11 +47,11 @@ def write_picture(data: bytes, seen: Seen, pixel_limit: int, target: Path) -> No
 
 
 def annotated(data: bytes, seen: Seen, pixel_limit: int) -> Image.Image:
-    """The photo as a person sees it, without its metadata, with a box and a label for each face."""
+    """The photo, upright and without metadata, with a box and a label for each face."""
     picture = Image.fromarray(decode(data, pixel_limit=pixel_limit).pixels)
     draw = ImageDraw.Draw(picture)
     line_px = max(MIN_LINE_PX, round(min(picture.size) * LINE_SHARE))
-    # The largest last: its label is the one to be read where faces crowd.
+    # The largest face is drawn last, so that no other label covers its label.
     marks = [_mark(seen, face, line_px) for face in reversed(range(seen.face_count))]
     for mark in marks:
         _box(draw, mark)
@@ -103,13 +103,13 @@ def _box(draw: ImageDraw.ImageDraw, mark: _Mark) -> None:
 
 
 def _label(draw: ImageDraw.ImageDraw, mark: _Mark, size: tuple[int, int]) -> None:
-    """Above the box, or inside it where there is no room; never beyond the picture's sides."""
+    """Draw the label above the box, or inside it if there is no room above."""
     text = mark.text
     text_px = max(MIN_TEXT_PX, min(mark.width * TEXT_SHARE_OF_BOX, min(size) * TEXT_SHARE_OF_IMAGE))
     font = ImageFont.load_default(text_px)
     if not mark.certain:
         spelt = f"uncertain: {text}"
-        # Labels of a crowd cover its faces.
+        # In a crowd, long labels would cover other faces.
         text = spelt if draw.textlength(spelt, font) <= 2 * mark.width else f"? {text}"
     padding = mark.line_px
     width = draw.textlength(text, font) + 2 * padding

@@ -25,7 +25,7 @@ INCLUDES = set(Include)
 
 @dataclass(frozen=True, slots=True)
 class RowProblem:
-    """Why an image has no answer; codes are those of the API and `file_unreadable`."""
+    """Why an image has no answer. code: an error code of the API, or `file_unreadable`."""
 
     code: str
     title: str
@@ -39,7 +39,7 @@ class RowProblem:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An image and what was seen in it, or its problem."""
+    """An image with its answer or its problem."""
 
     source: Source
     seen: Seen | None = None
@@ -48,7 +48,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What all rows of a run have in common. labels: of the model."""
+    """What all rows of a run share. labels: emotions of the model."""
 
     model: ModelName
     query: EmotionQuery
@@ -56,12 +56,12 @@ class RunInfo:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The query beyond its defaults."""
+        """Options of the query that differ from their defaults."""
         return self.query.model_dump(mode="json", exclude_defaults=True)
 
 
 def json_line(row: Row, run: RunInfo) -> bytes:
-    """The fields of `POST /v1/emotions`, behind the path, as one line."""
+    """The path and the fields of `POST /v1/emotions`, as one line of JSON."""
     content: dict[str, Any] = {"path": row.source.shown}
     if row.source.bytes is not None:
         content["file"] = {"bytes": row.source.bytes, "modified": row.source.modified}
@@ -83,13 +83,13 @@ TAIL = ("problem", "detail")
 
 
 def csv_columns(run: RunInfo) -> list[str]:
-    """Columns of a face are those of the API, with dots, as far as they were asked for."""
+    """Names of the columns. A face has the requested fields of the API; dots join nested names."""
     inner = _columns(Face, run.labels, {name for name in INCLUDES if run.query.includes(name)})
     return [*HEAD, *inner, *TAIL]
 
 
 def csv_rows(row: Row, run: RunInfo) -> bytes:
-    """A line for each face; one line for an image without a face, and for one without an answer."""
+    """One line for each face; one line for an image without a face or without an answer."""
     head = {
         "path": row.source.shown,
         "bytes": row.source.bytes,
@@ -140,7 +140,7 @@ def _columns(model: type[BaseModel], labels: tuple[str, ...], parts: set[Include
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model that a field holds, be it optional or not."""
+    """The pydantic model of a field, optional or not; None for other types."""
     for kind in (annotation, *get_args(annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
@@ -163,7 +163,7 @@ TO_THE_RIGHT = ("face", "sure")
 
 
 class TableLines:
-    """Rows of a table that is printed as they come; what is too wide for its column is cut."""
+    """Table rows that are printed one by one. Text that is too wide for its column is cut."""
 
     def __init__(self, width: int) -> None:
         rest = sum(WIDTHS.values()) + 2 * len(WIDTHS)

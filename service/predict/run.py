@@ -1,4 +1,4 @@
-"""Many images through the pipeline of this process, several at a time, one row for each, in their order."""
+"""Answers many images in this process, several at a time, with one row for each, in order."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from service.predict.rows import Row, RowProblem
 from service.predict.sources import STANDARD_INPUT, Source, source
 from service.telemetry.logs import log
 
-# Enough that faces of several images share a call of the classifier while others are decoded.
+# Enough for faces of several images to share a call of the classifier while other images are decoded.
 IMAGES_PER_THREAD = 4
-# Rows that wait for an earlier one: an image that takes long must not hold up the others.
+# Finished rows that may wait for an earlier one: a slow image must not hold up the others.
 WAITING_ROWS = 256
-# Skipping files that were answered must not keep the event loop, and with it Ctrl-C, for long.
+# Skipping answered files must not block the event loop, and with it Ctrl-C, for long.
 SKIPPED_AT_A_TIME = 200
 
-# Nobody waits at the other end, and the machine may be busy: only what hangs is given up.
+# No client waits, and the machine may be busy: only a call that hangs is given up.
 TIMEOUT_S = 300.0
 TRIES = 3
 RETRY_S = 0.5
@@ -47,12 +47,12 @@ PATIENCE_S = 30.0
 
 
 class CannotGoOnError(Exception):
-    """The run can answer no image any more; one sentence that says why."""
+    """The run cannot answer any more images. The message is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is done with each image."""
+    """How each image is answered."""
 
     query: EmotionQuery
     worker_threads: int
@@ -62,10 +62,10 @@ class Options:
 
 
 class Predictor:
-    """Answers images of files. `stop` ends it early: what is in flight is still answered."""
+    """Answers image files. Setting `stop` ends the run early: images in flight are still answered."""
 
     def __init__(self, assembly: Assembly, options: Options) -> None:
-        """Raises `SettingsError` where only groups are answered."""
+        """Raises `SettingsError` if the settings allow only groups."""
         self._assembly = assembly
         self._pipeline = assembly.faces
         self._options = options
@@ -78,9 +78,9 @@ class Predictor:
         known: Callable[[int], bool] = lambda key: False,
         skipped: Callable[[], None] = lambda: None,
     ) -> AsyncGenerator[Row]:
-        """One for each path, in the order of the paths; none for those whose key is `known`.
+        """One row for each path, in order. Images whose key is `known` are skipped.
 
-        Raises `CannotGoOnError` when the engine is gone for good, or pictures cannot be written.
+        Raises `CannotGoOnError` if an engine stays unavailable, or pictures cannot be written.
         """
         turns = asyncio.Semaphore(IMAGES_PER_THREAD * self._options.worker_threads)
         tasks: deque[asyncio.Task[Row | None]] = deque()
@@ -120,7 +120,7 @@ class Predictor:
                 await asyncio.sleep(0)
 
     async def _row(self, found: Source) -> Row | None:
-        """None where the run was stopped before there was an answer."""
+        """The row of an image; None if the run was stopped before the answer."""
         try:
             data = await asyncio.to_thread(read, found, self._options.body_limit_bytes)
             seen = await self._see(data)
@@ -139,13 +139,13 @@ class Predictor:
                 log.error("internal error", path=found.shown, detail=error.detail, exc_info=error)
             return Row(found, problem=RowProblem.of(error))
         except Exception as error:
-            # One image must never fail the others, whatever it found.
+            # No image may end the run, whatever its error.
             log.exception("image failed", path=found.shown, error=type(error).__name__)
             return Row(found, problem=RowProblem.of(Internal("")))
         return Row(found, seen)
 
     async def _see(self, data: bytes) -> Seen:
-        """Tried again where it was not the image's fault. Raises `ServiceError` or `CannotGoOnError`."""
+        """Answer an image; retry errors that it did not cause. Raises `ServiceError` or `CannotGoOnError`."""
         query = self._options.query.to_pipeline()
         began = time.monotonic()
         for tries in range(1, sys.maxsize):
@@ -156,7 +156,7 @@ class Predictor:
                 still_patient = time.monotonic() - began <= PATIENCE_S
                 if gone and (self.stop.is_set() or not still_patient):
                     raise CannotGoOnError(f"the engine cannot answer: {gone}") from error
-                # A full queue empties; an engine that answers others fails at this image.
+                # A full queue empties in time. An engine that answers pings fails because of this image.
                 tried = not still_patient if isinstance(error, Overloaded) else tries >= TRIES
                 if not gone and (tried or isinstance(error, DeadlineExceeded)):
                     raise
@@ -164,7 +164,7 @@ class Predictor:
         raise AssertionError("unreachable")
 
     async def _gone(self) -> str:
-        """Why the engines cannot answer anybody; empty if they can."""
+        """Why an engine answers no ping; empty if all engines do."""
         for name, engine in self._assembly.named_engines.items():
             try:
                 await engine.ping()
@@ -174,7 +174,7 @@ class Predictor:
 
     async def _draw(self, found: Source, data: bytes, seen: Seen, folder: Path) -> None:
         path = "stdin.jpg" if found.path == STANDARD_INPUT else found.path
-        # Each holds all pixels of its image.
+        # Each picture holds all pixels of its image in memory.
         async with self._drawing:
             limit = self._options.pixel_limit
             try:
@@ -190,14 +190,12 @@ def read(found: Source, limit_bytes: int) -> bytes:
     if found.path == STANDARD_INPUT:
         data = sys.stdin.buffer.read(limit_bytes + 1)
     elif found.bytes is None and os.path.isdir(found.path):
-        raise OSError("this is a folder that cannot be looked into")
+        raise OSError("this is a folder that cannot be read")
     elif found.bytes is None and os.path.exists(found.path):
         raise InvalidImage("this is not a regular file")
     else:
         with open(found.path, "rb") as file:
             data = file.read(limit_bytes + 1)
     if len(data) > limit_bytes:
-        raise BodyTooLarge(
-            f"the file has more than {limit_bytes} bytes, as EXPRESSNET_BODY_LIMIT_BYTES allows"
-        )
+        raise BodyTooLarge(f"the file has more than the {limit_bytes} bytes of EXPRESSNET_BODY_LIMIT_BYTES")
     return data

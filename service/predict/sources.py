@@ -1,4 +1,4 @@
-"""Which images a run answers: files, folders and globs become paths, in a steady order and one at a time."""
+"""Expands files, folders and globs to paths of images, one at a time and in a stable order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif"),
     *(".tif", ".tiff", ".avif", ".heic", ".heif"),
 )
-"""What a folder or a glob gives; a file that is named outright may have any."""
+"""Endings of images in folders and globs. A file that is named directly may have any ending."""
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 
 STANDARD_INPUT = "-"
@@ -23,7 +23,7 @@ STANDARD_INPUT = "-"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An image to answer: where it is, and which state of it. No size where there is no such file."""
+    """An image to answer and the state of its file; bytes and modified: None if it is no regular file."""
 
     path: str
     bytes: int | None = None
@@ -31,7 +31,7 @@ class Source:
 
     @property
     def shown(self) -> str:
-        """The path as text on one line, whatever its bytes are."""
+        """The path as one printable line, whatever its bytes."""
         text = os.fsencode(self.path).decode("utf-8", "backslashreplace")
         return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
@@ -41,13 +41,13 @@ class Source:
 
 
 def key_of(shown: str, size: int | None, modified: str | None) -> int:
-    """64 bits that stand for a path and the state of its file."""
+    """64-bit hash of a path and the state of its file."""
     digest = blake2b(f"{shown}\n{size}\n{modified}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
 
 def source(path: str) -> Source:
-    """The file as it is now; reading it says what is wrong where it cannot be looked at."""
+    """The file in its present state. An error is reported later, when the file is read."""
     try:
         found = os.stat(path)
     except OSError:
@@ -63,7 +63,7 @@ def is_video(path: str) -> bool:
 
 
 def missing(places: Sequence[str]) -> str | None:
-    """The first of the places at which there is nothing, if there is one."""
+    """The first place that does not exist and matches no file, or None."""
     for place in places:
         if (
             place != STANDARD_INPUT
@@ -77,7 +77,7 @@ def missing(places: Sequence[str]) -> str | None:
 def images(places: Sequence[str], excluded: Path | None = None) -> Iterator[str]:
     """Paths of the images at all places, each once; nothing below `excluded`."""
     excluded_folder = None if excluded is None else os.path.realpath(excluded)
-    # Numbers and not paths: places may overlap in hundreds of thousands of files.
+    # Hashes instead of paths, to save memory: places may overlap in hundreds of thousands of files.
     seen: set[int] | None = set() if len(places) > 1 or any(map(glob.has_magic, places)) else None
     for place in places:
         for path in _at(place, excluded_folder):
@@ -107,7 +107,7 @@ def _below(folder: str, excluded: str | None) -> Iterator[str]:
         return
     try:
         with os.scandir(folder) as entries:
-            # Hidden files are no photos: systems leave copies and previews so.
+            # Hidden files are copies and previews that systems leave, not photos.
             names = sorted(
                 entry.name + os.sep * entry.is_dir(follow_symlinks=False)
                 for entry in entries
@@ -115,7 +115,7 @@ def _below(folder: str, excluded: str | None) -> Iterator[str]:
                 and (entry.is_dir(follow_symlinks=False) or _is_image(entry.name))
             )
     except OSError:
-        yield folder  # and reading it tells why
+        yield folder  # reading it reports the error
         return
     for name in names:
         path = os.path.join(folder, name)

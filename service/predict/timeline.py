@@ -1,4 +1,4 @@
-"""A video file to a timeline: its faces followed and smoothed as in a stream, as CSV and as a picture."""
+"""Makes a timeline of a video file, tracked and smoothed as in a stream, as CSV and as a picture."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from service.tracking.record import Followed, Record, TrackTotals
 from service.tracking.smoothing import TIME_CONSTANT_S
 from service.tracking.tracks import LOST_S
 
-# So many frames are worked on at a time, in their order: enough for every worker thread of small machines.
+# Frames in flight: enough for every worker thread of a small machine.
 AHEAD = 4
 MAX_DRAWN = 8
 DEFAULT_FPS = 5.0
 DEFAULT_QUERY = Query()
 
-# The picture, in px: all of it, one panel for each face with the gap below it, and where the panels begin.
+# Layout of the picture: each face has a panel of PANEL_PX, of which the last GAP_PX are empty.
 WIDTH_PX, PLOT_PX, PANEL_PX, GAP_PX, LEFT_PX, TOP_PX = 1000, 780, 160, 16, 70, 40
-# As matplotlib's, which many know to tell apart.
+# The default colours of matplotlib.
 COLOURS = np.frombuffer(
     bytes.fromhex("1f77b4 ff7f0e 2ca02c d62728 9467bd 8c564b e377c2 7f7f7f bcbd22 17becf"), np.uint8
 ).reshape(-1, 3)
@@ -44,7 +44,7 @@ TICKS_S = [digit * 10**power for power in range(-1, 7) for digit in (1, 2, 5)]
 
 
 class VideoError(Exception):
-    """A file that cannot be followed; one sentence that says why."""
+    """The timeline of a file cannot be made. The message is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,9 @@ async def read_timeline(
     fps: float = DEFAULT_FPS,
     timeout_s: float = 10.0,
 ) -> Timeline:
-    """Follow the faces of a video file, looking at about `fps` frames of each second.
+    """Track the faces of a video file in about `fps` frames of each second.
 
-    Raises `VideoError` for a file that is no video, and `ServiceError` for a frame that has no answer within
+    Raises `VideoError` for a file that is not a video, and `ServiceError` for a frame without answer within
     `timeout_s`.
     """
     record = Record(TIME_CONSTANT_S, classifier.verdict.threshold)
@@ -99,7 +99,7 @@ async def write_timeline(
     fps: float = DEFAULT_FPS,
     timeout_s: float = 10.0,
 ) -> Timeline:
-    """`read_timeline`, written to a CSV file and, if one is named, drawn to a PNG. Raises as that does."""
+    """Write `read_timeline` to a CSV file and, if `picture` is given, to a PNG. Raises `OSError` too."""
     timeline = await read_timeline(pipeline, classifier, video, query, fps=fps, timeout_s=timeout_s)
     await asyncio.to_thread(write_csv, timeline, csv_file)
     if picture is not None:
@@ -110,12 +110,12 @@ async def write_timeline(
 async def _frames_seen(
     pipeline: Pipeline, video: Path, query: Query, fps: float, timeout_s: float
 ) -> AsyncGenerator[tuple[float, Seen], None]:
-    """What is seen in each frame, in order, while the next ones are under way."""
+    """Time in seconds and faces of each frame, in order, while the next frames are in flight."""
     under_way: deque[tuple[float, asyncio.Task[Seen]]] = deque()
     frames = read_frames(video, fps)
     try:
         while True:
-            # A video is read by one thread at a time: the decoder is not made for more.
+            # Only one thread reads the video at a time: the decoder is not thread-safe.
             found = await asyncio.to_thread(next, frames, None)
             if found is not None:
                 time_s, pixels = found
@@ -136,19 +136,19 @@ async def _frames_seen(
 def read_frames(video: Path, fps: float) -> Generator[tuple[float, Image], None, None]:
     """Seconds since the first frame and upright pixels, uint8 [H,W,3], of about `fps` frames a second.
 
-    By the frames' own times, which need not be even. Damaged parts are left out. Raises `VideoError`.
+    Frames are chosen by their own times, which may be uneven. Damaged parts are skipped. Raises `VideoError`.
     """
     try:
         import av
     except ModuleNotFoundError as error:
         raise VideoError("videos need PyAV: pip install av") from error
     try:
-        # A playlist could name addresses elsewhere.
+        # Without this, a playlist could make the decoder open remote addresses.
         container = av.open(str(video), options={"protocol_whitelist": "file"})
     except (av.error.FFmpegError, OSError, UnicodeError) as error:
         raise VideoError(f"{video} cannot be read as a video: {reason_of(error)}") from error
     with container:
-        # The cover of a song is a video of one frame to the decoder.
+        # For the decoder, the cover picture of a song is a video of one frame.
         streams = [
             stream
             for stream in container.streams.video
@@ -161,7 +161,7 @@ def read_frames(video: Path, fps: float) -> Generator[tuple[float, Image], None,
         for frame in _decoded(container, streams[0]):
             if first_s is None or due_s is None:
                 first_s = due_s = frame.time
-            # Half a millisecond for the rounding of times.
+            # Half a millisecond allows for rounded times.
             if frame.time < due_s - 5e-4:
                 continue
             due_s += 1 / fps
@@ -170,7 +170,7 @@ def read_frames(video: Path, fps: float) -> Generator[tuple[float, Image], None,
             upright = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
             yield frame.time - first_s, np.ascontiguousarray(upright)
         if first_s is None:
-            raise VideoError(f"{video} cannot be read as a video: no frame of it can be decoded")
+            raise VideoError(f"{video} cannot be read as a video: no frame can be decoded")
 
 
 def _decoded(container: Any, stream: Any) -> Iterator[Any]:
@@ -187,7 +187,7 @@ def _decoded(container: Any, stream: Any) -> Iterator[Any]:
         except av.error.EOFError:
             return
         except av.error.FFmpegError:
-            # What is damaged is left out; a file that ends too early ends there.
+            # Damaged packets are skipped. A truncated file ends here.
             if packet is None:
                 return
             continue
@@ -195,7 +195,7 @@ def _decoded(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def write_csv(timeline: Timeline, file: Path) -> None:
-    """One row for each face of each frame; `emotion` to the probabilities are smoothed, `frame_*` are not."""
+    """One row for each face of each frame. All answers are smoothed, except those in `frame_*`."""
     with file.open("w", newline="", encoding="utf-8") as text:
         rows = csv.writer(text)
         place = ("x", "y", "width", "height")
@@ -218,7 +218,7 @@ def write_csv(timeline: Timeline, file: Path) -> None:
 
 
 def draw(timeline: Timeline, file: Path) -> None:
-    """The smoothed probabilities of each face over time, as a PNG; of the `MAX_DRAWN` seen most."""
+    """Draw the smoothed probabilities over time to a PNG, of the `MAX_DRAWN` faces with most frames."""
     longest = sorted(timeline.tracks, key=lambda track: -track.frames)[:MAX_DRAWN]
     shown = sorted(longest, key=lambda track: track.number)
     end_s = max([0.1, *(moment.time_s for moment in timeline.moments)])
@@ -242,15 +242,15 @@ def draw(timeline: Timeline, file: Path) -> None:
         x, y = LEFT_PX + PLOT_PX + 20, TOP_PX + 20 * number
         pen.rectangle((x, y, x + 12, y + 12), fill=tuple(COLOURS[number % len(COLOURS)].tolist()))
         write((x + 20, y + 6), label, anchor="lm")
-    left_out = len(timeline.tracks) + timeline.tracks_left_out - len(shown)
-    more = f", and {left_out} more that were seen in fewer frames" if left_out else ""
+    hidden = len(timeline.tracks) + timeline.tracks_left_out - len(shown)
+    more = f"; {hidden} more not shown" if hidden else ""
     title = f"Smoothed probabilities; hatched: uncertain{more}" if shown else "No face was found"
     write((LEFT_PX + PLOT_PX // 2, TOP_PX // 2), title, anchor="mm")
     picture.save(file, "PNG")
 
 
 def _panel(timeline: Timeline, track: TrackTotals, end_s: float) -> Image:
-    """One face's probabilities, one above the other, uint8 [H,W,3]; white where the face was away."""
+    """The stacked probabilities of one face, uint8 [H,W,3]; white while the face was away."""
     frames = [
         (moment.time_s, followed)
         for moment in timeline.moments
@@ -260,7 +260,7 @@ def _panel(timeline: Timeline, track: TrackTotals, end_s: float) -> Image:
     times = np.array([time_s for time_s, _ in frames])
     rows = np.array([followed.probabilities for _, followed in frames])
     uncertain = np.array([followed.verdict == "uncertain" for _, followed in frames])
-    # An answer holds until the next one, if that one does not come late.
+    # An answer holds until the next one, except across a gap.
     spans = np.diff(times, append=np.inf)
     usual_s = np.median(spans[:-1]) if len(times) > 1 else LOST_S
     until = times + np.where(spans <= 2.5 * usual_s, spans, usual_s)

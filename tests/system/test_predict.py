@@ -110,7 +110,7 @@ def test_nothing_is_lost_or_answered_twice_whatever_stops_a_run(photos: Path) ->
     with started(REAL, *command) as process:
         _, complained = process.communicate(timeout=90)
     assert process.returncode == 0, complained
-    assert f"{killed - 1} were there already" in complained
+    assert f"{killed - 1} more from earlier runs" in complained
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert [row["path"] for row in rows] == [str(path) for path in sorted(photos.rglob("*.jpg"))]
     assert all(len(row["faces"]) == 1 for row in rows)
@@ -123,7 +123,7 @@ def test_a_second_signal_ends_the_run_at_once(preparation: str, photos: Path) ->
         assert process.stderr is not None
         assert process.stderr.readline() == "searching\n"
         process.send_signal(signal.SIGINT)
-        assert "stopping once what is in flight is answered" in process.stderr.readline()
+        assert "stopping after the images in flight" in process.stderr.readline()
         # Two signals at once would be one, and a busy event loop would need nobody to wake it up.
         eventually(lambda: psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING)
         process.send_signal(signal.SIGINT)

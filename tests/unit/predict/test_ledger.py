@@ -84,7 +84,7 @@ def test_a_file_with_line_ends_of_old_macs_is_not_taken_for_one_torn_row(tmp_pat
     path = tmp_path / "rows"
     changed = written(path).replace(b"\n", b"\r")
     path.write_bytes(changed)
-    with pytest.raises(LedgerError, match="its line 1 is not of this command") as refused:
+    with pytest.raises(LedgerError, match="its line 1 is not from this command") as refused:
         Ledger(path, Form.jsonl, RUN)
     assert path.read_bytes() == changed
     assert len(str(refused.value)) < 300

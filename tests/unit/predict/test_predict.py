@@ -107,21 +107,24 @@ def test_one_image_comes_on_standard_input(expressnet: Expressnet, astronaut_jpe
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["nowhere.jpg"], "there is nothing at nowhere.jpg"),
-        ([".", "*.gif"], "there is nothing at *.gif"),
+        (["nowhere.jpg"], "nowhere.jpg was not found"),
+        ([".", "*.gif"], "*.gif was not found"),
         (["clip.mp4"], "clip.mp4 cannot be read as a video"),
-        (["clip.mp4", "one.jpg"], "clip.mp4 is a video, and a video stands alone"),
-        (["gone.mp4"], "there is nothing at gone.mp4"),
-        (["clip.mp4", "--format", "jsonl"], "the timeline of a video is CSV"),
-        (["clip.mp4", "--output", "rows.jsonl"], "the timeline of a video is CSV"),
+        (["clip.mp4", "one.jpg"], "clip.mp4 is a video, and a video must be the only path"),
+        (["gone.mp4"], "gone.mp4 was not found"),
+        (["clip.mp4", "--format", "jsonl"], "the timeline of a video is always CSV"),
+        (["clip.mp4", "--output", "rows.jsonl"], "the timeline of a video is always CSV"),
         (["clip.mp4", "--annotate", "drawn"], "--annotate, --include and --no-detect are not for videos"),
-        (["one.jpg", "--fps", "3"], "--fps is for videos"),
+        (["one.jpg", "--fps", "3"], "--fps is only for videos"),
         ([".", "--include", "mood"], "--include: 'mood' is none of"),
         ([".", "--output", "rows.jsonl", "--format", "table"], "--output takes JSON lines or CSV"),
-        (["-", "."], "- stands alone"),
-        (["-", "--output", "rows.jsonl"], "- stands alone"),
+        (["-", "."], "- must be the only path"),
+        (["-", "--output", "rows.jsonl"], "- must be the only path"),
         ([".", "--annotate", "."], "--annotate needs a folder of its own"),
-        ([".", "--output", "notes.txt"], "notes.txt cannot be written to: its line 1 is not of this command"),
+        (
+            [".", "--output", "notes.txt"],
+            "notes.txt cannot be written to: its line 1 is not from",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_sentence(
@@ -150,12 +153,10 @@ def test_a_video_becomes_a_timeline(
     with Image.open("clip.timeline.png") as picture:
         assert picture.width == 1000
     assert re.search(r"1 +│ +0.0 to 0.8 s +│ +4 +│ +happiness 100%", result.stdout)
-    assert result.stderr == "expressnet: 4 frames, 1 faces: clip.timeline.csv and clip.timeline.png\n"
+    assert result.stderr == "expressnet: 4 frames, 1 face: clip.timeline.csv and clip.timeline.png\n"
     again = expressnet("predict", written)
     assert again.exit_code == 2
-    assert again.stderr == (
-        "expressnet: clip.timeline.csv is not empty; name another file, or take it away\n"
-    )
+    assert again.stderr == "expressnet: clip.timeline.csv is not empty; name another file, or delete it\n"
     refused = expressnet("predict", written, "--output", "nowhere/rows.csv")
     assert refused.exit_code == 2
     assert refused.stderr == "expressnet: nowhere/rows.csv cannot be written: no such file or directory\n"
@@ -207,7 +208,7 @@ def test_a_second_run_answers_only_what_is_new(expressnet: Expressnet, photos: P
     assert file.read_bytes() == before
     assert again.exit_code == 1  # what failed then has no answer now
     assert "0 images" in again.stderr
-    assert "4 were there already, 1 of them without an answer" in again.stderr
+    assert "4 more from earlier runs, 1 of them without an answer" in again.stderr
 
     (photos / "new.jpg").write_bytes((photos / "one.jpg").read_bytes())
     os.utime(photos / "one.jpg", (0, 0))
@@ -232,8 +233,7 @@ def test_csv_is_an_export_and_does_not_resume(expressnet: Expressnet, photos: Pa
     again = expressnet("predict", photos, "--output", file)
     assert again.exit_code == 2
     assert again.stderr == (
-        f"expressnet: {file} cannot be written to: it is not empty, and a run that writes CSV cannot resume; "
-        "JSON lines can.\n"
+        f"expressnet: {file} cannot be written to: it is not empty, and CSV cannot resume; JSON lines can.\n"
     )
     assert file.read_bytes() == before
 
