@@ -1,4 +1,4 @@
-// Calls of the service. Addresses are relative to the page, so that it also works behind a path of a proxy.
+// Calls of the service. Addresses are relative to the page, so that the page also works below a path of a proxy.
 
 import { bytes, counted, problemSentence, sentence } from "./words.js";
 
@@ -9,7 +9,7 @@ const TYPES_BY_ENDING = {
   tif: "image/tiff",
   tiff: "image/tiff",
 };
-// The service answers by itself at its deadline; this is for when it does not.
+// Extra time after the service's own deadline, for a service that does not answer at all.
 const PATIENCE_S = 5;
 
 /** Why there is no answer, in sentences. */
@@ -35,8 +35,8 @@ export async function readCards(key) {
 }
 
 /**
- * One photo in; the answer, the stages' times in ms and the time until it was here out.
- * Throws a `Failure`, or an AbortError when `signal` ended it.
+ * Sends a photo. Returns the answer, the ms of each stage, and the ms of the round trip.
+ * Throws a `Failure`, or an AbortError after `signal`.
  */
 export async function askEmotions(service, photo, query, key, signal) {
   if (photo.size > service.body_limit_bytes) {
@@ -59,7 +59,7 @@ export async function askEmotions(service, photo, query, key, signal) {
   };
 }
 
-/** The command that sends the same request; the key is left to the reader's environment. */
+/** The command that sends the same request. It reads the key from the environment. */
 export function curlCommand(service, photo, query, key) {
   const parts = [
     `curl --data-binary ${quoted(`@${photo.name}`)}`,
@@ -126,7 +126,7 @@ function serverTiming(header) {
 
 function mediaType(service, photo) {
   if (service.media_types.includes(photo.type)) return photo.type;
-  // Browsers do not know all kinds. The service tells them by their bytes, so any kind of its list will do.
+  // Browsers do not know all types. The service reads the type from the bytes, so any accepted type works.
   const ending = photo.name.split(".").pop().toLowerCase();
   return TYPES_BY_ENDING[ending] ?? "image/jpeg";
 }

@@ -1,9 +1,9 @@
-// The camera of this device, and pictures out of it.
+// The camera of this device, and its pictures.
 
 import { Failure } from "./api.js";
 
 const FAILURES = {
-  NotAllowedError: "The camera was not allowed. Allow it beside the page's address, then try again.",
+  NotAllowedError: "The browser blocks the camera. Allow the camera beside the page's address, then try again.",
   NotFoundError: "No camera was found.",
   NotReadableError: "The camera is in use by another program, or does not answer.",
 };
@@ -11,10 +11,10 @@ const FAILURES = {
 export class Camera {
   stream = null;
 
-  /** Throws a `Failure` when there is none, or nobody allows it. */
+  /** Throws a `Failure` if the device has no camera or the user does not allow it. */
   async start() {
     if (!navigator.mediaDevices?.getUserMedia) {
-      throw new Failure("A browser gives the camera only to pages of this machine and to those that come by HTTPS.");
+      throw new Failure("Browsers allow the camera only on pages over HTTPS, or on pages from this machine.");
     }
     try {
       this.stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: { ideal: 1280 } } });
@@ -29,7 +29,7 @@ export class Camera {
     this.stream = null;
   }
 
-  /** What `video` shows now as a JPEG file, no side longer than `longestPx`. */
+  /** The present picture of `video` as a JPEG file. Its longer side is at most `longestPx`. */
   take(video, longestPx, quality) {
     const scale = Math.min(1, longestPx / Math.max(video.videoWidth, video.videoHeight));
     const canvas = document.createElement("canvas");

@@ -1,9 +1,9 @@
-// What the classifier is for and what it cannot do, out of its own card.
+// What the classifier is for and what it cannot do, from its model card.
 
 import { h } from "./dom.js";
 import { percent } from "./words.js";
 
-/** `cards`: those of all models that are served. */
+/** `cards`: the cards of all served models. */
 export function modelCard(cards) {
   const card = cards.find((found) => found.kind === "classifier");
   const { threshold, coverage, accuracy } = card.verdict;
@@ -12,15 +12,15 @@ export function modelCard(cards) {
     h(
       "p",
       {},
-      `An answer is certain from a probability of ${percent(threshold)}. On its test photos ${percent(coverage)} `,
-      `of the faces reached that, and ${percent(accuracy)} of those were named as most people named them.`,
+      `An answer is certain if its probability is at least ${percent(threshold)}. On the test photos, `,
+      `${percent(coverage)} of the faces were certain. For ${percent(accuracy)} of these, most people chose the same emotion.`,
     ),
     h("ul", {}, ...card.limits.map((limit) => h("li", {}, limit))),
     ...noticeOf(card),
   ];
 }
 
-/** What this service's operator may show to the people in the photos. */
+/** The notice of the operator for the people in the photos. */
 function noticeOf({ deployment }) {
   if (!deployment) return [];
   return [h("h3", {}, "What the people in the photos should be told"), h("p", {}, deployment.notice)];

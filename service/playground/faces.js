@@ -1,10 +1,10 @@
-// The list of faces: for each its emotions, its verdict with reasons, and whatever else was asked for.
+// The list of faces: emotions, verdict, reasons, and the parts that `include` adds.
 
 import { bar, byId, h } from "./dom.js";
 import { INCLUDE, MIXTURES, measured, number, percent, reasonSentence } from "./words.js";
 
-const OPEN_FACES = 2; // with more, only the chosen one is open
-const INDEX = "An index of the emotion alone: it does not see where somebody looks, nor what they think of.";
+const OPEN_FACES = 2; // with more faces, only the chosen one is open
+const INDEX = "Computed from the emotion alone. It does not measure where a person looks or what a person thinks about.";
 
 export class FaceList {
   /** `chosen(index)` is called when a face is opened. */
@@ -17,10 +17,10 @@ export class FaceList {
     this.list.replaceChildren();
   }
 
-  /** `crop(face)` makes a small picture of a face, or null. `again`: another answer about the same scene. */
+  /** `crop(face)` returns a small picture of a face, or null. `again`: the scene is that of the last answer. */
   show(faces, crop, again = false) {
     if (!again) this.clear();
-    // Cards that are there already stay as they are open or focused.
+    // Existing cards are reused, so that they stay open and focused.
     while (this.list.children.length > faces.length) this.list.lastChild.remove();
     while (this.list.children.length < faces.length) {
       const index = this.list.children.length;
@@ -40,7 +40,7 @@ export class FaceList {
 
   newCard(index, open) {
     const details = h("details", { open }, h("summary"), h("div"));
-    // Not by its toggle event, which also comes when a card is made open.
+    // Not the toggle event: it also fires when a card is created open.
     details.firstChild.addEventListener("click", () => details.open || this.chosen(index));
     return h("li", {}, details);
   }
@@ -70,10 +70,10 @@ function fill(details, face, index, crop) {
 
 function reasons(face) {
   if (face.verdict !== "uncertain") return [];
-  // A service may say no reasons; then the only one there is stands in its card.
+  // A service may send no reasons. Low confidence is then the only possible one.
   const codes = face.reasons?.length ? face.reasons : ["low_confidence"];
   const sentences = codes.map((code) => h("li", {}, reasonSentence(code)));
-  return [h("div", { class: "reasons" }, h("p", {}, "Take this as no answer:"), h("ul", {}, ...sentences))];
+  return [h("div", { class: "reasons" }, h("p", {}, "Treat this as no answer:"), h("ul", {}, ...sentences))];
 }
 
 /** All probabilities as a table of bars, in the model's own order, so that faces can be compared. */
@@ -93,7 +93,7 @@ export function probabilities(shares, top, verdict, caption) {
 function extras({ quality, experts, engagement, heatmap }) {
   return [
     quality && part("quality", definitions(Object.entries(quality).map(([name, value]) => measured(name, value)))),
-    experts && part("experts", hint("Of each mixture's four experts, two speak for a face."), ...mixtures(experts)),
+    experts && part("experts", hint("Each mixture has four experts. Two of them are used for a face."), ...mixtures(experts)),
     engagement && part("engagement", h("p", {}, `${number(engagement.index, 2)} of at most 0.90`), hint(INDEX)),
     heatmap && part("heatmap", hint(mapWords(heatmap))),
   ].filter(Boolean);
@@ -104,8 +104,8 @@ function hint(text) {
 }
 
 function mapWords({ largest_fall }) {
-  const most = `One patch alone takes up to ${percent(largest_fall)} of the probability.`;
-  return `Coloured over the photo: where the answer grows weaker when the face is covered. ${most}`;
+  const fall = `Covering one patch lowers the probability by up to ${percent(largest_fall)}.`;
+  return `Colours over the photo show where covering the face weakens the answer. ${fall}`;
 }
 
 function part(name, ...content) {

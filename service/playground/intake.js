@@ -2,7 +2,7 @@
 
 import { Failure } from "./api.js";
 
-/** `take(file)` gets a photo, `refuse(failure)` why there is none. `zone` lights up while something is dragged. */
+/** Calls `take(file)` with a photo, or `refuse(failure)` without one. `zone` is highlighted during a drag. */
 export function watchIntake(zone, take, refuse) {
   let depth = 0; // a drag enters and leaves each element that it passes
   const light = (change) => {
@@ -18,7 +18,7 @@ export function watchIntake(zone, take, refuse) {
     light(-depth);
     const file = firstFile(event.dataTransfer);
     if (file) take(file);
-    else refuse(new Failure("That was no file. Save the picture first, then drop it here."));
+    else refuse(new Failure("This is not a file. Save the picture first, then drop it here."));
   });
   document.addEventListener("paste", (event) => {
     const file = firstFile(event.clipboardData);
@@ -27,7 +27,7 @@ export function watchIntake(zone, take, refuse) {
   });
 }
 
-/** The first picture, else the first file of any kind: the service says best what is wrong with it. */
+/** The first picture, else the first file: the service then says what is wrong with it. */
 function firstFile(transfer) {
   const found = [...(transfer?.files ?? [])];
   return found.find((file) => file.type.startsWith("image/")) ?? found[0];

@@ -1,4 +1,4 @@
-// Ties the page together: a photo comes in, an answer or a failure is shown.
+// Connects the parts of the page: it takes a photo, and shows the answer or the failure.
 
 import { groupOf, shortened, statusOf } from "./answer.js";
 import { Failure, askEmotions, curlCommand, readCards, readService } from "./api.js";
@@ -12,18 +12,18 @@ import { timingsOf } from "./timings.js";
 import { INCLUDE, bytes, spaced } from "./words.js";
 
 const SNAPSHOT_PX = 1920;
-const CAMERA_IDLE = "The camera. Nothing is sent until you take a picture or go live.";
-const LIVE_PX = 640; // faces before a webcam are large enough in this, and it travels quickly
+const CAMERA_IDLE = "The camera is on. Nothing is sent until you take a picture or go live.";
+const LIVE_PX = 640; // large enough for faces in front of a webcam, and quick to send
 
 const camera = new Camera();
 const list = new FaceList((index) => picture.mark(index));
 const picture = new Picture((index) => list.choose(index));
 let service = null;
-let photo = null; // the file that is shown, if there is one
-let drawn = null; // promise: whether this browser could draw it
-let running = null; // ends the request that is under way
+let photo = null; // the shown file, or null
+let drawn = null; // promise: whether this browser can show the photo
+let running = null; // AbortController of the request in flight
 let live = false;
-let pressed = false; // a button of the mouse, or a finger
+let pressed = false; // whether a mouse button or a finger is down
 let json = "";
 
 watchIntake(byId("drop").closest(".photo"), take, (failure) => showFailure(failure));
@@ -43,7 +43,7 @@ addEventListener("pointerdown", () => (pressed = true));
 for (const end of ["pointerup", "pointercancel", "blur"]) addEventListener(end, () => (pressed = false));
 introduce();
 
-/** Fits the page to the service that it came from. */
+/** Adapts the page to its service. */
 async function introduce() {
   try {
     service = await readService();
@@ -55,17 +55,17 @@ async function introduce() {
   byId("version").textContent = service.version;
   show(byId("docs"), service.shows_docs);
   show(byId("key-field"), service.asks_for_key);
-  const needed = service.allows_anonymous ? "Not needed, but yours may allow more." : "Needed.";
-  byId("key-hint").textContent = `${needed} It stays on this page, and is gone when you close it.`;
+  const needed = service.allows_anonymous ? "Optional: a key may allow more." : "Required.";
+  byId("key-hint").textContent = `${needed} The key is kept only until you close this page.`;
   const choices = service.include.map((part) =>
     h("label", {}, h("input", { type: "checkbox", name: "include", value: part }), INCLUDE[part] ?? spaced(part)),
   );
   byId("include").replaceChildren(...choices);
-  // A service that speaks of groups only lets nobody choose.
+  // A service that answers groups only has no options.
   show(byId("choices"), choices.length > 0);
 }
 
-/** A new photo, from wherever. */
+/** Takes a new photo, from any source. */
 function take(file) {
   leaveCamera();
   photo = file;
@@ -77,7 +77,7 @@ function take(file) {
   return send();
 }
 
-/** Asks about the photo that is there, with the options as they are. */
+/** Sends the present photo with the present options. */
 async function send() {
   if (!service) await introduce();
   if (!service) return;
@@ -110,14 +110,14 @@ function settle(mine) {
 
 function query() {
   const options = byId("choices");
-  const asked = {};
+  const chosen = {};
   for (const input of options.querySelectorAll('input[type="number"]')) {
-    if (input.value !== input.defaultValue) asked[input.name] = input.value;
+    if (input.value !== input.defaultValue) chosen[input.name] = input.value;
   }
-  if (byId("whole").checked) asked.detect = "false";
+  if (byId("whole").checked) chosen.detect = "false";
   const parts = [...options.querySelectorAll('input[name="include"]:checked')].map((input) => input.value);
-  if (parts.length) asked.include = parts.join(",");
-  return asked;
+  if (parts.length) chosen.include = parts.join(",");
+  return chosen;
 }
 
 function key() {
@@ -127,13 +127,13 @@ function key() {
 function showPhotoAnswer(result, visible) {
   const { image } = result.answer;
   const size = `${image.width} x ${image.height} px`;
-  const unseen = visible ? "" : " This browser cannot draw this kind of file; the boxes are at their places all the same.";
+  const unseen = visible ? "" : " This browser cannot show this type of file. The boxes are still in the right places.";
   byId("caption").textContent = `${photo.name}, ${size}, ${bytes(photo.size)}.${unseen}`;
   if (!visible) picture.showBlank(image);
   showAnswer(result, photo, false);
 }
 
-/** `again`: one more answer about the same scene. */
+/** `again`: the scene is that of the last answer. */
 function showAnswer({ answer, stages, roundTripMs }, sent, again) {
   const faces = answer.faces ?? [];
   picture.showFaces(answer);
@@ -157,15 +157,15 @@ function clearAnswer() {
 }
 
 function setStatus(text) {
-  // Written only when it changes, so that it is not read out for each frame of a camera.
+  // Written only when it changes: else screen readers would read it out for each frame.
   if (byId("status").textContent !== text) byId("status").textContent = text;
 }
 
-/** `again` does once more what failed, if that makes sense. */
+/** `again` repeats what failed; omitted if that makes no sense. */
 function showFailure(error, again) {
   if (!(error instanceof Failure)) console.error(error);
-  const told = error instanceof Failure ? error : new Failure("Something went wrong in this page.");
-  const { message, detail, requestId } = told;
+  const failure = error instanceof Failure ? error : new Failure("Something went wrong in this page.");
+  const { message, detail, requestId } = failure;
   const button = again && h("button", { type: "button" }, "Try again");
   button?.addEventListener("click", () => again());
   const parts = [
@@ -191,7 +191,7 @@ async function startCamera() {
   try {
     const stream = await camera.start();
     if (photo) {
-      camera.stop(); // one came while the browser asked for leave
+      camera.stop(); // a photo arrived while the browser asked for permission
       return;
     }
     stream.getVideoTracks()[0].addEventListener("ended", stopCamera);
@@ -211,7 +211,7 @@ function showCameraButtons(on) {
   const within = document.activeElement?.id.startsWith("camera-");
   show(byId("camera-start"), !on);
   for (const id of ["camera-take", "camera-live", "camera-stop"]) show(byId(id), on);
-  // The button that was pressed is gone: the focus goes to what took its place.
+  // The pressed button is hidden now: the focus moves to the button in its place.
   if (within) byId(on ? "camera-take" : "camera-start").focus();
 }
 
@@ -236,23 +236,23 @@ async function snapshot() {
   await take(shot);
 }
 
-/** One frame at a time, always the newest: the next is taken when the last one is answered. */
+/** Sends one frame at a time. The next frame is taken when the last one is answered. */
 async function goLive() {
   live = true;
   byId("camera-live").setAttribute("aria-pressed", "true");
-  byId("caption").textContent = "Live: pictures go to the service, one after the other.";
+  byId("caption").textContent = "Live: frames are sent to the service, one after the other.";
   const mine = begin("Live.");
   settle(mine);
   let again = false;
   while (mine === running) {
     try {
-      // A browser stops this while the page is hidden, and with it the sending.
+      // Browsers pause this while the page is hidden, so that nothing is sent.
       await new Promise((resolve) => requestAnimationFrame(resolve));
       const frame = await camera.take(picture.video, LIVE_PX, 0.85);
       const result = await askEmotions(service, frame, query(), key(), mine.signal);
       if (mine !== running) return;
       clearFailure();
-      // A click is lost when what it is on is replaced between its press and its release.
+      // A click is lost if its element is replaced between press and release.
       if (pressed) continue;
       showAnswer(result, frame, again);
       again = true;
@@ -300,6 +300,6 @@ async function copy({ currentTarget }) {
   } catch {
     // Without HTTPS a page may not write to the clipboard.
     getSelection().selectAllChildren(shown);
-    say("Selected. Press Ctrl and C to copy it.");
+    say("Selected. Press Ctrl+C to copy the text.");
   }
 }

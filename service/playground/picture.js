@@ -3,20 +3,20 @@
 import { byId, h, show } from "./dom.js";
 import { percent } from "./words.js";
 
-const NAMED_FACES = 4; // with more, the labels would cover the photo
+const NAMED_FACES = 4; // with more faces, the labels would cover the photo
 const LARGEST_ZOOM = 2;
 const CROP_PX = 96;
 const CROP_MARGIN = 0.15;
 
 export class Picture {
-  /** `choose(index)` is called when somebody picks a face. */
+  /** `choose(index)` is called when the user picks a face. */
   constructor(choose) {
     this.image = byId("image");
     this.video = byId("video");
     this.boxes = byId("boxes");
     this.frame = this.image.parentElement;
     this.choose = choose;
-    // A phone that is turned changes it in the middle.
+    // Turning a phone changes the size of its video.
     this.video.addEventListener("resize", () => this.shape(this.video.videoWidth, this.video.videoHeight));
     this.boxes.addEventListener("click", (event) => {
       const box = event.target.closest("button");
@@ -25,13 +25,13 @@ export class Picture {
     this.boxes.addEventListener("keydown", (event) => this.walk(event));
   }
 
-  /** Shows a photo; false if this browser cannot draw it. */
+  /** Shows a photo; false if this browser cannot show it. */
   async showPhoto(photo) {
     this.clear();
     const address = URL.createObjectURL(photo);
     this.image.src = address;
     const drawn = await this.image.decode().then(() => true, () => false);
-    if (this.image.src !== address) return drawn; // another photo came meanwhile
+    if (this.image.src !== address) return drawn; // another photo was taken meanwhile
     if (drawn) this.shape(this.image.naturalWidth, this.image.naturalHeight);
     show(this.image, drawn);
     return drawn;
@@ -54,19 +54,19 @@ export class Picture {
     this.showFaces(null);
   }
 
-  /** Draws the boxes of an answer, in parts of the photo, so that they fit at any width. */
+  /** Draws the boxes of an answer, relative to the size of the photo, so that they fit at any width. */
   showFaces(answer) {
     const faces = answer?.faces ?? [];
     const size = answer?.image;
     byId("marks").replaceChildren(...faces.flatMap((face) => [...mapOver(face, size), ...dots(face, size)]));
     this.frame.classList.toggle("many", faces.length > NAMED_FACES);
-    // Boxes that are there already stay, so that a camera's next frame takes nobody's focus away.
+    // Existing boxes are reused, so that the next frame of a camera does not take the focus away.
     while (this.boxes.children.length > faces.length) this.boxes.lastChild.remove();
     while (this.boxes.children.length < faces.length) this.boxes.append(newBox(this.boxes.children.length));
     faces.forEach((face, index) => label(this.boxes.children[index], face, index, size, faces.length));
   }
 
-  /** For a photo that the browser cannot draw: an empty field of its shape. */
+  /** For a photo that the browser cannot show: an empty field with the photo's aspect ratio. */
   showBlank(size) {
     this.frame.classList.add("blank");
     this.shape(size.width, size.height);
@@ -97,7 +97,7 @@ export class Picture {
     to.focus();
   }
 
-  /** The face alone, as a small canvas; null where there is no picture to cut it from. */
+  /** The face as a small canvas; null if no picture is shown. */
   crop(face, size) {
     const source = this.video.hidden ? this.image : this.video;
     if (source.hidden) return null;
@@ -114,7 +114,7 @@ export class Picture {
 }
 
 function newBox(index) {
-  // One stop of the Tab key for all of them.
+  // All boxes together are one stop of the Tab key.
   const tabindex = index === 0 ? "0" : "-1";
   return h("button", { type: "button", "data-index": index, tabindex }, h("span", { "aria-hidden": "true" }));
 }
@@ -125,7 +125,7 @@ function label(box, face, index, size, count) {
   const text = `Face ${index + 1}: ${face.emotion}, ${percent(face.confidence)}, ${face.verdict}`;
   box.className = `box ${face.verdict}`;
   box.classList.toggle("chosen", chosen);
-  // Where its label would leave the photo, it stands inside.
+  // A label that would leave the photo is drawn inside the box.
   box.classList.toggle("low", face.box.y < 0.08 * size.height);
   box.classList.toggle("right", face.box.x > 0.6 * size.width);
   box.setAttribute("aria-label", text);

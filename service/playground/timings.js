@@ -1,4 +1,4 @@
-// Where the time went, out of the answer's Server-Timing header.
+// The time of each stage, from the Server-Timing header of the answer.
 
 import { h } from "./dom.js";
 import { number } from "./words.js";
@@ -17,7 +17,7 @@ export function timingsOf(stages, roundTripMs) {
   const spent = Object.values(named).reduce((sum, ms) => sum + ms, 0);
   const rest = Math.max(0, total - spent);
   const known = Object.entries(named).map(([stage, ms]) => [stage, STAGES[stage] ?? stage, ms]);
-  const shown = [...known, ["rest", "receiving and all else", rest]];
+  const shown = [...known, ["rest", "receiving and everything else", rest]];
   const whole = Math.max(total, spent) || 1;
   const segments = shown.map(([stage, , ms]) => {
     const segment = h("span", { class: `stage-${stage}` });
@@ -34,7 +34,7 @@ export function timingsOf(stages, roundTripMs) {
   );
   const inside = total ? [h("strong", {}, `${number(total, 0)} ms`), " in the service, "] : [];
   return [
-    h("p", {}, ...inside, `${number(roundTripMs, 0)} ms as seen from here`),
+    h("p", {}, ...inside, `${number(roundTripMs, 0)} ms round trip`),
     ...(total ? [h("div", { class: "stages", "aria-hidden": "true" }, ...segments), h("dl", {}, ...legend)] : []),
   ];
 }

@@ -1,24 +1,24 @@
-// Everything that the service answers as names and codes, as a person would say it.
+// Names and codes of the service in plain words.
 
 const PROBLEMS = {
-  invalid_image: "This file is no picture that can be read.",
-  unauthorized: "This service asks for a key. Enter yours under the photo.",
-  forbidden: "This key may not be used for this.",
+  invalid_image: "This file is not a picture that can be read.",
+  unauthorized: "This service requires a key. Enter your key under the photo.",
+  forbidden: "This key does not allow this request.",
   origin_not_allowed: "Pages of this address may not call the service.",
-  not_found: "The service has nothing at this address.",
+  not_found: "The service does not have this address.",
   request_timeout: "The photo took too long to arrive.",
   image_too_large: "This picture has too many pixels.",
   image_too_complex: "This picture takes too long to read.",
   body_too_large: "This file is too large.",
   unsupported_media_type: "This kind of file is not supported.",
-  invalid_request: "Something about the request is not right.",
-  overloaded: "The service has too much to do right now.",
-  rate_limited: "You have sent as many photos as you may for now.",
+  invalid_request: "The request is not valid.",
+  overloaded: "The service is overloaded right now.",
+  rate_limited: "You have sent too many photos for now.",
   internal: "Something went wrong inside the service.",
   engine_unavailable: "The model cannot be run right now.",
   host_busy: "The service's machine is busy right now.",
   draining: "The service is shutting down.",
-  deadline_exceeded: "It took too long, so the service gave up.",
+  deadline_exceeded: "The answer took too long, so the service stopped.",
 };
 
 const REASONS = {
@@ -54,7 +54,7 @@ const QUALITY = {
 
 export const MIXTURES = { large_kernel: "Large kernels", fused: "Small kernels and backbone" };
 
-/** A problem document as one sentence, without what only this request knows. */
+/** A problem code as one sentence, without the details of the request. */
 export function problemSentence(code, status) {
   return PROBLEMS[code] ?? `The service refused this with status ${status}.`;
 }
@@ -83,7 +83,7 @@ function significant(value) {
   return value.toLocaleString("en", { maximumSignificantDigits: 3 });
 }
 
-/** A probability that is not rounded to a certainty that nobody has. */
+/** A probability as text. It is never rounded to 0 % or 100 %. */
 export function percent(share) {
   if (share > 0 && share < 0.001) return "< 0.1 %";
   if (share < 1 && share > 0.999) return "> 99.9 %";

@@ -46,7 +46,7 @@ def test_axe_finds_nothing(open_page: Open, astronaut: NDArray[np.uint8], scheme
     assert findings(page) == []
     page.page.set_viewport_size({"width": 360, "height": 740})
     page.drop(b"nothing")
-    page.problem("This file is no picture that can be read.")
+    page.problem("This file is not a picture that can be read.")
     assert findings(page) == []
 
 
@@ -107,7 +107,7 @@ def test_what_changes_is_said(open_page: Open, astronaut_jpeg: bytes) -> None:
     page.drop(astronaut_jpeg)
     page.status("1 face found.")
     expect(page["table.bars"]).to_have_accessible_name("Probabilities of face 1")
-    expect(page["#boxes"]).to_have_accessible_name("Faces in the photo; arrow keys go from one to the next")
+    expect(page["#boxes"]).to_have_accessible_name("Faces in the photo; arrow keys move between boxes")
 
 
 def test_the_page_tells_what_it_is_not_for_before_any_photo(open_page: Open) -> None:

@@ -72,7 +72,7 @@ def test_live_waits_as_long_as_a_busy_service_asks(open_page: Open) -> None:
     page.page.route("**/v1/emotions", busy, times=1)
     page["#camera-start"].click()
     page["#camera-live"].click()
-    page.problem("The service has too much to do right now. Try again in 1 second.")
+    page.problem("The service is overloaded right now. Try again in 1 second.")
     page.status("1 face found.")
     expect(page["#problem"]).to_be_empty()
     assert len(asked) == 1
@@ -84,11 +84,11 @@ def test_live_waits_as_long_as_a_busy_service_asks(open_page: Open) -> None:
         (
             "navigator.mediaDevices.getUserMedia = async () => {"
             " throw new DOMException('', 'NotAllowedError'); };",
-            "The camera was not allowed. Allow it beside the page's address, then try again.",
+            "The browser blocks the camera. Allow the camera beside the page's address, then try again.",
         ),
         (
             "Object.defineProperty(navigator, 'mediaDevices', {value: undefined});",
-            "A browser gives the camera only to pages of this machine and to those that come by HTTPS.",
+            "Browsers allow the camera only on pages over HTTPS, or on pages from this machine.",
         ),
     ],
     ids=["refused", "not a secure page"],

@@ -23,7 +23,7 @@ def test_a_file_that_is_no_picture(open_page: Open, astronaut_jpeg: bytes) -> No
     page.status("1 face found.")
     with page.page.expect_response("**/v1/emotions") as refused:
         page.drop(b"Dear Sir or Madam", "letter.txt", "text/plain")
-    page.problem("This file is no picture that can be read.")
+    page.problem("This file is not a picture that can be read.")
     expect(page["#problem"]).to_contain_text("The data is not an image; send JPEG, ")
     expect(page["#problem .hint"]).to_have_text(f"Request {refused.value.headers['x-request-id']}")
     # Nothing of the photo before is left.
@@ -65,7 +65,7 @@ def test_a_busy_service_says_when_to_come_back(open_page: Open, astronaut_jpeg: 
 
     page.page.route("**/v1/emotions", busy)
     page.drop(astronaut_jpeg)
-    page.problem("The service has too much to do right now. Try again in 1 second.")
+    page.problem("The service is overloaded right now. Try again in 1 second.")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_only_the_last_of_two_photos_counts(
     page.drop(astronaut_jpeg)
     page.status("Looking for faces …")
     page.drop(faceless_jpeg)
-    page.status("No face was found. Very small, covered or far turned ones are missed.")
+    page.status("No face was found. Faces that are very small, covered or turned away may be missed.")
     assert len(held) == 1
     expect(page[".box"]).to_have_count(0)
 
@@ -107,7 +107,7 @@ def test_a_key_is_asked_for_used_and_kept_nowhere(
         page = open_page(gateway.url)
         expect(page["#docs"]).to_be_hidden()
         page.drop(astronaut_jpeg)
-        page.problem("This service asks for a key. Enter yours under the photo.")
+        page.problem("This service requires a key. Enter your key under the photo.")
         page["#key"].fill("xn_wrong")
         page["#key"].press("Enter")
         expect(page["#problem"]).to_contain_text("The key is unknown.")
@@ -121,9 +121,7 @@ def test_a_key_is_asked_for_used_and_kept_nowhere(
         page.drop(astronaut_jpeg)
         page.status("1 face found.")
         page.drop(astronaut_jpeg)
-        expect(page["#problem .lead"]).to_contain_text(
-            "You have sent as many photos as you may for now. Try again"
-        )
+        expect(page["#problem .lead"]).to_contain_text("You have sent too many photos for now. Try again")
         kept = "JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href])"
         assert key not in page.page.evaluate(kept)
         assert key not in page.page.content()

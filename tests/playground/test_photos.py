@@ -104,7 +104,7 @@ def test_many_faces_are_numbered_and_linked_with_their_list(
 def test_a_photo_without_a_face_is_no_error(open_page: Open, faceless_jpeg: bytes) -> None:
     page = open_page()
     page.drop(faceless_jpeg)
-    page.status("No face was found. Very small, covered or far turned ones are missed.")
+    page.status("No face was found. Faces that are very small, covered or turned away may be missed.")
     expect(page[".box"]).to_have_count(0)
     expect(page["#problem"]).to_be_empty()
     expect(page["#answer"]).to_be_visible()
@@ -116,7 +116,7 @@ def test_a_file_that_the_browser_cannot_draw_is_answered_all_the_same(
     page = open_page()
     page.drop(encoded(astronaut[:400, 100:400], "HEIF"), "phone.heic", "")
     page.status("1 face found.")
-    expect(page["#caption"]).to_contain_text("This browser cannot draw this kind of file")
+    expect(page["#caption"]).to_contain_text("This browser cannot show this type of file")
     expect(page["#image"]).to_be_hidden()
     expect(page["#curl"]).to_contain_text("Content-Type: image/heic")
     left, top, right, bottom = ASTRONAUT_FACE
@@ -160,7 +160,7 @@ def test_the_options_go_with_the_request(open_page: Open, astronaut_jpeg: bytes)
     page["#options summary"].click()
     page["#max_faces"].fill("500")
     page.drop(astronaut_jpeg)
-    page.problem("Something about the request is not right.")
+    page.problem("The request is not valid.")
     expect(page["#problem"]).to_contain_text("Max_faces: Input should be less than or equal to 128.")
     page["#max_faces"].fill("5")
     page["#whole"].check()
@@ -252,7 +252,7 @@ def test_a_heatmap_lies_where_the_answer_says(
     changed(page, mapped)
     page.drop(astronaut_jpeg)
     page.status("1 face found.")
-    expect(page[".part"]).to_contain_text("up to 25 % of the probability")
+    expect(page[".part"]).to_contain_text("lowers the probability by up to 25 %")
     photo, seen = page["#image"].bounding_box(), page[".map"].bounding_box()
     assert photo
     assert seen
