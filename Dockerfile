@@ -1,8 +1,8 @@
-# A tag moves. Where builds must be the same byte by byte, give the digest of the day: BASE_IMAGE=python@sha256:...
+# A tag can move. For reproducible builds, give a digest: BASE_IMAGE=python@sha256:...
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
-# Images: `embedded`, the default, runs the models itself; `--target gateway` has no engine and no models and asks
-# Triton; `--target models` only carries the models to where Triton runs.
+# Images: `embedded`, the default, runs the models itself. `--target gateway` has no engine and no models, and calls
+# Triton. `--target models` only has the models, for Triton.
 
 FROM ${BASE_IMAGE} AS packages
 
@@ -12,7 +12,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
 RUN python -m venv /opt/venv
 WORKDIR /src
 
-# Without the code: it changes daily, what it depends on seldom.
+# Locks without the code: the code changes more often, and must not rebuild the packages.
 COPY locks locks
 
 
@@ -21,7 +21,7 @@ RUN pip install --require-hashes -r locks/gateway.txt \
     && pip uninstall --yes setuptools pip
 
 
-# PyAV is a quarter of all packages, and only videos on the command line use it.
+# PyAV is a quarter of the size of all packages, and only videos on the command line need it.
 FROM packages AS embedded-packages
 RUN pip install --require-hashes -r locks/embedded.txt \
     && pip uninstall --yes av setuptools pip
@@ -34,7 +34,7 @@ COPY service service
 RUN pip install --no-deps --no-build-isolation --target /opt/expressnet .
 
 
-# A checkout under a strict umask must not become an image that its user cannot read.
+# With a strict umask, the user of the image could not read the files of the checkout.
 FROM ${BASE_IMAGE} AS models
 COPY model_repository /opt/model_repository
 RUN chmod -R a+rX /opt/model_repository
@@ -45,7 +45,7 @@ RUN find /opt/model_repository -type f ! -name manifest.json -delete \
     && find /opt/model_repository -type d -empty -delete
 
 
-# TorchScript is for Triton.
+# Only Triton needs TorchScript.
 FROM models AS onnx-models
 RUN find /opt/model_repository -name model.pt -delete
 
@@ -57,19 +57,19 @@ LABEL org.opencontainers.image.title="ExpressNet Service" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.licenses="Apache-2.0"
 
-# On an address that others reach it starts with EXPRESSNET_KEYS_FILE, or EXPRESSNET_ALLOW_ANONYMOUS=true, and not else.
+# On 0.0.0.0 the service only starts with EXPRESSNET_KEYS_FILE or EXPRESSNET_ALLOW_ANONYMOUS=true.
 ENV PATH=/opt/expressnet/bin:/opt/venv/bin:$PATH \
     PYTHONPATH=/opt/expressnet \
     PYTHONUNBUFFERED=1 \
     EXPRESSNET_HOST=0.0.0.0 \
     EXPRESSNET_MODEL_REPOSITORY=/opt/model_repository
 
-# All files belong to root: this user reads them and writes nowhere but in /tmp.
+# All files belong to root: this user can read them, and can write only to /tmp.
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 
-# http.client, because urllib would ask a proxy that the environment names.
+# http.client, because urllib would use a proxy from the environment.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import http.client as h, os, ssl, sys; at = ('127.0.0.1', int(os.environ.get('EXPRESSNET_PORT', '8000'))); c = h.HTTPSConnection(*at, timeout=4, context=ssl._create_unverified_context()) if os.environ.get('EXPRESSNET_TLS_CERTIFICATE') else h.HTTPConnection(*at, timeout=4); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
 

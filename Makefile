@@ -11,7 +11,7 @@ LOCK := $(BIN)/uv pip compile --quiet --no-annotate --generate-hashes --universa
 
 .PHONY: install run check test test-fast test-oldest docs reference examples hostile bench overload soak lock sbom clean
 
-# Everything that a developer needs. `make run` installs less.
+# Everything for development. `make run` installs less.
 install: $(VENV)/.dev
 
 run: $(VENV)/.run
@@ -26,18 +26,18 @@ check: $(VENV)/.dev
 	$(BIN)/python -m tests.docs.prose
 	$(BIN)/python -m tests.supply.audit
 
-# Each of the workers has a core; threads of torch would only be in each other's way.
+# Each worker has a core, so more threads of torch would only compete.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
 
 test: $(VENV)/.dev
 	$(PYTEST) \
 		--cov --cov-report=term:skip-covered --cov-fail-under=90
 
-# Between two edits: the unit tests except the slow ones. A few of them start small programs.
+# For use between edits: the unit tests except the slow ones. A few of them start small programs.
 test-fast: $(VENV)/.dev
 	$(PYTEST) --quiet tests/unit $(addprefix --ignore tests/unit/,bench soak supply training)
 
-# The service with the oldest packages that pyproject.toml allows; those of Triton's server and of training are not there.
+# The service with the oldest packages that pyproject.toml allows, without Triton's server and training.
 test-oldest: $(VENV)/.dev
 	$(BIN)/uv venv --quiet --clear --no-project --python $(BIN)/python $(OLDEST)
 	$(BIN)/uv pip install --quiet --python $(OLDEST) --resolution lowest-direct -e '.[test,triton]'
@@ -58,16 +58,16 @@ reference: $(VENV)/.dev
 examples: $(VENV)/.dev
 	$(BIN)/python -m tests.docs.examples $(EXAMPLES)
 
-# Thousands of damaged images to a real gateway; makes the table of docs/notes/hostile-images.md.
+# Sends thousands of damaged images to a real gateway, and makes the table of docs/notes/hostile-images.md.
 hostile: $(VENV)/.dev
 	$(BIN)/python -m tests.hostile $(HOSTILE)
 
-# `make bench BENCH="service peers --plot bench.png"` for less or more of it: docs/explanation/performance.md. Only `peers` needs
-# the peers' environment.
+# `make bench BENCH="service peers --plot bench.png"` selects the parts: docs/explanation/performance.md. Only `peers`
+# needs the peers' environment.
 bench: $(VENV)/.dev $(if $(filter peers,$(or $(BENCH),peers)),$(PEERS)/.installed)
 	PEERS=$(PEERS) $(BIN)/python -m tests.bench $(BENCH)
 
-# Three times as many photos as can be answered: docs/explanation/reliability.md.
+# Sends three times as many photos as the service can answer: docs/explanation/reliability.md.
 overload: $(VENV)/.dev
 	$(BIN)/python -m tests.bench overload $(OVERLOAD)
 
@@ -75,15 +75,15 @@ overload: $(VENV)/.dev
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak $(SOAK)
 
-# After constraints.txt or pyproject.toml changed. The gateway of Triton leaves out ONNX Runtime, which alone needs
-# flatbuffers, and PyAV.
+# Run this after a change of constraints.txt or pyproject.toml. The gateway of Triton needs no PyAV, no ONNX Runtime,
+# and no flatbuffers, which only ONNX Runtime uses.
 lock: $(VENV)/.dev
 	echo 'setuptools>=77' | $(LOCK) - -o locks/build.txt
 	$(LOCK) pyproject.toml -o locks/embedded.txt
 	$(LOCK) --extra triton --no-emit-package av --no-emit-package flatbuffers --no-emit-package onnxruntime \
 		pyproject.toml -o locks/gateway.txt
 
-# What `make run` installs, and the models, as CycloneDX.
+# The packages of `make run` and the models, as CycloneDX.
 sbom: $(VENV)/.dev
 	$(BIN)/python -m tests.supply.sbom sbom.json
 
@@ -93,22 +93,22 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-# Python compiles what it imports. All the rest would take longer to compile than to install.
+# Python compiles modules on import. Compiling all of them takes longer than the installation.
 $(VENV)/.run: $(BIN)/python pyproject.toml locks/build.txt locks/embedded.txt
 	$(PIP) --no-compile --require-hashes -r locks/build.txt -r locks/embedded.txt
 	$(PIP) --no-deps --no-build-isolation -e .
 	touch $@
 
-# These come alone. yuface's wheel carries YuNet's weights, and is made for few platforms. facenet-pytorch pins an
-# old torch; its wheel carries MTCNN's weights. nvidia-pytriton pins an old numpy; its wheel carries the
-# tritonserver of the tests, for Linux on x86-64. openapi-python-client wants an older typer for its command line.
+# Four packages are installed without dependencies. yuface: its wheel has YuNet's weights, for few platforms.
+# facenet-pytorch: its wheel has MTCNN's weights; it pins an old torch. nvidia-pytriton: its wheel has the tritonserver
+# of the tests, for Linux on x86-64; it pins an old numpy. openapi-python-client: its command line needs an older typer.
 $(VENV)/.dev: $(BIN)/python pyproject.toml training/pyproject.toml constraints.txt
 	$(INSTALL) -e '.[triton,docs,dev]' -e training
 	$(INSTALL) --no-deps yuface facenet-pytorch nvidia-pytriton openapi-python-client
 	touch $@ $(VENV)/.run
 
-# What this service is compared with pins packages of its own. A peer that cannot be installed is no reason not to
-# measure: the table says why it is missing, and the next `make bench` tries again.
+# The peers of the benchmark pin their own packages. If a peer cannot be installed, the benchmark still runs: its table
+# says why the peer is missing, and the next `make bench` tries again.
 $(PEERS)/.installed: tests/bench/peers.txt
 	rm -rf $(PEERS)
 	$(PYTHON) -m venv $(PEERS)
