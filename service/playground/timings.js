@@ -17,7 +17,7 @@ export function timingsOf(stages, roundTripMs) {
   const spent = Object.values(named).reduce((sum, ms) => sum + ms, 0);
   const rest = Math.max(0, total - spent);
   const known = Object.entries(named).map(([stage, ms]) => [stage, STAGES[stage] ?? stage, ms]);
-  const shown = [...known, ["rest", "receiving and everything else", rest]];
+  const shown = [...known, ["rest", "receiving and other", rest]];
   const whole = Math.max(total, spent) || 1;
   const segments = shown.map(([stage, , ms]) => {
     const segment = h("span", { class: `stage-${stage}` });
