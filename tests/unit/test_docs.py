@@ -28,7 +28,6 @@ from service.core.query import MAX_FACES
 from service.http.routes.models import Card, ModelList
 from service.pipeline.groups import GROUP_STEP
 from service.settings import MIN_GROUP_FACES, PREFIX, Settings
-from service.telemetry.metrics import Metrics
 from tests.docs import bands
 from training.evaluation.quality import RULE
 from training.evaluation.report import shown

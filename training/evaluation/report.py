@@ -196,7 +196,7 @@ def _votes(predicted: Metric | None) -> list[str]:
     if predicted is None:
         return []
     return [
-        f"The data set's own labels, predicted from the annotators' votes, without the image: {shown(told)}",
+        f"The data set's labels, predicted from votes without the image: {shown(predicted)}",
         "",
     ]
 
