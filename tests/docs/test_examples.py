@@ -20,8 +20,8 @@ JSON = "```sh\necho '{}'\n```\n\n```json\n{}\n```\n"
             '{\n  "a": 0.5\n}',
         ),
         (
-            JSON.format('{"request_id": "22", "png": "abdefg"}', '{"request_id": "11", "png": "abc..."}'),
-            '{\n  "request_id": "11",\n  "png": "abd..."\n}',
+            JSON.format('{"request_id": "22", "png": "xyzefg"}', '{"request_id": "11", "png": "abc..."}'),
+            '{\n  "request_id": "11",\n  "png": "xyz..."\n}',
         ),
         ("```sh\necho two 2\n```\n\n```\none 1\n```\n", "two 2"),
         ("- ```sh\n  echo two 2\n  ```\n\n  ```\n  one\n  1\n  ```\n", "  two 2"),
