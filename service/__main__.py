@@ -1,8 +1,8 @@
-"""`python -m service` starts the gateway."""
+"""`python -m service` is `expressnet`."""
 
 from __future__ import annotations
 
-from service.cli.serve import serve_command
+from service.cli import main
 
 if __name__ == "__main__":
-    serve_command()
+    main()

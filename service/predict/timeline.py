@@ -180,16 +180,14 @@ def _decoded(container: Any, stream: Any) -> Iterator[Any]:
     packets = container.demux(stream)
     while True:
         try:
-            packet = next(packets, None)
-            if packet is None:
-                return
+            packet = next(packets)
+        except (StopIteration, av.error.FFmpegError):  # a truncated file ends with an error
+            return
+        try:
             frames = packet.decode()
         except av.error.EOFError:
             return
-        except av.error.FFmpegError:
-            # Damaged packets are skipped. A truncated file ends here.
-            if packet is None:
-                return
+        except av.error.FFmpegError:  # damaged packets are skipped
             continue
         yield from (frame for frame in frames if frame.time is not None)
 

@@ -33,7 +33,7 @@ class Process(Gateway):
 
 def command(environment: dict[str, str], python: str | Path = sys.executable) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [python, "-m", "service"],
+        [python, "-m", "service", "serve"],
         env=os.environ | environment,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

@@ -37,7 +37,7 @@ def test_faces_are_answered_without_onnxruntime(
 
 
 def test_the_embedded_engine_says_what_is_missing(python: Path) -> None:
-    refused = subprocess.run([python, "-m", "service"], cwd=ROOT, capture_output=True, text=True)
+    refused = subprocess.run([python, "-m", "service", "serve"], cwd=ROOT, capture_output=True, text=True)
     assert refused.returncode == 2
     assert "onnxruntime is not installed: pip install onnxruntime" in refused.stderr
     assert "Traceback" not in refused.stderr

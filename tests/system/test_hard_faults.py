@@ -188,7 +188,7 @@ def mute(port: int) -> Iterator[tuple[subprocess.Popen[bytes], Gateway]]:
     settings = {f"EXPRESSNET_{name.upper()}": str(value) for name, value in LIMITS.items()}
     with Path("/dev/full").open("wb") as full:
         process = subprocess.Popen(
-            [sys.executable, "-m", "service"],
+            [sys.executable, "-m", "service", "serve"],
             env=os.environ | settings | {"EXPRESSNET_PORT": str(port), "EXPRESSNET_LOG_LEVEL": "debug"},
             stderr=full,
             stdout=full,
@@ -230,7 +230,7 @@ def test_a_log_that_nobody_reads_does_not_stop_the_service(astronaut_jpeg: bytes
     port = free_port()
     settings = {"EXPRESSNET_PORT": str(port), "EXPRESSNET_LOG_LEVEL": "debug"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "service"],
+        [sys.executable, "-m", "service", "serve"],
         env=os.environ | settings,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

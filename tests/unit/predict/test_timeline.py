@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import av
@@ -27,6 +27,7 @@ from service.predict.timeline import (
     PLOT_PX,
     TOP_PX,
     VideoError,
+    _decoded,
     read_frames,
     read_timeline,
     write_timeline,
@@ -83,6 +84,18 @@ def song(file: Path) -> Path:
 
 def times(file: Path, fps: float) -> list[float]:
     return [round(time_s, 3) for time_s, _ in read_frames(file, fps)]
+
+
+class Unreadable:
+    """A container whose first packet cannot be read."""
+
+    def demux(self, stream: object) -> Iterator[object]:
+        raise av.error.InvalidDataError(1, "invalid data")
+        yield
+
+
+def test_a_container_without_a_packet_that_can_be_read_has_no_frames() -> None:
+    assert list(_decoded(Unreadable(), None)) == []
 
 
 def test_about_so_many_frames_of_each_second_are_taken(tmp_path: Path) -> None:
