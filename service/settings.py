@@ -333,43 +333,52 @@ class Settings(BaseSettings):
     def _closed(self) -> Settings:
         if not self.loopback and self.keys_file is None and not self.allow_anonymous:
             raise ValueError(
-                f"others can reach host {self.host}: set keys_file, or allow_anonymous=true to serve everyone"
+                f"EXPRESSNET_HOST={self.host} is open to others: set EXPRESSNET_KEYS_FILE, "
+                "or EXPRESSNET_ALLOW_ANONYMOUS=true to serve everyone"
             )
         if (self.tls_certificate is None) != (self.tls_private_key is None):
-            raise ValueError("tls_certificate and tls_private_key need each other")
+            raise ValueError("EXPRESSNET_TLS_CERTIFICATE and EXPRESSNET_TLS_PRIVATE_KEY need each other")
         if self.admin_port is not None and self.admin_port == self.port:
-            raise ValueError("admin_port must not be port")
+            raise ValueError("EXPRESSNET_ADMIN_PORT must differ from EXPRESSNET_PORT")
         if self.redis_url is not None and self.rate_limit is None and self.keys_file is None:
-            raise ValueError("redis_url needs rate_limit or keys_file")
+            raise ValueError("EXPRESSNET_REDIS_URL needs EXPRESSNET_RATE_LIMIT or EXPRESSNET_KEYS_FILE")
         return self
 
     @model_validator(mode="after")
     def _permitted(self) -> Settings:
         if (self.purpose is None) != (not self.jurisdiction):
-            raise ValueError("purpose and jurisdiction need each other")
+            raise ValueError("EXPRESSNET_PURPOSE and EXPRESSNET_JURISDICTION need each other")
         if self.purpose is None or self.purpose not in PROHIBITED:
             if self.exemption is not None:
-                raise ValueError("exemption needs purpose workplace or education")
+                raise ValueError("EXPRESSNET_EXEMPTION needs EXPRESSNET_PURPOSE=workplace or education")
         elif prohibited(self.purpose, self.jurisdiction, self.exemption):
             raise ValueError(
-                f"purpose {self.purpose} is prohibited in {','.join(self.jurisdiction)} by {PROHIBITION}, "
-                "but for medical or safety reasons (exemption); see docs/explanation/responsible-use.md"
+                f"EXPRESSNET_PURPOSE={self.purpose} is prohibited in {','.join(self.jurisdiction)} by "
+                f"{PROHIBITION}, except for medical or safety reasons (EXPRESSNET_EXEMPTION); "
+                "see docs/explanation/responsible-use.md"
             )
         return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         if self.max_batch_faces > self.queue_limit_faces:
-            raise ValueError("max_batch_faces must not exceed queue_limit_faces")
+            raise ValueError("EXPRESSNET_MAX_BATCH_FACES must not exceed EXPRESSNET_QUEUE_LIMIT_FACES")
         pem = self.triton_root_certificates or self.triton_certificate or self.triton_private_key
         if pem is not None and not self.triton_tls:
-            raise ValueError("certificates for Triton need triton_tls")
+            raise ValueError(
+                "EXPRESSNET_TRITON_ROOT_CERTIFICATES, _CERTIFICATE and _PRIVATE_KEY "
+                "need EXPRESSNET_TRITON_TLS=true"
+            )
         if (self.triton_certificate is None) != (self.triton_private_key is None):
-            raise ValueError("triton_certificate and triton_private_key need each other")
+            raise ValueError(
+                "EXPRESSNET_TRITON_CERTIFICATE and EXPRESSNET_TRITON_PRIVATE_KEY need each other"
+            )
         if self.max_streams >= self.max_connections:
-            raise ValueError("max_streams must be less than max_connections")
+            raise ValueError("EXPRESSNET_MAX_STREAMS must be less than EXPRESSNET_MAX_CONNECTIONS")
         if self.batch_body_limit_bytes < self.body_limit_bytes:
-            raise ValueError("batch_body_limit_bytes must not be less than body_limit_bytes")
+            raise ValueError(
+                "EXPRESSNET_BATCH_BODY_LIMIT_BYTES must not be less than EXPRESSNET_BODY_LIMIT_BYTES"
+            )
         return self
 
 
@@ -393,24 +402,25 @@ def read_settings(**given: object) -> Settings:
         return Settings.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
+        reason = _shown(first["msg"].removeprefix("Value error, "))
         if not first["loc"]:
-            raise SettingsError(
-                f"{PREFIX}*: {_shown(first['msg'].removeprefix('Value error, '))}."
-            ) from error
+            raise SettingsError(f"{reason}.") from error
         variable = PREFIX + str(first["loc"][0]).upper()
         if first["loc"][0] == "redis_url":
             raise SettingsError(
                 f"{variable} cannot be used: {first['msg'].lower()}."
             ) from None  # it has a password
         raise SettingsError(
-            f"{variable}={_shown(str(first['input']))} cannot be used: {_shown(first['msg'].lower())}."
+            f"{variable}={_shown(str(first['input']))} cannot be used: {reason[0].lower()}{reason[1:]}."
         ) from error
     except OSError as error:
         # Looking for a file may fail in more ways than that there is none.
-        raise SettingsError(f"{PREFIX}*: {_shown(str(error.filename))} cannot be used as a path.") from error
+        raise SettingsError(
+            f"{PREFIX}* names a path that cannot be used: {_shown(str(error.filename))}."
+        ) from error
 
 
 def _shown(text: str) -> str:
     """On one line, and no longer than a person reads."""
-    short = text if len(text) <= 200 else f"{text[:200]}..."
+    short = text if len(text) <= 300 else f"{text[:300]}..."
     return short if short.isprintable() else ascii(short)

@@ -245,7 +245,7 @@ def test_the_notice_and_the_refusal_are_those_of_the_service() -> None:
     assert f"\n> {notice(Settings().declaration)}\n" in DEPLOYMENT
     with pytest.raises(ValidationError) as caught:
         Settings.model_validate({"purpose": "workplace", "jurisdiction": "de"})
-    assert f"EXPRESSNET_*: {caught.value.errors()[0]['msg'].removeprefix('Value error, ')}." in USE
+    assert f"{caught.value.errors()[0]['msg'].removeprefix('Value error, ')}." in USE
 
 
 def test_the_smallest_group_and_the_steps_are_those_of_the_service() -> None:

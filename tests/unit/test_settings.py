@@ -144,7 +144,7 @@ def test_a_password_is_not_shown_with_the_settings() -> None:
 def test_an_address_that_others_reach_needs_keys_or_leave(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setenv("EXPRESSNET_HOST", host)
     sentence = refusal()
-    assert all(name in sentence for name in (host, "keys_file", "allow_anonymous"))
+    assert all(name in sentence for name in (host, "EXPRESSNET_KEYS_FILE", "EXPRESSNET_ALLOW_ANONYMOUS"))
     monkeypatch.setenv("EXPRESSNET_ALLOW_ANONYMOUS", "true")
     assert not read_settings().loopback
 
@@ -214,7 +214,7 @@ def test_what_the_law_prohibits_is_refused_by_its_article(
     monkeypatch.setenv("EXPRESSNET_JURISDICTION", jurisdiction)
     sentence = refusal()
     assert "Article 5(1)(f) of Regulation (EU) 2024/1689" in sentence
-    assert f"purpose {purpose} is prohibited in {jurisdiction.lower()} by" in sentence
+    assert f"EXPRESSNET_PURPOSE={purpose} is prohibited in {jurisdiction.lower()} by" in sentence
     assert sentence.endswith("see docs/explanation/responsible-use.md.")
     monkeypatch.setenv("EXPRESSNET_EXEMPTION", "safety")
     assert read_settings().exemption == "safety"
@@ -226,12 +226,12 @@ def test_what_the_law_prohibits_is_refused_by_its_article(
 @pytest.mark.parametrize(
     ("variables", "says"),
     [
-        ({"purpose": "workplace"}, "purpose and jurisdiction need each other"),
-        ({"jurisdiction": "us"}, "purpose and jurisdiction need each other"),
-        ({"exemption": "medical"}, "exemption needs purpose workplace or education"),
+        ({"purpose": "workplace"}, "EXPRESSNET_PURPOSE and EXPRESSNET_JURISDICTION need each other"),
+        ({"jurisdiction": "us"}, "EXPRESSNET_PURPOSE and EXPRESSNET_JURISDICTION need each other"),
+        ({"exemption": "medical"}, "EXPRESSNET_EXEMPTION needs EXPRESSNET_PURPOSE=workplace or education"),
         (
             {"purpose": "research", "jurisdiction": "eu", "exemption": "medical"},
-            "exemption needs purpose workplace or education",
+            "EXPRESSNET_EXEMPTION needs EXPRESSNET_PURPOSE=workplace or education",
         ),
     ],
 )

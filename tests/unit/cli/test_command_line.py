@@ -67,7 +67,7 @@ def test_options_stand_above_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     assert CliRunner().invoke(app, ["serve"], env={"EXPRESSNET_PROCESSES": "3"}).exit_code == 3
     refused = CliRunner().invoke(app, ["serve", "--host", "0.0.0.0"])
     assert refused.exit_code == 2
-    assert "keys_file" in refused.stderr
+    assert "EXPRESSNET_KEYS_FILE" in refused.stderr
     assert len(served) == 2
 
 
