@@ -86,6 +86,8 @@ class TritonServer:
         )
         eventually(lambda: self.ready or self._process is None or self._process.poll() is not None, 120)
         assert self.ready, (self._folder / "log").read_text()[-4000:]
+        # The server opens this port last, after it has said that it is ready.
+        eventually(lambda: _answers(f"http://127.0.0.1:{self.metrics_port}/metrics"))
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that carry these labels."""
@@ -99,11 +101,7 @@ class TritonServer:
 
     @property
     def ready(self) -> bool:
-        url = f"http://127.0.0.1:{self.http_port}/v2/health/ready"
-        try:
-            return httpx.get(url, timeout=1, verify=False).status_code == 200
-        except httpx.TransportError:
-            return False
+        return _answers(f"http://127.0.0.1:{self.http_port}/v2/health/ready")
 
     @property
     def running(self) -> bool:
@@ -142,6 +140,13 @@ class TritonServer:
         with contextlib.suppress(psutil.NoSuchProcess):  # it may have been told to stop before
             return psutil.Process(self._process.pid).children(recursive=True)
         return []
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=1, verify=False).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def _runs(process: psutil.Process) -> bool:
