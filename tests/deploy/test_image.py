@@ -54,7 +54,7 @@ def test_the_started_image_answers_a_photo_and_ends_when_told(
         buildah.command(*inside(container, *config["Cmd"])), capture_output=True, text=True, timeout=60
     )
     assert refused.returncode != 0
-    assert "keys_file" in refused.stderr
+    assert "EXPRESSNET_KEYS_FILE" in refused.stderr
     buildah("config", "--env", "EXPRESSNET_ALLOW_ANONYMOUS=true", container)
     buildah("config", "--env", f"EXPRESSNET_PORT={port}", container)
     buildah("config", "--env", f"EXPRESSNET_TRITON_URL={hardened_triton.url}", container)
