@@ -92,7 +92,8 @@ class _OnnxModel:
 class OnnxClassifier(_OnnxModel):
     """Runs one batch at a time. A started call cannot be stopped.
 
-    spare_core: whether another core is idle now. If so, a call uses several cores.
+    spare_core: whether another core is idle now. If so, a call uses several cores. A batch of `MANY_FACES`
+    always does.
     """
 
     cancellable = False
