@@ -133,6 +133,6 @@ class StreamSummary(Sparse):
     dropped: int = Field(description="Number of frames that a newer frame replaced.")
     failed: int = Field(description="Number of frames with a problem.")
     tracks: list[TrackSummary] = Field(description="The faces, in the order in which they appeared.")
-    tracks_left_out: int = Field(
+    tracks_omitted: int = Field(
         0, description="Number of faces that are not in `tracks`, which holds the last 1000."
     )

@@ -104,7 +104,7 @@ def predict_command(
 
     from service.core.errors import ModelFileError, SettingsError
     from service.predict.ledger import LedgerError
-    from service.predict.run import CannotGoOnError
+    from service.predict.run import RunStoppedError
     from service.predict.timeline import DEFAULT_FPS, VideoError
     from service.settings import read_settings
 
@@ -135,7 +135,7 @@ def predict_command(
     except ValidationError as error:
         first = error.errors()[0]
         _complain(f"--{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}")
-    except (RefusedError, LedgerError, CannotGoOnError, SettingsError, ModelFileError, VideoError) as error:
+    except (RefusedError, LedgerError, RunStoppedError, SettingsError, ModelFileError, VideoError) as error:
         _complain(str(error))
     except KeyboardInterrupt:
         _say("stopped at once; images in flight were not answered")

@@ -46,7 +46,7 @@ RETRY_S = 0.5
 PATIENCE_S = 30.0
 
 
-class CannotGoOnError(Exception):
+class RunStoppedError(Exception):
     """The run cannot answer any more images. The message is one sentence."""
 
 
@@ -80,7 +80,7 @@ class Predictor:
     ) -> AsyncGenerator[Row]:
         """One row for each path, in order. Images whose key is `known` are skipped.
 
-        Raises `CannotGoOnError` if an engine stays unavailable, or pictures cannot be written.
+        Raises `RunStoppedError` if an engine stays unavailable, or pictures cannot be written.
         """
         turns = asyncio.Semaphore(IMAGES_PER_THREAD * self._options.worker_threads)
         tasks: deque[asyncio.Task[Row | None]] = deque()
@@ -130,7 +130,7 @@ class Predictor:
             return Row(
                 found, problem=RowProblem("file_unreadable", "The file cannot be read", reason_of(error))
             )
-        except CannotGoOnError:
+        except RunStoppedError:
             if self.stop.is_set():
                 return None
             raise
@@ -145,7 +145,7 @@ class Predictor:
         return Row(found, seen)
 
     async def _see(self, data: bytes) -> Seen:
-        """Answer an image; retry errors that it did not cause. Raises `ServiceError` or `CannotGoOnError`."""
+        """Answer an image; retry errors that it did not cause. Raises `ServiceError` or `RunStoppedError`."""
         query = self._options.query.to_pipeline()
         began = time.monotonic()
         for tries in range(1, sys.maxsize):
@@ -155,7 +155,7 @@ class Predictor:
                 gone = await self._gone()
                 still_patient = time.monotonic() - began <= PATIENCE_S
                 if gone and (self.stop.is_set() or not still_patient):
-                    raise CannotGoOnError(f"the engine cannot answer: {gone}") from error
+                    raise RunStoppedError(f"the engine cannot answer: {gone}") from error
                 # A full queue empties in time. An engine that answers pings fails because of this image.
                 tried = not still_patient if isinstance(error, Overloaded) else tries >= TRIES
                 if not gone and (tried or isinstance(error, DeadlineExceeded)):
@@ -180,7 +180,7 @@ class Predictor:
             try:
                 await asyncio.to_thread(write_picture, data, seen, limit, target_of(path, folder))
             except OSError as error:
-                raise CannotGoOnError(
+                raise RunStoppedError(
                     f"pictures cannot be written to {folder}: {reason_of(error)}"
                 ) from error
 

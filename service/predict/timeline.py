@@ -63,7 +63,7 @@ class Timeline:
     labels: tuple[str, ...]
     moments: list[Moment]
     tracks: list[TrackTotals]
-    tracks_left_out: int
+    tracks_omitted: int
 
 
 async def read_timeline(
@@ -85,7 +85,7 @@ async def read_timeline(
     async with aclosing(_frames_seen(pipeline, video, query, fps, timeout_s)) as frames:
         async for time_s, seen in frames:
             moments.append(Moment(time_s, seen, record.update(seen, time_s)))
-    return Timeline(tuple(classifier.labels), moments, record.totals(), record.left_out)
+    return Timeline(tuple(classifier.labels), moments, record.totals(), record.omitted)
 
 
 async def write_timeline(
@@ -240,7 +240,7 @@ def draw(timeline: Timeline, file: Path) -> None:
         x, y = LEFT_PX + PLOT_PX + 20, TOP_PX + 20 * number
         pen.rectangle((x, y, x + 12, y + 12), fill=tuple(COLOURS[number % len(COLOURS)].tolist()))
         write((x + 20, y + 6), label, anchor="lm")
-    hidden = len(timeline.tracks) + timeline.tracks_left_out - len(shown)
+    hidden = len(timeline.tracks) + timeline.tracks_omitted - len(shown)
     more = f"; {hidden} more not shown" if hidden else ""
     title = f"Smoothed probabilities; hatched: uncertain{more}" if shown else "No face was found"
     write((LEFT_PX + PLOT_PX // 2, TOP_PX // 2), title, anchor="mm")

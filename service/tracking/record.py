@@ -60,7 +60,7 @@ class Record:
         self._threshold = threshold
         self._tracker = Tracker()
         self._tracks: dict[int, _RunningTotals] = {}
-        self.left_out = 0
+        self.omitted = 0
 
     def update(self, seen: Seen, time_s: float) -> list[Followed]:
         """The faces of one frame, in the order of `seen`. `time_s` must never decrease."""
@@ -75,7 +75,7 @@ class Record:
             followed.append(track.update(row, seen.verdict(face), time_s))
         while len(self._tracks) > MAX_TRACKS:
             del self._tracks[min(self._tracks, key=lambda number: self._tracks[number].last_s)]
-            self.left_out += 1
+            self.omitted += 1
         return followed
 
     def totals(self) -> list[TrackTotals]:

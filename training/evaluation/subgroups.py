@@ -50,9 +50,9 @@ def subgroups(answers: NDArray[np.float32], rows: LabelledFaces) -> list[Subgrou
     for name, values in measured.items():
         third, two_thirds = np.quantile(values, [1 / 3, 2 / 3])
         parts = {
-            "least": values < third,
+            "low": values < third,
             "middle": (values >= third) & (values < two_thirds),
-            "most": values >= two_thirds,
+            "high": values >= two_thirds,
         }
         found += [
             Subgroup(f"{name}: {part}", metrics.accuracy(answers[inside], rows.majority[inside]))

@@ -331,7 +331,7 @@ class Stream:
             model=self._model,
             **self._frames,
             tracks=[shape_track(track, self._labels) for track in self._record.totals()],
-            tracks_left_out=self._record.left_out,
+            tracks_omitted=self._record.omitted,
         )
 
     async def _send(self, message: BaseModel) -> None:

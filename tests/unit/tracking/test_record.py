@@ -81,7 +81,7 @@ def test_a_crowd_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> No
     for visit in range(5):
         crowd.update(frame(1.0), 10.0 * visit)
     assert [totals.number for totals in crowd.totals()] == [3, 4, 5]
-    assert crowd.left_out == 2
+    assert crowd.omitted == 2
 
 
 def test_a_frame_without_faces_has_no_tracks() -> None:

@@ -127,7 +127,7 @@ def test_a_run_becomes_a_served_model(dataset: Dataset, faces: NDArray[np.uint8]
     measured = manifest.subgroups
     assert measured is not None
     assert measured.data == "test"
-    assert sum(measured.accuracy[f"light: {part}"].samples for part in ("least", "middle", "most")) == TEST
+    assert sum(measured.accuracy[f"light: {part}"].samples for part in ("low", "middle", "high")) == TEST
     assert {emotion: recall.samples for emotion, recall in measured.recall.items()} == {
         "neutral": TEST // 2,
         "happiness": TEST // 2,

@@ -106,7 +106,7 @@ def test_subgroups_split_by_what_the_images_show(data: Path) -> None:
     answers[:, 3] = 0.3  # sadness, which half of the rows are
     groups = {group.name: group.accuracy for group in subgroups(answers, rows)}
     for what in ("light", "contrast", "sharpness"):
-        parts = [groups[f"{what}: {part}"] for part in ("least", "middle", "most")]
+        parts = [groups[f"{what}: {part}"] for part in ("low", "middle", "high")]
         assert [part.samples for part in parts] == [4, 4, 4]
         assert sum(part.value * part.samples for part in parts) == pytest.approx(6, abs=0.01)
     assert not any("agreement" in name for name in groups)  # all annotators agree on made-up rows
