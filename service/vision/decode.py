@@ -51,9 +51,6 @@ CONTENT_TYPES = frozenset(
 )
 """Content types of images, besides any other image/ type. The bytes decide the format."""
 
-# Registers every format of Pillow, so that the answer can name a format that is not supported.
-Image.init()
-
 
 def _open_heif(file: io.BytesIO, name: str) -> ImageFile.ImageFile:
     from pillow_heif import HeifImageFile  # 4 MB that most services do not need
@@ -177,7 +174,8 @@ def _identify(data: bytes) -> str:
     for kind in _OPENERS:
         if kind in Image.OPEN and _accepts(kind, prefix):
             return kind
-    for kind in Image.OPEN:
+    Image.init()  # registers all other formats, so that the error can name this one; 1 MB that few services need
+    for kind in list(Image.OPEN):
         if kind not in _OPENERS and _accepts(kind, prefix):
             raise UnsupportedMediaType(f"{kind} images are not supported; send {_FORMATS}")
     raise InvalidImage(f"the data is not an image; send {_FORMATS}")
