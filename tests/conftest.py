@@ -1,4 +1,4 @@
-"""Photos that the tests send, and a way to run a gateway as its users meet it."""
+"""Photos for the tests, a gateway on a real server, and how the tests run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from service.assembly import Engines
 from service.http.app import create_app
 from service.serving.server import Server, bind, bind_admin, make_server
 from service.settings import Settings
-from tests.workers import WORKER, scheduler, turn
+from tests.workers import WORKER, run_lock, scheduler
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 
     from tests.triton.server import TritonServer
 
-# Else what services tell, in the background too, would be in the output of whatever command is tested then.
-# Pytest keeps it, and shows it with a test that fails.
+# Pytest captures the log of the services, and shows it with a failed test. Otherwise the log of a service in
+# the background would be in the output of a command that a test checks.
 structlog.configure(
     processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()],
     logger_factory=structlog.stdlib.LoggerFactory(),
     wrapper_class=structlog.stdlib.BoundLogger,
 )
 
-# A skip for this reason is a failure nowhere.
+# `TESTS_MUST_NOT_SKIP` allows a skip whose reason contains this text.
 OPTIONAL = "which .ci/run cannot install"
 
 ASTRONAUT_FACE = (181, 61, 268, 172)  # xyxy px, drawn by hand around the face
@@ -56,20 +56,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Quick ones last, or else one worker would wait at the end for what another began late."""
+    """Quick tests run last, so that at the end no worker waits for a long test of another worker."""
     items.sort(key=lambda item: re.match(r"tests/unit/(?!training/)", item.nodeid) is not None)
 
 
-# Before pytest-timeout, whose clock would count the wait.
+# This hook runs before the one of pytest-timeout, whose clock would count the wait.
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool | None, bool | None]:
-    with turn(alone=item.get_closest_marker("alone") is not None):
+    with run_lock(alone=item.get_closest_marker("alone") is not None):
         return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where everything that the tests need is installed on purpose, a skip is a failure."""
+    """With `TESTS_MUST_NOT_SKIP` a skip is a failure, since everything that the tests need is installed."""
     report = yield
     if report.skipped and os.environ.get("TESTS_MUST_NOT_SKIP") and OPTIONAL not in str(report.longrepr):
         report.outcome = "failed"
@@ -84,8 +84,8 @@ def encoded(image: NDArray[np.uint8] | Image.Image, kind: str = "JPEG", **option
 
 
 def as_stored(upright: Image.Image, orientation: int) -> Image.Image:
-    """A picture as a camera stores it that was held so that it writes this EXIF orientation, 1 to 8."""
-    turn = {
+    """An upright picture as a camera stores it together with this EXIF orientation, 1 to 8."""
+    transposition = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
         4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -94,7 +94,7 @@ def as_stored(upright: Image.Image, orientation: int) -> Image.Image:
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_270,
     }.get(orientation)
-    return upright if turn is None else upright.transpose(turn)
+    return upright if transposition is None else upright.transpose(transposition)
 
 
 @pytest.fixture(scope="session")
@@ -116,9 +116,10 @@ def faceless_jpeg() -> bytes:
 
 
 class Gateway:
-    """A served application: its address, a client, and its metrics by difference.
+    """A running service: its address, a client, and its metrics.
 
-    verify: by default nothing, since a client takes long to load the authorities that the system trusts.
+    verify: how the client checks certificates. The default is no check, since a client takes long to load the
+    certificate authorities of the system.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class Gateway:
         return httpx.Client(base_url=self.url, timeout=30, verify=self._verify)
 
     def reconnect(self) -> None:
-        """The service may close a connection at any moment once it has been idle for long."""
+        """Make a new client, since the service may close a connection that was idle for long."""
         self.client.close()
         self.client = self._new_client()
 
@@ -152,12 +153,12 @@ class Gateway:
         return self.client.get("/readyz").status_code == 200
 
     def drain(self) -> None:
-        """What the first SIGTERM does, without stopping the server."""
+        """Start draining, as the first SIGTERM does, without stopping the server."""
         assert self._server is not None
         self._server.readiness.drain()
 
     def metric(self, sample: str) -> float:
-        """The value of one sample line, 0 if it is not there yet."""
+        """The value of one sample, or 0 if `/metrics` does not have the sample yet."""
         for line in self.client.get("/metrics").text.splitlines():
             name, _, value = line.rpartition(" ")
             if name == sample:
@@ -174,9 +175,9 @@ def serving(
     verify: ssl.SSLContext | bool = False,
     app: FastAPI | None = None,
 ) -> Iterator[Gateway]:
-    """A real uvicorn server with its own event loop, until the block ends; settings should have port 0.
+    """Run a real uvicorn server with its own event loop until the block ends. Settings should have port 0.
 
-    app: one of `create_app` that a test has changed.
+    app: an application that `create_app` made and a test has changed. The default is a new application.
     """
     server = make_server(app or create_app(settings, engines), settings)
     listeners = [listener for listener in (bind(settings), bind_admin(settings)) if listener]
@@ -202,17 +203,18 @@ def serving(
 
 
 def eventually(condition: Callable[[], object], timeout_s: float = 30) -> None:
-    """Wait until `condition` holds; fail when it never does."""
+    """Wait until `condition` holds. Fail after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, f"the condition does not hold after {timeout_s:g} s"
         time.sleep(0.02)
 
 
 def _ports() -> Iterator[int]:
-    """Below those that the system gives away, so that none is taken between its choice and its use.
+    """Ports below the ephemeral range, so that the system assigns none of them to another process.
 
-    Each worker of pytest-xdist has its own, and begins anywhere among them: somebody else may run tests, too.
+    Each worker of pytest-xdist has its own range. The first port depends on the process id, since another run
+    of the tests may use the same range.
     """
     worker = int((WORKER or "gw0").removeprefix("gw"))
     first, count = 20_000 + 1000 * (worker % 12), 1000
@@ -224,7 +226,7 @@ _PORTS = _ports()
 
 
 def free_port() -> int:
-    """A port that nothing listens on now."""
+    """A port on which no process listens now."""
     for port in _PORTS:
         with socket.socket() as probe:
             try:
@@ -237,8 +239,8 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def triton_server() -> Iterator[TritonServer]:
-    """One that every test leaves as it found it."""
-    # Imported late: it needs this module.
+    """A server with all models for the whole session. Every test leaves it unchanged."""
+    # Imported here, since that module imports this one.
     from tests.triton.server import triton
 
     models = Settings().model_repository

@@ -1,4 +1,4 @@
-"""Scripted engines that pass the contract suite, and can be told to be slow, to fail or to lie."""
+"""Fake engines that pass the contract suite. A test can make them slow, or choose their error or answer."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ _ASTRONAUT = _thumbnail(skimage.data.astronaut())
 
 
 def _tile_px(image: Image) -> int:
-    """The side of the astronaut's picture in an image of her that the gateway may have shrunk."""
+    """The side in pixels of an astronaut's tile in this image, which the gateway may have scaled down."""
     for tile_px in (TILE_PX, TILE_PX // 2, TILE_PX // 4):
-        first = image[:tile_px, :tile_px]
-        if first.shape[:2] == (tile_px, tile_px) and first.std() > 5:
-            likeness = np.corrcoef(_thumbnail(first).ravel(), _ASTRONAUT.ravel())[0, 1]
-            if likeness > 0.9:
+        tile = image[:tile_px, :tile_px]
+        if tile.shape[:2] == (tile_px, tile_px) and tile.std() > 5:
+            correlation = np.corrcoef(_thumbnail(tile).ravel(), _ASTRONAUT.ravel())[0, 1]
+            if correlation > 0.9:
                 return tile_px
     return TILE_PX
 
 
 @dataclass
 class FakeDetector:
-    """One face in each 512 px tile of the photo that is not flat, where the astronaut's is."""
+    """Finds one face in each 512 px tile of the photo, where the astronaut's face is. Skips flat tiles."""
 
     delay_s: float = 0.0
     error: BaseException | None = None
@@ -84,7 +84,7 @@ class FakeDetector:
 
 @dataclass
 class FakeClassifier:
-    """Happiness for every face, surer the brighter it is; each row by itself."""
+    """Answers happiness for every face, with more confidence for a brighter face. Rows are independent."""
 
     labels: int = 8
     delay_s: float = 0.0
@@ -117,8 +117,8 @@ class FakeClassifier:
         probabilities = np.repeat((1 - happiness)[:, None] / (self.labels - 1), self.labels, axis=1)
         probabilities[:, 1] = happiness
         gates = np.tile(np.array([0.6, 0.4, 0, 0], np.float32), (len(faces), 2, 1))
-        in_the_open = np.full((len(faces), 1), 0.25, np.float32)
-        return Classification(probabilities.astype(np.float32), gates, in_the_open)
+        occlusion = np.full((len(faces), 1), 0.25, np.float32)
+        return Classification(probabilities.astype(np.float32), gates, occlusion)
 
 
 def fake_engines() -> Engines:

@@ -1,7 +1,7 @@
-"""facenet-pytorch's own MTCNN, the reference that the detector is compared with.
+"""The MTCNN of facenet-pytorch: tests compare the project's detector with this reference.
 
-It is imported with stand-ins for what its package asks for but its detector does not need (torchvision,
-requests, tqdm), since the torchvision that fits the installed torch may not exist.
+facenet-pytorch imports torchvision, requests and tqdm. Its detector needs only one function of torchvision.
+Stand-ins replace these packages, since a torchvision for the installed torch may not exist.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from service.core.arrays import Detections
 from tests.stand_ins import STAND_INS
 
-# Other than torchvision, these exist, but are not what the detector needs either.
+# These packages can always be installed, but the detector does not need them.
 _NOT_NEEDED = ("requests", "requests.adapters", "tqdm")
 
 
 class Reference:
-    """Skips the test that makes one if facenet-pytorch is not installed."""
+    """The detector of facenet-pytorch. The constructor skips the test if facenet-pytorch is not installed."""
 
     def __init__(self) -> None:
         if find_spec("facenet_pytorch") is None:
@@ -38,5 +38,5 @@ class Reference:
             return Detections(
                 np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 5, 2), np.float32)
             )
-        certain = scores.astype(np.float32) >= threshold
-        return Detections(*(values.astype(np.float32)[certain] for values in (boxes, scores, landmarks)))
+        kept = scores.astype(np.float32) >= threshold
+        return Detections(*(values.astype(np.float32)[kept] for values in (boxes, scores, landmarks)))

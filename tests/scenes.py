@@ -1,4 +1,4 @@
-"""Videos of people who move: one portrait, changed so that each of them looks different."""
+"""Videos of people who move. All are the same portrait, mirrored or tinted so that each looks different."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from PIL import Image
 
 WIDTH, HEIGHT, FPS = 640, 480, 10
 HEAD = (110, 10, 320, 220)  # xyxy px of the portrait: a square around the head
-# Where the face lies in that square, in parts of its side.
+# The face in that square: left, top, right, bottom, as fractions of the side.
 FACE = (0.34, 0.24, 0.75, 0.77)
 
 
 @dataclass(frozen=True)
 class Actor:
-    """Somebody with a place for each moment of being there; who comes later in a scene stands in front."""
+    """A person in a scene. Later actors of a scene cover earlier ones.
+
+    centre: the centre of the head at each time, in pixels, or None while the person is absent.
+    """
 
     name: str
     side_px: int
@@ -39,7 +42,7 @@ class Actor:
         object.__setattr__(self, "head", Image.fromarray(tinted))
 
     def face(self, time_s: float) -> tuple[float, float] | None:
-        """The centre of the face."""
+        """The centre of the face in pixels, or None while the person is absent."""
         place = self.centre(time_s)
         if place is None:
             return None
@@ -53,7 +56,7 @@ class Actor:
 def moving(
     start: tuple[float, float], speed: tuple[float, float], *times: tuple[float, float]
 ) -> Callable[[float], tuple[float, float] | None]:
-    """At constant speed, in px/s, and there only in the given spans of time, or always."""
+    """A path at constant speed, in px/s. If `times` are given, the person is absent at all other times."""
 
     def centre(time_s: float) -> tuple[float, float] | None:
         if times and not any(begin <= time_s < end for begin, end in times):
@@ -64,7 +67,7 @@ def moving(
 
 
 def crowd() -> list[Actor]:
-    """Two who cross, one who leaves at the side, one who is away for half a second, one who stays."""
+    """Five people: two cross, one leaves at the side, one is absent for half a second, and one stays."""
     return [
         Actor("far", 120, moving((60, 250), (70, 0)), tint=(0.8, 0.9, 1.1)),
         Actor("near", 170, moving((580, 260), (-70, 0)), mirrored=True),
@@ -74,15 +77,15 @@ def crowd() -> list[Actor]:
     ]
 
 
-def one() -> list[Actor]:
-    """Somebody who hardly moves, right before the camera."""
+def one_person() -> list[Actor]:
+    """One person close to the camera, who hardly moves."""
     return [Actor("one", 300, moving((320, 240), (5, 0)))]
 
 
 def frames(
     actors: list[Actor], seconds: float, fps: float = FPS
 ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    """Seconds since the first one, and uint8 [HEIGHT,WIDTH,3]."""
+    """For each frame the seconds since the first frame, and the pixels, uint8 [HEIGHT,WIDTH,3]."""
     room = Image.fromarray(skimage.data.coffee()).resize((40, 30)).resize((WIDTH, HEIGHT))
     for number in range(round(seconds * fps)):
         time_s = number / fps
@@ -98,38 +101,41 @@ def frames(
 
 @dataclass
 class Watcher:
-    """Compares the numbers that faces are given with who they are."""
+    """Compares the track numbers of faces with the actors in their places.
+
+    numbers: the track numbers of each actor, in the order of the frames.
+    """
 
     actors: list[Actor]
     numbers: dict[str, list[int]] = field(default_factory=dict)
     found: int = 0
-    strangers: int = 0
+    unmatched: int = 0
 
     def see(self, time_s: float, faces: list[tuple[int, tuple[float, float]]]) -> None:
-        """faces: number and centre of each."""
+        """faces: the track number and the centre of each face."""
         for number, centre in faces:
             near = [
                 (np.hypot(place[0] - centre[0], place[1] - centre[1]), -order, actor)
                 for order, actor in enumerate(self.actors)
                 if (place := actor.face(time_s)) is not None
             ]
-            off, _, actor = min(near, default=(np.inf, 0, None))
-            if actor is None or off > 0.25 * actor.side_px:
-                self.strangers += 1
+            distance_px, _, actor = min(near, default=(np.inf, 0, None))
+            if actor is None or distance_px > 0.25 * actor.side_px:
+                self.unmatched += 1
                 continue
             self.found += 1
             self.numbers.setdefault(actor.name, []).append(number)
 
     @property
     def switches(self) -> dict[str, int]:
-        """How often the number of each changed."""
+        """How often the track number of each actor changed."""
         return {
             name: sum(one != other for one, other in pairwise(given)) for name, given in self.numbers.items()
         }
 
 
 def video(file: Path, frames: dict[int, NDArray[np.uint8]], *, rate: int = 25) -> Path:
-    """frames: by their number, at `rate` in a second."""
+    """Write a video of `rate` frames per second. The keys of `frames` are frame numbers."""
     with av.open(str(file), "w") as container:
         stream = container.add_stream("mpeg4", rate=rate)
         first = next(iter(frames.values()))

@@ -1,4 +1,4 @@
-"""What a pipeline might have seen, without one."""
+"""Results of the pipeline (`Seen`), made without a pipeline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from service.core.seen import Seen, Verdict
 
 @dataclass(frozen=True)
 class FaceSeen:
-    """box: left, top, width, height in px. The other labels share the rest of the probability."""
+    """One face of `seen`. The labels other than `emotion` share the rest of the probability equally.
+
+    box: left, top, width, height in px.
+    """
 
     emotion: str = "fear"
     confidence: float = 0.75
@@ -23,7 +26,7 @@ class FaceSeen:
 
 
 def seen(*faces: FaceSeen, labels: Sequence[str] = EMOTIONS, width: int = 400, height: int = 300) -> Seen:
-    """An image with these faces."""
+    """The result for an image with these faces."""
     boxes = np.array([face.box for face in faces], np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     probabilities = np.array(

@@ -1,6 +1,6 @@
-"""Stand-ins for what facenet-pytorch's package asks for but its detector does not need.
+"""Stand-ins for torchvision, of which facenet-pytorch's detector needs only `batched_nms`.
 
-The torchvision that fits the installed torch may not exist.
+A torchvision for the installed torch may not exist.
 """
 
 from __future__ import annotations

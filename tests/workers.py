@@ -1,4 +1,4 @@
-"""Workers of pytest-xdist: which tests one of them gets, and when the others have to wait for it."""
+"""Workers of pytest-xdist: which tests stay on one worker, and which tests run alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from xdist.remote import Producer
     from xdist.scheduler import LoadScopeScheduling
 
-# Whatever takes long to start is started once: the tests that share it stay together.
+# What takes long to start is started once: tests that share it stay on one worker.
 SHARED = {
     "triton": r"tests/contract/.*\[(.*-)?triton\b|tests/system/test_(triton_engine|gateway_lock)\.py",
     "contract": r"tests/contract/",
@@ -25,13 +25,13 @@ SHARED = {
 
 
 def scope(nodeid: str) -> str:
-    """What one worker gets as a whole: a file's tests, or those of all files that share something."""
+    """The group of a test, which one worker runs as a whole: a file, or a name in `SHARED`."""
     file = nodeid.partition("::")[0]
     return next((name for name, tests in SHARED.items() if re.match(tests, nodeid)), file)
 
 
 def scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    # Tests run without pytest-xdist, too.
+    # Imported here, since tests also run without pytest-xdist.
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
@@ -42,20 +42,21 @@ def scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
 
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
-# Any two files that all workers see; they are only locked.
-DOOR, ROOM = Path(__file__), Path(__file__).with_name("conftest.py")
+# Two files that all workers see. Any two do, since the tests only lock them.
+ENTRY_LOCK, RUN_LOCK = Path(__file__), Path(__file__).with_name("conftest.py")
 
 
 @contextmanager
-def turn(alone: bool) -> Iterator[None]:
-    """Waits while another worker runs a test that must be alone, or any other test if this one must be."""
+def run_lock(alone: bool) -> Iterator[None]:
+    """Let one test run. An `alone` test waits for the tests of all other workers, and they wait for it."""
     if WORKER is None:
         yield
         return
     # Closing a file unlocks it.
-    with ROOM.open() as room:
-        # Who waits until the room is empty keeps the door shut: else others might come in for ever.
-        with DOOR.open() as door:
-            fcntl.flock(door, fcntl.LOCK_EX)
-            fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+    with RUN_LOCK.open() as run:
+        # An `alone` test keeps the entry lock while it waits for the run lock. Otherwise other workers could
+        # start more tests for ever.
+        with ENTRY_LOCK.open() as entry:
+            fcntl.flock(entry, fcntl.LOCK_EX)
+            fcntl.flock(run, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         yield

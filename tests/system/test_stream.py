@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from tests.conftest import encoded, eventually
-from tests.scenes import Watcher, crowd, frames, one
+from tests.scenes import Watcher, crowd, frames, one_person
 from tests.system.conftest import Process, running
 
 PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "streams.md").read_text(encoding="utf-8")
@@ -60,7 +60,7 @@ def test_people_who_cross_leave_and_come_back_keep_their_numbers(gateway: Proces
     assert watcher.numbers.keys() == {actor.name for actor in watcher.actors}
     assert watcher.found > 300
     assert sum(watcher.switches.values()) <= 1, watcher.switches
-    # No two of them share a number.
+    # In all, there is at most one track number more than people.
     assert len({number for given in watcher.numbers.values() for number in given}) <= len(watcher.actors) + 1
     staying = max(summary["tracks"], key=lambda track: track["frames"])
     assert staying["first_seen_s"] == 0
@@ -79,7 +79,7 @@ def test_people_who_cross_leave_and_come_back_keep_their_numbers(gateway: Proces
 
 def test_the_python_example_follows_a_recorded_video(gateway: Process, tmp_path: Path) -> None:
     (tmp_path / "frames").mkdir()
-    for number, (_, pixels) in enumerate(frames(one(), seconds=0.5)):
+    for number, (_, pixels) in enumerate(frames(one_person(), seconds=0.5)):
         (tmp_path / "frames" / f"{number:03}.jpg").write_bytes(encoded(pixels))
     script = [sys.executable, "-c", example("python", gateway)]
     done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
@@ -88,13 +88,13 @@ def test_the_python_example_follows_a_recorded_video(gateway: Process, tmp_path:
     assert track.startswith("1 5 {'neutral': ")
 
 
-def test_the_pages_example_follows_a_camera(gateway: Process, tmp_path: Path) -> None:
+def test_the_javascript_example_follows_a_camera(gateway: Process, tmp_path: Path) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("chromium is not installed")
     camera = tmp_path / "camera.mjpeg"
-    camera.write_bytes(b"".join(encoded(pixels) for _, pixels in frames(one(), seconds=1)))
+    camera.write_bytes(b"".join(encoded(pixels) for _, pixels in frames(one_person(), seconds=1)))
     arguments = [
         "--use-fake-device-for-media-stream",
         "--use-fake-ui-for-media-stream",
@@ -102,7 +102,7 @@ def test_the_pages_example_follows_a_camera(gateway: Process, tmp_path: Path) ->
     ]
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=arguments)
-        # Whatever comes from the gateway's own origin; its policy would let no page of yours run.
+        # The example runs in a page of the gateway, whose content policy would forbid the example's script.
         page = browser.new_page(bypass_csp=True)
         page.goto(f"{gateway.url}/livez")
         page.evaluate("() => { window.shown = []; window.show = (face) => shown.push(face); }")
@@ -116,7 +116,7 @@ def test_the_pages_example_follows_a_camera(gateway: Process, tmp_path: Path) ->
     )
 
 
-def test_sigterm_lets_a_stream_say_what_it_saw(gateway: Process, astronaut_jpeg: bytes) -> None:
+def test_after_sigterm_a_stream_sends_its_summary(gateway: Process, astronaut_jpeg: bytes) -> None:
     with stream_to(gateway) as stream:
         stream.send(astronaut_jpeg)
         assert len(json.loads(stream.recv(timeout=20))["faces"]) == 1
