@@ -1,4 +1,4 @@
-"""The Triton engine by itself, before a real tritonserver with the project's own models."""
+"""The Triton engine by itself, with a real tritonserver and the models of the project."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from service.inference.triton import TritonClassifier, TritonDetector
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests.conftest import free_port
-from tests.triton.server import TritonServer, triton, with_parameter
+from tests.triton.server import TritonServer, add_parameter, triton
 
 MODELS = Settings().model_repository
 # A server loads torch for each model before it is ready.
@@ -39,7 +39,7 @@ def settings_for(server: TritonServer, **changes: object) -> Settings:
 
 @asynccontextmanager
 async def engines_of(settings: Settings, **changed: object) -> AsyncIterator[Engines]:
-    """Both engines, warm; `changed`: what their manifests say otherwise."""
+    """The classifier and the detector after their warm-up. `changed` replaces fields of both manifests."""
     classifier = read_manifest(settings.model_repository, CLASSIFIER).model_copy(update=changed)
     detector = read_manifest(settings.model_repository, DETECTOR).model_copy(update=changed)
     assert isinstance(classifier, ClassifierManifest)
@@ -53,13 +53,14 @@ async def engines_of(settings: Settings, **changed: object) -> AsyncIterator[Eng
 
 
 def faces(count: int) -> Faces:
-    size = read_manifest(MODELS, CLASSIFIER).input
-    assert size is not None
-    noise = np.random.default_rng(0).integers(0, 256, (count, 3, size.size, size.size), np.uint8)
+    network_input = read_manifest(MODELS, CLASSIFIER).input
+    assert network_input is not None
+    side = network_input.size
+    noise = np.random.default_rng(0).integers(0, 256, (count, 3, side, side), np.uint8)
     return noise
 
 
-async def test_it_answers_as_the_embedded_engine_does(
+async def test_triton_and_the_embedded_engine_give_the_same_answers(
     triton_server: TritonServer, astronaut: NDArray[np.uint8]
 ) -> None:
     async with engines_of(settings_for(triton_server)) as remote, engines_of(Settings()) as embedded:
@@ -72,27 +73,27 @@ async def test_it_answers_as_the_embedded_engine_does(
         assert isinstance(embedded.detector, LocalDetector)
         assert isinstance(remote.detector, TritonDetector)
         for image in (astronaut, astronaut[:64, :48], np.zeros((40, 300, 3), np.uint8)):
-            at_home = embedded.detector.find(image, 20, 0.6)
-            abroad = await remote.detector.detect(image, 20, 0.6, Deadline.after(30))
-            np.testing.assert_allclose(abroad.scores, at_home.scores, atol=1e-4)
-            np.testing.assert_allclose(abroad.boxes, at_home.boxes, atol=1e-3)  # pixels
-            np.testing.assert_allclose(abroad.landmarks, at_home.landmarks, atol=1e-3)
+            local = embedded.detector.find(image, 20, 0.6)
+            found_by_triton = await remote.detector.detect(image, 20, 0.6, Deadline.after(30))
+            np.testing.assert_allclose(found_by_triton.scores, local.scores, atol=1e-4)
+            np.testing.assert_allclose(found_by_triton.boxes, local.boxes, atol=1e-3)  # pixels
+            np.testing.assert_allclose(found_by_triton.landmarks, local.landmarks, atol=1e-3)
 
 
-async def test_requests_that_come_together_are_one_batch(triton_server: TritonServer) -> None:
+async def test_simultaneous_requests_share_batches(triton_server: TritonServer) -> None:
     async with engines_of(settings_for(triton_server)) as engines:
         before = triton_server.metric("nv_inference_exec_count", model=CLASSIFIER)
         answers = await asyncio.gather(
             *(engines.classifier.classify(faces(24)[i : i + 1], Deadline.after(30)) for i in range(24))
         )
-        ran = triton_server.metric("nv_inference_exec_count", model=CLASSIFIER) - before
+        batches = triton_server.metric("nv_inference_exec_count", model=CLASSIFIER) - before
         together = await engines.classifier.classify(faces(24), Deadline.after(30))
-    assert ran < 24
+    assert batches < 24
     for row, answer in enumerate(answers):
         np.testing.assert_allclose(answer.probabilities[0], together.probabilities[row], atol=1e-5)
 
 
-async def test_a_wrong_shape_is_this_service_s_own_mistake(triton_server: TritonServer) -> None:
+async def test_a_wrong_shape_is_an_error_of_the_service(triton_server: TritonServer) -> None:
     async with engines_of(settings_for(triton_server)) as engines:
         with pytest.raises(EngineContractError, match="refused"):
             await engines.classifier.classify(np.zeros((1, 3, 9, 9), np.uint8), Deadline.after(10))
@@ -102,23 +103,23 @@ async def test_a_wrong_shape_is_this_service_s_own_mistake(triton_server: Triton
 
 
 @pytest.mark.parametrize(
-    ("changed", "words"),
+    ("changed", "message"),
     [
         ({"name": "nobody"}, "cannot answer"),
         ({"version": "9"}, "cannot answer"),
         ({"sha256": dict.fromkeys(MODEL_FILES, "0" * 64)}, "the manifest says 000"),
     ],
 )
-async def test_a_model_that_is_not_the_manifest_s_is_not_asked(
-    triton_server: TritonServer, changed: dict[str, str], words: str
+async def test_a_model_that_differs_from_the_manifest_is_not_used(
+    triton_server: TritonServer, changed: dict[str, str], message: str
 ) -> None:
     async with engines_of(settings_for(triton_server), **changed) as engines:
         for call in (engines.classifier.ping(), engines.classifier.classify(faces(1), Deadline.after(10))):
-            with pytest.raises(EngineUnavailable, match=words):
+            with pytest.raises(EngineUnavailable, match=message):
                 await call
 
 
-async def test_a_server_that_takes_smaller_batches_is_told_before_it_refuses_one(
+async def test_a_server_with_smaller_batches_is_reported_before_it_refuses_a_batch(
     triton_server: TritonServer,
 ) -> None:
     async with engines_of(settings_for(triton_server, max_batch_faces=64)) as engines:
@@ -126,7 +127,7 @@ async def test_a_server_that_takes_smaller_batches_is_told_before_it_refuses_one
             await engines.classifier.ping()
 
 
-async def test_a_model_that_answers_less_is_told_before_it_is_asked(
+async def test_a_model_without_an_output_is_reported_before_it_is_used(
     triton_server: TritonServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TritonClassifier, "_outputs", ("probabilities__0", "depth__3"))
@@ -135,7 +136,7 @@ async def test_a_model_that_answers_less_is_told_before_it_is_asked(
             await engines.classifier.ping()
 
 
-async def test_a_server_that_is_not_there_is_told_at_once() -> None:
+async def test_an_unreachable_server_is_reported_at_once() -> None:
     settings = Settings(engine="triton", triton_url=f"127.0.0.1:{free_port()}")
     async with engines_of(settings) as engines, asyncio.timeout(2):
         with pytest.raises(EngineUnavailable):
@@ -145,6 +146,7 @@ async def test_a_server_that_is_not_there_is_told_at_once() -> None:
 
 
 async def outcome(call: object) -> str:
+    """`answered`, or the name of the error."""
     try:
         await call  # type: ignore[misc]
     except ServiceError as error:
@@ -152,7 +154,7 @@ async def outcome(call: object) -> str:
     return "answered"
 
 
-async def test_several_servers_are_asked_in_turn_and_one_may_stop(triton_server: TritonServer) -> None:
+async def test_calls_alternate_between_servers_and_one_may_stop(triton_server: TritonServer) -> None:
     with triton(MODELS) as other:
         both = f"{triton_server.url},{other.url}"
         async with engines_of(settings_for(other, triton_url=both)) as engines:
@@ -161,7 +163,7 @@ async def test_several_servers_are_asked_in_turn_and_one_may_stop(triton_server:
             def counts() -> list[float]:
                 return [server.metric("nv_inference_count", model=CLASSIFIER) for server in servers]
 
-            # Whoever is connected first is asked alone until the other one is, too.
+            # The server that is connected first gets all calls until the other one is connected.
             first = counts()
             while any(now == then for now, then in zip(counts(), first, strict=True)):
                 await engines.classifier.classify(faces(1), Deadline.after(10))
@@ -174,19 +176,19 @@ async def test_several_servers_are_asked_in_turn_and_one_may_stop(triton_server:
             while other.running:
                 await engines.classifier.ping()
                 outcomes.append(await outcome(engines.classifier.classify(faces(1), Deadline.after(10))))
-            # Its refusals go to the other; what it held when it ended is lost to it.
+            # Calls that the stopping server refuses go to `triton_server`. At most its last call is lost.
             assert outcomes.count("answered") >= len(outcomes) - 1
             for _ in range(10):
                 await engines.classifier.ping()
                 await engines.classifier.classify(faces(1), Deadline.after(10))
 
 
-async def test_a_busy_server_that_stops_ends_what_it_has_and_the_rest_goes_to_the_other(
+async def test_a_busy_server_that_stops_finishes_its_calls_and_new_calls_go_to_the_other(
     triton_server: TritonServer, tmp_path: Path
 ) -> None:
     models = tmp_path / "models"
     shutil.copytree(MODELS, models)
-    with_parameter(models, CLASSIFIER, "delay_s", 0.3)
+    add_parameter(models, CLASSIFIER, "delay_s", 0.3)
     with triton(models) as other:
         both = settings_for(other, triton_url=f"{triton_server.url},{other.url}")
         async with engines_of(settings_for(other)) as direct, engines_of(both) as engines:
@@ -201,7 +203,8 @@ async def test_a_busy_server_that_stops_ends_what_it_has_and_the_rest_goes_to_th
                 calls = [engines.classifier.classify(faces(1), Deadline.after(10)) for _ in range(3)]
                 outcomes += await asyncio.gather(*(outcome(call) for call in calls))
             assert await held == ["answered"] * 8
-            # What it refuses goes to the other; three at most are on their way to it when it ends.
+            # Calls that the stopping server refuses go to `triton_server`. At most three calls are on their
+            # way to the stopping server when it ends.
             assert outcomes.count("answered") >= len(outcomes) - 3 > 0
             assert engines.classifier.circuit == "closed"
 
@@ -211,12 +214,13 @@ async def test_a_call_that_a_server_cancels_as_it_ends_goes_to_the_next(
 ) -> None:
     async with engines_of(settings_for(triton_server)) as engines:
         client = engines.classifier._connection.client  # type: ignore[attr-defined]
-        ask, errors = client.get_model_config, [InferenceServerException("CANCELLED", "StatusCode.CANCELLED")]
+        get_config = client.get_model_config
+        errors = [InferenceServerException("CANCELLED", "StatusCode.CANCELLED")]
 
         async def cancelled_once(*arguments: object, **options: object) -> object:
             if errors:
                 raise errors.pop()
-            return await ask(*arguments, **options)
+            return await get_config(*arguments, **options)
 
         monkeypatch.setattr(client, "get_model_config", cancelled_once)
         await engines.classifier.ping()

@@ -1,4 +1,4 @@
-"""Calls that wait on a real tritonserver: for how long, who leaves, and what a queue policy refuses."""
+"""Calls that wait on a real tritonserver: stalls, deadlines, cancelled calls, and refusals of the queue."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from tests.system.test_triton_engine import (
     outcome,
     settings_for,
 )
-from tests.triton.server import TritonServer, triton, with_parameter
+from tests.triton.server import TritonServer, add_parameter, triton
 
 # A server loads torch for each model before it is ready.
 pytestmark = pytest.mark.timeout(300)
 
 BOTH = pytest.mark.parametrize("name", [CLASSIFIER, DETECTOR])
-# One call runs, and Triton has fetched two more ahead: what is cancelled then is run all the same.
+# One call runs, and Triton has fetched two more from the queue. A fetched call runs even if it is cancelled.
 TAKEN = 3
 
 
 async def call(engines: Engines, name: str, timeout_s: float = 60, count: int = 1) -> None:
-    """The smallest detection, or `count` faces."""
+    """One call of a model: the smallest image for the detector, or `count` faces for the classifier."""
     deadline = Deadline.after(timeout_s)
     if name == CLASSIFIER:
         await engines.classifier.classify(faces(count), deadline)
@@ -45,7 +45,7 @@ async def call(engines: Engines, name: str, timeout_s: float = 60, count: int = 
         await engines.detector.detect(np.zeros((32, 32, 3), np.uint8), 32, 0.9, deadline)
 
 
-def waiting(server: TritonServer, name: str) -> float:
+def waiting_calls(server: TritonServer, name: str) -> float:
     return server.metric("nv_inference_pending_request_count", model=name)
 
 
@@ -55,18 +55,21 @@ def circuit(engines: Engines, name: str) -> str | None:
 
 @pytest.fixture(scope="module")
 def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    """Both models take long enough for all calls of a test to arrive meanwhile."""
+    """A server with slow models: all calls of a test arrive while the first one runs."""
     models = tmp_path_factory.mktemp("slow") / "models"
     shutil.copytree(MODELS, models)
     for name in (CLASSIFIER, DETECTOR):
-        with_parameter(models, name, "delay_s", 0.4)
+        add_parameter(models, name, "delay_s", 0.4)
     with triton(models) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def server_on_one_core() -> Iterator[TritonServer]:
-    """Its threads take turns, so that one often looks for another that is not back yet."""
+    """A server on one core.
+
+    Its threads alternate, so a thread often looks for another thread that has not returned yet.
+    """
     cores = os.sched_getaffinity(0)
     with ExitStack() as stack:
         os.sched_setaffinity(0, {min(cores)})
@@ -78,8 +81,11 @@ def server_on_one_core() -> Iterator[TritonServer]:
 
 
 @BOTH
-async def test_no_call_waits_beside_a_free_model(server_on_one_core: TritonServer, name: str) -> None:
-    """A batcher that misses the end of a call sleeps for 500 ms; else three small calls wait some 10 ms."""
+async def test_no_call_waits_while_its_model_is_free(server_on_one_core: TritonServer, name: str) -> None:
+    """A batcher that misses the end of a call sleeps for 500 ms.
+
+    Otherwise three small calls wait some 10 ms.
+    """
 
     def waited_s() -> float:
         return server_on_one_core.metric("nv_inference_queue_duration_us", model=name) / 1e6
@@ -91,13 +97,13 @@ async def test_no_call_waits_beside_a_free_model(server_on_one_core: TritonServe
             before = waited_s()
             await asyncio.gather(*(call(engines, name) for _ in range(3)))
             stalls += waited_s() - before > 0.25
-    # Some are allowed: the whole machine may stop for a moment.
+    # A few stalls are allowed, since the whole machine may stop for a moment.
     assert stalls < 5
 
 
 @asynccontextmanager
-async def only_the_taken_are_run(server: TritonServer, name: str) -> AsyncIterator[Engines]:
-    """While full batches, or images, keep a model busy: none of the calls that are made inside may run."""
+async def only_taken_calls_run(server: TritonServer, name: str) -> AsyncIterator[Engines]:
+    """Keep a model busy during the block with `TAKEN` calls. No call that the block makes may run."""
 
     def counted() -> float:
         return server.metric("nv_inference_count", model=name)
@@ -106,39 +112,39 @@ async def only_the_taken_are_run(server: TritonServer, name: str) -> AsyncIterat
         await call(engines, name)
         before, size = counted(), 32 if name == CLASSIFIER else 1
         taken = [asyncio.create_task(call(engines, name, count=size)) for _ in range(TAKEN)]
-        await asyncio.to_thread(eventually, lambda: waiting(server, name) == TAKEN - 1)
+        await asyncio.to_thread(eventually, lambda: waiting_calls(server, name) == TAKEN - 1)
         yield engines
         await asyncio.gather(*taken)
         await call(engines, name)
-        await asyncio.to_thread(eventually, lambda: waiting(server, name) == 0)
+        await asyncio.to_thread(eventually, lambda: waiting_calls(server, name) == 0)
         assert counted() - before == TAKEN * size + 1
 
 
 @BOTH
-async def test_what_waits_longer_than_its_caller_is_never_run(slow_server: TritonServer, name: str) -> None:
-    async with only_the_taken_are_run(slow_server, name) as engines:
+async def test_a_call_that_waits_past_its_deadline_never_runs(slow_server: TritonServer, name: str) -> None:
+    async with only_taken_calls_run(slow_server, name) as engines:
         late = [outcome(call(engines, name, timeout_s=0.08)) for _ in range(5)]
         assert set(await asyncio.gather(*late)) == {DeadlineExceeded.__name__}
         assert circuit(engines, name) == "closed"
 
 
 @BOTH
-async def test_cancelling_reaches_the_server(slow_server: TritonServer, name: str) -> None:
-    async with only_the_taken_are_run(slow_server, name) as engines:
-        leaving = [asyncio.create_task(call(engines, name)) for _ in range(5)]
-        await asyncio.to_thread(eventually, lambda: waiting(slow_server, name) == TAKEN - 1 + 5)
-        for task in leaving:
+async def test_a_cancelled_call_never_runs(slow_server: TritonServer, name: str) -> None:
+    async with only_taken_calls_run(slow_server, name) as engines:
+        cancelled = [asyncio.create_task(call(engines, name)) for _ in range(5)]
+        await asyncio.to_thread(eventually, lambda: waiting_calls(slow_server, name) == TAKEN - 1 + 5)
+        for task in cancelled:
             task.cancel()
 
 
-async def test_behind_a_flood_of_others_a_photo_is_late_and_the_circuit_stays_closed(
+async def test_a_photo_behind_many_other_calls_is_late_and_the_circuit_stays_closed(
     slow_server: TritonServer, astronaut_jpeg: bytes
 ) -> None:
     settings = settings_for(slow_server, port=0)
     with serving(settings) as gateway:
         async with engines_of(settings) as others:
             flood = [asyncio.create_task(call(others, DETECTOR)) for _ in range(50)]
-            await asyncio.to_thread(eventually, lambda: waiting(slow_server, DETECTOR) > 40)
+            await asyncio.to_thread(eventually, lambda: waiting_calls(slow_server, DETECTOR) > 40)
             late = {"Content-Type": "image/jpeg", "X-Timeout-Ms": "400"}
             answer = await asyncio.to_thread(
                 gateway.client.post, "/v1/emotions", content=astronaut_jpeg, headers=late
@@ -146,7 +152,7 @@ async def test_behind_a_flood_of_others_a_photo_is_late_and_the_circuit_stays_cl
             assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
             assert gateway.metric(f'expressnet_circuit_state{{engine="{DETECTOR}",state="closed"}}') == 1
             assert gateway.ready
-            # Triton refused nobody, so only the number of waiting calls tells of a flood.
+            # Triton refused no call, so only the number of waiting calls shows the overload.
             assert slow_server.metric("nv_inference_request_failure", model=DETECTOR, reason="REJECTED") == 0
             for other in flood:
                 other.cancel()
@@ -155,14 +161,17 @@ async def test_behind_a_flood_of_others_a_photo_is_late_and_the_circuit_stays_cl
 
 @pytest.fixture(scope="module")
 def limited_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    """Slow models with queue policies of somebody else: one limits the wait, the other the length."""
+    """Slow models with queue policies that are not the project's own.
+
+    The policy of the classifier limits the wait. The policy of the detector limits the length of the queue.
+    """
     models = tmp_path_factory.mktemp("limited") / "models"
     shutil.copytree(MODELS, models)
     for name, limit in (
         (CLASSIFIER, "default_timeout_microseconds: 100000"),
         (DETECTOR, "max_queue_size: 2"),
     ):
-        with_parameter(models, name, "delay_s", 0.2)
+        add_parameter(models, name, "delay_s", 0.2)
         config = models / name / "config.pbtxt"
         policy = f"dynamic_batching {{ default_queue_policy {{ {limit} }}"
         config.write_text(config.read_text().replace("dynamic_batching {", policy))
@@ -171,7 +180,7 @@ def limited_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonS
 
 
 @BOTH
-async def test_a_queue_that_refuses_is_overload_and_leaves_the_circuit_closed(
+async def test_a_refusal_of_the_queue_is_overload_and_leaves_the_circuit_closed(
     limited_server: TritonServer, name: str
 ) -> None:
     async with engines_of(settings_for(limited_server)) as engines:

@@ -1,6 +1,6 @@
-"""What stands in for Triton's PyTorch backend, which no wheel carries: the same file, run in Python.
+"""Runs the file of a TorchScript model in Triton's Python backend: no wheel has Triton's PyTorch backend.
 
-Tensors go by DLPack in both directions. Requests that Triton hands over together run as one batch.
+Tensors are passed by DLPack in both directions. Requests that Triton passes together run as one batch.
 """
 
 import json
@@ -19,7 +19,7 @@ class TritonPythonModel:
         self.inputs = [part["name"] for part in config["input"]]
         self.outputs = [part["name"] for part in config["output"]]
         self.batched = int(config["max_batch_size"]) > 0
-        # A test may ask for a slow model.
+        # A test may make the model slow.
         self.delay_s = float(config["parameters"].get("delay_s", {}).get("string_value", 0))
         torch.set_num_threads(1)
         torch.jit.set_fusion_strategy([("DYNAMIC", 2)])
@@ -28,18 +28,18 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         if self.batched:
-            return self.together(requests)
+            return self.run_batch(requests)
         return [self.answer(self.run(self.read(request))) for request in requests]
 
-    def together(self, requests: list[Any]) -> list[Any]:
-        given = [self.read(request) for request in requests]
-        counts = [len(tensors[0]) for tensors in given]
-        joined = [torch.cat(parts) for parts in zip(*given, strict=True)]
+    def run_batch(self, requests: list[Any]) -> list[Any]:
+        inputs = [self.read(request) for request in requests]
+        counts = [len(tensors[0]) for tensors in inputs]
+        joined = [torch.cat(parts) for parts in zip(*inputs, strict=True)]
         outputs = [output.split(counts) for output in self.run(joined)]
         return [self.answer(parts) for parts in zip(*outputs, strict=True)]
 
     def read(self, request: Any) -> list[torch.Tensor]:
-        # `as_numpy` comes back empty under numpy 2.
+        # With numpy 2, `as_numpy` returns an empty array.
         tensors = (pb.get_input_tensor_by_name(request, name) for name in self.inputs)
         return [from_dlpack(tensor.to_dlpack()) for tensor in tensors]
 

@@ -1,4 +1,4 @@
-"""A real tritonserver for the tests: the binary of a wheel, and the project's own models on it."""
+"""A real tritonserver for the tests: the binary of a wheel, with the models of the project."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from tests.processes import stop
 
 MODEL = Path(__file__).with_name("model.py")
 PLATFORM, BACKEND = 'platform: "pytorch_libtorch"', 'backend: "python"'
-# Some servers never end after SIGTERM on a busy machine. `--exit-timeout-secs` is much less.
+# On a busy machine some servers never end after SIGTERM, although `--exit-timeout-secs` is much shorter.
 STOP_LIMIT_S = 30
-# What a gateway asks for unless it is told otherwise.
+# The models of a gateway with default settings.
 DEFAULT_MODELS = (Settings().classifier, Settings().detector)
 
 
 class TritonServer:
-    """One server process on fixed ports, so that it can die and come back where clients look for it."""
+    """One server on fixed ports: after `kill`, `start` starts it again at the same addresses."""
 
     def __init__(self, repository: Path, folder: Path, options: Sequence[str]) -> None:
         self.repository = repository
         self._options = options
         self._folder = folder
         self.http_port, self.grpc_port, self.metrics_port = free_port(), free_port(), free_port()
-        self._regions = f"expressnet_test_{self.grpc_port}_"  # of shared memory
+        self._region_prefix = f"expressnet_test_{self.grpc_port}_"  # names of shared memory begin with it
         self._process: subprocess.Popen[bytes] | None = None
-        self._stubs: list[psutil.Process] = []  # of a server that was asked to end
+        self._stubs: list[psutil.Process] = []  # children of a server that `stop` has signalled
 
     @property
     def url(self) -> str:
@@ -70,7 +70,7 @@ class TritonServer:
                 binary,
                 f"--model-repository={self.repository}",
                 f"--backend-directory={backends}",
-                f"--backend-config=python,shm-region-prefix-name={self._regions}",
+                f"--backend-config=python,shm-region-prefix-name={self._region_prefix}",
                 "--model-control-mode=none",
                 "--allow-gpu-metrics=false",
                 "--exit-timeout-secs=5",
@@ -86,7 +86,7 @@ class TritonServer:
         )
         eventually(lambda: self.ready or self._process is None or self._process.poll() is not None, 120)
         assert self.ready, (self._folder / "log").read_text()[-4000:]
-        # The server opens this port last, after it has said that it is ready.
+        # The server opens this port last, after it has reported that it is ready.
         eventually(lambda: _answers(f"http://127.0.0.1:{self.metrics_port}/metrics"))
 
     def metric(self, name: str, **labels: str) -> float:
@@ -108,7 +108,7 @@ class TritonServer:
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
-        """Ask the server to end, and return at once: `running` is false soon, whatever the server does."""
+        """Send SIGTERM and return at once. A server that does not end in `STOP_LIMIT_S` is killed."""
         assert self._process is not None
         self._stubs = self._children()
         threading.Thread(target=stop, args=(self._process, STOP_LIMIT_S), daemon=True).start()
@@ -118,7 +118,7 @@ class TritonServer:
         self._process.send_signal(sig)
 
     def kill(self) -> None:
-        """As the kernel does when memory is short: the server is gone, and its stubs are orphans."""
+        """Kill the server, as the kernel does when memory is short. Then kill its orphaned stubs."""
         if self._process is None:
             return
         children = self._stubs + self._children()
@@ -132,12 +132,12 @@ class TritonServer:
         # Some systems take seconds to reap an orphan that has ended.
         eventually(lambda: not any(map(_runs, children)))
         self._stubs = []
-        for region in Path("/dev/shm").glob(f"{self._regions}*"):
+        for region in Path("/dev/shm").glob(f"{self._region_prefix}*"):
             region.unlink(missing_ok=True)
 
     def _children(self) -> list[psutil.Process]:
         assert self._process is not None
-        with contextlib.suppress(psutil.NoSuchProcess):  # it may have been told to stop before
+        with contextlib.suppress(psutil.NoSuchProcess):  # the server may have ended already
             return psutil.Process(self._process.pid).children(recursive=True)
         return []
 
@@ -158,9 +158,9 @@ def _runs(process: psutil.Process) -> bool:
 
 @contextmanager
 def triton(models: Path, *options: str, names: Iterable[str] = DEFAULT_MODELS) -> Iterator[TritonServer]:
-    """A ready server with a copy of the models: same names, shapes, policies and files, run in Python.
+    """Run a ready server with a copy of the models: same names, shapes, policies and files, run in Python.
 
-    names: of as few models as will do, since each loads torch in a process of its own.
+    names: the models to load. Name only what the test needs, since each model loads torch in its own process.
     """
     folder = Path(tempfile.mkdtemp(prefix="triton-"))
     repository = folder / "models"
@@ -181,7 +181,7 @@ def triton(models: Path, *options: str, names: Iterable[str] = DEFAULT_MODELS) -
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def with_parameter(models: Path, name: str, key: str, value: object) -> None:
-    """Tell one model of a repository something, `delay_s` for example."""
+def add_parameter(models: Path, name: str, key: str, value: object) -> None:
+    """Add a parameter to the configuration of one model, for example `delay_s`."""
     with (models / name / "config.pbtxt").open("a") as config:
         config.write(f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n')
