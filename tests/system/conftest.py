@@ -19,7 +19,7 @@ from tests.processes import stop
 
 
 class Process(Gateway):
-    """`expressnet serve` on a free port; `log` holds the lines that it wrote."""
+    """`expressnet serve` on a free port; `log` holds the lines that it has written so far."""
 
     def __init__(self, process: subprocess.Popen[str], url: str, log: list[str]) -> None:
         super().__init__(url)
@@ -47,7 +47,7 @@ def running(python: str | Path = sys.executable, **settings: object) -> Iterator
     environment = {f"EXPRESSNET_{name.upper()}": str(value) for name, value in settings.items()}
     process = command({"EXPRESSNET_PORT": "0"} | environment, python)
     lines: list[str] = []
-    # Read to the end: a process whose pipe is full stands still.
+    # The thread reads until the process ends: a process blocks while its pipe is full.
     reader = threading.Thread(target=_collect, args=(process, lines), daemon=True)
     reader.start()
     try:
@@ -77,7 +77,7 @@ def _address(lines: list[str]) -> str:
 
 
 class Caller:
-    """A raw connection, which can stop anywhere in its request or its answer."""
+    """A raw connection, which can stop in the middle of its request or of its answer."""
 
     def __init__(self, url: str, body: bytes, timeout_ms: int = 60_000, query: str = "") -> None:
         address = urlsplit(url)
@@ -88,14 +88,14 @@ class Caller:
         ).encode() + body
 
     def send(self, share: float = 1.0) -> Caller:
-        """Up to this share of the request; the next call sends what is missing."""
+        """Send this share of the part of the request that is not sent yet."""
         count = round(share * len(self._request))
         self._socket.sendall(self._request[:count])
         self._request = self._request[count:]
         return self
 
     def read(self, count: int = -1) -> bytes:
-        """So many bytes, or all until the connection ends, however it does."""
+        """Read `count` bytes, or everything until the connection ends or is reset."""
         data = b""
         try:
             while len(data) != count and (part := self._socket.recv(65536 if count < 0 else count)):
@@ -109,4 +109,5 @@ class Caller:
 
 
 def status(answer: bytes) -> int:
+    """The status of a raw answer, or 0 if the connection ended without an answer."""
     return int(answer.split(b" ", 2)[1]) if answer else 0

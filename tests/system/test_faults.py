@@ -1,4 +1,4 @@
-"""What callers see when an engine is slow, broken, lying or gone, over a real server."""
+"""What callers see over a real server when an engine is slow, broken, wrong or unavailable."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tests.fake_engine import FakeClassifier, FakeDetector
 
 DEPTH = "expressnet_queue_depth_faces"
 IN_FLIGHT = "expressnet_requests_in_flight"
-OTHERS = np.zeros((1, 2, 4), np.float32), np.zeros((1, 1), np.float32)  # gates and occlusion
+GATES_AND_OCCLUSION = np.zeros((1, 2, 4), np.float32), np.zeros((1, 1), np.float32)
 
 
-def send_and_leave(gateway: Gateway, image: bytes) -> socket.socket:
-    """A connection with a whole request on its way; closing it is hanging up."""
+def send_without_reading(gateway: Gateway, image: bytes) -> socket.socket:
+    """Send a whole request, and return the connection. Closing the connection cancels the request."""
     address = urlsplit(gateway.url)
     connection = socket.create_connection((address.hostname or "", address.port or 0), timeout=30)
     head = (
@@ -42,14 +42,14 @@ def test_hanging_up_takes_faces_out_of_the_queue(astronaut_jpeg: bytes) -> None:
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(gateway.post, astronaut_jpeg)
             eventually(lambda: len(classifier.batches) == 1)
-            leaving = [send_and_leave(gateway, astronaut_jpeg) for _ in range(3)]
+            leaving = [send_without_reading(gateway, astronaut_jpeg) for _ in range(3)]
             eventually(lambda: gateway.metric(DEPTH) == 3)
             for connection in leaving:
                 connection.close()
             eventually(lambda: gateway.metric(DEPTH) == 0)
             assert first.result().status_code == 200
         eventually(lambda: gateway.metric(IN_FLIGHT) == 0)
-        assert classifier.batches == [1], "work was done for clients that had left"
+        assert classifier.batches == [1], "the classifier ran for clients that had disconnected"
 
 
 def test_deadline_while_waiting_for_the_classifier(astronaut_jpeg: bytes) -> None:
@@ -65,7 +65,7 @@ def test_deadline_while_waiting_for_the_classifier(astronaut_jpeg: bytes) -> Non
         eventually(lambda: gateway.post(astronaut_jpeg).status_code == 200)
 
 
-def test_full_queue_is_overloaded_and_never_unready(astronaut_jpeg: bytes) -> None:
+def test_a_full_queue_is_overload_and_the_service_stays_ready(astronaut_jpeg: bytes) -> None:
     classifier = FakeClassifier(delay_s=0.5)
     settings = Settings(port=0, max_batch_faces=1, queue_limit_faces=2)
     with serving(settings, Engines(classifier, FakeDetector())) as gateway, ThreadPoolExecutor(12) as pool:
@@ -84,12 +84,12 @@ def test_full_queue_is_overloaded_and_never_unready(astronaut_jpeg: bytes) -> No
         ({"error": EngineUnavailable("the engine is away")}, 503, "engine_unavailable"),
         ({"error": RuntimeError("secret /path/of/model.pt")}, 500, "internal"),
         (
-            {"answer": Classification(np.full((1, 8), np.nan, np.float32), *OTHERS)},
+            {"answer": Classification(np.full((1, 8), np.nan, np.float32), *GATES_AND_OCCLUSION)},
             500,
             "internal",
         ),
         (
-            {"answer": Classification(np.full((1, 5), 0.2, np.float32), *OTHERS)},
+            {"answer": Classification(np.full((1, 5), 0.2, np.float32), *GATES_AND_OCCLUSION)},
             500,
             "internal",
         ),
@@ -109,7 +109,7 @@ def test_a_broken_classifier(
         assert gateway.post(astronaut_jpeg).status_code == 200
 
 
-def found(boxes: int = 1, scores: int = 1, landmarks: int = 1, value: float = 50) -> Detections:
+def detections(boxes: int = 1, scores: int = 1, landmarks: int = 1, value: float = 50) -> Detections:
     return Detections(
         np.tile(np.array([10, 10, 90, value], np.float32), (boxes, 1)),
         np.full(scores, 0.99, np.float32),
@@ -118,17 +118,17 @@ def found(boxes: int = 1, scores: int = 1, landmarks: int = 1, value: float = 50
 
 
 class Panic(BaseException):
-    """What a native extension raises past every handler of errors."""
+    """An error of a native extension, which handlers of `Exception` do not catch."""
 
 
 BROKEN_DETECTORS: tuple[dict[str, object], ...] = (
     {"error": RuntimeError("secret /path/of/model.pt")},
     {"error": MemoryError("secret")},
-    {"answer": found(value=float("nan"))},
-    {"answer": found(value=float("inf"))},
-    {"answer": found(boxes=2)},
-    {"answer": found(scores=0)},
-    {"answer": found(landmarks=3)},
+    {"answer": detections(value=float("nan"))},
+    {"answer": detections(value=float("inf"))},
+    {"answer": detections(boxes=2)},
+    {"answer": detections(scores=0)},
+    {"answer": detections(landmarks=3)},
     {"error": Panic("secret")},
 )
 
@@ -136,27 +136,27 @@ BROKEN_DETECTORS: tuple[dict[str, object], ...] = (
 def test_a_broken_detector(astronaut_jpeg: bytes) -> None:
     detector = FakeDetector()
     engines = Engines(FakeClassifier(), detector)
-    # Unconfigured, structlog prints the images in every frame of a traceback, which takes seconds.
+    # Without a configuration, structlog prints the images in every traceback, which takes seconds.
     with structlog.testing.capture_logs(), serving(Settings(port=0), engines) as gateway:
 
-        def ask() -> httpx.Response:
+        def post() -> httpx.Response:
             return gateway.post(astronaut_jpeg)
 
-        def ask_batch() -> httpx.Response:
+        def post_batch() -> httpx.Response:
             images = [("images", ("a", astronaut_jpeg))] * 2
             return gateway.client.post("/v1/emotions/batch", files=images)
 
         for broken in BROKEN_DETECTORS:
             for name, value in broken.items():
                 setattr(detector, name, value)
-            alone, batch = ask(), ask_batch()
+            alone, batch = post(), post_batch()
             assert (alone.status_code, "secret" in alone.text + batch.text) == (500, False), broken
             if not isinstance(detector.error, Panic):
                 assert alone.json()["code"] == "internal", broken
-                # All failed by the service: the batch is what failed.
+                # The service failed for every image, so the whole batch failed.
                 assert (batch.status_code, batch.json()["code"]) == (500, "internal"), broken
             detector.error = detector.answer = None
-            assert (ask().status_code, ask_batch().status_code) == (200, 200), broken
+            assert (post().status_code, post_batch().status_code) == (200, 200), broken
         eventually(lambda: gateway.metric(IN_FLIGHT) == 0)
         eventually(lambda: gateway.ready)
 

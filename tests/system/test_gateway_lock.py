@@ -1,4 +1,4 @@
-"""A gateway whose models are both on Triton runs from its own lock, without ONNX Runtime."""
+"""A gateway with both models on Triton runs from its own lock file, without ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of a new environment with what the gateway and its Triton engine ask for."""
+    """The interpreter of a new environment with the dependencies of the gateway and its Triton engine."""
     folder = tmp_path_factory.mktemp("gateway")
     uv = (sys.executable, "-m", "uv", "--quiet")
     subprocess.run([*uv, "venv", "--no-project", "--python", sys.executable, folder], check=True)
@@ -26,7 +26,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.timeout(600)
-def test_faces_are_answered_without_onnxruntime(
+def test_the_gateway_answers_without_onnxruntime(
     python: Path, triton_server: TritonServer, astronaut_jpeg: bytes
 ) -> None:
     absent = subprocess.run([python, "-c", "import onnxruntime"], capture_output=True, text=True)
@@ -36,7 +36,7 @@ def test_faces_are_answered_without_onnxruntime(
         assert face["emotion"] == "happiness"
 
 
-def test_the_embedded_engine_says_what_is_missing(python: Path) -> None:
+def test_the_embedded_engine_names_the_missing_package(python: Path) -> None:
     refused = subprocess.run([python, "-m", "service", "serve"], cwd=ROOT, capture_output=True, text=True)
     assert refused.returncode == 2
     assert "onnxruntime is not installed: pip install onnxruntime" in refused.stderr

@@ -1,4 +1,4 @@
-"""Faults around a real process: descriptors, disks, files that change, signals at every stage, hangs."""
+"""Faults around a real process: descriptors, a full disk, changed files, signals at every stage, hangs."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ LIMITS: dict[str, Any] = {
     "max_in_flight_requests": 64,
     "max_images_per_worker": 1000,
     "timeout_s": 60,
-    # Who stands still in the middle of a head does so for as long as the test takes.
+    # A caller that stops in the middle of a head must stay connected for the whole test.
     "client_timeout_s": 60,
 }
-HEAVY = 6  # photos, of which two are worked on and the others wait
+MONTAGES = 6  # requests: two are processed and the others wait
 
 
 @pytest.fixture(scope="module")
 def montage(astronaut: NDArray[np.uint8]) -> bytes:
-    """25 faces: work enough to be met in every stage."""
+    """A photo with 25 faces: enough work for a signal to find requests in every stage."""
     return encoded(np.tile(astronaut, (5, 5, 1)))
 
 
@@ -59,7 +59,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the process would leave temporary files."""
+    """The folder for temporary files of the process."""
     return tmp_path_factory.mktemp("scratch")
 
 
@@ -70,7 +70,7 @@ def port() -> int:
 
 @pytest.fixture(scope="module")
 def gateway(models: Path, scratch: Path, port: int) -> Iterator[Process]:
-    """One process for the tests of this module, in their order; the last of them kills it."""
+    """One process for several tests of this module, in their order. The last of these tests kills it."""
     before = os.environ.get("TMPDIR")
     os.environ["TMPDIR"] = str(scratch)
     try:
@@ -80,7 +80,7 @@ def gateway(models: Path, scratch: Path, port: int) -> Iterator[Process]:
         os.environ.pop("TMPDIR") if before is None else os.environ.update(TMPDIR=before)
 
 
-def ended(connection: socket.socket) -> bool:
+def is_closed(connection: socket.socket) -> bool:
     connection.setblocking(False)
     try:
         return connection.recv(1) == b""
@@ -90,7 +90,7 @@ def ended(connection: socket.socket) -> bool:
         return True
 
 
-def test_out_of_file_descriptors_new_callers_wait_or_are_turned_away_and_the_rest_is_served(
+def test_without_free_descriptors_new_callers_wait_or_are_refused_and_connected_ones_are_served(
     gateway: Process, astronaut_jpeg: bytes
 ) -> None:
     pid = gateway.process.pid
@@ -99,30 +99,30 @@ def test_out_of_file_descriptors_new_callers_wait_or_are_turned_away_and_the_res
     soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (served.num_fds() + 3, hard))
     address = urlsplit(gateway.url)
-    crowd = [socket.create_connection((address.hostname or "", address.port or 0)) for _ in range(40)]
+    newcomers = [socket.create_connection((address.hostname or "", address.port or 0)) for _ in range(40)]
     try:
-        assert gateway.post(astronaut_jpeg).status_code == 200, "who is connected is served"
+        assert gateway.post(astronaut_jpeg).status_code == 200, "a connected caller was not served"
         assert gateway.ready
-        spent = sum(served.cpu_times()[:2])
+        cpu_s = sum(served.cpu_times()[:2])
         time.sleep(2)
-        assert sum(served.cpu_times()[:2]) - spent < 1, "it spins"
-        assert sum(map(ended, crowd)) > 30, "there were descriptors for all"
+        assert sum(served.cpu_times()[:2]) - cpu_s < 1, "the process runs a busy loop"
+        assert sum(map(is_closed, newcomers)) > 30, "there were enough descriptors for all callers"
     finally:
-        for connection in crowd:
+        for connection in newcomers:
             connection.close()
 
-    def answers_a_newcomer() -> bool:
+    def accepts_a_connection() -> bool:
         try:
             return httpx.get(f"{gateway.url}/livez", timeout=5).status_code == 200
         except httpx.TransportError:
             return False
 
-    eventually(answers_a_newcomer)
+    eventually(accepts_a_connection)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
     assert gateway.post(astronaut_jpeg).status_code == 200
 
 
-def test_model_files_that_change_under_it_change_nothing_until_the_next_start(
+def test_changed_model_files_have_no_effect_until_the_next_start(
     gateway: Process, models: Path, astronaut_jpeg: bytes
 ) -> None:
     before = gateway.post(astronaut_jpeg).json()["faces"]
@@ -137,12 +137,12 @@ def test_model_files_that_change_under_it_change_nothing_until_the_next_start(
     def swap(file: Path) -> None:
         file.write_bytes(contents[1 - files.index(file)])
 
-    for change, says in ((Path.unlink, "cannot be read"), (truncate, "sha256"), (swap, "sha256")):
+    for change, message in ((Path.unlink, "cannot be read"), (truncate, "sha256"), (swap, "sha256")):
         for file in files:
             change(file)
             assert gateway.post(astronaut_jpeg).json()["faces"] == before
             assert gateway.ready
-            with pytest.raises(ModelFileError, match=says):
+            with pytest.raises(ModelFileError, match=message):
                 create_app(settings)
             file.write_bytes(contents[files.index(file)])
 
@@ -159,12 +159,12 @@ def callers_at_every_stage(gateway: Gateway, montage: bytes, photo: bytes) -> di
     callers["head half sent"] = [Caller(gateway.url, photo).send(0.0005)]
     callers["body half sent"] = [Caller(gateway.url, photo).send(0.5)]
     callers["body never finished"] = [Caller(gateway.url, photo, timeout_ms=3000).send(0.5)]
-    # Together, so that none is done before the last is there.
-    callers["at work and waiting"] = [Caller(gateway.url, montage).send(0.999) for _ in range(HEAVY)]
+    # These requests are completed at once, so that none is answered before the last has arrived.
+    callers["at work and waiting"] = [Caller(gateway.url, montage).send(0.999) for _ in range(MONTAGES)]
     for caller in callers["at work and waiting"]:
         caller.send()
-    # Whose body has not arrived is not in flight yet.
-    eventually(lambda: gateway.metric(IN_FLIGHT) == HEAVY)
+    # A request is in flight only after its whole body has arrived.
+    eventually(lambda: gateway.metric(IN_FLIGHT) == MONTAGES)
     return callers
 
 
@@ -183,8 +183,8 @@ def test_sigkill_ends_every_connection_and_leaves_nothing_behind(
 
 
 @pytest.fixture
-def mute(port: int) -> Iterator[tuple[subprocess.Popen[bytes], Gateway]]:
-    """The next process at the same address, whose log goes to a disk that is full."""
+def process_on_a_full_disk(port: int) -> Iterator[tuple[subprocess.Popen[bytes], Gateway]]:
+    """A new process at the same address, which writes its log to a full disk."""
     settings = {f"EXPRESSNET_{name.upper()}": str(value) for name, value in LIMITS.items()}
     with Path("/dev/full").open("wb") as full:
         process = subprocess.Popen(
@@ -196,7 +196,7 @@ def mute(port: int) -> Iterator[tuple[subprocess.Popen[bytes], Gateway]]:
     gateway = Gateway(f"http://127.0.0.1:{port}")
 
     try:
-        eventually(lambda: answers(gateway), 90)
+        eventually(lambda: is_ready(gateway), 90)
         yield process, gateway
     finally:
         gateway.client.close()
@@ -205,20 +205,20 @@ def mute(port: int) -> Iterator[tuple[subprocess.Popen[bytes], Gateway]]:
 
 
 @pytest.mark.alone
-def test_a_process_after_the_killed_one_answers_without_a_log_and_sigterm_answers_what_was_admitted(
-    mute: tuple[subprocess.Popen[bytes], Gateway], montage: bytes, astronaut_jpeg: bytes
+def test_a_process_after_the_killed_one_works_without_a_log_and_sigterm_answers_admitted_requests(
+    process_on_a_full_disk: tuple[subprocess.Popen[bytes], Gateway], montage: bytes, astronaut_jpeg: bytes
 ) -> None:
-    process, gateway = mute
+    process, gateway = process_on_a_full_disk
     assert gateway.post(astronaut_jpeg).json()["faces"][0]["emotion"] == "happiness"
     assert gateway.post(b"garbage").status_code == 400
     callers = callers_at_every_stage(gateway, montage, astronaut_jpeg)
     process.terminate()
     callers["body half sent"][0].send()
     answers = {stage: [caller.read() for caller in waiting] for stage, waiting in callers.items()}
-    assert [status(answer) for answer in answers["at work and waiting"]] == [200] * HEAVY
+    assert [status(answer) for answer in answers["at work and waiting"]] == [200] * MONTAGES
     assert [status(answer) for answer in answers["body half sent"]] == [200]
     assert [status(answer) for answer in answers["body never finished"]] == [504]
-    assert answers["head half sent"] == [b""], "nobody may take half a head for a request"
+    assert answers["head half sent"] == [b""], "the gateway took half a head for a request"
     for stage in ("idle", "answer half read"):
         assert json.loads(answers[stage][0].partition(b"\r\n\r\n")[2])["faces"]
     assert process.wait(60) == 0
@@ -226,7 +226,7 @@ def test_a_process_after_the_killed_one_answers_without_a_log_and_sigterm_answer
         caller.close()
 
 
-def test_a_log_that_nobody_reads_does_not_stop_the_service(astronaut_jpeg: bytes) -> None:
+def test_an_unread_log_does_not_stop_the_service(astronaut_jpeg: bytes) -> None:
     port = free_port()
     settings = {"EXPRESSNET_PORT": str(port), "EXPRESSNET_LOG_LEVEL": "debug"}
     process = subprocess.Popen(
@@ -237,7 +237,7 @@ def test_a_log_that_nobody_reads_does_not_stop_the_service(astronaut_jpeg: bytes
     )
     gateway = Gateway(f"http://127.0.0.1:{port}")
     try:
-        eventually(lambda: answers(gateway), 90)
+        eventually(lambda: is_ready(gateway), 90)
         line_bytes = 150
         for _ in range(2 * (1 << 16) // line_bytes):  # a pipe holds 64 KB
             assert gateway.client.get("/livez").status_code == 200
@@ -245,7 +245,7 @@ def test_a_log_that_nobody_reads_does_not_stop_the_service(astronaut_jpeg: bytes
         process.terminate()
         assert process.wait(60) == 0
         assert process.stderr
-        assert len(process.stderr.read()) > 1 << 15, "there was no log to speak of"
+        assert len(process.stderr.read()) > 1 << 15, "the log was too short for this test"
     finally:
         gateway.client.close()
         process.kill()
@@ -254,7 +254,7 @@ def test_a_log_that_nobody_reads_does_not_stop_the_service(astronaut_jpeg: bytes
             process.stderr.close()
 
 
-def answers(gateway: Gateway) -> bool:
+def is_ready(gateway: Gateway) -> bool:
     try:
         return gateway.ready
     except httpx.TransportError:
@@ -262,19 +262,19 @@ def answers(gateway: Gateway) -> bool:
 
 
 class Hanging(nn.Module):
-    """Never comes back from a white face; all others are the first label."""
+    """Never returns for a white face. For all other faces it answers the first label."""
 
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        turns = 0
+        iterations = 0
         while int(faces.min()) > 250:
-            turns += 1
+            iterations += 1
         count = faces.shape[0]
         probabilities = torch.zeros([count, 8])
         probabilities[:, 0] = 1.0
         return probabilities, torch.zeros([count, 2, 4]), torch.zeros([count, 1])
 
 
-def test_a_model_that_hangs_makes_callers_late_and_does_not_keep_the_process(
+def test_a_hanging_model_makes_requests_time_out_and_does_not_keep_the_process_alive(
     tmp_path: Path, astronaut_jpeg: bytes
 ) -> None:
     repository = tmp_path / "repository"

@@ -1,4 +1,4 @@
-"""`expressnet predict` as its own process: stopped in the middle by whatever stops it, and gone on with."""
+"""`expressnet predict` as its own process: interrupted, killed, and resumed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import pytest
 
 from tests.conftest import eventually
 
-# A busy machine takes its time to start three processes.
+# A busy machine takes long to start three processes.
 pytestmark = pytest.mark.timeout(300)
 
 PHOTOS = 60
-# The real command over engines that take their time, so that there is a middle to be stopped in.
+# The real command with slow engines, so that a test can stop it before its end.
 SLOW = """
 import sys
 from service import assembly
@@ -29,7 +29,7 @@ from tests.fake_engine import Engines, FakeClassifier, FakeDetector
 assembly.make_engines = lambda *_: Engines(FakeClassifier(), FakeDetector(delay_s=0.1))
 main()
 """
-# Says when it has begun, and then does nothing.
+# A detector that reports each call and then waits for 600 s.
 ENDLESS = """
 import sys
 from service import assembly
@@ -44,8 +44,9 @@ class Endless(FakeDetector):
 assembly.make_engines = lambda *_: Engines(FakeClassifier(), Endless(delay_s=600))
 main()
 """
-# Signals arrive at another thread, as the kernel may choose: no system call of the first one is interrupted.
-ELSEWHERE = """
+# The kernel may deliver a signal to any thread. Here another thread gets SIGINT, so the signal interrupts no
+# system call of the first thread.
+SIGNALS_TO_ANOTHER_THREAD = """
 import signal, threading
 threading.Thread(target=threading.Event().wait, daemon=True).start()
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
@@ -79,7 +80,7 @@ def photos(tmp_path: Path, astronaut_jpeg: bytes) -> Path:
     return folder
 
 
-def test_nothing_is_lost_or_answered_twice_whatever_stops_a_run(photos: Path) -> None:
+def test_a_run_that_is_stopped_and_resumed_answers_each_photo_once(photos: Path) -> None:
     output = photos.parent / "rows.jsonl"
 
     def lines() -> int:
@@ -89,9 +90,9 @@ def test_nothing_is_lost_or_answered_twice_whatever_stops_a_run(photos: Path) ->
     with started(SLOW, *command) as process:
         eventually(lambda: lines() >= 5 or process.poll() is not None, 90)
         process.send_signal(signal.SIGINT)
-        said, complained = process.communicate(timeout=90)
-    assert (process.returncode, said) == (130, "")
-    assert complained.splitlines()[-1] == "expressnet: interrupted; the same command resumes"
+        stdout, stderr = process.communicate(timeout=90)
+    assert (process.returncode, stdout) == (130, "")
+    assert stderr.splitlines()[-1] == "expressnet: interrupted; the same command resumes"
     assert output.read_bytes().endswith(b"\n")
     interrupted = lines()
     assert 5 <= interrupted < PHOTOS
@@ -102,21 +103,23 @@ def test_nothing_is_lost_or_answered_twice_whatever_stops_a_run(photos: Path) ->
         process.communicate(timeout=90)
     killed = lines()
     assert interrupted + 5 <= killed < PHOTOS
-    # As if the machine had gone down in the middle of a write.
+    # The file now ends as after a power failure in the middle of a write.
     with output.open("r+b") as file:
         file.truncate(output.stat().st_size - 10)
 
-    # Once more over the real models.
+    # The last run uses the real models.
     with started(REAL, *command) as process:
-        _, complained = process.communicate(timeout=90)
-    assert process.returncode == 0, complained
-    assert f"{killed - 1} more from earlier runs" in complained
+        _, stderr = process.communicate(timeout=90)
+    assert process.returncode == 0, stderr
+    assert f"{killed - 1} more from earlier runs" in stderr
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert [row["path"] for row in rows] == [str(path) for path in sorted(photos.rglob("*.jpg"))]
     assert all(len(row["faces"]) == 1 for row in rows)
 
 
-@pytest.mark.parametrize("preparation", ["", ELSEWHERE], ids=["to the first thread", "to another thread"])
+@pytest.mark.parametrize(
+    "preparation", ["", SIGNALS_TO_ANOTHER_THREAD], ids=["to the first thread", "to another thread"]
+)
 def test_a_second_signal_ends_the_run_at_once(preparation: str, photos: Path) -> None:
     photo, output = photos / "0" / "000.jpg", photos.parent / "rows.jsonl"
     with started(preparation + ENDLESS, "predict", photo, "--output", output) as process:
@@ -124,15 +127,16 @@ def test_a_second_signal_ends_the_run_at_once(preparation: str, photos: Path) ->
         assert process.stderr.readline() == "searching\n"
         process.send_signal(signal.SIGINT)
         assert "stopping after the images in flight" in process.stderr.readline()
-        # Two signals at once would be one, and a busy event loop would need nobody to wake it up.
+        # The event loop must be idle now: two signals at once count as one, and the second signal must wake
+        # the loop.
         eventually(lambda: psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING)
         process.send_signal(signal.SIGINT)
-        _, complained = process.communicate(timeout=90)
+        _, stderr = process.communicate(timeout=90)
     assert process.returncode == 130
-    assert "Traceback" not in complained
+    assert "Traceback" not in stderr
 
 
-def test_a_reader_that_leaves_early_ends_the_run_quietly(photos: Path) -> None:
+def test_a_run_ends_quietly_when_its_reader_closes_the_pipe(photos: Path) -> None:
     with started(SLOW, "predict", photos, "--format", "csv") as process:
         assert process.stdout is not None
         assert process.stderr is not None

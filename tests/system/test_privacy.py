@@ -1,4 +1,4 @@
-"""Nothing of a photo stays: disk and log of a real process are searched after a run of everything it does."""
+"""No part of a photo stays: the tests search disk and log of a real process after requests of all kinds."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from tests.fake_engine import fake_engines
 from tests.system.conftest import running
 
 ROOT = Path(__file__).parents[2]
-WINDOW = 32  # bytes; so many of a photo are in nothing else
+WINDOW = 32  # bytes: a part of a photo that is this long appears nowhere else
 INCLUDE = "landmarks,quality,experts,engagement,heatmap"
 
 
 def windows(data: bytes, count: int = 16) -> list[bytes]:
-    """From all over the data, but none that many a file holds: runs of one value, headers."""
+    """Parts from the whole data, without parts that many files contain: headers, and runs of one value."""
     starts = range(len(data) // 8, len(data) - 2 * WINDOW, max(1, len(data) // count))
-    # A multiple of three, where base64 of the whole has the same letters as base64 of the part.
+    # At a multiple of three, base64 of the part has the same letters as base64 of the whole.
     found = [data[start - start % 3 :][:WINDOW] for start in starts]
     return [window for window in found if len(set(window)) > WINDOW // 4]
 
 
-def needles(photo: bytes, crops: NDArray[np.uint8], answer: str) -> dict[str, list[bytes]]:
-    """What must not be found, by what it would be."""
+def forbidden_parts(photo: bytes, crops: NDArray[np.uint8], answer: str) -> dict[str, list[bytes]]:
+    """By kind, the bytes that must be neither on the disk nor in the log."""
     pixels = decode(photo, pixel_limit=10**8).pixels.tobytes()
     encoded_photo = windows(photo)
     numbers = re.findall(r'"(?:confidence|detection_confidence|\w+)":(0\.\d{4,})', answer.replace(" ", ""))
@@ -58,13 +58,14 @@ def needles(photo: bytes, crops: NDArray[np.uint8], answer: str) -> dict[str, li
     }
 
 
-def leaks(place: bytes, sought: dict[str, list[bytes]]) -> set[str]:
-    return {kind for kind, parts in sought.items() if any(part in place for part in parts)}
+def leaks(data: bytes, forbidden: dict[str, list[bytes]]) -> set[str]:
+    """The kinds of forbidden parts in the data."""
+    return {kind for kind, parts in forbidden.items() if any(part in data for part in parts)}
 
 
 @contextmanager
 def watched_files(pid: int) -> Iterator[set[str]]:
-    """Every regular file that the process has open for writing at some moment inside."""
+    """The files that the process has open for writing during the block."""
     written: set[str] = set()
     done = threading.Event()
 
@@ -116,7 +117,7 @@ def test_no_image_crop_or_probability_is_on_disk_or_in_the_log(
         monkeypatch.setenv(variable, str(folder))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # what measures the tests writes files
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # coverage.py writes files
     monkeypatch.chdir(folders[0])
     models = ROOT / "model_repository"
     # Above 1 MB, multipart parsers usually spool to disk.
@@ -131,8 +132,8 @@ def test_no_image_crop_or_probability_is_on_disk_or_in_the_log(
                 gateway.client.post("/v1/emotions", files={"image": ("photo.jpg", photo)})
                 for photo in (astronaut_jpeg, large)
             ]
-            letters = base64.b64encode(astronaut_jpeg).decode()
-            answers.append(gateway.client.post("/v1/emotions", json={"image": letters}))
+            photo_base64 = base64.b64encode(astronaut_jpeg).decode()
+            answers.append(gateway.client.post("/v1/emotions", json={"image": photo_base64}))
             parts = [
                 ("images", ("a", photo))
                 for photo in (astronaut_jpeg, b"garbage", astronaut_jpeg[:9000], large)
@@ -145,8 +146,8 @@ def test_no_image_crop_or_probability_is_on_disk_or_in_the_log(
                 gateway.post(astronaut_jpeg[:9000]),
                 gateway.post(astronaut_jpeg, include="soul"),
                 gateway.post(astronaut_jpeg, media_type="text/plain"),
-                gateway.client.post("/v1/emotions", json={"image": letters + "!"}),
-                gateway.client.post("/v1/emotions", json={"picture": letters}),
+                gateway.client.post("/v1/emotions", json={"image": photo_base64 + "!"}),
+                gateway.client.post("/v1/emotions", json={"picture": photo_base64}),
                 gateway.client.post("/v1/emotions", files={"photo": ("photo.jpg", astronaut_jpeg)}),
                 gateway.client.post(
                     "/v1/emotions",
@@ -161,22 +162,22 @@ def test_no_image_crop_or_probability_is_on_disk_or_in_the_log(
     assert log.count(b'"event": "request"') == len(answers) + len(failures) + log.count(b"/readyz")
     landmarks = answers[0].json()["faces"][0]["landmarks"]
     points = np.array([[[point["x"], point["y"]] for point in landmarks.values()]], np.float32)
-    frame = read_manifest(models, Settings().classifier).input
-    assert frame is not None
-    crops = align_faces(astronaut, points, frame.crop, frame.size)
-    sought = needles(astronaut_jpeg, crops, " ".join(answer.text for answer in answers))
-    assert all(len(parts) >= 5 for parts in sought.values()), "there is too little to look for"
+    network_input = read_manifest(models, Settings().classifier).input
+    assert network_input is not None
+    crops = align_faces(astronaut, points, network_input.crop, network_input.size)
+    forbidden = forbidden_parts(astronaut_jpeg, crops, " ".join(answer.text for answer in answers))
+    assert all(len(parts) >= 5 for parts in forbidden.values()), "too few parts to search for"
 
-    assert leaks(log, sought) == set()
-    assert leaks("".join(answer.text for answer in failures).encode(), sought) == set()
-    assert after == before, "files were left"
+    assert leaks(log, forbidden) == set()
+    assert leaks("".join(answer.text for answer in failures).encode(), forbidden) == set()
+    assert after == before, "the process left files"
     assert opened == set()
     assert written_after == written_before
 
-    # The search itself: it finds each of them in the midst of a log.
-    for kind, needles_of_kind in sought.items():
-        for needle in needles_of_kind:
-            assert leaks(log + needle + log, sought) >= {kind}
+    # The search finds each part in the middle of a log.
+    for kind, parts_of_kind in forbidden.items():
+        for part in parts_of_kind:
+            assert leaks(log + part + log, forbidden) >= {kind}
 
 
 def test_the_audit_holds_nothing_of_a_photo(
@@ -198,20 +199,20 @@ def test_the_audit_holds_nothing_of_a_photo(
     assert [json.loads(line)["status"] for line in lines.splitlines()] == [200, 200, 200, 400, 422]
     (face,) = answers[0].json()["faces"]
     points = np.array([[[point["x"], point["y"]] for point in face["landmarks"].values()]], np.float32)
-    frame = read_manifest(Settings().model_repository, Settings().classifier).input
-    assert frame is not None
-    crops = align_faces(astronaut, points, frame.crop, frame.size)
-    sought = needles(astronaut_jpeg, crops, " ".join(answer.text for answer in answers))
-    assert leaks(lines, sought) == set()
+    network_input = read_manifest(Settings().model_repository, Settings().classifier).input
+    assert network_input is not None
+    crops = align_faces(astronaut, points, network_input.crop, network_input.size)
+    forbidden = forbidden_parts(astronaut_jpeg, crops, " ".join(answer.text for answer in answers))
+    assert leaks(lines, forbidden) == set()
     for word in (*EMOTIONS, "box", "probabilit", "confidence", "landmark"):
         assert word.encode() not in lines
-    # Nor how large the photo is; an identifier or a time may have the same digits by chance.
+    # The size of the photo is absent, too. Identifiers and times may have the same digits by chance.
     for line in map(json.loads, lines.splitlines()):
         kept = {key: value for key, value in line.items() if key not in {"request_id", "time", "timings_ms"}}
         assert not {str(side) for side in astronaut.shape[:2]} & set(re.findall(r"\b\d+\b", json.dumps(kept)))
 
 
-def test_a_file_that_is_open_for_writing_is_seen(tmp_path: Path) -> None:
+def test_the_watch_finds_a_file_that_is_open_for_writing(tmp_path: Path) -> None:
     with watched_files(os.getpid()) as opened, (tmp_path / "leak").open("wb"):
         for _ in range(1000):
             if any("leak" in path for path in opened):
@@ -221,7 +222,7 @@ def test_a_file_that_is_open_for_writing_is_seen(tmp_path: Path) -> None:
 
 
 def test_no_key_is_in_the_log_however_it_is_sent(tmp_path: Path) -> None:
-    """At level debug the WebSocket library would write the heads of handshakes."""
+    """At level debug the WebSocket library would log the heads of handshakes."""
     file = tmp_path / "keys.toml"
     key = add_key(file, "one", [Scope.PREDICT], None, None)
     with running(log_level="debug", keys_file=file) as gateway:

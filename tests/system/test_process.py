@@ -1,4 +1,4 @@
-"""Start, refuse to start, survive a crowd, and leave in good order: real processes, real signals."""
+"""Real processes and real signals: a start, a refused start, an overload, and an orderly stop."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from tests.conftest import encoded, eventually
 from tests.system.conftest import Caller, command, running, status
 
 
-def refused(**settings: str) -> str:
-    """What a start that must fail says."""
+def start_error(**settings: str) -> str:
+    """The message of a start that must fail."""
     process = command({f"EXPRESSNET_{name.upper()}": value for name, value in settings.items()})
-    _, said = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert "Traceback" not in said
-    return said.strip()
+    assert "Traceback" not in stderr
+    return stderr.strip()
 
 
-def test_answers_a_photo_and_leaves_in_good_order(astronaut_jpeg: bytes, tmp_path: Path) -> None:
+def test_a_process_answers_a_photo_and_stops_in_good_order(astronaut_jpeg: bytes, tmp_path: Path) -> None:
     audit = tmp_path / "audit.jsonl"
     with running(purpose="research", jurisdiction="de", audit_file=audit) as gateway:
         answer = gateway.post(astronaut_jpeg).json()
         (face,) = answer["faces"]
         assert face["emotion"] == "happiness"
         assert gateway.stop(signal.SIGINT) == 0
-    told = [json.loads(line) for line in gateway.log]
-    assert told[0]["event"] == "declared"
-    assert any(line["event"] == "duty" and "Article 50(3)" in line["source"] for line in told)
+    log = [json.loads(line) for line in gateway.log]
+    assert log[0]["event"] == "declared"
+    assert any(line["event"] == "duty" and "Article 50(3)" in line["source"] for line in log)
     (line,) = map(json.loads, audit.read_text().splitlines())
     assert (line["request_id"], line["purpose"], line["faces"]) == (answer["request_id"], "research", 1)
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "expected"),
     [
         ({"port": "70000"}, "EXPRESSNET_PORT=70000"),
         ({"max_batch_faces": "none"}, "EXPRESSNET_MAX_BATCH_FACES=none"),
@@ -56,16 +56,16 @@ def test_answers_a_photo_and_leaves_in_good_order(astronaut_jpeg: bytes, tmp_pat
         ({"purpose": "workplace", "jurisdiction": "de"}, "Article 5(1)(f) of Regulation (EU) 2024/1689"),
     ],
 )
-def test_a_bad_setting_stops_the_start_with_one_sentence(settings: dict[str, str], says: str) -> None:
-    said = refused(**settings)
-    assert says in said
-    assert len(said.splitlines()) == 1
+def test_a_bad_setting_stops_the_start_with_one_sentence(settings: dict[str, str], expected: str) -> None:
+    message = start_error(**settings)
+    assert expected in message
+    assert len(message.splitlines()) == 1
 
 
 def test_a_port_that_is_taken_stops_the_start() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        said = refused(port=str(taken.getsockname()[1]))
-    assert "address already in use" in said
+        message = start_error(port=str(taken.getsockname()[1]))
+    assert "address already in use" in message
 
 
 def test_a_swapped_model_file_is_refused_with_both_digests(tmp_path: Path) -> None:
@@ -73,10 +73,10 @@ def test_a_swapped_model_file_is_refused_with_both_digests(tmp_path: Path) -> No
     shutil.copytree(Settings().model_repository, repository)
     model = repository / "expressnet_moe" / "1" / "model.onnx"
     model.write_bytes(model.read_bytes() + b"x")
-    said = refused(model_repository=str(repository))
+    message = start_error(model_repository=str(repository))
     manifest = json.loads((repository / "expressnet_moe" / "manifest.json").read_text())
-    assert manifest["sha256"]["model.onnx"] in said
-    assert said.count("sha256") == 1
+    assert manifest["sha256"]["model.onnx"] in message
+    assert message.count("sha256") == 1
 
 
 @pytest.mark.alone
@@ -87,13 +87,13 @@ def test_two_hundred_at_once_against_a_queue_of_64(astronaut_jpeg: bytes) -> Non
         limits = httpx.Limits(max_connections=200)
         with httpx.Client(base_url=gateway.url, timeout=90, limits=limits) as client:
 
-            def ask(_: int) -> httpx.Response:
+            def post(_: int) -> httpx.Response:
                 return client.post(
                     "/v1/emotions", content=astronaut_jpeg, headers={"Content-Type": "image/jpeg"}
                 )
 
             with ThreadPoolExecutor(200) as pool:
-                responses = list(pool.map(ask, range(200)))
+                responses = list(pool.map(post, range(200)))
         answered = [response for response in responses if response.status_code == 200]
         refused = [response for response in responses if response.status_code == 429]
         assert len(answered) + len(refused) == 200
@@ -115,7 +115,8 @@ def test_sigterm_with_fifty_in_flight_answers_them_all(astronaut: NDArray[np.uin
         "max_images_per_worker": 1000,
     }
     with running(**limits, timeout_s=90, grace_s=90) as gateway:
-        # All but their ends first, and 25 faces each: none of it is done before all of it has arrived.
+        # All requests are sent up to their last bytes, then completed. Each has 25 faces, so none is answered
+        # before the last has arrived.
         callers = [
             Caller(gateway.url, montage, timeout_ms=90_000, query="?max_faces=128").send(0.999)
             for _ in range(50)

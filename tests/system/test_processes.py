@@ -1,4 +1,4 @@
-"""Several serving processes behind one port: real ones, of which some are killed."""
+"""Several serving processes behind one port. The processes are real, and the tests kill some of them."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ RATE = 7
 
 
 def starts(gateway: Process) -> int:
-    """Processes that have begun to serve."""
+    """How many processes have begun to serve since the gateway started."""
     return sum('"event": "ready"' in line for line in gateway.log)
 
 
 def pids(gateway: Process) -> dict[int, int]:
-    """The system's number of each serving process, by ours."""
-    (mine,) = Path(tempfile.gettempdir()).glob(f"{PREFIX}*/supervisor_{gateway.process.pid}.pid")
-    named = (file.stem.split("_") for file in mine.parent.glob("[0-9]*.pid"))
+    """The process id of each serving process, by its number in the service."""
+    (pid_file,) = Path(tempfile.gettempdir()).glob(f"{PREFIX}*/supervisor_{gateway.process.pid}.pid")
+    named = (file.stem.split("_") for file in pid_file.parent.glob("[0-9]*.pid"))
     return {int(number): int(pid) for number, pid in named}
 
 
 @contextmanager
-def two(**settings: Any) -> Iterator[Process]:
+def two_processes(**settings: Any) -> Iterator[Process]:
     with running(**TWO, **ROOMY, **settings) as process:
         eventually(lambda: starts(process) == 2)
         yield process
@@ -76,26 +76,28 @@ def admin() -> str:
 @pytest.fixture(scope="module")
 def gateway(keys: Path, admin: str) -> Iterator[Process]:
     port = admin.rpartition(":")[2]
-    with two(keys_file=keys, allow_anonymous=True, admin_port=port) as process:
+    with two_processes(keys_file=keys, allow_anonymous=True, admin_port=port) as process:
         yield process
 
 
-def ask(gateway: Process, image: bytes, key: str | None = None) -> httpx.Response:
-    """On a connection of its own."""
+def post(gateway: Process, image: bytes, key: str | None = None) -> httpx.Response:
+    """Send one image on a new connection."""
     headers = {"Content-Type": "image/jpeg"} | ({} if key is None else {"X-API-Key": key})
     return httpx.post(f"{gateway.url}/v1/emotions", content=image, headers=headers, timeout=60, verify=False)
 
 
-def ask_together(gateway: Process, image: bytes, count: int, key: str | None = None) -> list[httpx.Response]:
-    """By four callers; every process answers some of them."""
+def post_in_parallel(
+    gateway: Process, image: bytes, count: int, key: str | None = None
+) -> list[httpx.Response]:
+    """Send `count` requests from four threads. Every process must answer some of them."""
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda _: ask(gateway, image, key), range(count)))
+        answers = list(pool.map(lambda _: post(gateway, image, key), range(count)))
     assert {process_of(gateway, answer) for answer in answers} == {1, 2}
     return answers
 
 
 def process_of(gateway: Process, response: httpx.Response) -> int:
-    """Who has answered, by its line in the log."""
+    """The number of the process that answered, from its line in the log."""
     request_id = response.headers["X-Request-ID"]
     eventually(lambda: any(request_id in line for line in gateway.log))
     return int(next(json.loads(line)["process"] for line in gateway.log if request_id in line))
@@ -109,8 +111,8 @@ def metrics(url: str) -> dict[str, Metric]:
     return families(httpx.get(f"{url}/metrics", timeout=30, verify=False).text)
 
 
-def counted(url: str) -> float:
-    """Requests for emotions that `/metrics` knows of."""
+def request_count(url: str) -> float:
+    """The number of requests to `/v1/emotions`, from `/metrics`."""
     return sum(
         sample.value
         for sample in metrics(url)["expressnet_http_requests"].samples
@@ -123,7 +125,7 @@ def in_flight(url: str) -> float:
     return float(sample.value)
 
 
-def test_a_crowd_of_connections_is_shared_out_evenly(gateway: Process, faceless_jpeg: bytes) -> None:
+def test_connections_are_distributed_evenly(gateway: Process, faceless_jpeg: bytes) -> None:
     before = len(gateway.log)
     callers = [Caller(gateway.url, faceless_jpeg).send() for _ in range(16)]
     assert [status(caller.read(12)) for caller in callers] == [200] * 16
@@ -140,13 +142,13 @@ def test_a_crowd_of_connections_is_shared_out_evenly(gateway: Process, faceless_
         caller.close()
 
 
-def test_the_log_tells_once_where_the_service_listens(gateway: Process, admin: str) -> None:
+def test_the_log_has_each_address_of_the_service_once(gateway: Process, admin: str) -> None:
     listening = [line["url"] for line in map(json.loads, gateway.log) if line["event"] == "listening"]
     assert listening == [gateway.url, admin]
 
 
-def test_metrics_are_those_of_one_process(gateway: Process, admin: str, faceless_jpeg: bytes) -> None:
-    ask(gateway, faceless_jpeg)
+def test_metrics_look_like_those_of_one_process(gateway: Process, admin: str, faceless_jpeg: bytes) -> None:
+    post(gateway, faceless_jpeg)
     with serving(Settings(port=0), fake_engines()) as single:
         single.post(faceless_jpeg)
         expected = families(single.client.get("/metrics").text)
@@ -162,68 +164,68 @@ def test_metrics_are_those_of_one_process(gateway: Process, admin: str, faceless
             assert {frozenset(sample.labels) for sample in family.samples} == labels
 
 
-def test_metrics_add_up_and_go_on_after_a_kill(gateway: Process, admin: str, faceless_jpeg: bytes) -> None:
-    before = counted(admin)
-    ask_together(gateway, faceless_jpeg, 20)
-    eventually(lambda: counted(admin) == before + 20)
-    begun = starts(gateway)
+def test_metrics_add_up_and_continue_after_a_kill(gateway: Process, admin: str, faceless_jpeg: bytes) -> None:
+    before = request_count(admin)
+    post_in_parallel(gateway, faceless_jpeg, 20)
+    eventually(lambda: request_count(admin) == before + 20)
+    starts_before = starts(gateway)
     killed = pids(gateway)[1]
     os.kill(killed, signal.SIGKILL)
-    # The other serves meanwhile, ready and with the counts of both.
-    while starts(gateway) == begun:
+    # Meanwhile the other process serves. It is ready, and reports the counts of both.
+    while starts(gateway) == starts_before:
         assert httpx.get(f"{gateway.url}/readyz", timeout=30).status_code == 200
-        assert counted(admin) == before + 20
+        assert request_count(admin) == before + 20
     assert pids(gateway)[1] != killed
-    ask_together(gateway, faceless_jpeg, 20)
-    eventually(lambda: counted(admin) == before + 40)
+    post_in_parallel(gateway, faceless_jpeg, 20)
+    eventually(lambda: request_count(admin) == before + 40)
     assert in_flight(admin) == 0
 
 
-def test_after_a_kill_one_caller_after_another_still_reaches_both(
-    gateway: Process, faceless_jpeg: bytes
-) -> None:
-    begun = starts(gateway)
+def test_after_a_kill_successive_callers_reach_both_processes(gateway: Process, faceless_jpeg: bytes) -> None:
+    starts_before = starts(gateway)
     os.kill(pids(gateway)[2], signal.SIGKILL)
-    eventually(lambda: starts(gateway) == begun + 1)
-    answered = Counter(process_of(gateway, ask(gateway, faceless_jpeg)) for _ in range(8))
+    eventually(lambda: starts(gateway) == starts_before + 1)
+    answered = Counter(process_of(gateway, post(gateway, faceless_jpeg)) for _ in range(8))
     assert min(answered[1], answered[2]) >= 2
 
 
-def test_a_new_key_opens_every_process_and_its_rate_holds_over_all(
+def test_a_new_key_works_in_every_process_and_all_share_its_rate(
     gateway: Process, keys: Path, faceless_jpeg: bytes
 ) -> None:
     secret = add_key(keys, "second", [Scope.PREDICT], f"{RATE}/day", None)
     eventually(lambda: sum('"keys changed"' in line for line in gateway.log) == 2)
-    answers = ask_together(gateway, faceless_jpeg, RATE, secret)
+    answers = post_in_parallel(gateway, faceless_jpeg, RATE, secret)
     assert [answer.status_code for answer in answers] == [200] * RATE
-    left = {answer.headers["RateLimit"].split(";")[1] for answer in answers}
-    assert left == {f"r={number}" for number in range(RATE)}
-    assert [ask(gateway, faceless_jpeg, secret).status_code for _ in range(4)] == [429] * 4
+    remaining = {answer.headers["RateLimit"].split(";")[1] for answer in answers}
+    assert remaining == {f"r={number}" for number in range(RATE)}
+    assert [post(gateway, faceless_jpeg, secret).status_code for _ in range(4)] == [429] * 4
 
 
-def test_nobody_waits_for_a_supervisor_that_stands_still(
+def test_requests_do_not_wait_for_a_stopped_supervisor(
     gateway: Process, keys: Path, faceless_jpeg: bytes
 ) -> None:
     secret = add_key(keys, "third", [Scope.PREDICT], "1000/day", None)
     eventually(lambda: sum('"keys changed"' in line for line in gateway.log) == 4)
     with httpx.Client(base_url=gateway.url, timeout=30, headers={"X-API-Key": secret}) as client:
 
-        def answer() -> str:
+        def remaining() -> str:
             response = client.post(
                 "/v1/emotions", content=faceless_jpeg, headers={"Content-Type": "image/jpeg"}
             )
             assert response.status_code == 200
             return str(response.headers["RateLimit"].split(";")[1])
 
-        assert answer() == "r=999"
+        assert remaining() == "r=999"
         gateway.process.send_signal(signal.SIGSTOP)
         try:
-            # Counted by the process that has the connection.
-            assert [answer() for _ in range(3)] == ["r=999", "r=998", "r=997"]
+            # The process that has the connection counts by itself.
+            assert [remaining() for _ in range(3)] == ["r=999", "r=998", "r=997"]
         finally:
             gateway.process.send_signal(signal.SIGCONT)
         eventually(
-            lambda: answer().startswith("r=99") and any("over all processes" in x for x in gateway.log)
+            lambda: (
+                remaining().startswith("r=99") and any("over all processes" in line for line in gateway.log)
+            )
         )
 
 
@@ -231,7 +233,7 @@ def stream_to(gateway: Process) -> ClientConnection:
     return connect(f"{gateway.url.replace('http', 'ws', 1)}/v1/stream", compression=None, proxy=None)
 
 
-def goes_on(stream: ClientConnection, image: bytes) -> bool:
+def is_answered(stream: ClientConnection, image: bytes) -> bool:
     try:
         stream.send(image)
         return "faces" in json.loads(stream.recv(timeout=30))
@@ -240,23 +242,23 @@ def goes_on(stream: ClientConnection, image: bytes) -> bool:
 
 
 @pytest.mark.alone
-def test_a_kill_loses_the_requests_and_streams_of_one_process_alone(
+def test_a_kill_loses_the_requests_and_streams_of_one_process_only(
     gateway: Process, admin: str, astronaut: NDArray[np.uint8], faceless_jpeg: bytes
 ) -> None:
     montage = encoded(np.tile(astronaut, (5, 5, 1)), quality=30)
     before = len(gateway.log)
-    begun = starts(gateway)
+    starts_before = starts(gateway)
     with stream_to(gateway) as one, stream_to(gateway) as other:
-        assert goes_on(one, faceless_jpeg)
-        assert goes_on(other, faceless_jpeg)
+        assert is_answered(one, faceless_jpeg)
+        assert is_answered(other, faceless_jpeg)
         callers = [Caller(gateway.url, montage).send(0.999) for _ in range(12)]
         for caller in callers:
             caller.send()
         eventually(lambda: in_flight(admin) == 12)
         os.kill(pids(gateway)[2], signal.SIGKILL)
-        assert sorted([goes_on(one, faceless_jpeg), goes_on(other, faceless_jpeg)]) == [False, True]
+        assert sorted([is_answered(one, faceless_jpeg), is_answered(other, faceless_jpeg)]) == [False, True]
         answers = Counter(status(caller.read()) for caller in callers)
-        # The one that was killed may have answered first.
+        # The killed process may have answered some requests before.
         assert set(answers) == {200, 0}
         survivors = [
             line
@@ -265,28 +267,28 @@ def test_a_kill_loses_the_requests_and_streams_of_one_process_alone(
         ]
         assert {line["status"] for line in survivors} == {200}
         assert 5 <= len(survivors) <= 7
-        eventually(lambda: starts(gateway) == begun + 1)
-        # It has the fewest connections, so it is handed the next ones.
-        eventually(lambda: process_of(gateway, ask(gateway, faceless_jpeg)) == 2)
+        eventually(lambda: starts(gateway) == starts_before + 1)
+        # The new process has the fewest connections, so the next ones go to it.
+        eventually(lambda: process_of(gateway, post(gateway, faceless_jpeg)) == 2)
     for caller in callers:
         caller.close()
-    told = [line for line in map(json.loads, gateway.log[before:]) if line["event"] == "process ended"]
-    assert [(line["process"], line["exit_code"]) for line in told] == [(2, -signal.SIGKILL)]
+    endings = [line for line in map(json.loads, gateway.log[before:]) if line["event"] == "process ended"]
+    assert [(line["process"], line["exit_code"]) for line in endings] == [(2, -signal.SIGKILL)]
 
 
 def test_a_process_that_hangs_is_replaced(gateway: Process, faceless_jpeg: bytes) -> None:
-    begun = starts(gateway)
+    starts_before = starts(gateway)
     hanging = pids(gateway)[1]
     os.kill(hanging, signal.SIGSTOP)
-    eventually(lambda: starts(gateway) == begun + 1, timeout_s=60)
+    eventually(lambda: starts(gateway) == starts_before + 1, timeout_s=60)
     assert not psutil.pid_exists(hanging)
-    ask_together(gateway, faceless_jpeg, 8)
+    post_in_parallel(gateway, faceless_jpeg, 8)
 
 
 @pytest.mark.alone
 def test_sigterm_answers_what_each_process_has_admitted(astronaut: NDArray[np.uint8]) -> None:
     montage = encoded(np.tile(astronaut, (5, 5, 1)), quality=30)
-    with two() as gateway:
+    with two_processes() as gateway:
         processes = pids(gateway).values()
         callers = [Caller(gateway.url, montage).send(0.999) for _ in range(12)]
         for caller in callers:
@@ -303,7 +305,7 @@ def test_sigterm_answers_what_each_process_has_admitted(astronaut: NDArray[np.ui
 
 
 def test_without_their_supervisor_processes_finish_and_end(astronaut_jpeg: bytes) -> None:
-    with two() as gateway:
+    with two_processes() as gateway:
         processes = pids(gateway).values()
         caller = Caller(gateway.url, astronaut_jpeg).send(0.999)
         eventually(lambda: metrics(gateway.url)["expressnet_connections"].samples[0].value >= 2)
@@ -314,23 +316,23 @@ def test_without_their_supervisor_processes_finish_and_end(astronaut_jpeg: bytes
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "expected"),
     [({"model_repository": "/nowhere"}, "/nowhere"), ({"port": "{taken}"}, "address already in use")],
 )
-def test_a_start_that_fails_says_why_in_one_sentence(settings: dict[str, str], says: str) -> None:
+def test_a_start_that_fails_says_why_in_one_sentence(settings: dict[str, str], expected: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        given = {name: text.format(taken=taken.getsockname()[1]) for name, text in settings.items()}
+        chosen = {name: text.format(taken=taken.getsockname()[1]) for name, text in settings.items()}
         process = command(
-            {f"EXPRESSNET_{name.upper()}": str(value) for name, value in {"port": 0, **TWO, **given}.items()}
+            {f"EXPRESSNET_{name.upper()}": str(value) for name, value in {"port": 0, **TWO, **chosen}.items()}
         )
-        _, said = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert says in said
-    assert len(said.splitlines()) == 1
+    assert expected in stderr
+    assert len(stderr.splitlines()) == 1
 
 
-def test_ctrl_c_reaches_every_process_and_all_leave_in_good_order(astronaut_jpeg: bytes) -> None:
-    with two() as gateway:
+def test_ctrl_c_reaches_every_process_and_all_stop_in_good_order(astronaut_jpeg: bytes) -> None:
+    with two_processes() as gateway:
         assert gateway.post(astronaut_jpeg).status_code == 200
         gateway.process.send_signal(signal.SIGINT)
         processes = pids(gateway).values()

@@ -1,4 +1,4 @@
-"""Several gateways that share rates through a real redis-server, which comes and goes."""
+"""Several gateways that share rates through a real redis-server, which stops and starts again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PASSWORD = "not-to-be-logged"
 
 
 class Redis:
-    """A server on a port of its own, that keeps nothing on disk."""
+    """A redis-server on its own port, which keeps nothing on disk."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -35,13 +35,13 @@ class Redis:
         self.url = f"redis://:{PASSWORD}@127.0.0.1:{self._port}/0"
 
     def encrypt(self) -> None:
-        """Speak TLS instead."""
+        """Use TLS from the next start on."""
         authority = trustme.CA()
-        made = authority.issue_cert("127.0.0.1")
+        issued = authority.issue_cert("127.0.0.1")
         files = {name: self._folder / name for name in ("ca.crt", "redis.crt", "redis.key")}
         authority.cert_pem.write_to_path(files["ca.crt"])
-        made.cert_chain_pems[0].write_to_path(files["redis.crt"])
-        made.private_key_pem.write_to_path(files["redis.key"])
+        issued.cert_chain_pems[0].write_to_path(files["redis.crt"])
+        issued.private_key_pem.write_to_path(files["redis.key"])
         self._options = {"port": 0, "tls-port": self._port, "tls-auth-clients": "no"}
         self._options |= {"tls-cert-file": files["redis.crt"], "tls-key-file": files["redis.key"]}
         self._options |= {"tls-ca-cert-file": files["ca.crt"]}
@@ -50,8 +50,8 @@ class Redis:
     def start(self) -> None:
         options = self._options | {"bind": "127.0.0.1", "save": "", "appendonly": "no"}
         options |= {"requirepass": PASSWORD, "dir": self._folder}
-        given = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-        self._process = subprocess.Popen(["redis-server", *given], stdout=subprocess.DEVNULL)
+        arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        self._process = subprocess.Popen(["redis-server", *arguments], stdout=subprocess.DEVNULL)
         eventually(self._listens)
 
     def _listens(self) -> bool:
@@ -67,11 +67,11 @@ class Redis:
             self._process.wait()
 
     def pause(self) -> None:
-        """Still connected, and mute."""
+        """The server keeps its connections, but answers nothing."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
@@ -86,8 +86,8 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine must not look like a Redis that is away."""
+def _long_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long timeout, so that a slow answer on a busy machine does not look like a failed Redis."""
     monkeypatch.setattr(redis_counts, "TIMEOUT_S", 10.0)
 
 
@@ -99,17 +99,17 @@ def gateways(redis: Redis, **given: Any) -> Iterator[tuple[Gateway, Gateway]]:
         yield one, other
 
 
-def shared(gateway: Gateway) -> bool:
+def shares_rates(gateway: Gateway) -> bool:
     return gateway.metric("expressnet_rate_store_up") == 1
 
 
-@pytest.mark.usefixtures("_patient")
-def test_two_gateways_count_together_and_each_alone_while_redis_is_away(
+@pytest.mark.usefixtures("_long_timeout")
+def test_two_gateways_share_a_count_and_count_alone_while_redis_is_down(
     redis: Redis, faceless_jpeg: bytes
 ) -> None:
     redis.start()
     with capture_logs() as lines, gateways(redis, rate_limit="6/day") as (one, other):
-        eventually(lambda: shared(one) and shared(other))
+        eventually(lambda: shares_rates(one) and shares_rates(other))
 
         def send(*to: Gateway) -> list[httpx.Response]:
             return [gateway.post(faceless_jpeg) for gateway in to]
@@ -117,21 +117,21 @@ def test_two_gateways_count_together_and_each_alone_while_redis_is_away(
         together = send(one, other, one, other, one, other)
         assert [answer.status_code for answer in together] == [200] * 6
         assert [answer.headers["RateLimit"].split(";")[1] for answer in together] == [
-            f"r={left}" for left in (5, 4, 3, 2, 1, 0)
+            f"r={remaining}" for remaining in (5, 4, 3, 2, 1, 0)
         ]
         assert [answer.status_code for answer in send(one, other)] == [429, 429]
 
         redis.kill()
-        # No request is lost, and each gateway begins to count for itself.
+        # No request is lost, and each gateway begins its own count.
         alone = send(*[one] * 7, *[other] * 7)
         assert [answer.status_code for answer in alone] == [*[200] * 6, 429, *[200] * 6, 429]
-        assert not shared(one)
-        assert not shared(other)
+        assert not shares_rates(one)
+        assert not shares_rates(other)
         assert one.ready
 
         redis.start()
-        eventually(lambda: shared(one) and shared(other))
-        # It kept nothing, so the count begins anew, together.
+        eventually(lambda: shares_rates(one) and shares_rates(other))
+        # Redis kept nothing, so the shared count begins again.
         assert [answer.status_code for answer in send(*[one] * 3, *[other] * 4)] == [*[200] * 6, 429]
     events = [line["event"] for line in lines]
     assert events.count("rates are counted by this gateway alone") == 2
@@ -139,34 +139,34 @@ def test_two_gateways_count_together_and_each_alone_while_redis_is_away(
     assert PASSWORD not in repr(lines)
 
 
-def test_nobody_waits_for_a_redis_that_does_not_answer(redis: Redis, faceless_jpeg: bytes) -> None:
+def test_requests_do_not_wait_for_a_redis_that_does_not_answer(redis: Redis, faceless_jpeg: bytes) -> None:
     redis.start()
     with gateways(redis, rate_limit="1000/day") as (gateway, _):
-        eventually(lambda: shared(gateway))
+        eventually(lambda: shares_rates(gateway))
         redis.pause()
         try:
             assert [gateway.post(faceless_jpeg).status_code for _ in range(10)] == [200] * 10
-            assert not shared(gateway)
+            assert not shares_rates(gateway)
         finally:
-            redis.go_on()
-        eventually(lambda: shared(gateway))
+            redis.resume()
+        eventually(lambda: shares_rates(gateway))
 
 
-@pytest.mark.usefixtures("_patient")
+@pytest.mark.usefixtures("_long_timeout")
 def test_a_gateway_starts_without_its_redis(redis: Redis, faceless_jpeg: bytes) -> None:
     with gateways(redis, rate_limit="2/day") as (gateway, _):
         assert gateway.post(faceless_jpeg).status_code == 200
-        assert not shared(gateway)
+        assert not shares_rates(gateway)
         redis.start()
-        eventually(lambda: shared(gateway))
+        eventually(lambda: shares_rates(gateway))
         assert gateway.post(faceless_jpeg).headers["RateLimit"].startswith('"default";r=1;')
 
 
-@pytest.mark.usefixtures("_patient")
+@pytest.mark.usefixtures("_long_timeout")
 def test_rates_are_shared_over_tls(redis: Redis, faceless_jpeg: bytes) -> None:
     redis.encrypt()
     redis.start()
     with gateways(redis, rate_limit="2/day") as (one, other):
-        eventually(lambda: shared(one) and shared(other))
+        eventually(lambda: shares_rates(one) and shares_rates(other))
         answers = [gateway.post(faceless_jpeg) for gateway in (one, other, one)]
         assert [answer.status_code for answer in answers] == [200, 200, 429]

@@ -1,4 +1,4 @@
-"""A short soak, so that the long one is known to work; it shows leaks of descriptors and threads only."""
+"""A short soak test, which shows that the long one works. It finds leaks of descriptors and threads only."""
 
 from __future__ import annotations
 

@@ -21,7 +21,8 @@ asyncio.run(main())
 
 
 def test_the_engine_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:
-    # It is off by itself in what it takes for a test machine, so nothing here may look like one.
+    # ONNX Runtime turns telemetry off on a machine that it takes for a test machine. So this environment has
+    # only these variables.
     environment = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PATH": os.environ["PATH"]}
     subprocess.run([sys.executable, "-c", PROGRAM], env=environment, check=True)
     assert list(tmp_path.rglob("*")) == []

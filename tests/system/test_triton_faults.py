@@ -1,4 +1,4 @@
-"""The gateway before a real tritonserver that dies, stands still or comes back with another model."""
+"""The gateway with a real tritonserver that dies, hangs, or restarts with another model."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ CALLERS = 50
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[TritonServer]:
-    """Every test brings it back as it found it."""
+    """A server that every test leaves running and unchanged."""
     with triton(MODELS) as running:
         yield running
 
 
-def gateway_to(server: TritonServer, **settings: object) -> Settings:
+def settings_for(server: TritonServer, **settings: object) -> Settings:
     return Settings(**{"port": 0, "engine": "triton", "triton_url": server.url} | settings)  # type: ignore[arg-type]
 
 
@@ -46,7 +46,7 @@ def circuits(gateway: Gateway) -> dict[str, str]:
 
 
 class Load:
-    """Callers that ask one after another until they are stopped; every request is told from every other."""
+    """Callers that send one request after another until the block ends. Counts codes and request ids."""
 
     def __init__(self, gateway: Gateway, image: bytes) -> None:
         self.codes: Counter[str] = Counter()
@@ -55,7 +55,7 @@ class Load:
         self._gateway, self._image = gateway, image
         self._lock, self._stop = threading.Lock(), threading.Event()
 
-    def _ask(self) -> None:
+    def _send(self) -> None:
         while not self._stop.is_set():
             with self._lock:
                 self.sent += 1
@@ -67,7 +67,7 @@ class Load:
 
     def __enter__(self) -> Load:
         self._pool = ThreadPoolExecutor(CALLERS)
-        self._callers = [self._pool.submit(self._ask) for _ in range(CALLERS)]
+        self._callers = [self._pool.submit(self._send) for _ in range(CALLERS)]
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -77,22 +77,22 @@ class Load:
             caller.result()
 
 
-# First, so that no other worker waits while the server starts.
-def test_each_model_is_placed_by_itself(server: TritonServer, astronaut_jpeg: bytes) -> None:
-    def asked() -> list[float]:
+# This test is first, since it is not `alone`: no other worker waits while its fixture starts the server.
+def test_each_model_has_its_own_engine_setting(server: TritonServer, astronaut_jpeg: bytes) -> None:
+    def inferences() -> list[float]:
         return [server.metric("nv_inference_count", model=name) for name in ("expressnet_moe", "yunet")]
 
-    for place, changes in (("classifier_engine", [1, 0]), ("detector_engine", [0, 1])):
-        before = asked()
-        settings = Settings(**{"port": 0, "triton_url": server.url, place: "triton"})  # type: ignore[arg-type]
+    for setting, changes in (("classifier_engine", [1, 0]), ("detector_engine", [0, 1])):
+        before = inferences()
+        settings = Settings(**{"port": 0, "triton_url": server.url, setting: "triton"})  # type: ignore[arg-type]
         with serving(settings) as gateway:
             assert gateway.post(astronaut_jpeg).json()["faces"][0]["emotion"] == "happiness"
-        assert [after - earlier for earlier, after in zip(before, asked(), strict=True)] == changes
+        assert [after - earlier for earlier, after in zip(before, inferences(), strict=True)] == changes
 
 
 @pytest.mark.alone
 def test_killing_the_server_under_load_costs_no_answer(server: TritonServer, astronaut_jpeg: bytes) -> None:
-    with serving(gateway_to(server, max_images_per_worker=1000)) as gateway:
+    with serving(settings_for(server, max_images_per_worker=1000)) as gateway:
         with Load(gateway, astronaut_jpeg) as load:
             eventually(lambda: load.codes["ok"] > 5, 60)
             server.kill()
@@ -108,11 +108,9 @@ def test_killing_the_server_under_load_costs_no_answer(server: TritonServer, ast
 
 
 @pytest.mark.alone
-def test_a_server_that_stands_still_is_late_and_then_left_alone(
-    server: TritonServer, astronaut_jpeg: bytes
-) -> None:
-    # Else callers who would have to wait are refused while nobody is answered.
-    with serving(gateway_to(server, timeout_s=1, max_images_per_worker=1000)) as gateway:
+def test_a_hanging_server_is_late_and_then_gets_no_calls(server: TritonServer, astronaut_jpeg: bytes) -> None:
+    # A lower limit of images would make the gateway refuse waiting callers while no request is answered.
+    with serving(settings_for(server, timeout_s=1, max_images_per_worker=1000)) as gateway:
         assert gateway.post(astronaut_jpeg).status_code == 200
         server.signal(signal.SIGSTOP)
         try:
@@ -134,13 +132,13 @@ def test_a_server_that_stands_still_is_late_and_then_left_alone(
             assert psutil.Process().memory_info().rss - memory < 50e6
         finally:
             server.signal(signal.SIGCONT)
-        # Nobody asks an unready gateway, so it has to find out by itself.
+        # An unready gateway gets no requests, so it must detect the recovery by itself.
         eventually(lambda: gateway.ready, 5)
         assert gateway.post(astronaut_jpeg).status_code == 200
         assert circuits(gateway)["yunet"] == "closed"
 
 
-def test_a_server_that_comes_back_with_another_model_is_not_believed_by_old_and_new_gateways(
+def test_old_and_new_gateways_refuse_a_server_that_restarts_with_another_model(
     server: TritonServer, astronaut_jpeg: bytes
 ) -> None:
     config = server.repository / "expressnet_moe" / "config.pbtxt"
@@ -151,13 +149,13 @@ def test_a_server_that_comes_back_with_another_model_is_not_believed_by_old_and_
         answer = gateway.post(astronaut_jpeg)
         return (answer.status_code, answer.json()["code"]) == (503, "engine_unavailable")
 
-    with serving(gateway_to(server)) as old:
+    with serving(settings_for(server)) as old:
         assert old.post(astronaut_jpeg).status_code == 200
         server.kill()
         config.write_text(own.replace(sha256, "0" * 64))
         try:
             # A gateway may start before its server.
-            with serving(gateway_to(server), until_ready=False) as new:
+            with serving(settings_for(server), until_ready=False) as new:
                 assert not new.ready
                 assert refuses(new)
                 server.start()
@@ -180,7 +178,7 @@ def test_a_server_that_comes_back_with_another_model_is_not_believed_by_old_and_
 
 
 def test_a_rollback_is_one_setting(astronaut_jpeg: bytes, server: TritonServer) -> None:
-    """Version 2 is the default one beside version 1, as an export leaves them."""
+    """The server has versions 1 and 2, and version 2 is the default, as after an export."""
     folder = server.repository / "expressnet_moe"
     one = json.loads((folder / "manifest.json").read_text())
     two = one | {"version": "2"}
@@ -196,14 +194,14 @@ def test_a_rollback_is_one_setting(astronaut_jpeg: bytes, server: TritonServer) 
     server.start()
     for setting, expected in (({}, "2"), ({"model_version": "1"}, "1")):
         before = server.metric("nv_inference_count", model="expressnet_moe", version=expected)
-        with serving(gateway_to(server, model_repository=server.repository, **setting)) as gateway:
+        with serving(settings_for(server, model_repository=server.repository, **setting)) as gateway:
             answer = gateway.post(astronaut_jpeg)
             assert answer.json()["model"] == {"name": "expressnet_moe", "version": expected}
         after = server.metric("nv_inference_count", model="expressnet_moe", version=expected)
         assert after == before + 1
 
 
-def test_an_address_where_nobody_listens_keeps_the_gateway_alive_and_unready() -> None:
+def test_without_a_server_the_gateway_is_alive_and_unready() -> None:
     settings = Settings(port=0, engine="triton", triton_url=f"127.0.0.1:{free_port()}")
     with serving(settings, until_ready=False) as gateway:
         assert gateway.client.get("/livez").status_code == 200

@@ -18,7 +18,7 @@ from tests.triton.server import TritonServer, triton
 
 MANIFEST = Path(__file__).parents[2] / "deploy" / "kubernetes" / "base" / "triton.yaml"
 AGE = "--grpc-max-connection-age"
-AGE_S = 0.3  # so that connections end while the tests look
+AGE_S = 0.3  # short, so that connections end during a test
 
 
 @pytest.fixture(scope="module")
@@ -27,22 +27,22 @@ def server() -> Iterator[TritonServer]:
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     options = {name: value for name, _, value in (argument.partition("=") for argument in container["args"])}
     del options["--model-repository"]
-    # It exists from release 26.04 on; the server of the wheel is older.
+    # This option exists from release 26.04 on. The server of the wheel is older.
     del options["--allow-client-shm"]
     assert AGE in options
     options[AGE] = str(int(AGE_S * 1000))
-    given = [f"{name}={value}" if value else name for name, value in options.items()]
+    arguments = [f"{name}={value}" if value else name for name, value in options.items()]
     with triton(
-        Settings().model_repository, *(flag.replace("$(POD_UID)", "secret") for flag in given)
+        Settings().model_repository, *(flag.replace("$(POD_UID)", "secret") for flag in arguments)
     ) as running:
         yield running
 
 
 def test_connections_that_end_cost_no_answer(server: TritonServer, astronaut_jpeg: bytes) -> None:
     with serving(Settings(port=0, engine="triton", triton_url=server.url)) as gateway:
-        ends = time.monotonic() + 10 * AGE_S
+        deadline = time.monotonic() + 10 * AGE_S
         answers = []
-        while time.monotonic() < ends:
+        while time.monotonic() < deadline:
             answers.append(gateway.post(astronaut_jpeg).status_code)
         assert set(answers) == {200}
         assert gateway.ready
@@ -60,7 +60,7 @@ def test_connections_that_end_cost_no_answer(server: TritonServer, astronaut_jpe
         "get_log_settings",
     ],
 )
-def test_what_the_gateway_does_not_need_is_refused(server: TritonServer, call: str) -> None:
+def test_calls_that_the_gateway_does_not_need_are_refused(server: TritonServer, call: str) -> None:
     with InferenceServerClient(server.url) as client:
         assert client.is_server_ready()
         with pytest.raises(InferenceServerException, match="protocol is restricted"):
@@ -84,9 +84,7 @@ def test_what_the_gateway_does_not_need_is_refused(server: TritonServer, call: s
         ("GET", "trace/setting", 403),
     ],
 )
-def test_over_http_there_is_health_and_nothing_else(
-    server: TritonServer, method: str, path: str, status: int
-) -> None:
+def test_http_gives_access_to_health_only(server: TritonServer, method: str, path: str, status: int) -> None:
     assert httpx.request(method, f"http://127.0.0.1:{server.http_port}/v2/{path}").status_code == status
 
 

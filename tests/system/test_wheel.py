@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from the source distribution, so that nothing of an earlier build gets in."""
+    """A wheel that is built from the source distribution, so that it has no files of an earlier build."""
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [*UV, "build", "--python", sys.executable, "--no-build-isolation", "--out-dir", folder, ROOT],
@@ -51,17 +51,20 @@ def test_the_wheel_holds_the_service_and_its_models_and_nothing_else(wheel: Path
 
 
 def interpreter(version: str) -> str:
-    """A program on the path may be one of pyenv's that only says how to choose a version."""
+    """The path of a Python of this version.
+
+    A program on the path may be a shim of pyenv, which only prints how to choose a version.
+    """
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
     for found in (shutil.which(f"python{version}"), *sorted(pyenv.glob(f"{version}.*/bin/python"))):
         if found and subprocess.run([found, "-c", "import venv"], capture_output=True).returncode == 0:
             return str(found)
-    pytest.skip(f"not at hand: Python {version}, {OPTIONAL}")
+    pytest.skip(f"not available: Python {version}, {OPTIONAL}")
 
 
 @pytest.fixture(scope="module", params=["3.11", "3.12", "3.13"])
 def programs(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with the programs of a new environment that holds the wheel and what it asks for."""
+    """The folder with the programs of a new environment, which has the wheel and its dependencies."""
     folder = tmp_path_factory.mktemp("installed")
     subprocess.run([*UV, "venv", "--no-project", "--python", interpreter(request.param), folder], check=True)
     subprocess.run(
@@ -71,7 +74,7 @@ def programs(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pyte
     return folder / "bin"
 
 
-def test_installed_alone_it_serves_and_answers_from_any_folder(
+def test_the_installed_wheel_serves_and_answers_from_any_folder(
     programs: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -100,7 +103,7 @@ def test_installed_alone_it_serves_and_answers_from_any_folder(
         (face,) = gateway.post(astronaut_jpeg).json()["faces"]
         assert face["emotion"] == "happiness"
         assert gateway.stop() == 0
-    # Training's commands come with its own distribution, and nothing needs torch.
+    # The commands of training come with its own distribution. The service does not need torch.
     assert "train" not in expressnet("--help")
     without = subprocess.run([programs / "python", "-c", "import torch"], capture_output=True, text=True)
     assert "No module named 'torch'" in without.stderr

@@ -1,4 +1,4 @@
-"""Who is let in, over real connections: keys, scopes, rates, ports, TLS, proxies and browsers."""
+"""Access control over real connections: keys, scopes, rates, ports, TLS, proxies and browsers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def settings(**given: Any) -> Settings:
 
 
 class Guarded:
-    """A gateway with keys, and the keys."""
+    """A client of a gateway that requires keys, its keys file, and the keys by name."""
 
     def __init__(self, gateway: Gateway, file: Path, keys: dict[str, str]) -> None:
         self.client = gateway.client
@@ -52,14 +52,14 @@ class Guarded:
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     file = tmp_path_factory.mktemp("keys") / "keys.toml"
-    made = {
+    keys = {
         "mobile": add_key(file, "mobile", [Scope.PREDICT], None, None),
         "archive": add_key(file, "archive", [Scope.BATCH], "40/day", None),
         "ops": add_key(file, "ops", [Scope.ADMIN], None, None),
         "old": add_key(file, "old", list(Scope), None, datetime(2020, 1, 1, tzinfo=UTC)),
     }
     with serving(settings(keys_file=file), fake_engines()) as gateway:
-        yield Guarded(gateway, file, made)
+        yield Guarded(gateway, file, keys)
 
 
 CALLS = [
@@ -78,17 +78,17 @@ CALLS = [
 def test_each_call_needs_a_key_with_its_scope(guarded: Guarded, method: str, path: str, scope: str) -> None:
     owner = {"predict": "mobile", "batch": "archive", "admin": "ops"}
     before = {reason: guarded.rejected(reason) for reason in ("unauthorized", "forbidden")}
-    asked = 0
+    unauthorized = 0
     for headers in ({}, bearer("xn_" + "A" * 43), {"X-API-Key": "x"}, {"Authorization": "Basic YTpi"}):
         answer = guarded.client.request(method, path, headers=headers)
-        asked += 1
+        unauthorized += 1
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
         assert answer.headers["WWW-Authenticate"] == "Bearer"
     for name, key in guarded.keys.items():
         for headers in (bearer(key), {"X-API-Key": key}, {"authorization": f"bearer  {key}"}):
             answer = guarded.client.request(method, path, headers=headers)
             if name == "old":
-                asked += 1
+                unauthorized += 1
                 assert (answer.status_code, answer.json()["detail"]) == (401, "the key has expired")
             elif name == owner[scope]:
                 assert answer.status_code not in (401, 403), answer.text
@@ -97,11 +97,11 @@ def test_each_call_needs_a_key_with_its_scope(guarded: Guarded, method: str, pat
                 assert scope in answer.json()["detail"]
                 assert "WWW-Authenticate" not in answer.headers
             assert key not in answer.text
-    assert guarded.rejected("unauthorized") - before["unauthorized"] == asked
+    assert guarded.rejected("unauthorized") - before["unauthorized"] == unauthorized
     assert guarded.rejected("forbidden") - before["forbidden"] == 6
 
 
-def test_strangers_learn_nothing_about_addresses(guarded: Guarded) -> None:
+def test_without_a_key_nothing_shows_which_paths_exist(guarded: Guarded) -> None:
     for method, path, status in (("GET", "/whatever/comes", 404), ("DELETE", "/v1/emotions", 405)):
         assert guarded.client.request(method, path).status_code == 401
         for name in ("mobile", "ops"):
@@ -117,7 +117,7 @@ def test_probes_and_the_playground_are_open(guarded: Guarded, path: str) -> None
     assert guarded.client.get(path).status_code == 200
 
 
-def test_an_empty_key_is_none(guarded: Guarded) -> None:
+def test_an_empty_key_counts_as_no_key(guarded: Guarded) -> None:
     good = bearer(guarded.keys["mobile"])
     assert guarded.client.get("/v1/models", headers=good | {"X-API-Key": ""}).status_code == 200
     for empty in ({"X-API-Key": ""}, {"Authorization": "Bearer"}):
@@ -125,7 +125,7 @@ def test_an_empty_key_is_none(guarded: Guarded) -> None:
         assert "no key was sent" in answer.json()["detail"]
 
 
-def test_a_stranger_is_answered_before_any_of_the_body_is_read(guarded: Guarded) -> None:
+def test_a_request_without_a_key_is_refused_before_its_body_is_read(guarded: Guarded) -> None:
     address = guarded.client.base_url
     with socket.create_connection((address.host, address.port or 0), timeout=10) as connection:
         connection.sendall(b"POST /v1/emotions HTTP/1.1\r\nHost: t\r\nContent-Length: 1000000\r\n\r\n")
@@ -143,7 +143,7 @@ def test_the_key_s_name_is_logged_and_never_the_key(guarded: Guarded, astronaut_
     assert key not in repr(lines)
 
 
-def test_keys_come_and_go_while_the_gateway_runs(guarded: Guarded) -> None:
+def test_keys_are_added_and_removed_while_the_gateway_runs(guarded: Guarded) -> None:
     new = add_key(guarded.file, "new", [Scope.PREDICT], None, None)
 
     def status() -> int:
@@ -154,12 +154,12 @@ def test_keys_come_and_go_while_the_gateway_runs(guarded: Guarded) -> None:
     eventually(lambda: status() == 401)
     good = guarded.file.read_text()
     guarded.file.write_text("[broken")
-    valid = "\nexpressnet_keys_file_valid 0.0\n"
+    invalid = "\nexpressnet_keys_file_valid 0.0\n"
     ops, mobile = bearer(guarded.keys["ops"]), bearer(guarded.keys["mobile"])
-    eventually(lambda: valid in guarded.client.get("/metrics", headers=ops).text)
+    eventually(lambda: invalid in guarded.client.get("/metrics", headers=ops).text)
     assert guarded.client.get("/v1/models", headers=mobile).status_code == 200
     guarded.file.write_text(good)
-    eventually(lambda: valid not in guarded.client.get("/metrics", headers=ops).text)
+    eventually(lambda: invalid not in guarded.client.get("/metrics", headers=ops).text)
 
 
 def test_a_key_s_own_rate_counts_images(guarded: Guarded, faceless_jpeg: bytes) -> None:
@@ -173,22 +173,22 @@ def test_a_key_s_own_rate_counts_images(guarded: Guarded, faceless_jpeg: bytes) 
     first = send(30)
     assert first.status_code == 200
     assert first.headers["RateLimit-Policy"] == '"key";q=40;w=86400'
-    left = re.fullmatch(r'"key";r=(\d+);t=\d+', first.headers["RateLimit"])
-    assert left
-    # The calls of other tests counted too.
-    assert 0 <= int(left[1]) <= 10
+    remaining = re.fullmatch(r'"key";r=(\d+);t=\d+', first.headers["RateLimit"])
+    assert remaining
+    # The calls of earlier tests count as well.
+    assert 0 <= int(remaining[1]) <= 10
     before = guarded.rejected("rate_limited")
     refused = send(12)
     assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
     assert 1 <= int(refused.headers["Retry-After"]) <= 86400
     assert refused.headers["RateLimit-Policy"] == '"key";q=40;w=86400'
     assert guarded.rejected("rate_limited") == before + 1
-    # Keys without a rate of their own have none where no default is set.
+    # A key without its own rate is unlimited, since no default rate is set.
     models = guarded.client.get("/v1/models", headers=bearer(guarded.keys["mobile"]))
     assert "RateLimit" not in models.headers
 
 
-def test_the_document_tells_how_keys_are_sent(guarded: Guarded) -> None:
+def test_the_openapi_document_describes_how_to_send_a_key(guarded: Guarded) -> None:
     document = guarded.client.get("/openapi.json", headers=bearer(guarded.keys["ops"])).json()
     assert {scheme["type"] for scheme in document["components"]["securitySchemes"].values()} == {
         "http",
@@ -200,7 +200,7 @@ def test_the_document_tells_how_keys_are_sent(guarded: Guarded) -> None:
             assert {} not in operation.get("security", [])
 
 
-def test_with_anonymous_callers_a_key_is_still_a_key(tmp_path: Path, faceless_jpeg: bytes) -> None:
+def test_keys_keep_their_rates_beside_anonymous_callers(tmp_path: Path, faceless_jpeg: bytes) -> None:
     file = tmp_path / "keys.toml"
     key = add_key(file, "partner", [Scope.PREDICT], "1000/day", None)
     given = settings(keys_file=file, allow_anonymous=True, rate_limit="3/day", trusted_proxies="127.0.0.0/8")
@@ -219,19 +219,19 @@ def test_with_anonymous_callers_a_key_is_still_a_key(tmp_path: Path, faceless_jp
             "r=0",
         ]
         assert answers[0].headers["RateLimit-Policy"] == '"default";q=3;w=86400'
-        # Whoever stands behind the proxy is who counts, and what they wrote before it does not.
+        # The address that the proxy appends counts. What the caller wrote before that address does not.
         assert send(x_forwarded_for="10.0.0.2, 10.0.0.1").status_code == 429
         assert send(x_forwarded_for="10.0.0.1, 10.0.0.2").status_code == 200
-        # One subscriber has a whole /64.
-        six = [send(x_forwarded_for=f"2001:db8:0:1::{host}").status_code for host in range(1, 5)]
-        assert six == [200, 200, 200, 429]
+        # An IPv6 subscriber has a whole /64, so all its addresses share a rate.
+        ipv6_statuses = [send(x_forwarded_for=f"2001:db8:0:1::{host}").status_code for host in range(1, 5)]
+        assert ipv6_statuses == [200, 200, 200, 429]
         assert send(x_forwarded_for="2001:db8:0:2::1").status_code == 200
         for _ in range(5):
             answer = send(x_forwarded_for="10.0.0.1", x_api_key=key)
             assert answer.status_code == 200
             assert answer.headers["RateLimit-Policy"] == '"key";q=1000;w=86400'
-        # A heatmap is more work than an image, and counts for it.
-        left = []
+        # A heatmap is more work than an image, and takes more of the rate.
+        remaining = []
         for include in ("quality", "heatmap"):
             answer = gateway.client.post(
                 "/v1/emotions",
@@ -239,16 +239,16 @@ def test_with_anonymous_callers_a_key_is_still_a_key(tmp_path: Path, faceless_jp
                 headers=JPEG | {"X-API-Key": key},
                 params={"include": include},
             )
-            left.append(int(re.findall(r"r=(\d+)", answer.headers["RateLimit"])[0]))
-        assert left == [994, 989]
-        # The proxy's word counts for the scheme too.
+            remaining.append(int(re.findall(r"r=(\d+)", answer.headers["RateLimit"])[0]))
+        assert remaining == [994, 989]
+        # The scheme that the proxy reports counts as well.
         assert "Strict-Transport-Security" in send(x_api_key=key, x_forwarded_proto="https").headers
         assert "Strict-Transport-Security" not in send(x_api_key=key).headers
         wrong = send(x_api_key=key[:-1])
         assert wrong.status_code == 401
-        # Nobody is anonymous to the operator's pages.
+        # The operator's pages always require a key.
         assert gateway.client.get("/metrics").status_code == 401
-        # More than the rate ever allows is no matter of waiting.
+        # Waiting does not help a batch that exceeds the whole rate.
         batch = gateway.client.post(
             "/v1/emotions/batch",
             files=[("images", ("a.jpg", faceless_jpeg))] * 5,
@@ -258,7 +258,7 @@ def test_with_anonymous_callers_a_key_is_still_a_key(tmp_path: Path, faceless_jp
         assert "smaller batches" in batch.json()["detail"]
 
 
-def test_without_a_trusted_proxy_nobody_says_who_they_are(faceless_jpeg: bytes) -> None:
+def test_without_a_trusted_proxy_forwarded_headers_are_ignored(faceless_jpeg: bytes) -> None:
     with serving(settings(rate_limit="2/day"), fake_engines()) as gateway:
 
         def send(number: int) -> httpx.Response:
@@ -275,21 +275,22 @@ def test_without_a_trusted_proxy_nobody_says_who_they_are(faceless_jpeg: bytes) 
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], ssl.SSLContext]:
+    """The TLS settings with a new certificate, and a context that trusts the certificate."""
     folder = tmp_path_factory.mktemp("tls")
-    made = trustme.CA()
-    server = made.issue_cert("127.0.0.1")
+    ca = trustme.CA()
+    server = ca.issue_cert("127.0.0.1")
     files = {"tls_certificate": folder / "tls.crt", "tls_private_key": folder / "tls.key"}
     server.private_key_pem.write_to_path(files["tls_private_key"])
     for pem in server.cert_chain_pems:
         pem.write_to_path(files["tls_certificate"], append=True)
     trusting = ssl.create_default_context()
-    made.configure_trust(trusting)
+    ca.configure_trust(trusting)
     return files, trusting
 
 
 @pytest.fixture(scope="module")
 def encrypted(authority: tuple[dict[str, Path], ssl.SSLContext]) -> Iterator[tuple[Gateway, httpx.Client]]:
-    """TLS, an admin port and pages of other origins, all at once; with a client of the admin port."""
+    """A gateway with TLS, an admin port and allowed origins, and a client of the admin port."""
     files, trusting = authority
     port = free_port()
     given = settings(**files, admin_port=port, cors_origins="https://app.example.com, https://b.example.com")
@@ -309,23 +310,23 @@ def test_both_ports_speak_tls(encrypted: tuple[Gateway, httpx.Client], faceless_
         httpx.get(gateway.url.replace("https:", "http:") + "/livez")
     with pytest.raises(httpx.ConnectError, match="certificate"):
         httpx.get(gateway.url + "/livez")
-    # Refused before the application sees it.
+    # The server refuses this request before the application receives it.
     malformed = gateway.client.get("/livez", headers={"X-Long": "x" * 40_000})
     assert malformed.status_code == 431
     assert malformed.headers["Strict-Transport-Security"] == "max-age=31536000"
     assert admin.get("/livez").status_code == 200
 
 
-OPERATORS = ("/metrics", "/docs", "/openapi.json", "/static-offline-docs/swagger-ui.css")
+OPERATOR_PATHS = ("/metrics", "/docs", "/openapi.json", "/static-offline-docs/swagger-ui.css")
 
 
-def test_metrics_and_documentation_are_on_the_admin_port_alone(
+def test_metrics_and_documentation_are_on_the_admin_port_only(
     encrypted: tuple[Gateway, httpx.Client],
 ) -> None:
     gateway, admin = encrypted
-    for path in OPERATORS:
+    for path in OPERATOR_PATHS:
         assert admin.get(path).status_code == 200
-        # The port is the socket's: no header leads to the other.
+        # The socket decides the port. No header reaches the pages of the other port.
         for headers in ({}, {"Host": str(admin.base_url.netloc, "ascii")}, {"X-Forwarded-Port": "9000"}):
             hidden = gateway.client.get(path, headers=headers)
             assert (hidden.status_code, hidden.json()["code"]) == (404, "not_found")
@@ -333,7 +334,7 @@ def test_metrics_and_documentation_are_on_the_admin_port_alone(
         assert gateway.client.get(path).status_code == admin.get(path).status_code == 200
     assert gateway.client.get("/v1/models").status_code == 200
     assert admin.get("/v1/models").status_code == 404
-    # The playground is where the API is.
+    # The playground is on the port of the API.
     assert gateway.client.get("/").headers["Content-Type"] == "text/html; charset=utf-8"
     assert gateway.client.get("/playground/main.js").status_code == 200
     assert admin.get("/").headers["Location"] == "docs"
@@ -347,15 +348,15 @@ def test_pages_of_the_listed_origins_may_call(
 ) -> None:
     gateway, _ = encrypted
     listed, other = {"Origin": "https://b.example.com"}, {"Origin": "https://evil.example.com"}
-    asks = {
+    preflight = {
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "X-API-Key, Content-Type",
     }
-    allowed = gateway.client.options("/v1/emotions", headers=listed | asks)
+    allowed = gateway.client.options("/v1/emotions", headers=listed | preflight)
     assert allowed.status_code == 200
     assert allowed.headers["Access-Control-Allow-Origin"] == "https://b.example.com"
     assert "Access-Control-Allow-Credentials" not in allowed.headers
-    refused = gateway.client.options("/v1/emotions", headers=other | asks)
+    refused = gateway.client.options("/v1/emotions", headers=other | preflight)
     assert refused.status_code == 400
     assert "Access-Control-Allow-Origin" not in refused.headers
     answer = gateway.client.post("/v1/emotions", content=faceless_jpeg, headers=JPEG | listed)
@@ -364,22 +365,25 @@ def test_pages_of_the_listed_origins_may_call(
     assert {"X-Request-ID", "Server-Timing", "RateLimit", "RateLimit-Policy", "Retry-After"} == exposed
 
 
-def test_a_browser_may_ask_before_it_has_a_key(tmp_path: Path) -> None:
+def test_a_preflight_request_needs_no_key(tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
     add_key(file, "page", [Scope.PREDICT], None, None)
     with serving(settings(keys_file=file, cors_origins="*"), fake_engines()) as gateway:
         origin = {"Origin": "https://app.example.com"}
-        asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
-        assert gateway.client.options("/v1/emotions", headers=origin | asks).status_code == 200
-        # A page can read why it was refused.
+        preflight = {
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization",
+        }
+        assert gateway.client.options("/v1/emotions", headers=origin | preflight).status_code == 200
+        # A page can read the reason of the refusal.
         refused = gateway.client.get("/v1/models", headers=origin)
         assert (refused.status_code, refused.headers["Access-Control-Allow-Origin"]) == (401, "*")
-        # What is no question of a browser needs a key.
+        # OPTIONS requests that are no preflight need a key.
         assert gateway.client.options("/v1/emotions").status_code == 401
         assert gateway.client.options("/nothing").status_code == 401
 
 
-def test_a_gateway_on_this_machine_alone_asks_nobody(faceless_jpeg: bytes) -> None:
+def test_a_gateway_on_the_loopback_address_needs_no_key(faceless_jpeg: bytes) -> None:
     with serving(settings(), fake_engines()) as gateway:
         answer = gateway.post(faceless_jpeg)
         assert answer.status_code == 200
@@ -399,7 +403,7 @@ def test_a_gateway_on_this_machine_alone_asks_nobody(faceless_jpeg: bytes) -> No
                 path == "/nothing" or path.startswith("/v1/")
             )
         assert answer.headers["Cache-Control"] == "no-store"
-        # There are no websockets.
+        # The gateway ignores the upgrade, since this path is no WebSocket.
         upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
         answer = gateway.client.get(
             "/v1/models", headers=upgrade | {"Sec-WebSocket-Key": "x3JJHMbDL1EzLkh9GBhXDw=="}
@@ -407,7 +411,7 @@ def test_a_gateway_on_this_machine_alone_asks_nobody(faceless_jpeg: bytes) -> No
         assert answer.status_code == 200
 
 
-def test_the_documentation_s_own_script_is_allowed_and_no_other() -> None:
+def test_the_only_allowed_inline_script_is_the_documentation_s_own() -> None:
     with serving(settings(), fake_engines()) as gateway:
         page = gateway.client.get("/docs")
     policy = page.headers["Content-Security-Policy"]
