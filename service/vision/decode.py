@@ -174,7 +174,8 @@ def _identify(data: bytes) -> str:
     for kind in _OPENERS:
         if kind in Image.OPEN and _accepts(kind, prefix):
             return kind
-    Image.init()  # registers all other formats, so that the error can name this one; 1 MB that few services need
+    # Registers all other formats, so that the error can name this one. Few services need these modules.
+    Image.init()
     for kind in list(Image.OPEN):
         if kind not in _OPENERS and _accepts(kind, prefix):
             raise UnsupportedMediaType(f"{kind} images are not supported; send {_FORMATS}")
