@@ -1,6 +1,6 @@
-"""`make bench`: where the time of a request goes, as medians of several rounds, and ratios within one run.
+"""`make bench`: the time of each part of a request, as medians over rounds, and ratios within one run.
 
-Writes a Markdown table to standard output; docs/explanation/performance.md tells how to read it.
+Writes a Markdown table to standard output. docs/explanation/performance.md explains the table.
 """
 
 from __future__ import annotations
@@ -42,31 +42,31 @@ ROOT = Path(__file__).parents[2]
 COMPARISONS = ("versus", "answers")
 VECTORS = {"AVX-512": "avx512f", "AVX2": "avx2"}  # widest first
 
-Rows = Callable[[], Iterator[Row]]
+Measurement = Callable[[], Iterator[Row]]
 
 
 def main() -> None:
-    bound_heap()  # for what is measured in this process, as in the gateway
+    bound_heap()  # as in the gateway, because some parts run in this process
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument(
         "parts",
         nargs="*",
-        help="some of stages networks service footprint predict stream overload peers triton, by default all "
-        "of these; versus and answers compare this checkout with --other",
+        help="parts to run: stages networks service footprint predict stream overload peers triton; "
+        "all of these by default. versus and answers compare this checkout with --other",
     )
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--plot", type=Path, help="also draw `service` and `peers` to this PNG")
-    parser.add_argument("--soak", type=int, default=2_000, help="requests while memory is watched")
+    parser.add_argument("--soak", type=int, default=2_000, help="requests while memory is measured")
     parser.add_argument("--other", type=Path, help="another checkout with its own .venv; default: this one")
     parser.add_argument("--photos", type=Path, help="a photo, or a folder of photos, for versus and answers")
-    for option, whose in (("--set", "this checkout"), ("--set-other", "the other one")):
+    for option, checkout in (("--set", "this checkout"), ("--set-other", "the other checkout")):
         parser.add_argument(
             option,
             action="append",
             default=[],
             type=setting,
             metavar="NAME=VALUE",
-            help=f"a setting for the gateway of {whose}, more than once for several",
+            help=f"a setting for the gateway of {checkout}; repeat the option for more settings",
         )
     arguments = parser.parse_args()
     programs = Path(sys.executable).parent
@@ -78,8 +78,8 @@ def main() -> None:
         folder / ".venv" / "bin" if arguments.other else programs,
         dict(arguments.set_other),
     )
-    photos = read(arguments.photos) if arguments.photos else {}
-    parts: dict[str, tuple[Rows, ...]] = {
+    photos = read_photos(arguments.photos) if arguments.photos else {}
+    parts: dict[str, tuple[Measurement, ...]] = {
         "stages": (stages,),
         "networks": (networks,),
         "service": (latency, throughput, scaling),
@@ -99,64 +99,61 @@ def main() -> None:
     if unknown := set(arguments.parts) - set(parts):
         parser.error(f"{', '.join(sorted(unknown))}: the parts are {', '.join(parts)}")
 
-    # Stopped halfway, it must not leave its servers running: they end where their blocks end.
+    # SIGTERM raises SystemExit: all `with` blocks end, and stop the servers that they started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     print(
         f"ONNX Runtime {version('onnxruntime')}, {platform.machine()} with {widest_vectors()}, "
         f"{len(os.sched_getaffinity(0))} cores; median, min and max of {ROUNDS} rounds, "
-        f"and of {SERVED_ROUNDS} where a server was asked\n"
+        f"or of {SERVED_ROUNDS} rounds for a server\n"
     )
     print("| what | median | min | max | |\n| --- | --- | --- | --- | --- |")
-    figures: list[Row] = []
+    rows: list[Row] = []
     for part in arguments.parts or (part for part in parts if part not in COMPARISONS):
-        for figure in chain.from_iterable(measured(part, figures_of) for figures_of in parts[part]):
-            figures.append(figure)
-            print(row(figure), flush=True)
-            # Written each time: a long run that breaks off has told what it found.
+        for row in chain.from_iterable(measured_rows(part, measurement) for measurement in parts[part]):
+            rows.append(row)
+            print(table_row(row), flush=True)
+            # Written after each row, so that a run that breaks off keeps its results.
             if arguments.json:
-                arguments.json.write_text(json.dumps([asdict(each) for each in figures], indent=1) + "\n")
+                arguments.json.write_text(json.dumps([asdict(each) for each in rows], indent=1) + "\n")
     if arguments.plot:
-        draw([figure for figure in figures if isinstance(figure, Figure)], arguments.plot)
+        draw([row for row in rows if isinstance(row, Figure)], arguments.plot)
 
 
 def setting(text: str) -> tuple[str, str]:
-    """Name and value of `EXPRESSNET_X=Y`."""
+    """The name and the value of `EXPRESSNET_X=Y`."""
     name, equals, value = text.partition("=")
     if not (name.startswith(PREFIX) and equals):
         raise argparse.ArgumentTypeError(f"{text!r} is not like {PREFIX}PROCESSES=2")
     return name, value
 
 
-def read(photos: Path) -> dict[str, bytes]:
-    """By their names."""
+def read_photos(photos: Path) -> dict[str, bytes]:
+    """The bytes of one photo, or of all photos of a folder, by file name."""
     paths = sorted(path for path in photos.iterdir() if path.is_file()) if photos.is_dir() else [photos]
     return {path.name: path.read_bytes() for path in paths}
 
 
 def widest_vectors() -> str:
-    """The instructions that decide how fast the networks run."""
+    """The widest vector instructions of this CPU. They decide how fast the networks run."""
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     return next((name for name, flag in VECTORS.items() if flag in flags), "neither AVX-512 nor AVX2")
 
 
-def measured(part: str, figures_of: Rows) -> Iterator[Row]:
-    """What breaks off one measurement must not cost the others, nor be hidden by them."""
+def measured_rows(part: str, measurement: Measurement) -> Iterator[Row]:
+    """The rows of a measurement. An exception is printed and becomes a row; the other parts still run."""
     try:
-        yield from figures_of()
+        yield from measurement()
     except Exception as error:
         traceback.print_exc()
-        yield Unmeasured(f"{part}: the rest", f"{type(error).__name__}: {error}")
+        yield Unmeasured(f"{part}: remaining rows", f"{type(error).__name__}: {error}")
 
 
-def row(figure: Row) -> str:
-    if isinstance(figure, Unmeasured):
-        return f"| {figure.name} | not measured | | | {figure.reason} |"
-    if isinstance(figure, Remark):
-        return f"| {figure.name} | | | | {figure.text} |"
-    return (
-        f"| {figure.name} | {figure.median:.2f} {figure.unit} "
-        f"| {figure.least:.2f} | {figure.most:.2f} | {figure.note} |"
-    )
+def table_row(row: Row) -> str:
+    if isinstance(row, Unmeasured):
+        return f"| {row.name} | not measured | | | {row.reason} |"
+    if isinstance(row, Remark):
+        return f"| {row.name} | | | | {row.text} |"
+    return f"| {row.name} | {row.median:.2f} {row.unit} | {row.min:.2f} | {row.max:.2f} | {row.note} |"
 
 
 if __name__ == "__main__":

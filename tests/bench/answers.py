@@ -1,4 +1,4 @@
-"""What two checkouts answer about the same photos: each face that they find or judge differently."""
+"""The answers of two checkouts to the same photos: each face that they find or classify differently."""
 
 from __future__ import annotations
 
@@ -12,60 +12,60 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.bench.checkout import Checkout, Served
-from tests.bench.figures import Remark, Row, spread
+from tests.bench.figures import Remark, Row, summary
 from tests.bench.load import callers, post
 from tests.unit.training.scenes import overlap
 
-SAME_FACE = 0.5  # overlap of its boxes
+MIN_OVERLAP = 0.5  # of two boxes of the same face
 BOX_TOLERANCE_PX, PROBABILITY_TOLERANCE = 1.0, 0.01
 
-Face = Mapping[str, Any]  # of the answer's JSON
+Face = Mapping[str, Any]  # as in the JSON of an answer
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One face in both answers."""
+    """The same face in both answers."""
 
     this: Face
     other: Face
 
     @property
-    def box_px(self) -> float:
-        """How far the most different side of the box is away."""
+    def box_difference_px(self) -> float:
+        """The largest distance between the same sides of the two boxes."""
         return float(np.abs(_corners([self.this]) - _corners([self.other])).max())
 
     @property
-    def probability(self) -> float:
-        """The largest difference of a probability."""
-        mine, theirs = self.this["probabilities"], self.other["probabilities"]
-        return float(max(abs(mine[emotion] - theirs[emotion]) for emotion in mine))
+    def probability_difference(self) -> float:
+        """The largest difference between the two probabilities of an emotion."""
+        this, other = self.this["probabilities"], self.other["probabilities"]
+        return float(max(abs(this[emotion] - other[emotion]) for emotion in this))
 
     @property
     def differences(self) -> dict[str, str]:
-        """What differs, by kind."""
+        """A description of each difference, by kind."""
         found = {
             kind: f"{kind} {self.this[kind]}, other {self.other[kind]}"
             for kind in ("emotion", "verdict")
             if self.this[kind] != self.other[kind]
         }
-        if self.box_px > BOX_TOLERANCE_PX:
-            found["box"] = f"box off by {self.box_px:.1f} px"
-        if self.probability > PROBABILITY_TOLERANCE:
-            found["probabilities"] = f"a probability off by {self.probability:.3f}"
+        if self.box_difference_px > BOX_TOLERANCE_PX:
+            found["box"] = f"box off by {self.box_difference_px:.1f} px"
+        if self.probability_difference > PROBABILITY_TOLERANCE:
+            found["probabilities"] = f"a probability off by {self.probability_difference:.3f}"
         return found
 
 
 def paired(this: Sequence[Face], other: Sequence[Face]) -> tuple[list[Pair], list[Face], list[Face]]:
-    """Faces of both answers, best overlap first; those of this one alone; those of the other one alone."""
-    mine, theirs = list(this), list(other)
+    """Pairs of the same face, best overlap first; faces of `this` alone; faces of `other` alone."""
+    this_faces, other_faces = list(this), list(other)
     pairs: list[Pair] = []
-    while mine and theirs:
-        shared = overlap(_corners(mine), _corners(theirs))
-        row, column = divmod(int(shared.argmax()), len(theirs))
-        if shared[row, column] < SAME_FACE:
+    while this_faces and other_faces:
+        overlaps = overlap(_corners(this_faces), _corners(other_faces))
+        row, column = divmod(int(overlaps.argmax()), len(other_faces))
+        if overlaps[row, column] < MIN_OVERLAP:
             break
-        pairs.append(Pair(mine.pop(row), theirs.pop(column)))
-    return pairs, mine, theirs
+        pairs.append(Pair(this_faces.pop(row), other_faces.pop(column)))
+    return pairs, this_faces, other_faces
 
 
 def _corners(faces: Sequence[Face]) -> NDArray[np.float32]:
@@ -76,45 +76,48 @@ def _corners(faces: Sequence[Face]) -> NDArray[np.float32]:
 
 
 def answers(this: Checkout, other: Checkout, photos: Mapping[str, bytes]) -> Iterator[Row]:
-    """A row for each difference, then how large differences are and how many of each kind there are."""
+    """A row for each difference, then the size of the differences and their number by kind."""
     yield Remark(this.name, str(this))
     yield Remark(other.name, str(other))
     pairs: list[Pair] = []
     kinds: Counter[str] = Counter()
     refused = 0
-    with this.serving() as ours, other.serving() as theirs:
+    with this.serving() as this_gateway, other.serving() as other_gateway:
         for name, photo in photos.items():
-            (mine, problem), (its, its_problem) = (_answered(served, photo) for served in (ours, theirs))
-            if problem != its_problem:
+            this_faces, this_problem = _faces_and_problem(this_gateway, photo)
+            other_faces, other_problem = _faces_and_problem(other_gateway, photo)
+            if this_problem != other_problem:
                 kinds["problem"] += 1
-                yield Remark(name, f"{problem or 'answered'}, other {its_problem or 'answered'}")
+                yield Remark(name, f"{this_problem or 'answered'}, other {other_problem or 'answered'}")
                 continue
-            refused += bool(problem)
-            both, *alone = paired(mine, its)
-            pairs += both
-            for side, faces in zip(("this", "other"), alone, strict=True):
+            refused += bool(this_problem)
+            pairs_of_photo, *unpaired = paired(this_faces, other_faces)
+            pairs += pairs_of_photo
+            for side, faces in zip(("this", "other"), unpaired, strict=True):
                 kinds[f"found by {side} alone"] += len(faces)
                 for face in faces:
                     confidence = face["detection_confidence"]
                     yield Remark(
                         _place(name, face), f"found by {side} alone with confidence {confidence:.3f}"
                     )
-            for pair in both:
+            for pair in pairs_of_photo:
                 kinds.update(pair.differences.keys())
                 if pair.differences:
                     yield Remark(_place(name, pair.this), "; ".join(pair.differences.values()))
     if pairs:
-        yield spread("box, difference of a face", "px", [pair.box_px for pair in pairs])
-        yield spread(
-            "probability, largest difference of a face", "%", [100 * pair.probability for pair in pairs]
+        yield summary("box, difference of a face", "px", [pair.box_difference_px for pair in pairs])
+        yield summary(
+            "probability, largest difference of a face",
+            "%",
+            [100 * pair.probability_difference for pair in pairs],
         )
     counts = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()) if count)
-    total = f"{len(pairs)} faces of both in {len(photos)} photos, {refused} photos refused by both"
+    total = f"{len(pairs)} faces found by both in {len(photos)} photos, {refused} photos refused by both"
     yield Remark(total, counts or "no differences")
 
 
-def _answered(served: Served, photo: bytes) -> tuple[list[Face], str]:
-    """The faces, and the code of the problem if there is one."""
+def _faces_and_problem(served: Served, photo: bytes) -> tuple[list[Face], str]:
+    """The faces in the answer, and the code of its problem; empty if the answer has none."""
     load = callers(1, [post(f"{served.url}/v1/emotions", photo)])
     (answer,) = load.answers + load.failures
     if not answer.body:

@@ -1,7 +1,7 @@
-"""A server that does nothing: what the client itself costs, which no gateway can save.
+"""A bare server. Its latency shows the time of the client itself, which no gateway can save.
 
-`python -m tests.bench.bare 11.5` takes whole requests, keeps its core busy for so many milliseconds, as a
-gateway would, and answers. Its port is the only line that it prints.
+`python -m tests.bench.bare 11.5` reads a whole request, keeps its core busy for 11.5 ms as a gateway would,
+and answers. It prints only its port.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from tests.bench.load import content_length
 _BODY = b"." * 450  # about as long as the answer of one face
 
 
-class _Bare(asyncio.Protocol):
+class _BareProtocol(asyncio.Protocol):
     def __init__(self, busy_s: float) -> None:
         self._busy_s = busy_s
         self._received = bytearray()
         self._expected: int | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's derives from none of asyncio's
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of asyncio's
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -55,14 +55,14 @@ class _Bare(asyncio.Protocol):
 
 async def _serve(busy_s: float) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Bare(busy_s), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: _BareProtocol(busy_s), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 @contextmanager
-def bare(busy_ms: float) -> Iterator[str]:
-    """The address of such a server in a process of its own."""
+def bare_server(busy_ms: float) -> Iterator[str]:
+    """The address of a bare server in a process of its own. It is busy for `busy_ms` with each request."""
     command = [sys.executable, "-m", "tests.bench.bare", str(busy_ms)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

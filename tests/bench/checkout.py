@@ -13,7 +13,7 @@ import httpx
 from tests.bench.process import started
 from tests.conftest import free_port
 
-# No request of a benchmark is refused, and no line is logged for each.
+# No request of a benchmark is refused, and no request writes a line to the log.
 SETTINGS = {
     "EXPRESSNET_MAX_IN_FLIGHT_REQUESTS": "256",
     "EXPRESSNET_MAX_IMAGES_PER_WORKER": "1000",
@@ -32,7 +32,10 @@ class Served:
 
 @dataclass(frozen=True)
 class Checkout:
-    """programs: the folder of its `expressnet` and `python`; settings: of its gateway's environment."""
+    """A checkout with the settings of its gateway.
+
+    programs: the folder of its `expressnet` and `python`. settings: environment variables of the gateway.
+    """
 
     name: str
     folder: Path

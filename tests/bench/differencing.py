@@ -1,6 +1,7 @@
-"""What two group answers tell of the one face by which they differ; see docs/explanation/responsible-use.md.
+"""How often two group answers reveal the emotion of the one face that only one of the groups contains.
 
 `python -m tests.bench.differencing DATA`, where DATA is FER-2013's folder (docs/reference/datasets.md).
+docs/explanation/responsible-use.md has the results.
 """
 
 from __future__ import annotations
@@ -22,15 +23,18 @@ STEPS = (0.001, 0.01, GROUP_STEP, 0.1)
 GROUPS = (5, 10, 20, 50)
 
 
-def guessed(answers: NDArray[np.float32], faces: int, step: float) -> float:
-    """Share of faces whose emotion the difference of two rounded means names: of `faces`, and of one more."""
+def revealed_share(answers: NDArray[np.float32], faces: int, step: float) -> float:
+    """The share of faces whose emotion follows from two rounded means: with the face, and without it.
+
+    faces: the number of other faces in the group.
+    """
     generator = np.random.default_rng(0)
-    right = 0
+    correct = 0
     for _ in range(TRIALS):
         group = answers[generator.choice(len(answers), faces + 1, replace=False)].astype(np.float64)
-        without, whole = (np.rint(part.mean(axis=0) / step) * step for part in (group[1:], group))
-        right += int(((faces + 1) * whole - faces * without).argmax() == group[0].argmax())
-    return right / TRIALS
+        without_face, with_face = (np.rint(part.mean(axis=0) / step) * step for part in (group[1:], group))
+        correct += int(((faces + 1) * with_face - faces * without_face).argmax() == group[0].argmax())
+    return correct / TRIALS
 
 
 def main(data: Path) -> None:
@@ -40,12 +44,12 @@ def main(data: Path) -> None:
     rows = load("fer2013", data).tests["PublicTest"]
     path = verified_model_path(settings.model_repository, manifest, TORCHSCRIPT)
     answers = served_answers(path, rows, manifest.input.size)
-    most = np.bincount(answers.argmax(axis=1)).max() / len(answers)
-    print(f"{len(answers)} faces; always the commonest answer: {most:.0%}\n")
-    print(f"| faces without it | {' | '.join(f'steps of {step}' for step in STEPS)} |")
+    most_common = np.bincount(answers.argmax(axis=1)).max() / len(answers)
+    print(f"{len(answers)} faces; always naming the most common emotion is right for {most_common:.0%}\n")
+    print(f"| other faces | {' | '.join(f'steps of {step}' for step in STEPS)} |")
     print("| --- |" + " --- |" * len(STEPS))
     for faces in GROUPS:
-        shares = " | ".join(f"{guessed(answers, faces, step):.0%}" for step in STEPS)
+        shares = " | ".join(f"{revealed_share(answers, faces, step):.0%}" for step in STEPS)
         print(f"| {faces} | {shares} |")
 
 

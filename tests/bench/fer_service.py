@@ -1,6 +1,6 @@
-"""The `fer` package behind the simplest FastAPI wrapper, as most people would write it in an afternoon.
+"""The `fer` package behind a minimal FastAPI wrapper.
 
-Runs in the peers' environment: `python -m tests.bench.fer_service mtcnn --port 8001` serves,
+Runs in the peers' environment. `python -m tests.bench.fer_service mtcnn --port 8001` serves HTTP;
 `... --time photo.jpg` prints the milliseconds of each call of the library as JSON.
 """
 
@@ -21,7 +21,7 @@ from fastapi import FastAPI, UploadFile
 from tests.bench.figures import ROUNDS, WARM_UP
 from tests.stand_ins import STAND_INS
 
-# As in the detector's reference: no torchvision fits every torch.
+# facenet-pytorch imports torchvision, but the release that fits the installed torch may not exist.
 sys.modules.update(STAND_INS)
 
 from fer.fer import FER  # noqa: E402
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--port", type=int)
     parser.add_argument("--time", type=Path)
     arguments = parser.parse_args()
-    detector = FER(mtcnn=arguments.mode == "mtcnn")  # its smallest faces: 20 px, and 50 with Haar's
+    detector = FER(mtcnn=arguments.mode == "mtcnn")  # smallest face: 20 px, or 50 px with Haar
     if arguments.time:
         print(json.dumps(times_ms(detector, arguments.time.read_bytes())))
     else:

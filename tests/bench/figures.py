@@ -1,4 +1,4 @@
-"""What a benchmark tells: medians with their spread, and ratios of them."""
+"""The figures of a benchmark: medians with min and max, and ratios."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-ROUNDS = 7  # of a call in this process
-SERVED_ROUNDS = 5  # of seconds of load each
+ROUNDS = 7  # for a call in this process
+SERVED_ROUNDS = 5  # for a server, each with seconds of load
 WARM_UP = 2
 
 
 @dataclass(frozen=True)
 class Figure:
-    """Median and spread of one measurement over the rounds."""
+    """Median, min and max of one measurement over its rounds."""
 
     name: str
     unit: str
     median: float
-    least: float
-    most: float
+    min: float
+    max: float
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Unmeasured:
-    """What should have been measured, and why it was not."""
+    """A measurement that is missing, and the reason."""
 
     name: str
     reason: str
@@ -38,16 +38,17 @@ class Unmeasured:
 
 @dataclass(frozen=True)
 class Remark:
-    """What a run says without a number."""
+    """A row with text and no figure."""
 
     name: str
     text: str
 
 
-Row = Figure | Remark | Unmeasured  # of a run's table
+Row = Figure | Remark | Unmeasured  # of the table that a run prints
 
 
-def spread(name: str, unit: str, rounds: Sequence[float], note: str = "") -> Figure:
+def summary(name: str, unit: str, rounds: Sequence[float], note: str = "") -> Figure:
+    """The figure of a measurement with one value for each round."""
     return Figure(name, unit, statistics.median(rounds), min(rounds), max(rounds), note)
 
 
@@ -63,36 +64,43 @@ def timed(
         for _ in range(calls):
             call()
         times.append((time.perf_counter() - started) / calls * 1e3)
-    return spread(name, "ms", times, note)
+    return summary(name, "ms", times, note)
 
 
 def converted(
     figure: Figure, name: str, unit: str, convert: Callable[[float], float], note: str = ""
 ) -> Figure:
-    """The same measurement in another unit; least and most change places where less means more."""
-    least, most = sorted((convert(figure.least), convert(figure.most)))
-    return Figure(name, unit, convert(figure.median), least, most, note)
+    """The figure in another unit. Min and max change places if `convert` is decreasing."""
+    low, high = sorted((convert(figure.min), convert(figure.max)))
+    return Figure(name, unit, convert(figure.median), low, high, note)
 
 
 def ratio(name: str, slow: Figure, quick: Figure, note: str = "") -> Figure:
-    """Of figures that were measured one after the other: its spread is the widest that they allow."""
-    return Figure(
-        name, "x", slow.median / quick.median, slow.least / quick.most, slow.most / quick.least, note
-    )
+    """The ratio of two figures that were measured one after the other.
+
+    Min and max are the widest that the two figures allow.
+    """
+    return Figure(name, "x", slow.median / quick.median, slow.min / quick.max, slow.max / quick.min, note)
 
 
-def ratios(name: str, over: Sequence[float], under: Sequence[float], note: str = "") -> Figure:
-    """Of interleaved rounds: each is divided by its neighbour, so that a slow minute slows both."""
-    shares = [one / other if other else math.inf for one, other in zip(over, under, strict=True)]
-    return spread(name, "x", shares, note)
+def ratios(name: str, numerators: Sequence[float], denominators: Sequence[float], note: str = "") -> Figure:
+    """The ratio of two measurements whose rounds alternate.
+
+    Each round is divided by its neighbour, so that a slow minute slows both.
+    """
+    quotients = [
+        numerator / denominator if denominator else math.inf
+        for numerator, denominator in zip(numerators, denominators, strict=True)
+    ]
+    return summary(name, "x", quotients, note)
 
 
 def alternating(*calls: Callable[[], T], rounds: int) -> list[list[T]]:
-    """What each call returns in each round; the call that begins a round changes."""
+    """The results of each call, one for each round. Each round has the reverse order of the round before."""
     results: list[list[T]] = [[] for _ in calls]
-    both = list(zip(calls, results, strict=True))
+    calls_with_results = list(zip(calls, results, strict=True))
     for _ in range(rounds):
-        for call, returned in both:
-            returned.append(call())
-        both.reverse()
+        for call, results_of_call in calls_with_results:
+            results_of_call.append(call())
+        calls_with_results.reverse()
     return results

@@ -1,7 +1,7 @@
-"""Load: callers that ask again once they are answered, or requests that arrive whether or not others are.
+"""Load from callers that wait for each answer, or from requests that arrive at a constant rate.
 
-Everything goes over raw keep-alive connections of one event loop: whoever asks shares the machine with
-whoever answers, so the client must cost little. A request is bytes made once; an answer is hardly looked at.
+The client shares the machine with the server, so the client must take little CPU time. It has raw keep-alive
+connections on one event loop. The bytes of a request are made once, and only the head of an answer is parsed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 ANSWER_LIMIT_S = 60.0
-KEPT_S = 3.0  # servers close connections that were idle for a while, just when one is used again
+MAX_IDLE_S = 3.0  # then a new connection, because the server may close the old one at any moment
 _BOUNDARY = "photo"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 _TIMING = re.compile(rb"\r\nserver-timing: *([^\r]*)\r\n", re.IGNORECASE)
@@ -30,7 +30,7 @@ _TIMING = re.compile(rb"\r\nserver-timing: *([^\r]*)\r\n", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Request:
-    """All that goes over the wire for one request."""
+    """The address of a server, and all bytes of one request."""
 
     host: str
     port: int
@@ -50,7 +50,7 @@ def post(url: str, body: bytes, media_type: str = "image/jpeg") -> Request:
 
 
 def upload(url: str, body: bytes, field: str = "file") -> Request:
-    """The same as an HTML form sends it."""
+    """A request with a file, as an HTML form sends it."""
     head = (
         f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="photo.jpg"\r\n'
         "Content-Type: image/jpeg\r\n\r\n"
@@ -61,17 +61,17 @@ def upload(url: str, body: bytes, field: str = "file") -> Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer, or why there was none: `error` is a status other than 200 or the kind of failure."""
+    """One answer or failure. error: a status other than 200, or the name of an exception."""
 
     latency_s: float
     error: str = ""
     head: bytes = b""
     body: bytes = b""
-    at_s: float = 0.0  # of the clock that `time.perf_counter` reads, when it was complete
+    at_s: float = 0.0  # `time.perf_counter()` when the answer was complete
 
     @property
     def stages_ms(self) -> dict[str, float]:
-        """The `Server-Timing` header."""
+        """Milliseconds by stage, from the `Server-Timing` header."""
         found = _TIMING.search(self.head)
         entries = found[1].decode().split(", ") if found else []
         return {name: float(rest) for name, _, rest in (entry.partition(";dur=") for entry in entries)}
@@ -79,9 +79,9 @@ class Answer:
 
 @dataclass
 class Outcome:
-    """What came back of one load, and what the client cost."""
+    """The answers and failures of one load, and the client's CPU time."""
 
-    seconds: float = 0.0  # in which the answers counted here came
+    seconds: float = 0.0  # in which these answers and failures came
     client_cpu_s: float = 0.0
     answers: list[Answer] = field(default_factory=list)
     failures: list[Answer] = field(default_factory=list)
@@ -91,27 +91,30 @@ class Outcome:
 
     @property
     def errors(self) -> Counter[str]:
-        """How many failures there were of each kind."""
+        """The number of failures by kind."""
         return Counter(answer.error for answer in self.failures)
 
     @property
     def per_s(self) -> float:
-        """Answers per second; errors are none."""
+        """Answers per second, without failures."""
         return len(self.answers) / self.seconds
 
     def latency_ms(self, share: float) -> float:
-        """The latency that this share of the answers did not exceed; not a number if there was no answer."""
+        """The latency that this share of the answers did not exceed; NaN if there are no answers."""
         return latency_ms(self.answers, share)
 
 
 def latency_ms(answers: Iterable[Answer], share: float) -> float:
-    """The latency that this share of them did not exceed; not a number if there are none."""
+    """The latency that this share of the answers did not exceed; NaN if there are no answers."""
     latencies = sorted(answer.latency_s for answer in answers)
     return latencies[math.ceil(share * len(latencies)) - 1] * 1e3 if latencies else math.nan
 
 
 def content_length(head: bytes) -> int:
-    """Of the body after a head that ends with an empty line. Raises `ValueError` where it is not told."""
+    """The length of the body after this head. Raises `ValueError` if the head does not have the length.
+
+    head: with the empty line at its end.
+    """
     length = _LENGTH.search(head)
     if length is None:
         raise ValueError(f"a body of unknown length: {head[:80]!r}")
@@ -119,15 +122,15 @@ def content_length(head: bytes) -> int:
 
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    """Head and body of the next answer."""
+    """The head and the body of the next answer."""
     head = await reader.readuntil(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 "):
         raise ValueError(f"not an answer: {head[:80]!r}")
     return head, await reader.readexactly(content_length(head))
 
 
-def answered(head: bytes, body: bytes, started: float) -> Answer:
-    """The answer to what was asked at `started`, complete now."""
+def answer_from(head: bytes, body: bytes, started: float) -> Answer:
+    """The answer to a request that was sent at `started`. The answer is complete now."""
     now = time.perf_counter()
     status = head.split(b" ", 2)[1].decode()
     return Answer(now - started, "" if status == "200" else status, head, body, now)
@@ -140,8 +143,8 @@ class Connection:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._used_at = 0.0
 
-    async def ask(self, request: Request) -> Answer:
-        """Never raises because of what the server does or fails to do."""
+    async def send(self, request: Request) -> Answer:
+        """The answer. A failure of the server is an answer with an error, not an exception."""
         started = time.perf_counter()
         try:
             async with asyncio.timeout(ANSWER_LIMIT_S):
@@ -150,15 +153,15 @@ class Connection:
             self.close()
             now = time.perf_counter()
             return Answer(now - started, type(error).__name__, at_s=now)
-        answer = answered(head, body, started)
+        answer = answer_from(head, body, started)
         self._used_at = answer.at_s
         if answer.error not in ("", "429"):
-            self.close()  # servers may hang up after an error without saying so; that is not a second error
+            self.close()  # the server may close it after an error, which must not count as a second error
         return answer
 
     async def _exchange(self, request: Request) -> tuple[bytes, bytes]:
         idle_s = time.perf_counter() - self._used_at
-        if self._streams is None or self._streams[0].at_eof() or idle_s > KEPT_S:
+        if self._streams is None or self._streams[0].at_eof() or idle_s > MAX_IDLE_S:
             self.close()
             self._streams = await asyncio.open_connection(request.host, request.port)
         reader, writer = self._streams
@@ -172,22 +175,22 @@ class Connection:
 
 
 async def closed_loop(
-    asks: Sequence[Callable[[R], Awaitable[Answer]]], requests: Iterable[R], seconds: float = math.inf
+    senders: Sequence[Callable[[R], Awaitable[Answer]]], requests: Iterable[R], seconds: float = math.inf
 ) -> Outcome:
-    """Each caller asks again once it is answered, until `seconds` are over or no request is left.
+    """Each caller sends its next request after each answer, until `seconds` are over or no request remains.
 
-    Of a load that time ends, the answers count that come within `seconds` of the first one: neither while the
-    callers are not yet all at work, nor while the last of them are still to be answered.
+    A load with a time limit counts only the answers within `seconds` after the first answer. The first answer
+    and later answers do not count, because not all callers have a request in flight then.
     """
     outcome = Outcome()
-    waiting = iter(requests)
+    remaining = iter(requests)
     began_at: float | None = None
     started_at, cpu_s = time.perf_counter(), time.process_time()
 
-    async def caller(ask: Callable[[R], Awaitable[Answer]]) -> None:
+    async def caller(send: Callable[[R], Awaitable[Answer]]) -> None:
         nonlocal began_at
-        for request in waiting:
-            answer = await ask(request)
+        for request in remaining:
+            answer = await send(request)
             now = time.perf_counter()
             if seconds == math.inf:
                 outcome.add(answer)
@@ -198,7 +201,7 @@ async def closed_loop(
             else:
                 outcome.add(answer)
 
-    await asyncio.gather(*(caller(ask) for ask in asks))
+    await asyncio.gather(*(caller(send) for send in senders))
     wall_s = time.perf_counter() - started_at
     outcome.seconds = wall_s if seconds == math.inf else seconds
     outcome.client_cpu_s = (time.process_time() - cpu_s) * outcome.seconds / wall_s
@@ -206,19 +209,19 @@ async def closed_loop(
 
 
 async def open_loop(
-    ask: Callable[[R], Awaitable[Answer]], requests: Iterable[R], per_s: float, seconds: float
+    send: Callable[[R], Awaitable[Answer]], requests: Iterable[R], per_s: float, seconds: float
 ) -> Outcome:
-    """Requests arrive at a constant rate; how long they take counts from when each was due.
+    """Requests arrive at a constant rate. The latency of a request counts from the time at which it was due.
 
-    A caller that waits for the last answer before it asks again sends little while a server stalls, and so
-    hides how long all others would have waited ("coordinated omission"). Here the stall falls on every
-    request that was due in it, also on those that this process itself was late to send.
+    A caller that waits for each answer sends few requests while a server stalls. This hides how long other
+    requests would have waited ("coordinated omission"). Here a stall adds to the latency of every request
+    that was due in it. A request that this process sends late also counts from the time at which it was due.
     """
     outcome = Outcome(seconds=seconds)
     started, cpu_s = time.perf_counter(), time.process_time()
 
     async def arrival(request: R, due: float) -> None:
-        answer = await ask(request)
+        answer = await send(request)
         now = time.perf_counter()
         outcome.add(replace(answer, latency_s=now - due, at_s=now))
 
@@ -232,14 +235,14 @@ async def open_loop(
 
 
 class Pool:
-    """As many connections as there are requests on their way."""
+    """One connection for each request in flight."""
 
     def __init__(self) -> None:
         self._free: list[Connection] = []
 
-    async def ask(self, request: Request) -> Answer:
+    async def send(self, request: Request) -> Answer:
         connection = self._free.pop() if self._free else Connection()
-        answer = await connection.ask(request)
+        answer = await connection.send(request)
         self._free.append(connection)
         return answer
 
@@ -249,12 +252,12 @@ class Pool:
 
 
 def callers(count: int, requests: Iterable[Request], seconds: float = math.inf) -> Outcome:
-    """`closed_loop` over as many connections as callers, on an event loop of its own."""
+    """`closed_loop` with one connection for each caller, on an event loop of its own."""
 
     async def load() -> Outcome:
         connections = [Connection() for _ in range(count)]
         try:
-            return await closed_loop([connection.ask for connection in connections], requests, seconds)
+            return await closed_loop([connection.send for connection in connections], requests, seconds)
         finally:
             for connection in connections:
                 connection.close()
@@ -263,12 +266,12 @@ def callers(count: int, requests: Iterable[Request], seconds: float = math.inf) 
 
 
 def arrivals(requests: Iterable[Request], per_s: float, seconds: float) -> Outcome:
-    """`open_loop` over a pool of connections, on an event loop of its own."""
+    """`open_loop` with a pool of connections, on an event loop of its own."""
 
     async def load() -> Outcome:
         pool = Pool()
         try:
-            return await open_loop(pool.ask, requests, per_s, seconds)
+            return await open_loop(pool.send, requests, per_s, seconds)
         finally:
             pool.close()
 
@@ -276,6 +279,6 @@ def arrivals(requests: Iterable[Request], per_s: float, seconds: float) -> Outco
 
 
 def run(load: Coroutine[Any, Any, T]) -> T:
-    """On uvloop, whose sockets take half of the CPU time that asyncio's take."""
+    """Run the load on uvloop. Its sockets take half the CPU time of asyncio's."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(load)

@@ -1,4 +1,7 @@
-"""What spectral convolutions give, and the compact network beside the paper's. Weights do not matter."""
+"""The speed of spectral and direct convolutions, and of the compact network and the paper's network.
+
+The weights are random, because speed does not depend on them.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from training.models.spectral import SameConv2d
 
 
 class Direct(nn.Module):
-    """A "same" convolution as torch computes it when nothing is known about large kernels."""
+    """A "same" convolution by torch itself, also for large kernels."""
 
     def __init__(self, conv: SameConv2d) -> None:
         super().__init__()
@@ -43,7 +46,7 @@ def networks() -> Iterator[Figure]:
         if isinstance(module, SameConv2d):
             direct[index] = Direct(module)
     image = torch.rand(1, 3, 224, 224)
-    worst = (direct(image) - spectral.large(image)).abs().max() / direct(image).abs().max()
+    relative_error = (direct(image) - spectral.large(image)).abs().max() / direct(image).abs().max()
     slow = timed(
         "FE1, direct convolutions",
         lambda: direct(image),
@@ -51,30 +54,34 @@ def networks() -> Iterator[Figure]:
         calls=1,
         rounds=SERVED_ROUNDS,
     )
-    quick = timed("FE1, spectral convolutions", lambda: spectral.large(image), f"relative error {worst:.0e}")
+    quick = timed(
+        "FE1, spectral convolutions",
+        lambda: spectral.large(image),
+        f"relative error {relative_error:.0e}",
+    )
     yield slow
     yield quick
     yield ratio("FE1 speed-up", slow, quick)
 
     plain = copy.deepcopy(published)
     plain.large = direct
-    whole = timed(
+    paper = timed(
         "the paper's network in plain torch, 1 face",
         lambda: plain(image),
         "1 thread, direct convolutions",
         calls=1,
         rounds=SERVED_ROUNDS,
     )
-    yield whole
+    yield paper
 
     compact = build(read_config(CONFIGS / "expressnet_moe_s.yaml").network, served=8, auxiliary=7).eval()
-    hints = [
+    occlusions = [
         nn.Linear(network(torch.zeros(1, network.channels, network.size, network.size)).pooled.shape[1], 1)
         for network in (published, compact)
     ]
     scripts = {
-        "expressnet_moe": script(ServedClassifier(spectral, 1.0, hints[0])),
-        "expressnet_moe_s": script(ServedClassifier(folded(compact), 1.0, hints[1])),
+        "expressnet_moe": script(ServedClassifier(spectral, 1.0, occlusions[0])),
+        "expressnet_moe_s": script(ServedClassifier(folded(compact), 1.0, occlusions[1])),
     }
     for count in (1, 32):
         figures: list[Figure] = []
@@ -85,4 +92,4 @@ def networks() -> Iterator[Figure]:
         yield from figures
         yield ratio(f"compact network's speed-up, {count} faces", figures[0], figures[1])
         if count == 1:
-            yield ratio("compact network's speed-up over the paper's in plain torch", whole, figures[1])
+            yield ratio("compact network's speed-up over the paper's in plain torch", paper, figures[1])

@@ -1,7 +1,7 @@
-"""The `fer` package, as a library and behind FastAPI, beside this service in interleaved rounds.
+"""The `fer` package, as a library and behind FastAPI, beside this service in alternating rounds.
 
-It pins old packages, so it lives in an environment of its own, which `make bench` builds. Both are asked for
-the same smallest face: 20 px where MTCNN finds faces for it, 50 px where OpenCV's Haar cascade does.
+`fer` pins old packages, so it has an environment of its own, which `make bench` builds. `fer` and this
+service look for the same smallest face: 20 px beside MTCNN, 50 px beside OpenCV's Haar cascade.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 
-from tests.bench.figures import SERVED_ROUNDS, Figure, Unmeasured, ratios, spread
+from tests.bench.figures import SERVED_ROUNDS, Figure, Unmeasured, ratios, summary
 from tests.bench.load import Outcome, Request, callers, post, upload
 from tests.bench.photos import photo
 from tests.bench.process import NotRunning, last_line, started
@@ -30,23 +30,23 @@ VARIABLES = {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
 CALLERS, SECONDS = 8, 4.0
 START_LIMIT_S = 120
 
-Faces = list[dict[str, object]]  # of one answer
+Faces = list[dict[str, object]]  # the faces of one answer
 
 
 @dataclass(frozen=True)
 class Mode:
-    """One way to use `fer`, and the smallest face that it looks for, in pixels."""
+    """One detector of `fer`, and the smallest face that it looks for, in pixels."""
 
     name: str
     label: str
     min_face_px: int
 
     @property
-    def ours(self) -> str:
+    def service_name(self) -> str:
         return f"this service, min face {self.min_face_px}"
 
     @property
-    def theirs(self) -> str:
+    def fer_name(self) -> str:
         return f"fer behind FastAPI, {self.label}"
 
 
@@ -57,61 +57,61 @@ def peers() -> Iterator[Figure | Unmeasured]:
     jpeg = encoded(photo(640, 480))
     for mode in MODES:
         try:
-            yield spread(
-                f"fer as a library, {mode.label}", "ms", _library(mode, jpeg), "640x480, not decoding"
+            yield summary(
+                f"fer as a library, {mode.label}", "ms", _library(mode, jpeg), "640x480, without decoding"
             )
         except NotRunning as reason:
             yield Unmeasured(f"fer as a library, {mode.label}", str(reason))
     with running(max_in_flight_requests=256, max_images_per_worker=1000) as gateway:
         for mode in MODES:
-            ours = post(f"{gateway.url}/v1/emotions?min_face_px={mode.min_face_px}", jpeg)
+            to_service = post(f"{gateway.url}/v1/emotions?min_face_px={mode.min_face_px}", jpeg)
             try:
                 with _served(mode) as url:
-                    yield from _beside(mode, ours, upload(f"{url}/emotions", jpeg))
+                    yield from _compared(mode, to_service, upload(f"{url}/emotions", jpeg))
             except NotRunning as reason:
-                yield Unmeasured(mode.theirs, str(reason))
+                yield Unmeasured(mode.fer_name, str(reason))
 
 
-def _beside(mode: Mode, ours: Request, theirs: Request) -> Iterator[Figure]:
-    expected = {request.port: _alone(request) for request in (ours, theirs)}
-    loads: dict[int, list[Outcome]] = {request.port: [] for request in (ours, theirs)}
+def _compared(mode: Mode, to_service: Request, to_fer: Request) -> Iterator[Figure]:
+    expected = {request.port: _faces_of_lone_request(request) for request in (to_service, to_fer)}
+    loads: dict[int, list[Outcome]] = {request.port: [] for request in (to_service, to_fer)}
     for _ in range(SERVED_ROUNDS):
-        for request in (ours, theirs):
+        for request in (to_service, to_fer):
             loads[request.port].append(callers(CALLERS, repeat(request), SECONDS))
-    rates = {port: [load.per_s for load in of_port] for port, of_port in loads.items()}
-    for name, request in ((mode.ours, ours), (mode.theirs, theirs)):
-        note = _judged(loads[request.port], expected[request.port])
-        yield spread(f"{name}, {CALLERS} callers", "images/s", rates[request.port], note)
-    yield ratios(f"this service over fer, {mode.label}", rates[ours.port], rates[theirs.port])
+    rates = {port: [load.per_s for load in loads_of_port] for port, loads_of_port in loads.items()}
+    for name, request in ((mode.service_name, to_service), (mode.fer_name, to_fer)):
+        note = _note(loads[request.port], expected[request.port])
+        yield summary(f"{name}, {CALLERS} callers", "images/s", rates[request.port], note)
+    yield ratios(f"this service over fer, {mode.label}", rates[to_service.port], rates[to_fer.port])
 
 
-def _alone(request: Request) -> Faces:
-    """The answer to a caller that is alone, once the server has warmed up."""
+def _faces_of_lone_request(request: Request) -> Faces:
+    """The faces in the answer to a single caller. Earlier requests warm up the server."""
     load = callers(1, repeat(request, 5))
     if not load.answers:
-        raise NotRunning(f"answers {', '.join(load.errors)} to a caller that is alone")
+        raise NotRunning(f"answers {', '.join(load.errors)} to a single caller")
     return _faces(load.answers[-1].body)
 
 
 def _faces(body: bytes) -> Faces:
-    """This service's faces come in an object, with what differs from request to request."""
+    """The faces of an answer. This service answers an object, whose other fields differ between requests."""
     answer = json.loads(body)
     faces: Faces = answer["faces"] if isinstance(answer, dict) else answer
     return faces
 
 
-def _judged(loads: list[Outcome], expected: Faces) -> str:
-    """Faces found, errors by kind, and answers that differ from what a caller gets that is alone."""
+def _note(loads: list[Outcome], expected: Faces) -> str:
+    """Faces found, errors by kind, and the number of answers with other faces than `expected`."""
     found = [_faces(answer.body) for load in loads for answer in load.answers]
     errors = sum((load.errors for load in loads), start=type(loads[0].errors)())
-    asked = len(found) + errors.total()
-    told = ", ".join(f"{count} x {kind}" for kind, count in errors.most_common()) or "no errors"
+    requests = len(found) + errors.total()
+    kinds = ", ".join(f"{count} x {kind}" for kind, count in errors.most_common()) or "no errors"
     differing = sum(faces != expected for faces in found)
-    return f"{len(expected)} found; of {asked}: {told}, {differing} answered otherwise than alone"
+    return f"{len(expected)} found; of {requests}: {kinds}, {differing} differ from the answer to one caller"
 
 
 def _python() -> Path:
-    """Raises `NotRunning` with the last line of what went wrong when the environment was built."""
+    """The Python of the environment. Raises `NotRunning` with the reason if the environment is missing."""
     python = ROOT / ENVIRONMENT / "bin" / "python"
     log = ROOT / ENVIRONMENT / "failed.log"
     if log.exists():
@@ -126,7 +126,7 @@ def _command(mode: Mode, *arguments: str) -> list[str]:
 
 
 def _library(mode: Mode, jpeg: bytes) -> list[float]:
-    """Milliseconds of each call."""
+    """Milliseconds of each call of the library."""
     with tempfile.NamedTemporaryFile(suffix=".jpg") as file:
         file.write(jpeg)
         file.flush()
@@ -146,7 +146,7 @@ def _library(mode: Mode, jpeg: bytes) -> list[float]:
 
 @contextmanager
 def _served(mode: Mode) -> Iterator[str]:
-    """Its address, until the block ends."""
+    """The address of `fer` behind FastAPI, until the block ends."""
     port = free_port()
     with started(
         _command(mode, "--port", str(port)),

@@ -1,4 +1,4 @@
-"""The photos that are sent: scenes around one portrait that comes with scikit-image."""
+"""The photos of the benchmarks: scenes around a portrait from scikit-image."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from PIL import Image
 
 from tests.conftest import encoded
 
-HEAD = (110, 10, 320, 220)  # xyxy px of the portrait: a square around the head
-LARGE = (4000, 3000)  # what a phone's camera delivers
+HEAD = (110, 10, 320, 220)  # left, top, right, bottom in the portrait, px: a square around the head
+LARGE = (4000, 3000)  # width, height in px of a phone's photo
 
 
 def photo(width: int, height: int) -> NDArray[np.uint8]:
@@ -29,12 +29,12 @@ def photo(width: int, height: int) -> NDArray[np.uint8]:
 
 
 def enlarged(scene: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """The same scene as a camera of more pixels shows it: uint8 [height,width,3]."""
+    """The same scene with more pixels: uint8 [height,width,3]."""
     return np.array(Image.fromarray(scene).resize((width, height), Image.Resampling.LANCZOS))
 
 
 def montage(width: int, height: int, columns: int = 4, rows: int = 2) -> NDArray[np.uint8]:
-    """Faces in rows before the same scene: uint8 [height,width,3]."""
+    """Rows of faces over the same background: uint8 [height,width,3]."""
     scene = Image.fromarray(skimage.data.coffee()).resize((width, height))
     side = min(width // columns, height // rows)
     head = Image.fromarray(skimage.data.astronaut()).crop(HEAD).resize((side, side))
@@ -44,7 +44,7 @@ def montage(width: int, height: int, columns: int = 4, rows: int = 2) -> NDArray
 
 
 def scenes() -> dict[str, bytes]:
-    """The JPEGs by which checkouts are compared."""
+    """JPEGs for the comparison of checkouts."""
     drawn = {
         "640x480, 1 face": photo(640, 480),
         "1280x960, 1 face": photo(1280, 960),
@@ -55,9 +55,9 @@ def scenes() -> dict[str, bytes]:
 
 
 def mixed(count: int) -> Iterator[bytes]:
-    """JPEGs of as many sizes as there are photos, as a service meets them; one of 32 is a large one.
+    """JPEGs of different sizes; one in 32 is large.
 
-    Memory that is kept for each new size shows only if sizes differ.
+    Memory that a server keeps for each new size shows only if the sizes differ.
     """
     chosen = random.Random(0)
     for number in range(count):

@@ -1,4 +1,4 @@
-"""One picture of a run: images/s beside the peers', and latency over the rate at which requests arrive."""
+"""A plot of a run: images/s of the service and its peers, and latency by arrival rate."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from matplotlib.ticker import LogFormatter
 
 from tests.bench.figures import Figure
 from tests.bench.peers import CALLERS, MODES
-from tests.bench.throughput import SHARES, open_name
+from tests.bench.throughput import SHARES, open_loop_name
 
-OURS, THEIRS, TAIL = "#1f6fb2", "#b8b8b8", "#d1662b"
+SERVICE_COLOUR, FER_COLOUR, TAIL_COLOUR = "#1f6fb2", "#b8b8b8", "#d1662b"
 
 
 def draw(figures: Sequence[Figure], path: Path) -> None:
-    """Write a PNG. Raises `ValueError` if the run measured nothing that the picture shows."""
+    """Write a PNG. Raises `ValueError` if the run has no figures for it."""
     by_name = {figure.name: figure for figure in figures}
     panels = [
         panel
         for panel, needed in (
-            (_beside_peers, f"{MODES[0].ours}, {CALLERS} callers"),
-            (_over_rate, open_name(SHARES[0], "p50")),
+            (_draw_peers, f"{MODES[0].service_name}, {CALLERS} callers"),
+            (_draw_latency, open_loop_name(SHARES[0], "p50")),
         )
         if needed in by_name
     ]
     if not panels:
-        raise ValueError("a picture needs the parts `service` or `peers`")
+        raise ValueError("a plot needs the part `service` or `peers`")
     picture, axes = plt.subplots(1, len(panels), figsize=(5.5 * len(panels), 3.6), squeeze=False)
     for panel, ax in zip(panels, axes[0], strict=True):
         panel(ax, by_name)
@@ -42,18 +42,18 @@ def draw(figures: Sequence[Figure], path: Path) -> None:
     plt.close(picture)
 
 
-def _beside_peers(ax: Axes, figures: dict[str, Figure]) -> None:
-    names = [name for mode in MODES for name in (mode.ours, mode.theirs)]
+def _draw_peers(ax: Axes, figures: dict[str, Figure]) -> None:
+    names = [name for mode in MODES for name in (mode.service_name, mode.fer_name)]
     shown = [
         figures[f"{name}, {CALLERS} callers"] for name in names if f"{name}, {CALLERS} callers" in figures
     ]
-    ours = {f"{mode.ours}, {CALLERS} callers" for mode in MODES}
+    of_service = {f"{mode.service_name}, {CALLERS} callers" for mode in MODES}
     medians = [figure.median for figure in shown]
     bars = ax.barh(
         [figure.name.removesuffix(f", {CALLERS} callers") for figure in shown],
         medians,
         xerr=_whiskers(shown),
-        color=[OURS if figure.name in ours else THEIRS for figure in shown],
+        color=[SERVICE_COLOUR if figure.name in of_service else FER_COLOUR for figure in shown],
         error_kw={"ecolor": "#444444", "capsize": 3},
     )
     ax.bar_label(bars, [f"{median:.3g}" for median in medians], padding=6)
@@ -62,9 +62,9 @@ def _beside_peers(ax: Axes, figures: dict[str, Figure]) -> None:
     ax.set(xlabel="images/s", title=f"640x480, one face, {CALLERS} callers")
 
 
-def _over_rate(ax: Axes, figures: dict[str, Figure]) -> None:
-    for what, colour, offset in (("p99", TAIL, 7), ("p50", OURS, -7)):
-        shown = [figures[open_name(share, what)] for share in SHARES]
+def _draw_latency(ax: Axes, figures: dict[str, Figure]) -> None:
+    for what, colour, offset in (("p99", TAIL_COLOUR, 7), ("p50", SERVICE_COLOUR, -7)):
+        shown = [figures[open_loop_name(share, what)] for share in SHARES]
         rates = [100 * share for share in SHARES]
         ax.errorbar(
             rates, [figure.median for figure in shown], _whiskers(shown), color=colour, marker="o", capsize=3
@@ -79,19 +79,19 @@ def _over_rate(ax: Axes, figures: dict[str, Figure]) -> None:
         )
     ax.margins(x=0.12)
     ax.set(
-        yscale="log",  # one bad round must not flatten all others
-        xlabel="arrivals, % of what 8 callers saturate it with",
+        yscale="log",  # so that one slow round does not flatten the curve
+        xlabel="arrival rate, % of saturation with 8 callers",
         ylabel="ms from the scheduled arrival",
         title="640x480, one face, constant arrivals",
     )
     ax.yaxis.set_major_formatter("{x:g}")
-    # Else the labels between them are powers of ten with factors.
+    # The default labels of minor ticks are powers of ten with factors.
     ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
 
 
 def _whiskers(figures: Sequence[Figure]) -> tuple[list[float], list[float]]:
-    """How far least and most are from the median."""
+    """The distances of min and max from the median."""
     return (
-        [figure.median - figure.least for figure in figures],
-        [figure.most - figure.median for figure in figures],
+        [figure.median - figure.min for figure in figures],
+        [figure.max - figure.median for figure in figures],
     )

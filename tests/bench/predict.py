@@ -1,7 +1,7 @@
-"""A thousand photos by `expressnet predict`, beside the same photos through the pipeline alone.
+"""`expressnet predict` on a thousand photos, beside the pipeline alone on the same photos.
 
-The pipeline has them in memory and throws its answers away; the command reads files and writes rows. Both ask
-for as many at a time, and take turns every few photos, so that a slow minute slows both.
+The pipeline has the photos in memory and drops its answers; the command reads files and writes rows. Both
+have equally many photos in flight. They alternate every few photos, so that a slow minute slows both.
 """
 
 from __future__ import annotations
@@ -30,61 +30,63 @@ from service.predict.rows import RunInfo
 from service.predict.run import IMAGES_PER_THREAD, Options, Predictor
 from service.predict.sources import images
 from service.settings import Settings
-from tests.bench.figures import Figure, ratios, spread
+from tests.bench.figures import Figure, ratios, summary
 from tests.bench.photos import mixed
 
 PHOTOS = 1_000
-DIFFERENT = 125
-TURN = 50  # photos
+DIFFERENT_PHOTOS = 125
+PHOTOS_PER_TURN = 50
 COMMAND = "from service.cli import main; main()"
 
 
 def predict() -> Iterator[Figure]:
-    what = f"{PHOTOS} photos of {DIFFERENT} sizes, one in 32 of 12 megapixels"
+    what = f"{PHOTOS} photos of {DIFFERENT_PHOTOS} sizes, one in 32 of 12 megapixels"
     with TemporaryDirectory() as name:
         folder = Path(name)
-        # One after the other differs in size, as photos of a folder do.
-        for number, jpeg in enumerate(islice(cycle(list(mixed(DIFFERENT))), PHOTOS)):
-            path = folder / "photos" / f"{number // TURN:02}" / f"{number:04}.jpg"
+        # Photos next to each other differ in size, as in a folder of a user.
+        for number, jpeg in enumerate(islice(cycle(list(mixed(DIFFERENT_PHOTOS))), PHOTOS)):
+            path = folder / "photos" / f"{number // PHOTOS_PER_TURN:02}" / f"{number:04}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(jpeg)
-        alone, command = asyncio.run(_in_turn(folder))
-        yield spread("pipeline alone", "images/s", [TURN / each.wall_s for each in alone], what)
-        yield spread(
+        alone, command = asyncio.run(_alternating_turns(folder))
+        yield summary("pipeline alone", "images/s", [PHOTOS_PER_TURN / each.wall_s for each in alone], what)
+        yield summary(
             "predict, files to JSON lines",
             "images/s",
-            [TURN / each.wall_s for each in command],
+            [PHOTOS_PER_TURN / each.wall_s for each in command],
             "models warm",
         )
         yield ratios(
             "predict over the pipeline alone, rate",
             [1 / each.wall_s for each in command],
             [1 / each.wall_s for each in alone],
-            f"turns of {TURN} photos",
+            f"turns of {PHOTOS_PER_TURN} photos",
         )
         yield ratios(
             "predict over the pipeline alone, CPU time",
             [each.cpu_s for each in command],
             [each.cpu_s for each in alone],
-            f"turns of {TURN} photos",
+            f"turns of {PHOTOS_PER_TURN} photos",
         )
-        yield from _process(folder)
+        yield from _whole_command(folder)
 
 
-class _Spent:
+class _Stopwatch:
+    """Wall time and CPU time from the start to `end`."""
+
     def __init__(self) -> None:
         self.wall_s, self.cpu_s = time.perf_counter(), time.process_time()
 
-    def end(self) -> _Spent:
+    def end(self) -> _Stopwatch:
         self.wall_s, self.cpu_s = time.perf_counter() - self.wall_s, time.process_time() - self.cpu_s
         return self
 
 
-async def _in_turn(folder: Path) -> tuple[list[_Spent], list[_Spent]]:
-    """What each turn of the pipeline alone and of the command's own loop took."""
+async def _alternating_turns(folder: Path) -> tuple[list[_Stopwatch], list[_Stopwatch]]:
+    """The times of each turn: of the pipeline alone, and of the command's own loop."""
     settings = patient(Settings())
     run = RunInfo(ModelName(name=settings.classifier, version="1"), EmotionQuery(), EMOTIONS)
-    spent: tuple[list[_Spent], list[_Spent]] = [], []
+    times: tuple[list[_Stopwatch], list[_Stopwatch]] = [], []
     async with assemble(settings) as assembly:
         predictor = Predictor(
             assembly,
@@ -100,29 +102,29 @@ async def _in_turn(folder: Path) -> tuple[list[_Spent], list[_Spent]]:
             for number, part in enumerate(sorted((folder / "photos").iterdir())):
                 in_memory = [path.read_bytes() for path in sorted(part.iterdir())]
                 calls: list[Callable[[], Awaitable[None]]] = [
-                    partial(_alone, assembly, in_memory),
+                    partial(_pipeline_alone, assembly, in_memory),
                     partial(write, part),
                 ]
-                # Who begins changes, so that neither gains from what the other left in a cache.
+                # The order changes each time, so that neither gains from caches that the other has filled.
                 for which in (0, 1) if number % 2 else (1, 0):
-                    began = _Spent()
+                    stopwatch = _Stopwatch()
                     await calls[which]()
-                    spent[which].append(began.end())
-    return spent
+                    times[which].append(stopwatch.end())
+    return times
 
 
-async def _alone(assembly: Assembly, photos: list[bytes]) -> None:
-    rest = iter(photos)
+async def _pipeline_alone(assembly: Assembly, photos: list[bytes]) -> None:
+    remaining = iter(photos)
 
-    async def ask() -> None:
-        for jpeg in rest:
+    async def run() -> None:
+        for jpeg in remaining:
             await assembly.faces.run(jpeg, Query(), NEVER, Timings())
 
-    await asyncio.gather(*(ask() for _ in range(IMAGES_PER_THREAD * Settings().worker_threads)))
+    await asyncio.gather(*(run() for _ in range(IMAGES_PER_THREAD * Settings().worker_threads)))
 
 
-def _process(folder: Path) -> Iterator[Figure]:
-    """The whole command, as it is typed."""
+def _whole_command(folder: Path) -> Iterator[Figure]:
+    """The command in a process of its own, from exec to exit."""
     output = folder / "rows.jsonl"
     began = time.perf_counter()
     arguments = ["predict", str(folder / "photos"), "--output", str(output)]
@@ -131,7 +133,7 @@ def _process(folder: Path) -> Iterator[Figure]:
     )
     seconds = time.perf_counter() - began
     assert output.read_bytes().count(b"\n") == PHOTOS
-    told = re.search(r"\(([\d.]+) images/s\)", done.stderr)
-    assert told is not None, done.stderr
-    yield spread("expressnet predict, as it tells", "images/s", [float(told[1])], "once; models warm")
-    yield spread("expressnet predict, from exec to exit", "images/s", [PHOTOS / seconds], "once")
+    reported = re.search(r"\(([\d.]+) images/s\)", done.stderr)
+    assert reported is not None, done.stderr
+    yield summary("expressnet predict, as reported", "images/s", [float(reported[1])], "once; models warm")
+    yield summary("expressnet predict, from exec to exit", "images/s", [PHOTOS / seconds], "once")

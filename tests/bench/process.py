@@ -1,4 +1,4 @@
-"""A process as the machine sees it: its start, its cores, its memory, its CPU time."""
+"""Processes of a benchmark: their start, cores, memory and CPU time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.processes import stop
 
 
 class NotRunning(Exception):
-    """A program that is not installed or does not run; the text says why."""
+    """A program is not installed or does not run. The message has the reason."""
 
 
 @contextmanager
@@ -29,7 +29,10 @@ def started(
     environment: Mapping[str, str],
     limit_s: float,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is ready, until the block ends. Raises `NotRunning` with the last line that it wrote."""
+    """A process that is ready; it is stopped when the block ends.
+
+    Raises `NotRunning` with the last line of its output if it ends before it is ready.
+    """
     with tempfile.TemporaryFile("w+") as log:
         with subprocess.Popen(
             command, cwd=folder, env=os.environ | environment, stdout=log, stderr=log
@@ -46,12 +49,12 @@ def started(
 
 
 def last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it says nothing"])[-1]
+    return (text.strip().splitlines() or ["no output"])[-1]
 
 
 @contextmanager
 def started_on(cores: set[int]) -> Iterator[None]:
-    """Processes that are started in this block run on these cores only, and so do all their threads."""
+    """All processes that start in this block run on these cores only, with all their threads."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
@@ -62,20 +65,23 @@ def started_on(cores: set[int]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class CpuTime:
-    """Seconds since the start: of all threads, and of the threads that run the event loops."""
+    """CPU seconds since the start: of all threads, and of the threads that run event loops."""
 
     all_s: float
     loop_s: float
 
 
 def cpu_time(pid: int) -> CpuTime:
-    """The event loop of each serving process runs in its first thread; the others decode, align and infer."""
-    processes = _family(pid)
+    """The CPU time of a gateway with all its processes.
+
+    The first thread of each process runs the event loop. The others decode, align and infer.
+    """
+    processes = _process_tree(pid)
     loops = [
         thread
         for process in processes
         for thread in process.threads()
-        if thread.id == process.pid  # Linux: the first thread has the process's number
+        if thread.id == process.pid  # on Linux, the id of the first thread
     ]
     times = [process.cpu_times() for process in processes]
     return CpuTime(
@@ -85,11 +91,11 @@ def cpu_time(pid: int) -> CpuTime:
 
 
 def memory_mb(pid: int) -> tuple[float, float]:
-    """Resident and proportional set size (RSS, PSS) in MB of 1e6 bytes, of all serving processes together."""
-    infos = [process.memory_full_info() for process in _family(pid)]
+    """Resident and proportional set size (RSS, PSS) of all processes of a gateway, in MB of 1e6 bytes."""
+    infos = [process.memory_full_info() for process in _process_tree(pid)]
     return sum(info.rss for info in infos) / 1e6, sum(info.pss for info in infos) / 1e6
 
 
-def _family(pid: int) -> list[psutil.Process]:
+def _process_tree(pid: int) -> list[psutil.Process]:
     parent = psutil.Process(pid)
     return [parent, *parent.children(recursive=True)]

@@ -1,6 +1,6 @@
 """Every stage of a request alone, in this process on one thread.
 
-Decoding has libjpeg-turbo's plain decode of the same bytes beside it, the detectors facenet-pytorch's MTCNN.
+Decoding is compared with libjpeg-turbo on the same bytes, and the detectors with facenet-pytorch's MTCNN.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from service.telemetry.metrics import Metrics
 from service.vision.align import align_faces
 from service.vision.decode import decode
 from service.vision.detect import search, shrinkage
-from tests.bench.figures import ROUNDS, Figure, Unmeasured, alternating, ratios, spread, timed
+from tests.bench.figures import ROUNDS, Figure, Unmeasured, alternating, ratios, summary, timed
 from tests.bench.photos import LARGE, enlarged, montage, photo
 from tests.conftest import encoded
 from tests.reference_mtcnn import Reference
@@ -34,13 +34,13 @@ MIN_FACE_PX = 32  # the default
 
 
 def stages() -> Iterator[Figure | Unmeasured]:
-    torch.set_num_threads(1)  # facenet-pytorch's
+    torch.set_num_threads(1)  # for facenet-pytorch
     scenes = {
         "640x480": photo(640, 480),
         "640x480, 8 faces": montage(640, 480),
         "1280x960": photo(1280, 960),
         "{}x{}".format(*LARGE): photo(*LARGE),
-        "{}x{}, of 640x480".format(*LARGE): enlarged(photo(640, 480), *LARGE),
+        "{}x{}, enlarged from 640x480".format(*LARGE): enlarged(photo(640, 480), *LARGE),
     }
     for name, pixels in scenes.items():
         yield from _decoding(name, encoded(pixels))
@@ -51,30 +51,32 @@ def stages() -> Iterator[Figure | Unmeasured]:
 def _decoding(name: str, jpeg: bytes) -> Iterator[Figure | Unmeasured]:
     pixel_limit = Settings().pixel_limit
 
-    def ours() -> Photo:
+    def service_decode() -> Photo:
         return decode(
             jpeg,
             pixel_limit=pixel_limit,
             shrinkage=lambda width, height: shrinkage(width, height, MIN_FACE_PX),
         )
 
-    note = f"at 1/{ours().scale} of its size"
+    note = f"at 1/{service_decode().scale} of its size"
     if find_spec("simplejpeg") is None:
-        yield timed(f"decode {name}", ours, note)
+        yield timed(f"decode {name}", service_decode, note)
         yield Unmeasured(f"libjpeg-turbo alone, {name}", "simplejpeg is not installed")
         return
     import simplejpeg
 
-    gateway, bare = _in_turn(ours, lambda: simplejpeg.decode_jpeg(jpeg, colorspace="RGB"))
-    yield spread(f"decode {name}", "ms", gateway, note)
-    yield spread(f"libjpeg-turbo alone, {name}", "ms", bare, "to full size")
-    yield ratios(f"decode over libjpeg-turbo alone, {name}", gateway, bare)
+    service_ms, libjpeg_ms = _alternating_ms(
+        service_decode, lambda: simplejpeg.decode_jpeg(jpeg, colorspace="RGB")
+    )
+    yield summary(f"decode {name}", "ms", service_ms, note)
+    yield summary(f"libjpeg-turbo alone, {name}", "ms", libjpeg_ms, "to full size")
+    yield ratios(f"decode over libjpeg-turbo alone, {name}", service_ms, libjpeg_ms)
 
 
-def _in_turn(*calls: Callable[[], object]) -> list[list[float]]:
+def _alternating_ms(*calls: Callable[[], object]) -> list[list[float]]:
     """Milliseconds of each call in each round; the first round warms up."""
     times = alternating(*(partial(_ms, call) for call in calls), rounds=ROUNDS + 1)
-    return [of_call[1:] for of_call in times]
+    return [times_of_call[1:] for times_of_call in times]
 
 
 def _ms(call: Callable[[], object]) -> float:
@@ -97,7 +99,7 @@ def _detecting(scenes: dict[str, np.ndarray]) -> Iterator[Figure]:
         for name, pixels in scenes.items():
             whole = Photo(pixels, pixels.shape[1], pixels.shape[0], 1)
             plan = search(whole, MIN_FACE_PX)
-            yield timed(f"search {name}", partial(search, whole, MIN_FACE_PX), "not shrunk before")
+            yield timed(f"search {name}", partial(search, whole, MIN_FACE_PX), "decoded at full size")
             found = detect(plan.image, plan.min_face_px)
             yield timed(
                 f"detect {name}",
@@ -111,27 +113,29 @@ def _detecting(scenes: dict[str, np.ndarray]) -> Iterator[Figure]:
             ("1280x960", photo(1280, 960)),
             ("1280x960, 8 faces", montage(1280, 960)),
         ):
-            yield from _beside_mtcnn(name, pixels, detector, with_mtcnn, reference)
+            yield from _compared_with_mtcnn(name, pixels, detector, with_mtcnn, reference)
         runner.run(with_mtcnn.close())
         runner.run(detector.close())
 
 
-def _beside_mtcnn(
+def _compared_with_mtcnn(
     scene: str, pixels: np.ndarray, detector: LocalDetector, with_mtcnn: LocalDetector, reference: Reference
 ) -> Iterator[Figure]:
-    """The served detector, and the one that answers MTCNN's boxes, beside facenet-pytorch's MTCNN."""
+    """The detectors `yunet` and `yunet_mtcnn`, compared with facenet-pytorch's MTCNN."""
     calls: list[Callable[[], Any]] = [
-        partial(search_by, pixels, 40, 0.9)
-        for search_by in (detector.find, with_mtcnn.find, reference.detect)
+        partial(find, pixels, 40, 0.9) for find in (detector.find, with_mtcnn.find, reference.detect)
     ]
     expected = calls[2]().boxes
-    ours, boxed, theirs = _in_turn(*calls)
-    yield spread(f"facenet-pytorch {scene}, min face 40", "ms", theirs)
-    for name, call, times in (("yunet", calls[0], ours), ("yunet_mtcnn", calls[1], boxed)):
-        shared = overlap(expected, call().boxes).max(axis=1)
-        note = f"overlap with its boxes {np.median(shared):.2f}, least {shared.min():.2f} of {len(shared)}"
-        yield spread(f"{name} {scene}, min face 40", "ms", times)
-        yield ratios(f"{name} over facenet-pytorch {scene}", theirs, times, note)
+    yunet_ms, yunet_mtcnn_ms, facenet_ms = _alternating_ms(*calls)
+    yield summary(f"facenet-pytorch {scene}, min face 40", "ms", facenet_ms)
+    for name, call, times_ms in (("yunet", calls[0], yunet_ms), ("yunet_mtcnn", calls[1], yunet_mtcnn_ms)):
+        overlaps = overlap(expected, call().boxes).max(axis=1)
+        note = (
+            f"overlap with facenet-pytorch's boxes: median {np.median(overlaps):.2f}, "
+            f"min {overlaps.min():.2f} of {len(overlaps)}"
+        )
+        yield summary(f"{name} {scene}, min face 40", "ms", times_ms)
+        yield ratios(f"{name} over facenet-pytorch {scene}", facenet_ms, times_ms, note)
 
 
 def _classifying() -> Iterator[Figure]:

@@ -1,4 +1,4 @@
-"""One stream that has the service to itself, and the same photos as requests: what a frame costs more."""
+"""The latency of a stream's frames, compared with requests for the same photos, without other load."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 from websockets.sync.client import ClientConnection, connect
 
-from tests.bench.figures import SERVED_ROUNDS, Figure, ratios, spread
+from tests.bench.figures import SERVED_ROUNDS, Figure, ratios, summary
 from tests.bench.photos import montage, photo
 from tests.conftest import encoded
 from tests.system.conftest import running
@@ -22,59 +22,61 @@ SCENES = {"640x480, 1 face": photo(640, 480), "640x480, 8 faces": montage(640, 4
 
 
 def stream() -> Iterator[Figure]:
-    """Frames and requests in turn, the next when the last is answered; with default settings."""
+    """Frames and requests alternate. Each waits for the previous answer. The settings are the defaults."""
     with running() as gateway:
         address = f"{gateway.url.replace('http', 'ws', 1)}/v1/stream"
         for name, pixels in SCENES.items():
             jpeg = encoded(pixels)
             frames, requests = [], []
-            with connect(address, compression=None, proxy=None) as opened:
+            with connect(address, compression=None, proxy=None) as connection:
                 for _ in range(SERVED_ROUNDS + 1):
-                    pairs = [(_frame(opened, jpeg), _request(gateway.client, jpeg)) for _ in range(CALLS)]
-                    of_frames, of_requests = np.median(pairs, axis=0) * 1e3
-                    frames.append(float(of_frames))
-                    requests.append(float(of_requests))
+                    pairs_s = [
+                        (_frame_s(connection, jpeg), _request_s(gateway.client, jpeg)) for _ in range(CALLS)
+                    ]
+                    frame_ms, request_ms = np.median(pairs_s, axis=0) * 1e3
+                    frames.append(float(frame_ms))
+                    requests.append(float(request_ms))
             # The first round warms up.
-            yield spread(f"frame of a stream {name}, p50", "ms", frames[1:])
-            yield spread(f"request {name}, p50", "ms", requests[1:], "in turn with the frames")
+            yield summary(f"frame of a stream {name}, p50", "ms", frames[1:])
+            yield summary(f"request {name}, p50", "ms", requests[1:], "alternating with the frames")
             yield ratios(f"frame over request, {name}", frames[1:], requests[1:])
-        yield from _unpaced(address)
+        yield from _without_waiting(address)
 
 
-def _frame(opened: ClientConnection, jpeg: bytes) -> float:
+def _frame_s(connection: ClientConnection, jpeg: bytes) -> float:
     started = time.perf_counter()
-    opened.send(jpeg)
-    opened.recv()
+    connection.send(jpeg)
+    connection.recv()
     return time.perf_counter() - started
 
 
-def _request(client: httpx.Client, jpeg: bytes) -> float:
+def _request_s(client: httpx.Client, jpeg: bytes) -> float:
     started = time.perf_counter()
     client.post("/v1/emotions", content=jpeg, headers={"Content-Type": "image/jpeg"}).raise_for_status()
     return time.perf_counter() - started
 
 
-def _unpaced(address: str) -> Iterator[Figure]:
-    """A camera of 60 frames a second that waits for nobody."""
+def _without_waiting(address: str) -> Iterator[Figure]:
+    """A camera that sends 60 frames a second and does not wait for answers."""
     jpeg = encoded(SCENES["640x480, 1 face"])
-    answers: list[dict[str, float]] = []
+    summaries: list[dict[str, float]] = []
     ages: list[float] = []
-    with connect(f"{address}?clock=sent", compression=None, proxy=None) as opened:
+    with connect(f"{address}?clock=sent", compression=None, proxy=None) as connection:
 
         def read() -> None:
-            for message in opened:
+            for message in connection:
                 answer = json.loads(message)
                 if answer["type"] == "summary":
-                    answers.append(answer)
+                    summaries.append(answer)
                 else:
                     ages.append((time.perf_counter() - answer["time_s"]) * 1e3)
 
         reader = threading.Thread(target=read)
         reader.start()
         for _ in range(300):
-            opened.send(struct.pack(">d", time.perf_counter()) + jpeg)
+            connection.send(struct.pack(">d", time.perf_counter()) + jpeg)
             time.sleep(1 / 60)
-        opened.send('{"type": "end"}')
+        connection.send('{"type": "end"}')
         reader.join()
-    counts = {name: answers[0][name] for name in ("frames", "answered", "dropped")}
-    yield spread("age of an answer at 60 frames a second", "ms", ages, str(counts))
+    counts = {name: summaries[0][name] for name in ("frames", "answered", "dropped")}
+    yield summary("age of an answer at 60 frames a second", "ms", ages, str(counts))

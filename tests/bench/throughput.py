@@ -1,4 +1,4 @@
-"""The service under load: how much it answers, how long that takes, and what its cores do meanwhile."""
+"""The service under load: its rate, its latency and its CPU time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import repeat
 
-from tests.bench.figures import SERVED_ROUNDS, Figure, Unmeasured, ratios, spread
+from tests.bench.figures import SERVED_ROUNDS, Figure, Unmeasured, ratios, summary
 from tests.bench.load import Outcome, Request, arrivals, callers, post
 from tests.bench.photos import photo
 from tests.bench.process import cpu_time, started_on
@@ -17,25 +17,25 @@ from tests.conftest import encoded
 from tests.system.conftest import Process, running
 
 SECONDS = 4.0  # of closed loop in each round
-OPEN_SECONDS = 6.0
-SHARES = (0.3, 0.5, 0.7, 0.9)  # of saturation, at which requests arrive
+OPEN_SECONDS = 6.0  # of open loop in each round
+SHARES = (0.3, 0.5, 0.7, 0.9)  # arrival rates of the open loop, over saturation
 FEW, MANY = 8, 64
 IMAGES = "expressnet_faces_per_image_count"
 
 
-def open_name(share: float, what: str) -> str:
+def open_loop_name(share: float, what: str) -> str:
     return f"open loop at {share:.0%} of saturation, {what}"
 
 
 @dataclass(frozen=True)
 class Round:
-    """Neighbours in time, so that one can be divided by the other."""
+    """Loads, one right after the other, so that a slow minute changes their ratios little."""
 
     few: Outcome
     many: Outcome
-    arriving: dict[float, Outcome]  # by their share of what the few got just before
-    loop_share: float  # of the gateway's CPU time
-    cpu_ms: float  # of the gateway, per image
+    open_loops: dict[float, Outcome]  # by arrival rate over the rate of `few`
+    loop_share: float  # event loops' part of the gateway's CPU time
+    cpu_ms: float  # CPU time of the gateway per image
 
 
 def throughput() -> Iterator[Figure]:
@@ -48,28 +48,28 @@ def throughput() -> Iterator[Figure]:
     few, many = [each.few for each in rounds], [each.many for each in rounds]
     rates = [load.per_s for load in few]
     client = statistics.median(load.client_cpu_s / load.seconds for load in few)
-    yield spread(
+    yield summary(
         f"closed loop, {FEW} callers",
         "images/s",
         rates,
         f"{_errors(few)}; the client took {client:.1%} of a core",
     )
-    yield spread(f"closed loop, {MANY} callers", "images/s", [load.per_s for load in many], _errors(many))
+    yield summary(f"closed loop, {MANY} callers", "images/s", [load.per_s for load in many], _errors(many))
     yield ratios(f"{MANY} callers over {FEW}", [load.per_s for load in many], rates)
-    yield spread(
+    yield summary(
         "gateway's CPU time per image",
         "ms",
         [each.cpu_ms for each in rounds],
         f"all threads, {FEW} callers",
     )
-    yield spread(
+    yield summary(
         "overhead's share of the gateway's CPU time",
         "%",
         [100 * each.loop_share for each in rounds],
         f"threads of event loops over all threads, {FEW} callers",
     )
     for share in SHARES:
-        yield from _arriving(share, [each.arriving[share] for each in rounds])
+        yield from _open_loop(share, [each.open_loops[share] for each in rounds])
 
 
 def _round(gateway: Process, request: Request) -> Round:
@@ -86,24 +86,23 @@ def _round(gateway: Process, request: Request) -> Round:
     )
 
 
-def _arriving(share: float, loads: list[Outcome]) -> Iterator[Figure]:
+def _open_loop(share: float, loads: list[Outcome]) -> Iterator[Figure]:
     medians = [load.latency_ms(0.5) for load in loads]
     tails = [load.latency_ms(0.99) for load in loads]
     answers = statistics.median(len(load.answers) for load in loads)
-    yield spread(
-        open_name(share, "p50"), "ms", medians, f"{answers / OPEN_SECONDS:.1f} images/s; {_errors(loads)}"
-    )
-    yield spread(open_name(share, "p99"), "ms", tails, f"of {answers:.0f} a round")
-    yield ratios(open_name(share, "p99 over p50"), tails, medians)
+    rate = f"{answers / OPEN_SECONDS:.1f} images/s"
+    yield summary(open_loop_name(share, "p50"), "ms", medians, f"{rate}; {_errors(loads)}")
+    yield summary(open_loop_name(share, "p99"), "ms", tails, f"{answers:.0f} answers in each round")
+    yield ratios(open_loop_name(share, "p99 over p50"), tails, medians)
 
 
 def scaling() -> Iterator[Figure | Unmeasured]:
-    """The load comes from the cores that the gateway leaves, if there are any."""
+    """One core and two. The client runs on the other cores, or on all cores if the gateway has all."""
     cores = sorted(os.sched_getaffinity(0))
     jpeg = encoded(photo(640, 480))
     name = "images/s of 2 cores over 1"
     if len(cores) < 2:
-        yield Unmeasured(name, "there is only one core")
+        yield Unmeasured(name, "this machine has only one core")
         return
     with ExitStack() as stack:
         served = {}
@@ -119,10 +118,10 @@ def scaling() -> Iterator[Figure | Unmeasured]:
             for count, request in served.items():
                 with started_on(set(cores[count:]) or set(cores)):
                     loads[count].append(callers(FEW, repeat(request), SECONDS))
-    rates = {count: [load.per_s for load in of_count] for count, of_count in loads.items()}
+    rates = {count: [load.per_s for load in loads_of_count] for count, loads_of_count in loads.items()}
     for count in served:
         note = "client on another core" if len(cores) > count else "client on the same cores"
-        yield spread(f"gateway on {count} core{'s' * (count > 1)}", "images/s", rates[count], note)
+        yield summary(f"gateway on {count} core{'s' * (count > 1)}", "images/s", rates[count], note)
     yield ratios(name, rates[2], rates[1], f"{FEW} callers")
 
 

@@ -1,6 +1,6 @@
-"""What the gateway costs before a Triton server: faces/s through it against a bare gRPC client's.
+"""The gateway's overhead in front of a Triton server: faces/s of the gateway and of a bare gRPC client.
 
-Both ask the same server for the same batches, in turn, at saturation.
+Both saturate the same server with batches of the same size. They alternate.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from service.assembly import CALLS_IN_FLIGHT_ON_TRITON
 from service.core.manifest import read_manifest
 from service.inference.engine import batch_sizes
 from service.settings import Settings
-from tests.bench.figures import SERVED_ROUNDS, Figure, ratios, spread
+from tests.bench.figures import SERVED_ROUNDS, Figure, ratios, summary
 from tests.bench.load import Answer, callers, closed_loop, post
 from tests.conftest import encoded
 from tests.system.conftest import Process, running
 from tests.triton.server import triton
 
 SECONDS = 4.0
-CONNECTIONS = 160  # more than the batches in flight hold
+CONNECTIONS = 160  # more than the number of faces in all batches in flight
 
 
 def gateway_overhead() -> Iterator[Figure]:
@@ -56,13 +56,13 @@ def gateway_overhead() -> Iterator[Figure]:
             sizes.append(faces / calls)
             size = next(size for size in batch_sizes(settings.max_batch_faces) if size >= round(sizes[-1]))
             faces_per_s = asyncio.run(
-                _bare(server.url, manifest.name, np.zeros((size, 3, side, side), np.uint8))
+                _bare_client(server.url, manifest.name, np.zeros((size, 3, side, side), np.uint8))
             )
-            # Its batches hold as many faces as the gateway's did; the rest is padding on both sides.
+            # Only as many faces of a batch count as in the gateway's batches. Both pad batches to `size`.
             bare.append(faces_per_s * sizes[-1] / size)
     note = f"batches of {statistics.median(sizes):.1f} faces"
-    yield spread("Triton through the gateway, detect=false", "faces/s", through, note)
-    yield spread("Triton, bare gRPC client", "faces/s", bare, note)
+    yield summary("Triton through the gateway, detect=false", "faces/s", through, note)
+    yield summary("Triton, bare gRPC client", "faces/s", bare, note)
     yield ratios("gateway's share of the bare client", through, bare)
 
 
@@ -71,16 +71,16 @@ def _batches(gateway: Process) -> tuple[float, float]:
     return gateway.metric(f"{name}_sum"), gateway.metric(f"{name}_count")
 
 
-async def _bare(url: str, name: str, faces: np.ndarray) -> float:
-    """Faces/s of a client that sends this batch as often as the gateway has calls on their way."""
+async def _bare_client(url: str, name: str, faces: np.ndarray) -> float:
+    """Faces/s of a client that sends this batch, with as many calls in flight as the gateway."""
     async with InferenceServerClient(url) as client:
-        given = InferInput("faces__0", list(faces.shape), "UINT8")
-        given.set_data_from_numpy(faces)
+        model_input = InferInput("faces__0", list(faces.shape), "UINT8")
+        model_input.set_data_from_numpy(faces)
 
-        async def ask(_: None) -> Answer:
+        async def send(_: None) -> Answer:
             started = time.perf_counter()
-            await client.infer(name, [given])
+            await client.infer(name, [model_input])
             return Answer(time.perf_counter() - started)
 
-        load = await closed_loop([ask] * CALLS_IN_FLIGHT_ON_TRITON, repeat(None), SECONDS)
+        load = await closed_loop([send] * CALLS_IN_FLIGHT_ON_TRITON, repeat(None), SECONDS)
     return load.per_s * len(faces)

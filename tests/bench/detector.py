@@ -1,7 +1,8 @@
-"""A checkout's detector alone: `python -P tests/bench/searching.py IMAGE.npy MIN_FACE_PX`.
+"""The detector of a checkout alone: `python -P tests/bench/detector.py IMAGE.npy MIN_FACE_PX`.
 
-Runs in the environment of the checkout that is measured, so it imports nothing else of this one. For the
-first line of its input it prints how many faces it finds, for each other line the milliseconds of one call.
+This file runs in the environment of the measured checkout, so it must not import any other file of `tests`.
+After the first line of input it prints the number of faces. After each further line it prints the
+milliseconds of one call.
 """
 
 from __future__ import annotations
