@@ -21,7 +21,7 @@ def face(
     }
 
 
-def test_faces_are_paired_by_place_whatever_their_order() -> None:
+def test_faces_are_paired_by_place_in_any_order() -> None:
     this, other = [face(10), face(100), face(200)], [face(202), face(11), face(400)]
     pairs, this_alone, other_alone = paired(this, other)
     assert sorted((pair.this["box"]["x"], pair.other["box"]["x"]) for pair in pairs) == [(10, 11), (200, 202)]
@@ -29,7 +29,7 @@ def test_faces_are_paired_by_place_whatever_their_order() -> None:
     assert [alone["box"]["x"] for alone in other_alone] == [400]
 
 
-def test_of_two_faces_that_overlap_the_nearer_one_is_the_same() -> None:
+def test_the_face_with_the_larger_overlap_is_paired() -> None:
     pairs, this_alone, _ = paired([face(18), face(10)], [face(11)])
     assert [(pair.this["box"]["x"], pair.other["box"]["x"]) for pair in pairs] == [(10, 11)]
     assert len(this_alone) == 1
@@ -40,13 +40,13 @@ def test_answers_without_faces_have_no_pairs() -> None:
     assert paired([face()], []) == ([], [face()], [])
 
 
-def test_what_is_within_the_tolerance_is_no_difference() -> None:
+def test_a_change_within_the_tolerance_is_no_difference() -> None:
     assert Pair(face(), face(10.9, happiness=0.758)).differences == {}
 
 
 def test_each_kind_of_difference_is_named() -> None:
     assert set(Pair(face(), face(11.1)).differences) == {"box"}
-    # The right side counts too.
+    # The left sides are equal, and the right sides differ.
     assert set(Pair(face(), face(width=42)).differences) == {"box"}
     assert set(Pair(face(), face(happiness=0.77)).differences) == {"probabilities"}
     assert set(Pair(face(), face(verdict="uncertain")).differences) == {"verdict"}

@@ -10,7 +10,7 @@ import pytest
 from tests.bench.footprint import disk_mb
 
 
-def test_a_file_with_two_names_counts_once_and_a_link_to_a_folder_not_at_all(tmp_path: Path) -> None:
+def test_hard_links_and_links_to_folders_take_no_disk_space(tmp_path: Path) -> None:
     file = tmp_path / "environment" / "lib" / "file"
     file.parent.mkdir(parents=True)
     file.write_bytes(os.urandom(3_000_000))
