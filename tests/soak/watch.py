@@ -1,4 +1,4 @@
-"""The process from outside while it serves: memory, descriptors and threads, beside what it was sent."""
+"""Samples of the serving process: requests so far, CPU time, memory, descriptors and threads."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ class Watch:
 
 
 def cpu_per_request_ms(samples: Sequence[Sample]) -> float:
-    """What the process took for each request from the first of the samples to the last."""
+    """The CPU time of the process per request, between the first sample and the last."""
     first, last = samples[0], samples[-1]
     return 1e3 * (last.cpu_s - first.cpu_s) / max(1, last.requests - first.requests)
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:
-    """Of the line that lies nearest to all points."""
+    """The slope of the least-squares line through all points."""
     return float(np.polyfit(x, y, 1)[0])
