@@ -1,4 +1,4 @@
-"""Part of `make check`: known vulnerabilities of the pinned packages, where the database can be had."""
+"""Part of `make check`: looks up known vulnerabilities of the pinned packages, if the database answers."""
 
 from __future__ import annotations
 
@@ -14,30 +14,33 @@ COMMAND = (
 )
 
 
-def verdict(report: str, error: str) -> tuple[str, bool]:
-    """What to tell of pip-audit's output, and whether nothing was found. No database is no finding."""
+def summarise(report: str, error: str) -> tuple[str, bool]:
+    """Summarise pip-audit's report. Returns the summary, and whether the check passes.
+
+    The check also passes if the database is not available.
+    """
     try:
         packages = json.loads(report)["dependencies"]
     except (ValueError, KeyError):
         reason = (error.strip().splitlines() or ["no output"])[-1]
-        return f"audit: not done, the database of vulnerabilities cannot be had ({reason[:200]})", True
+        return f"audit: not done, the vulnerability database is not available ({reason[:200]})", True
     audited = [package for package in packages if "vulns" in package]
     if not audited:
-        return "audit: not done, the database of vulnerabilities knows none of these packages", True
-    found = [
-        f"{package['name']} {package['version']}: {flaw['id']}, fixed in {', '.join(flaw['fix_versions'])}"
+        return "audit: not done, the vulnerability database has none of these packages", True
+    vulnerabilities = [
+        f"{package['name']} {package['version']}: {found['id']}, fixed in {', '.join(found['fix_versions'])}"
         for package in audited
-        for flaw in package["vulns"]
+        for found in package["vulns"]
     ]
-    summary = f"audit: {len(audited)} of {len(packages)} packages looked up, {len(found)} vulnerabilities"
-    return "\n".join([summary, *found]), not found
+    counts = f"{len(audited)} of {len(packages)} packages looked up, {len(vulnerabilities)} vulnerabilities"
+    return "\n".join([f"audit: {counts}", *vulnerabilities]), not vulnerabilities
 
 
 def main() -> None:
     done = subprocess.run(COMMAND, capture_output=True, text=True)
-    told, sound = verdict(done.stdout, done.stderr)
-    print(told)
-    sys.exit(0 if sound else 1)
+    summary, ok = summarise(done.stdout, done.stderr)
+    print(summary)
+    sys.exit(0 if ok else 1)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`make sbom`: what is served, as CycloneDX: the locked packages with their hashes, and the models."""
+"""`make sbom`: writes a CycloneDX bill of materials of the locked packages and the models, with hashes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from service.settings import Settings
 ROOT = Path(__file__).parents[2]
 
 
-def bill() -> dict[str, Any]:
-    """CycloneDX 1.6. Raises `ValueError` if a model is not the file that its manifest speaks of."""
-    made = subprocess.run(
+def bill_of_materials() -> dict[str, Any]:
+    """Build the CycloneDX 1.6 document.
+
+    Raises `ValueError` for an invalid manifest, or a model file that differs from its manifest.
+    """
+    completed = subprocess.run(
         [
             *(sys.executable, "-m", "cyclonedx_py", "requirements", str(ROOT / "locks" / "embedded.txt")),
             *("--pyproject", str(ROOT / "pyproject.toml"), "--mc-type", "application"),
@@ -26,15 +29,15 @@ def bill() -> dict[str, Any]:
         text=True,
         check=True,
     )
-    whole: dict[str, Any] = json.loads(made.stdout)
+    document: dict[str, Any] = json.loads(completed.stdout)
     for _, manifest in survey(Settings().model_repository):
         if not isinstance(manifest, Manifest):
             raise ValueError(str(manifest))
-        whole["components"].append(model(manifest))
-    return whole
+        document["components"].append(model_component(manifest))
+    return document
 
 
-def model(manifest: Manifest) -> dict[str, Any]:
+def model_component(manifest: Manifest) -> dict[str, Any]:
     return {
         "type": "machine-learning-model",
         "bom-ref": f"model:{manifest.name}@{manifest.version}",
@@ -55,7 +58,7 @@ def model(manifest: Manifest) -> dict[str, Any]:
 
 
 def main() -> None:
-    Path(sys.argv[1]).write_text(json.dumps(bill(), indent=2) + "\n")
+    Path(sys.argv[1]).write_text(json.dumps(bill_of_materials(), indent=2) + "\n")
 
 
 if __name__ == "__main__":
