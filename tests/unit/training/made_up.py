@@ -1,4 +1,4 @@
-"""Data sets in their official layouts, of images that a test makes up."""
+"""Data sets of made-up images in their official layouts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from training.datasets import affectnet, ferplus
 
 
 def write_fer2013(folder: Path, rows: Iterable[tuple[str, NDArray[np.integer]]]) -> Path:
-    """rows: (usage, 48x48 grey); every second one is labelled happy, the others angry and sad."""
+    """rows: (usage, grey image of 48x48 px). Every second row is happy.
+
+    The other rows have the label angry and votes for sadness.
+    """
     folder.mkdir()
     images, votes = (folder / "fer2013.csv").open("w"), (folder / "fer2013new.csv").open("w")
     with images, votes:
@@ -35,14 +38,14 @@ def noise(seed: int, side: int = 48) -> NDArray[np.uint8]:
 
 
 def write_picture(path: Path, seed: int, side: int = 48) -> Path:
-    """A picture of its own per seed, in the format of its suffix."""
+    """Write the noise of `seed` in the format of the path's suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(noise(seed, side)).convert("RGB").save(path)
     return path
 
 
 def write_class_folders(folder: Path, pictures: Mapping[str, int], *, suffix: str = ".png") -> Path:
-    """pictures: subfolder, such as "train/happy", -> how many; all of them different."""
+    """pictures: the number of pictures of each subfolder, such as "train/happy". All pictures differ."""
     seed = 0
     for subfolder, count in pictures.items():
         (folder / subfolder).mkdir(parents=True)
@@ -53,7 +56,7 @@ def write_class_folders(folder: Path, pictures: Mapping[str, int], *, suffix: st
 
 
 def write_rafdb(folder: Path, labels: Mapping[str, int]) -> Path:
-    """RAF-DB's `basic` folder. labels: name such as "train_00001" -> 1 to 7."""
+    """RAF-DB's `basic` folder. labels: 1 to 7 for each name, such as "train_00001"."""
     for seed, name in enumerate(labels):
         write_picture(folder / "Image/aligned" / f"{name}_aligned.jpg", seed, side=100)
     (folder / "EmoLabel").mkdir()
@@ -63,7 +66,7 @@ def write_rafdb(folder: Path, labels: Mapping[str, int]) -> Path:
 
 
 def write_affectnet_folders(folder: Path, training: Iterable[int], validation: Iterable[int]) -> Path:
-    """AffectNet's folders of cropped faces, 0.jpg and so on with these expressions."""
+    """AffectNet's folders of cropped faces. The files 0.jpg, 1.jpg and so on have these expressions."""
     for subfolder, seed, expressions in (("train_set", 0, training), ("val_set", 1000, validation)):
         (folder / subfolder / "annotations").mkdir(parents=True)
         for number, expression in enumerate(expressions):
@@ -74,9 +77,9 @@ def write_affectnet_folders(folder: Path, training: Iterable[int], validation: I
 
 
 def write_affectnet_lists(folder: Path, lists: Mapping[str, Iterable[int]]) -> Path:
-    """AffectNet's lists of photos. lists: "training.csv" or another -> expressions.
+    """AffectNet's lists of photos. lists: the expressions of each list, such as "training.csv".
 
-    Each photo is 60 px wide, black but for a white face from (10, 20) to (30, 40).
+    Each photo is a black square of 60 px, with a white face from (10, 20) to (30, 40).
     """
     for name, expressions in lists.items():
         images = folder / (affectnet.AUTOMATIC if name.startswith("auto") else affectnet.MANUAL)[0]
@@ -84,12 +87,12 @@ def write_affectnet_lists(folder: Path, lists: Mapping[str, Iterable[int]]) -> P
         for number, expression in enumerate(expressions):
             photo = np.zeros((60, 60, 3), np.uint8)
             photo[20:40, 10:30] = 255
-            photo[-1, -1] = number  # no copies
-            place = f"{number}/{name}.png"
-            (images / place).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(photo).save(images / place)
+            photo[-1, -1] = number  # makes the photos differ
+            name_in_list = f"{number}/{name}.png"
+            (images / name_in_list).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(photo).save(images / name_in_list)
             box = (10, 20, 20, 20) if expression < 10 else ("NULL",) * 4
-            rows.append([place, *box, "1;2;3", expression, -2, -2])
+            rows.append([name_in_list, *box, "1;2;3", expression, -2, -2])
         with (folder / name).open("w", newline="") as file:
             csv.writer(file).writerows([affectnet.COLUMNS, *rows])
     return folder
@@ -100,11 +103,11 @@ TINY_BACKBONE = {
     "backbone_width": 0.25,
     "backbone_depths": [1] * 7,
 }
-"""Options of the compact network for a backbone that is as tiny as it gets."""
+"""Options of the compact network for a tiny backbone."""
 
 
 def tiny_config(**changes: object) -> RunConfig:
-    """Two epochs of a network that trains in a second."""
+    """Two epochs of a network that trains in a second. changes: of the configuration's keys."""
     network = {"name": "expressnet_moe_s", "residual_widths": [4, 8], "extractor_width": 1, "features": 8}
     return RunConfig.model_validate(
         {

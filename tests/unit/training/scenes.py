@@ -1,4 +1,4 @@
-"""Images with faces that are known, and detectors that are asked as a gateway asks them."""
+"""Images with known faces, and detectors that are called as the gateway calls them."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def montage() -> Pixels:
     """uint8 [420,640,3]: 24 heads of 40 to 95 px, some mirrored, tilted by up to 12 degrees or darkened."""
     head = astronaut().crop((140, 20, 310, 210))
     canvas = Image.new("RGB", (640, 420), (90, 110, 100))
-    for place in range(24):
-        tile = head.rotate((-12, 0, 7, 12)[place % 4], Image.Resampling.BICUBIC)
-        tile = tile.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if place % 3 == 0 else tile
-        tile = tile.point([int(value * (1, 0.8, 1.15)[place % 3]) for value in range(256)] * 3)
-        height = 60 + 45 * (place % 5) // 4
+    for tile_number in range(24):
+        tile = head.rotate((-12, 0, 7, 12)[tile_number % 4], Image.Resampling.BICUBIC)
+        tile = tile.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if tile_number % 3 == 0 else tile
+        tile = tile.point([int(value * (1, 0.8, 1.15)[tile_number % 3]) for value in range(256)] * 3)
+        height = 60 + 45 * (tile_number % 5) // 4
         tile = tile.resize((height * 170 // 190, height), Image.Resampling.LANCZOS)
-        canvas.paste(tile, (place % 6 * 105, place // 6 * 105))
+        canvas.paste(tile, (tile_number % 6 * 105, tile_number // 6 * 105))
     return np.asarray(canvas)
 
 
@@ -55,7 +55,7 @@ def noise(height: int, width: int) -> Pixels:
     return np.random.default_rng(7).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def brighter(image: Image.Image, factor: float) -> Pixels:
+def scale_brightness(image: Image.Image, factor: float) -> Pixels:
     return (np.asarray(image) * factor).clip(0, 255).astype(np.uint8)
 
 
@@ -69,7 +69,7 @@ def overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float3
 
 
 IMAGES: dict[str, tuple[Callable[[], Pixels], float, int]] = {
-    # name: (image, min_face_px, faces that must be found at least)
+    # name: (image, min_face_px, minimum number of faces that a detector must find)
     "astronaut": (lambda: np.asarray(astronaut()), 20, 1),
     "small": (lambda: np.asarray(astronaut(200)), 20, 1),
     "smallest": (lambda: np.asarray(astronaut(96)), 12, 1),
@@ -77,8 +77,8 @@ IMAGES: dict[str, tuple[Callable[[], Pixels], float, int]] = {
     "fractional minimum": (lambda: np.asarray(astronaut(300)), 33.3, 1),
     "montage": (montage, 20, 20),
     "tilted": (lambda: np.asarray(astronaut().rotate(8, Image.Resampling.BICUBIC)), 40, 1),
-    "dark": (lambda: brighter(astronaut(), 0.35), 40, 1),
-    "bright": (lambda: brighter(astronaut(), 1.6), 40, 1),
+    "dark": (lambda: scale_brightness(astronaut(), 0.35), 40, 1),
+    "bright": (lambda: scale_brightness(astronaut(), 1.6), 40, 1),
     "wide": (lambda: np.asarray(astronaut())[30:261], 40, 1),
     "tall": (lambda: np.asarray(astronaut())[:, 131:312], 40, 1),
     "at the edge": (lambda: np.asarray(astronaut())[80:, 200:], 30, 0),

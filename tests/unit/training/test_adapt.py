@@ -1,4 +1,4 @@
-"""Adapting a trained network to another place's pictures."""
+"""Adapting a trained network to pictures from another place."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from training.models import build
 
 
 def striped(emotion: str, row: int) -> NDArray[np.uint8]:
-    """Happy pictures are striped across, sad ones along: something that can be learnt in seconds."""
+    """Happy pictures have vertical stripes, sad ones horizontal stripes. A network learns this in seconds."""
     stripes = np.tile(np.arange(48) // 4 % 2 * 160, (48, 1))
     noise = np.random.default_rng(row).integers(0, 90, (48, 48))
     return ((stripes if emotion == "happy" else stripes.T) + noise).astype(np.uint8)
 
 
-def write(folder: Path, rows: range) -> None:
+def write_pictures(folder: Path, rows: range) -> None:
     for row in rows:
         emotion = ("happy", "sad")[row % 2]
         (folder / emotion).mkdir(parents=True, exist_ok=True)
@@ -36,8 +36,8 @@ def write(folder: Path, rows: range) -> None:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
+    """A checkpoint whose network learned from a teacher. The teacher is missing, as for the shipped one."""
     torch.manual_seed(0)
-    """As the shipped checkpoint, it learned from a teacher that is not here."""
     config = tiny_config(
         dataset="folder",
         augment={"mirror": 0, "pose": 0, "occlusion": 0, "light": 0},
@@ -49,7 +49,7 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-def test_batch_norm_is_measured_anew_and_weights_stay() -> None:
+def test_batch_norm_is_measured_again_and_weights_stay() -> None:
     config = tiny_config()
     network = build(config.network, served=8, auxiliary=0)
     weights = {name: value.clone() for name, value in network.named_parameters()}
@@ -67,12 +67,12 @@ def test_batch_norm_is_measured_anew_and_weights_stay() -> None:
         assert torch.equal(value, weights[name])
 
 
-def test_labelled_pictures_teach_and_the_report_says_what_each_step_gave(
+def test_labelled_pictures_improve_accuracy_and_the_report_has_each_step(
     source: Path, tmp_path: Path
 ) -> None:
-    write(tmp_path / "labelled" / "train", range(64))
-    write(tmp_path / "labelled" / "test", range(64, 84))
-    write(tmp_path / "unlabelled", range(100, 130))
+    write_pictures(tmp_path / "labelled" / "train", range(64))
+    write_pictures(tmp_path / "labelled" / "test", range(64, 84))
+    write_pictures(tmp_path / "unlabelled", range(100, 130))
     out = tmp_path / "out"
     figures = adapt(
         source,
@@ -90,19 +90,19 @@ def test_labelled_pictures_teach_and_the_report_says_what_each_step_gave(
 
 
 def test_unlabelled_pictures_alone_adapt_but_measure_nothing(source: Path, tmp_path: Path) -> None:
-    write(tmp_path / "unlabelled", range(9))
+    write_pictures(tmp_path / "unlabelled", range(9))
     assert adapt(source, tmp_path / "out", unlabelled=tmp_path / "unlabelled") == {}
     adapted, before = load_trained(tmp_path / "out").network, load_trained(source).network
     for (name, after), earlier in zip(adapted.named_parameters(), before.parameters(), strict=True):
         assert torch.equal(after, earlier), name
     changed = [not torch.equal(a, b) for a, b in zip(adapted.buffers(), before.buffers(), strict=True)]
     assert any(changed)
-    # Export reads it.
+    # The export reads versions.json.
     (entry,) = json.loads((tmp_path / "out" / "versions.json").read_text())
     assert entry["weights_sha256"] == digest(source)
     assert "nothing was measured" in (tmp_path / "out" / "adaptation.md").read_text()
 
 
-def test_without_pictures_there_is_nothing_to_adapt_to(source: Path, tmp_path: Path) -> None:
+def test_adapting_without_pictures_is_refused(source: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs a folder"):
         adapt(source, tmp_path / "out")

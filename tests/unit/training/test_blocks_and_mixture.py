@@ -17,7 +17,7 @@ def _seeded() -> None:
 
 @pytest.mark.parametrize("kernel", [3, 5, 15])
 @pytest.mark.parametrize(("stride", "side"), [(1, 12), (2, 6)])
-def test_convolutions_keep_the_size_but_for_the_stride(kernel: int, stride: int, side: int) -> None:
+def test_only_the_stride_of_a_convolution_changes_the_size(kernel: int, stride: int, side: int) -> None:
     answer = ConvNormAct(2, 5, kernel, stride=stride)(torch.randn(3, 2, 12, 12))
     assert answer.shape == (3, 5, side, side)
     assert (answer >= 0).all()
@@ -32,7 +32,7 @@ def test_attention_scales_by_less_than_one(attention: torch.nn.Module) -> None:
     assert ((gate > 0) & (gate < 1)).all()
 
 
-def test_channel_attention_has_one_gate_per_channel_and_spatial_one_per_position() -> None:
+def test_channel_attention_has_a_gate_per_channel_and_spatial_attention_per_position() -> None:
     x = torch.rand(2, 16, 6, 6) + 0.5
     by_channel = ChannelAttention(16)(x) / x
     torch.testing.assert_close(by_channel, by_channel[:, :, :1, :1].expand_as(x))
@@ -44,12 +44,14 @@ def test_channel_attention_has_one_gate_per_channel_and_spatial_one_per_position
 
 @pytest.mark.parametrize("attention", [False, True])
 @pytest.mark.parametrize(("channels_out", "stride", "side"), [(4, 1, 8), (6, 1, 8), (4, 2, 4), (6, 2, 4)])
-def test_residual_shapes(channels_out: int, stride: int, side: int, attention: bool) -> None:
+def test_residual_blocks_have_their_output_shapes(
+    channels_out: int, stride: int, side: int, attention: bool
+) -> None:
     block = Residual(4, channels_out, stride=stride, attention=attention)
     assert block(torch.randn(2, 4, 8, 8)).shape == (2, channels_out, side, side)
 
 
-def test_residual_passes_its_input_on_where_its_body_is_silent() -> None:
+def test_residual_passes_on_its_input_if_its_body_is_zero() -> None:
     block = Residual(4, 4).eval()
     torch.nn.init.zeros_(block.body[-1].weight)  # type: ignore[arg-type]
     x = torch.randn(2, 4, 8, 8)
@@ -70,7 +72,7 @@ def by_hand(mixture: MixtureOfExperts, row: Tensor) -> Tensor:
 @pytest.mark.parametrize("renormalise", [False, True])
 @pytest.mark.parametrize("top_k", [1, 2, 4])
 @torch.no_grad()
-def test_the_mixture_is_what_its_experts_say(top_k: int, renormalise: bool) -> None:
+def test_the_mixture_is_the_weighted_sum_of_its_best_experts(top_k: int, renormalise: bool) -> None:
     mixture = MixtureOfExperts(6, 5, experts=4, top_k=top_k, renormalise=renormalise)
     torch.nn.init.normal_(mixture.bias)
     x = torch.randn(9, 6)
@@ -82,7 +84,7 @@ def test_the_mixture_is_what_its_experts_say(top_k: int, renormalise: bool) -> N
 
 
 @torch.no_grad()
-def test_the_best_two_experts_weigh_and_no_other() -> None:
+def test_only_the_best_two_experts_have_weights() -> None:
     _, weights, scores = MixtureOfExperts(6, 5)(torch.randn(50, 6))
     assert ((weights > 0).sum(dim=1) == 2).all()
     assert torch.equal(weights.topk(2).indices, scores.topk(2).indices)

@@ -1,4 +1,4 @@
-"""Calibration finds again what was put in."""
+"""Calibration recovers a known temperature, and chooses a threshold."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from training.evaluation.metrics import Ints
 from training.evaluation.predict import Floats
 
 
-def drawn(temperature: float, count: int = 20_000) -> tuple[Floats, Ints]:
-    """Logits that are `temperature` times too large for the labels drawn from them."""
+def logits_and_labels(temperature: float, count: int = 20_000) -> tuple[Floats, Ints]:
+    """Logits and labels. The labels are drawn from logits, which are then multiplied by `temperature`."""
     generator = np.random.default_rng(0)
     logits = generator.normal(0, 2, (count, 5))
     # The Gumbel maximum is a draw from the softmax.
@@ -21,17 +21,17 @@ def drawn(temperature: float, count: int = 20_000) -> tuple[Floats, Ints]:
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7, 4.0])
 def test_a_known_temperature_is_recovered(temperature: float) -> None:
-    assert fit_temperature(*drawn(temperature)) == pytest.approx(temperature, rel=0.05)
+    assert fit_temperature(*logits_and_labels(temperature)) == pytest.approx(temperature, rel=0.05)
 
 
 def test_rows_without_a_label_do_not_matter() -> None:
-    logits, labels = drawn(1.7)
+    logits, labels = logits_and_labels(1.7)
     noise = np.random.default_rng(1).normal(0, 50, logits.shape).astype(np.float32)
     with_noise = np.concatenate([logits, noise]), np.concatenate([labels, np.full(len(noise), -1)])
     assert fit_temperature(*with_noise) == fit_temperature(logits, labels)
 
 
-def test_the_threshold_is_the_least_that_is_good_enough() -> None:
+def test_the_threshold_is_the_lowest_that_is_accurate_enough() -> None:
     probabilities = np.array([[0.905, 0.095], [0.805, 0.195], [0.705, 0.295], [0.605, 0.395]], np.float32)
     labels = np.array([0, 0, 1, 0])
     assert choose_threshold(probabilities, labels, 0.75) == 0
@@ -39,6 +39,6 @@ def test_the_threshold_is_the_least_that_is_good_enough() -> None:
     assert choose_threshold(probabilities, np.array([0, 1, 1, 1]), 1.0) == pytest.approx(0.81)
 
 
-def test_no_threshold_is_better_than_a_wrong_one() -> None:
+def test_an_accuracy_out_of_reach_is_an_error() -> None:
     with pytest.raises(ValueError, match="90%"):
         choose_threshold(np.array([[0.9, 0.1]], np.float32), np.array([1]), 0.9)

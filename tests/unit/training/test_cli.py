@@ -23,67 +23,67 @@ REPOSITORY = Settings().model_repository
 
 
 def expressnet(*arguments: str | Path) -> tuple[int, str, str]:
-    """(exit code, what it said, what it complained of)."""
+    """Run the command. Returns (exit code, stdout, stderr)."""
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures per emotion in `data`, a configuration in `tiny.yaml`, and a run of it in `run`."""
+    """A folder with pictures in `data`, a configuration in `tiny.yaml`, and a training run in `run`."""
     folder = tmp_path_factory.mktemp("cli")
     splits = {"train/happy": 24, "train/sad": 24, "test/happy": 6, "test/sad": 6}
     write_class_folders(folder / "data", splits)
     config = tiny_config(dataset="folder", epochs=1).model_dump(mode="json")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
-    code, said, _ = expressnet(
+    code, stdout, _ = expressnet(
         "train", "--data", folder / "data", "--run", folder / "run", "--config", folder / "tiny.yaml"
     )
-    assert code == 0, said
+    assert code == 0, stdout
     return folder
 
 
 def test_a_run_is_evaluated(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.evaluation.report.SELECTIVE_ACCURACY", 0.0)
-    code, said, _ = expressnet(
+    code, stdout, _ = expressnet(
         "evaluate", "--data", folder / "data", "--run", folder / "run", "--out", tmp_path, "--no-robustness"
     )
     assert code == 0
-    assert f"{tmp_path}/report.md" in said.splitlines()
+    assert f"{tmp_path}/report.md" in stdout.splitlines()
 
 
 def test_a_run_is_adapted(folder: Path, tmp_path: Path) -> None:
     labelled = folder / "data" / "train"
-    code, said, _ = expressnet(
+    code, stdout, _ = expressnet(
         "adapt", "--run", folder / "run", "--labelled", labelled, "--out", tmp_path, "--epochs", "1"
     )
     assert code == 0
-    assert "| fine-tuned |" in said
+    assert "| fine-tuned |" in stdout
 
 
 def test_a_photo_is_explained(folder: Path, astronaut: NDArray[np.uint8], tmp_path: Path) -> None:
     Image.fromarray(astronaut).save(tmp_path / "photo.png")
-    code, said, _ = expressnet(
+    code, stdout, _ = expressnet(
         *("explain", "--run", folder / "run", "--photo", tmp_path / "photo.png"),
         *("--out", tmp_path / "out.png", "--repository", REPOSITORY),
     )
     assert code == 0
-    assert said.strip() == str(tmp_path / "out.png")
+    assert stdout.strip() == str(tmp_path / "out.png")
     assert (tmp_path / "out.png").is_file()
 
 
-def test_a_checkpoint_of_half_the_size_answers_alike(folder: Path, tmp_path: Path) -> None:
+def test_an_exported_checkpoint_is_smaller_and_answers_like_the_run(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "shared.ckpt"
-    code, said, _ = expressnet("export", "checkpoint", "--run", folder / "run", "--out", out)
+    code, stdout, _ = expressnet("export", "checkpoint", "--run", folder / "run", "--out", out)
     assert code == 0
-    assert said.strip() == f"{out} written"
+    assert stdout.strip() == f"{out} written"
     assert out.stat().st_size < 0.75 * (folder / "run/best.ckpt").stat().st_size
-    halved, whole = load_trained(out), load_trained(folder / "run")
-    assert (halved.config, halved.served, halved.epoch) == (whole.config, whole.served, whole.epoch)
+    halved, original = load_trained(out), load_trained(folder / "run")
+    assert (halved.config, halved.served, halved.epoch) == (original.config, original.served, original.epoch)
     images = torch.rand(4, 1, 48, 48, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(
-            halved.network(images).logits, whole.network(images).logits, atol=5e-3, rtol=0
+            halved.network(images).logits, original.network(images).logits, atol=5e-3, rtol=0
         )
 
 
@@ -92,17 +92,17 @@ def test_pictures_without_faces_are_not_exported(
 ) -> None:
     monkeypatch.setattr("training.export_classifier.SELECTIVE_ACCURACY", 0.0)
     shutil.copytree(REPOSITORY / "yunet", tmp_path / "yunet")
-    code, _, complained = expressnet(
+    code, _, stderr = expressnet(
         *("export", "classifier", "--data", folder / "data", "--run", folder / "run"),
         *("--repository", tmp_path),
     )
     assert code == 1
-    assert "finds no face" in complained
+    assert "finds no face" in stderr
     assert not (tmp_path / "expressnet_moe").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         (("train", "--data", "{data}", "--run", "{tmp}/run", "--dataset", "cats"), "cats"),
         (("train", "--data", "{tmp}/none", "--run", "{tmp}/run", "--config", "{tiny}"), "none"),
@@ -114,29 +114,29 @@ def test_pictures_without_faces_are_not_exported(
         (("export", "subgroups", "--data", "{data}", "--repository", "{tmp}"), "manifest.json is missing"),
     ],
 )
-def test_what_a_user_can_mend_is_one_sentence(
-    arguments: tuple[str, ...], complaint: str, folder: Path, tmp_path: Path
+def test_an_error_that_a_user_can_fix_is_one_sentence(
+    arguments: tuple[str, ...], message: str, folder: Path, tmp_path: Path
 ) -> None:
     places = {"data": folder / "data", "run": folder / "run", "tiny": folder / "tiny.yaml", "tmp": tmp_path}
-    code, _, complained = expressnet(*(argument.format(**places) for argument in arguments))
+    code, _, stderr = expressnet(*(argument.format(**places) for argument in arguments))
     assert code == 1
-    assert complained.startswith("expressnet: ")
-    assert complaint in complained
-    assert "Traceback" not in complained
+    assert stderr.startswith("expressnet: ")
+    assert message in stderr
+    assert "Traceback" not in stderr
 
 
-def test_a_bad_picture_stops_training_until_it_may_be_skipped(folder: Path, tmp_path: Path) -> None:
+def test_a_bad_picture_stops_training_unless_skipping_is_allowed(folder: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(folder / "data", data)
     write_picture(data / "train/happy/torn.png", 99)
     (data / "train/happy/torn.png").write_bytes((data / "train/happy/torn.png").read_bytes()[:200])
     command = ("train", "--data", data, "--run", tmp_path / "run", "--config", folder / "tiny.yaml")
-    code, _, complained = expressnet(*command)
+    code, _, stderr = expressnet(*command)
     assert code == 1
-    assert "torn.png" in complained
-    code, said, _ = expressnet(*command, "--skip-bad")
+    assert "torn.png" in stderr
+    code, stdout, _ = expressnet(*command, "--skip-bad")
     assert code == 0
-    assert "torn.png" in said
+    assert "torn.png" in stdout
 
 
 def test_models_are_listed_and_verified(tmp_path: Path) -> None:

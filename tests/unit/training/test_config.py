@@ -1,4 +1,4 @@
-"""Configurations: what is shipped loads, and a slip of the pen does not."""
+"""Shipped configurations load, and configurations with errors are refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def images(config: RunConfig) -> torch.Tensor:
     return torch.rand(2, network.channels, network.size, network.size)
 
 
-def test_something_is_shipped() -> None:
+def test_these_configurations_are_shipped() -> None:
     assert [path.stem for path in SHIPPED] == [
         "expressnet",
         "expressnet_moe",
@@ -46,19 +46,19 @@ def test_something_is_shipped() -> None:
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
-def test_what_is_shipped_loads_and_builds(path: Path) -> None:
+def test_a_shipped_configuration_loads_and_builds(path: Path) -> None:
     config = read_config(path)
     assert config.epochs >= 1
     assert build(config.network, served=8, auxiliary=7)(images(config)).logits.shape == (2, 8)
 
 
-def test_values_arrive_and_the_rest_has_defaults(tmp_path: Path) -> None:
+def test_given_values_are_read_and_the_others_have_defaults(tmp_path: Path) -> None:
     config = read(tmp_path, {**MINIMAL, "epochs": 3, "optimiser": {"momentum": 0.5}})
     assert (config.epochs, config.optimiser.momentum) == (3, 0.5)
     assert config.optimiser.learning_rate == 0.05
 
 
-def test_a_run_can_be_repeated_from_what_it_wrote(tmp_path: Path) -> None:
+def test_a_written_configuration_is_read_back(tmp_path: Path) -> None:
     config = read(tmp_path, {**MINIMAL, "seed": 7})
     assert read(tmp_path, config.model_dump()) == config
 

@@ -1,4 +1,4 @@
-"""What holds of every detector, also on images that none likes."""
+"""What every detector must do, including on tiny images and for invalid options."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_tiny_images_have_no_faces(shape: tuple[int, int], min_face_px: float, d
     assert {len(found.boxes), len(found.scores), len(found.landmarks)} == {0}
 
 
-def test_the_threshold_cuts_and_the_best_comes_first(detect: Detect) -> None:
+def test_the_threshold_drops_faces_and_the_best_face_comes_first(detect: Detect) -> None:
     everything = detect(montage(), 20, 0.0)
     limit = float(np.median(everything.scores))
     certain = detect(montage(), 20, limit)
@@ -55,14 +55,14 @@ def test_the_threshold_cuts_and_the_best_comes_first(detect: Detect) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), -5.0, 0.0, 3.0, -float("inf")])
-def test_a_senseless_minimum_means_the_least_there_is(value: float, detect: Detect) -> None:
+def test_an_invalid_minimum_size_means_12_px(value: float, detect: Detect) -> None:
     image = np.asarray(astronaut(96))
     np.testing.assert_array_equal(detect(image, value, 0.9).boxes, detect(image, 12, 0.9).boxes)
     assert len(detect(image, 12, 0.9).scores) == 1
 
 
-def test_a_minimum_above_the_image_finds_nothing(detect: Detect) -> None:
+def test_a_minimum_size_above_the_image_finds_nothing(detect: Detect) -> None:
     image = np.asarray(astronaut(200))
-    for least in (201, 1e30, float("inf")):
-        assert len(detect(image, least, 0.0).scores) == 0
+    for min_face_px in (201, 1e30, float("inf")):
+        assert len(detect(image, min_face_px, 0.0).scores) == 0
     assert len(detect(image, 40, float("nan")).scores) == 0

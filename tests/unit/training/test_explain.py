@@ -1,4 +1,4 @@
-"""Heatmaps show where a network looked."""
+"""Heatmaps show which parts of a face support an emotion."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NETWORKS = (
 
 
 class Brightness(Network):
-    """Its first emotion is how bright the image is, its second how dark."""
+    """The logit of its first emotion is the brightness of the image. The second logit is its negative."""
 
     size = 16
     channels = 1
@@ -49,27 +49,27 @@ class Brightness(Network):
         return self.backbone[0]
 
 
-def test_what_was_bright_spoke_for_brightness_and_nothing_for_darkness() -> None:
+def test_a_bright_area_supports_brightness_and_nothing_supports_darkness() -> None:
     face = np.zeros((1, 1, 16, 16), np.uint8)
     face[0, 0, 12:, 12:] = 255
-    spoke = heatmaps(Brightness(), face, [0])[0]
-    assert spoke[12:, 12:].min() == pytest.approx(1)
-    assert spoke[:8, :8].max() == pytest.approx(0)
+    found = heatmaps(Brightness(), face, [0])[0]
+    assert found[12:, 12:].min() == pytest.approx(1)
+    assert found[:8, :8].max() == pytest.approx(0)
     assert heatmaps(Brightness(), face, [1]).max() == pytest.approx(0)
 
 
 @pytest.mark.parametrize("config", NETWORKS, ids=lambda config: config.name)
-def test_every_face_has_a_map_of_its_own_size(config: NetworkConfig) -> None:
+def test_every_face_has_a_heatmap_of_the_size_of_its_image(config: NetworkConfig) -> None:
     torch.manual_seed(0)
     network = build(config, served=8, auxiliary=0)
     shape = (3, network.channels, network.size, network.size)
     faces = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    spoke = heatmaps(network, faces, [0, 1, 2])
-    assert spoke.shape == (3, network.size, network.size)
-    assert spoke.min() >= 0
-    assert spoke.max() == pytest.approx(1)
+    found = heatmaps(network, faces, [0, 1, 2])
+    assert found.shape == (3, network.size, network.size)
+    assert found.min() >= 0
+    assert found.max() == pytest.approx(1)
     alone = heatmaps(network, faces[1:2], [1])
-    np.testing.assert_allclose(alone[0], spoke[1], atol=1e-3)
+    np.testing.assert_allclose(alone[0], found[1], atol=1e-3)
 
 
 @pytest.fixture
@@ -92,12 +92,12 @@ def test_every_face_of_a_photo_is_explained(run: Path, astronaut: NDArray[np.uin
     two = read(explain_photo(run, tmp_path / "two.jpg", tmp_path / "two.png", REPOSITORY))
     one = read(explain_photo(run, tmp_path / "one.jpg", tmp_path / "one.png", REPOSITORY))
     assert two.shape == (2 * one.shape[0], one.shape[1], 3)
-    # The face is shown as it is on the left, and coloured by the map in the middle.
+    # The picture has the face on the left, and the face coloured by its heatmap in the middle.
     left, middle = (one[60:-60, x : x + 120].astype(int) for x in (30, 220))
     assert np.abs(left - middle).mean() > 5
 
 
-def test_a_photo_without_a_face_and_a_file_that_is_none(
+def test_a_photo_without_a_face_and_a_file_without_a_photo_are_refused(
     run: Path, faceless_jpeg: bytes, tmp_path: Path
 ) -> None:
     (tmp_path / "none.jpg").write_bytes(faceless_jpeg)

@@ -43,7 +43,7 @@ TRAINING, TEST = 40, 6
 
 
 def fer_like(astronaut: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
-    """The astronaut's face as FER-2013 frames one, a little moved and lit each time."""
+    """The astronaut's face, framed as in FER-2013. Each number has another position and brightness."""
     generator = np.random.default_rng(number)
     x, y = generator.integers(-3, 4, 2)
     crop = Image.fromarray(astronaut).crop((168 + x, 60 + y, 280 + x, 172 + y)).convert("L")
@@ -76,7 +76,7 @@ def labelled(images: NDArray[np.uint8], first: int) -> LabelledFaces:
 
 @pytest.fixture
 def dataset(faces: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    made = Dataset(
+    astronauts = Dataset(
         "astronauts",
         EMOTIONS,
         EMOTIONS[:7],
@@ -84,17 +84,18 @@ def dataset(faces: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> Datase
         {"test": labelled(faces[TRAINING:], TRAINING)},
         ("public domain",),
     )
-    monkeypatch.setattr(exporting, "load", lambda kind, folder, skip_bad: made)
-    monkeypatch.setattr("training.export_subgroups.load", lambda kind, folder, skip_bad: made)
-    monkeypatch.setattr(exporting, "SELECTIVE_ACCURACY", 0.0)  # a network of two seconds is seldom right
-    # The one face is all there is: as near-copies of the test's nothing would be left to train on.
+    monkeypatch.setattr(exporting, "load", lambda kind, folder, skip_bad: astronauts)
+    monkeypatch.setattr("training.export_subgroups.load", lambda kind, folder, skip_bad: astronauts)
+    # A network trained for two seconds is seldom right.
+    monkeypatch.setattr(exporting, "SELECTIVE_ACCURACY", 0.0)
+    # All rows show the same face. Without near-copies of the test rows, no training rows would remain.
     monkeypatch.setattr("training.train.without_copies_of", lambda rows, others: rows)
     monkeypatch.setattr(exporting, "without_copies_of", lambda rows, others: rows)
-    # One strength of each harm: what is measured of so few faces means nothing anyway.
+    # One strength of each harm saves time. Figures of so few faces mean nothing.
     weakest = tuple(replace(harm, strengths=harm.strengths[:1]) for harm in HARMS)
     monkeypatch.setattr("training.evaluation.quality.HARMS", weakest)
     monkeypatch.setattr("training.export_quality.ROLLS_DEGREES", (10,))
-    return made
+    return astronauts
 
 
 def test_a_run_becomes_a_served_model(dataset: Dataset, faces: NDArray[np.uint8], tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ def test_a_run_becomes_a_served_model(dataset: Dataset, faces: NDArray[np.uint8]
         "happiness": TEST // 2,
     }
     assert "skin tone" in measured.not_measured
-    # The served file itself answers as the network did.
+    # Measured on the served file, the subgroups are those of the trained network.
     written = (repository / "expressnet_moe" / "manifest.json").read_bytes()
     write_manifest(
         manifest_path(repository, "expressnet_moe"), manifest.model_copy(update={"subgroups": None})
@@ -151,13 +152,13 @@ def test_a_run_becomes_a_served_model(dataset: Dataset, faces: NDArray[np.uint8]
     assert again.sha256 == manifest.sha256
 
 
-def test_an_export_carries_the_limits_of_its_verdict_which_can_be_measured_again(
+def test_an_export_has_quality_limits_that_can_be_measured_again(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository = tmp_path / "models"
     shutil.copytree(REPOSITORY / "yunet", repository / "yunet")
     train(tiny_config(epochs=1), dataset, tmp_path / "run", threads=1)
-    # So that there are bands of a handful of faces.
+    # The data set is tiny, so a band may have as few as 4 faces.
     monkeypatch.setattr("training.evaluation.quality.BAND_ROWS", 4)
     exporting.export_classifier(tmp_path / "run", tmp_path, repository)
 
@@ -173,18 +174,18 @@ def test_an_export_carries_the_limits_of_its_verdict_which_can_be_measured_again
 
     monkeypatch.setattr("training.export_quality.load", lambda kind, folder, skip_bad: dataset)
     path = repository / "expressnet_moe" / "manifest.json"
-    bare = json.loads(path.read_text())
-    del bare["verdict"]["quality"]
-    path.write_text(json.dumps(bare))
+    content = json.loads(path.read_text())
+    del content["verdict"]["quality"]
+    path.write_text(json.dumps(content))
     command = ("export", "quality", "--data", "any", "--repository", str(repository))
-    said = CliRunner().invoke(app, [*command, "--plot", str(tmp_path / "bands.png")])
-    assert said.exit_code == 0, said.output
-    assert "| from | below | faces |" in said.stdout
+    result = CliRunner().invoke(app, [*command, "--plot", str(tmp_path / "bands.png")])
+    assert result.exit_code == 0, result.output
+    assert "| from | below | faces |" in result.stdout
     assert (tmp_path / "bands.png").stat().st_size > 10_000
     assert read_manifest(repository, "expressnet_moe") == manifest
 
 
-def never_the_same(pickled: bytes) -> Files:
+def random_files(pickled: bytes) -> Files:
     return {file: os.urandom(8) for file in MODEL_FILES}
 
 
@@ -194,14 +195,14 @@ def test_a_file_that_cannot_be_reproduced_is_refused(
     repository = tmp_path / "models"
     shutil.copytree(REPOSITORY / "yunet", repository / "yunet")
     train(tiny_config(epochs=1), dataset, tmp_path / "run", threads=1)
-    monkeypatch.setattr("training.formats._made", never_the_same)
+    monkeypatch.setattr("training.formats._made", random_files)
     with pytest.raises(RuntimeError, match="two exports of it differ"):
         exporting.export_classifier(tmp_path / "run", tmp_path, repository)
     assert not (repository / "expressnet_moe").exists()
 
 
-class Neighbourly(nn.Module):
-    """Each row's answer depends on the others."""
+class DependentRows(nn.Module):
+    """A network in which each row's answer depends on the other rows."""
 
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mean = faces.float().mean().expand(len(faces), 8)
@@ -210,22 +211,23 @@ class Neighbourly(nn.Module):
 
 def test_a_network_whose_rows_depend_on_each_other_is_refused() -> None:
     interface = exporting.interface(48)
-    network = Neighbourly().eval()
+    network = DependentRows().eval()
     pair = Pair({TORCHSCRIPT: torchscript_file(network), ONNX: onnx_file(network, interface)})
     with pytest.raises(RuntimeError, match=r"differs from the network by .* of a batch of 1"):
-        exporting.agreement(Neighbourly(), pair, 48)
+        exporting.agreement(DependentRows(), pair, 48)
 
 
-def test_eyes_and_mouth_are_measured_where_they_are(faces: NDArray[np.uint8], detector: FaceDetector) -> None:
+def test_measure_crop_finds_eyes_and_mouth(faces: NDArray[np.uint8], detector: FaceDetector) -> None:
     crop = measure_crop(PixelPictures(faces), detector, size=48)
-    # By hand in the astronaut: eyes at (205, 103) and (247, 104), mouth at (224, 141); crop at (168, 60).
+    # Measured by hand in the astronaut: eyes at (205, 103) and (247, 104), mouth at (224, 141).
+    # The crop is at (168, 60).
     assert crop.left_eye[1] == crop.right_eye[1] == pytest.approx(44 / 112, abs=0.04)
     assert crop.right_eye[0] - crop.left_eye[0] == pytest.approx(42 / 112, abs=0.04)
     assert crop.mouth[1] == pytest.approx(81 / 112, abs=0.04)
 
 
 @pytest.mark.parametrize("size", [48, 96])
-def test_realigned_images_show_the_face_where_the_crop_wants_it(
+def test_realigned_images_have_the_eyes_at_the_points_of_the_crop(
     size: int, faces: NDArray[np.uint8], detector: FaceDetector
 ) -> None:
     crop = measure_crop(PixelPictures(faces), detector, size=size)

@@ -1,4 +1,4 @@
-"""The detector's files, as both engines read them."""
+"""The exported files of a detector, read by both engines."""
 
 from __future__ import annotations
 
@@ -68,15 +68,15 @@ def test_both_files_find_the_face(name: str, repository: Path) -> None:
     assert not any(weights.requires_grad for weights in pair.torchscript.parameters())
 
 
-def test_what_is_served_is_what_the_code_exports(name: str, repository: Path) -> None:
+def test_the_shipped_files_equal_those_of_a_new_export(name: str, repository: Path) -> None:
     shipped = Settings().model_repository / name
     for file in ("1/model.onnx", "1/model.pt", "config.pbtxt"):
         assert digest(repository / name / file) == digest(shipped / file), file
 
 
-def test_the_file_names_no_path_of_the_machine(name: str, repository: Path) -> None:
+def test_the_file_contains_no_path_of_the_machine(name: str, repository: Path) -> None:
     content = (repository / name / "1/model.pt").read_bytes()
-    assert b"def forward" in content  # stored, not compressed, so that the next line means something
+    assert b"def forward" in content  # the code is not compressed, so the next line would find a path
     assert str(Path(export_detector.__file__).parents[1]).encode() not in content
 
 
@@ -100,7 +100,7 @@ def test_the_configuration_names_every_tensor(name: str, repository: Path) -> No
     assert config.count("{") == config.count("}")
 
 
-def test_nothing_partial_is_left(name: str, repository: Path) -> None:
+def test_an_export_leaves_no_partial_files(name: str, repository: Path) -> None:
     files = {str(path.relative_to(repository)) for path in repository.rglob("*") if path.is_file()}
     assert files == {
         f"{name}/{file}" for file in ("1/model.onnx", "1/model.pt", "config.pbtxt", "manifest.json")
@@ -108,7 +108,7 @@ def test_nothing_partial_is_left(name: str, repository: Path) -> None:
 
 
 class Disagreeing(Pair):
-    """Its ONNX half answers something else."""
+    """The shipped pair, with the answers of its ONNX file changed."""
 
     def __init__(self, change: Callable[[list[Any]], list[Any]]) -> None:
         super().__init__(SHIPPED)
@@ -123,7 +123,7 @@ SHIPPED = {file: (Settings().model_repository / "yunet" / "1" / file).read_bytes
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (lambda found: [found[0] + 0.1, *found[1:]], "in box_px"),
         (lambda found: [found[0], found[1] - 0.01, found[2]], "in score"),
@@ -134,19 +134,21 @@ SHIPPED = {file: (Settings().model_repository / "yunet" / "1" / file).read_bytes
 )
 def test_a_pair_that_disagrees_is_not_written(
     change: Callable[[list[Any]], list[Any]],
-    says: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(export_detector, "make_files", lambda *given: SHIPPED)
-    monkeypatch.setattr(export_detector, "COMPARED", ((240, 320, 16),))  # one size is enough to disagree
+    monkeypatch.setattr(export_detector, "make_files", lambda *_: SHIPPED)
+    monkeypatch.setattr(export_detector, "COMPARED", ((240, 320, 16),))  # one size of image is enough
     monkeypatch.setattr(export_detector, "Pair", lambda files: Disagreeing(change))
-    with pytest.raises(RuntimeError, match=says):
+    with pytest.raises(RuntimeError, match=message):
         export_detector.export_detector(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_absent_weights_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_are_reported_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("training.models.yunet.find_spec", lambda name: None)
     answer = CliRunner().invoke(app, ["export", "detector", "--repository", str(tmp_path)])
     assert answer.exit_code == 1

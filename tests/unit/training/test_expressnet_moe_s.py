@@ -1,4 +1,4 @@
-"""The compact network, and what of it is served."""
+"""The compact network, and its served form."""
 
 from __future__ import annotations
 
@@ -58,14 +58,15 @@ def faces(count: int, side: int = 48) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
 
 
-def with_no_hint(network: Network, temperature: float) -> ServedClassifier:
+def served_classifier(network: Network, temperature: float) -> ServedClassifier:
+    """The served form of `network`, with an untrained occlusion hint."""
     pooled = network(torch.zeros(1, 1, 48, 48)).pooled
     return ServedClassifier(network, temperature, nn.Linear(pooled.shape[1], 1))
 
 
 @pytest.mark.parametrize("config", ["expressnet_moe_s", "expressnet_moe_s_teacher"])
 @torch.no_grad()
-def test_it_is_small_and_quick(config: str) -> None:
+def test_the_network_has_few_parameters_and_operations(config: str) -> None:
     network = build(read_config(CONFIGS / f"{config}.yaml").network, served=8, auxiliary=7).eval()
     assert sum(parameter.numel() for parameter in network.parameters()) <= PARAMETER_LIMIT
     with FlopCounterMode(display=False) as counter:
@@ -75,29 +76,31 @@ def test_it_is_small_and_quick(config: str) -> None:
 
 
 @torch.no_grad()
-def test_the_checkpoint_that_is_shipped_is_what_is_served() -> None:
+def test_the_shipped_checkpoint_answers_like_the_served_model() -> None:
     manifest = read_manifest(REPOSITORY, "expressnet_moe")
     assert manifest.calibration is not None
     served = torch.jit.load(str(verified_model_path(REPOSITORY, manifest, TORCHSCRIPT)))  # type: ignore[no-untyped-call]
-    own = with_no_hint(load_trained(SHIPPED_CHECKPOINT).network, manifest.calibration.temperature)
+    from_checkpoint = served_classifier(
+        load_trained(SHIPPED_CHECKPOINT).network, manifest.calibration.temperature
+    )
     batch = faces(8)
-    for found, wanted in zip(own(batch)[:2], served(batch)[:2], strict=True):
-        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
+    for found, expected in zip(from_checkpoint(batch)[:2], served(batch)[:2], strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
     ("folder", "config"), [("teacher", "teacher"), ("light", "light_second"), ("labels", "labels_sam")]
 )
-def test_the_other_checkpoints_are_of_their_configurations(folder: str, config: str) -> None:
+def test_the_other_checkpoints_match_their_configurations(folder: str, config: str) -> None:
     trained = load_trained(SHIPPED_CHECKPOINT.parent / folder)
     assert trained.config.network == read_config(CONFIGS / f"expressnet_moe_s_{config}.yaml").network
-    own = load_trained(SHIPPED_CHECKPOINT)
-    assert (trained.served, trained.auxiliary) == (own.served, own.auxiliary)
+    default = load_trained(SHIPPED_CHECKPOINT)
+    assert (trained.served, trained.auxiliary) == (default.served, default.auxiliary)
 
 
 @pytest.mark.parametrize("side", [48, 64])
 @torch.no_grad()
-def test_outputs(shipped: ExpressNetMoES, side: int) -> None:
+def test_outputs_have_their_shapes_and_two_experts(shipped: ExpressNetMoES, side: int) -> None:
     outputs = shipped(torch.rand(2, 1, side, side))
     assert outputs.logits.shape == (2, 8)
     assert outputs.auxiliary.shape == (2, 7)
@@ -113,12 +116,13 @@ def test_exposure_and_contrast_do_not_matter(tiny: ExpressNetMoES) -> None:
 
 
 @torch.no_grad()
-def test_the_shown_layer_can_tell_a_mouth_from_a_nose(tiny: ExpressNetMoES) -> None:
-    seen: list[torch.Size] = []
-    tiny.shown_layer().register_forward_hook(lambda _module, _given, maps: seen.append(maps.shape))
+def test_the_shown_layer_has_at_least_3_by_3_positions(tiny: ExpressNetMoES) -> None:
+    sizes: list[torch.Size] = []
+    tiny.shown_layer().register_forward_hook(lambda _module, _given, maps: sizes.append(maps.shape))
     tiny(torch.rand(1, 1, 48, 48))
-    assert len(seen) == 1
-    assert min(seen[0][2:]) >= 3
+    assert len(sizes) == 1
+    # With fewer positions, a heatmap cannot distinguish mouth and nose.
+    assert min(sizes[0][2:]) >= 3
 
 
 def test_standardise_leaves_flat_images_flat() -> None:
@@ -134,7 +138,7 @@ def test_every_parameter_learns(tiny: ExpressNetMoES) -> None:
     assert idle == []
 
 
-def test_grey_is_pillows() -> None:
+def test_grey_equals_the_grey_of_pillow() -> None:
     colour = faces(1)
     image = Image.fromarray(colour[0].permute(1, 2, 0).numpy())
     expected = torch.tensor(list(image.convert("L").tobytes())).view(1, 1, 48, 48)
@@ -144,7 +148,7 @@ def test_grey_is_pillows() -> None:
 
 @torch.no_grad()
 def test_served_probabilities_sum_to_one(shipped: ExpressNetMoES) -> None:
-    probabilities, gates, occlusion = with_no_hint(shipped, 1.3)(faces(3))
+    probabilities, gates, occlusion = served_classifier(shipped, 1.3)(faces(3))
     assert probabilities.dtype == gates.dtype == occlusion.dtype == torch.float32
     assert probabilities.shape == (3, 8)
     assert gates.shape == (3, 2, 4)
@@ -153,35 +157,35 @@ def test_served_probabilities_sum_to_one(shipped: ExpressNetMoES) -> None:
 
 
 @torch.no_grad()
-def test_temperature_softens_and_changes_no_verdict(shipped: ExpressNetMoES) -> None:
-    sharp, *_ = with_no_hint(shipped, 0.5)(faces(8))
-    soft, *_ = with_no_hint(shipped, 3.0)(faces(8))
+def test_temperature_softens_probabilities_and_keeps_the_emotion(shipped: ExpressNetMoES) -> None:
+    sharp, *_ = served_classifier(shipped, 0.5)(faces(8))
+    soft, *_ = served_classifier(shipped, 3.0)(faces(8))
     assert torch.equal(sharp.argmax(dim=1), soft.argmax(dim=1))
     assert (sharp.amax(dim=1) > soft.amax(dim=1)).all()
 
 
 @torch.no_grad()
 def test_a_served_row_does_not_depend_on_its_neighbours(shipped: ExpressNetMoES) -> None:
-    served = with_no_hint(shipped, 1.3)
+    served = served_classifier(shipped, 1.3)
     batch = faces(5)
     padded = torch.cat([batch, torch.zeros(3, 3, 48, 48, dtype=torch.uint8)])
-    for together, beside, alone in zip(
+    for in_batch, in_padded_batch, alone in zip(
         served(batch),
         served(padded),
         (torch.cat(parts) for parts in zip(*(served(face[None]) for face in batch), strict=True)),
         strict=True,
     ):
-        torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
-        torch.testing.assert_close(beside[:5], alone, atol=1e-5, rtol=0)
+        torch.testing.assert_close(in_batch, alone, atol=1e-5, rtol=0)
+        torch.testing.assert_close(in_padded_batch[:5], alone, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
-def test_the_script_answers_as_the_network(shipped: ExpressNetMoES, tmp_path: Path) -> None:
-    served = with_no_hint(shipped, 1.3)
+def test_the_script_answers_like_the_network(shipped: ExpressNetMoES, tmp_path: Path) -> None:
+    served = served_classifier(shipped, 1.3)
     path = tmp_path / "model.pt"
     torch.jit.script(served).save(str(path))  # type: ignore[no-untyped-call]
     loaded = torch.jit.load(str(path)).eval()  # type: ignore[no-untyped-call]
     for count, side in ((1, 48), (3, 48), (4, 48), (2, 64)):
         batch = faces(count, side)
-        for found, wanted in zip(loaded(batch), served(batch), strict=True):
-            torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+        for found, expected in zip(loaded(batch), served(batch), strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)

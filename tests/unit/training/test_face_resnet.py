@@ -1,4 +1,4 @@
-"""The network of a face recognition, and its published weights."""
+"""The face recognition network, and its published weights."""
 
 from __future__ import annotations
 
@@ -29,42 +29,45 @@ UNITS = (
     ("conv256_down/conv2", 3, 256, 256),
     *((f"conv256_{n}/conv{i}", 3, 256, 256) for n in (1, 2) for i in (1, 2)),
 )
-"""Name, kernel, channels before and after of each convolution, as the published network has them."""
+"""Name, kernel size, input channels and output channels of the published convolutions that are in use."""
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tensor]]:
-    """A manifest with made-up bytes for weights beside it, and what they mean."""
+    """A manifest with a file of made-up quantized weights beside it, and the weights by name."""
     random, data = np.random.default_rng(0), b""
     entries: list[dict[str, object]] = []
-    meant: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
     for name, kernel, before, after in UNITS:
         spread = 2.0 / (kernel * before**0.5)
-        for part, shape, least, most in (
+        for part, shape, low, high in (
             ("conv/filters", (kernel, kernel, before, after), -spread, spread),
             ("conv/bias", (after,), -0.1, 0.1),
             ("scale/weights", (after,), 0.5, 1.5),
             ("scale/biases", (after,), -0.1, 0.1),
         ):
             values = random.integers(0, 256, shape, np.uint8)
-            scale = (most - least) / 255
-            packing = {"dtype": "uint8", "scale": scale, "min": least}
+            scale = (high - low) / 255
+            packing = {"dtype": "uint8", "scale": scale, "min": low}
             entries.append(
                 {"name": f"{name}/{part}", "shape": shape, "dtype": "float32", "quantization": packing}
             )
             data += values.tobytes()
-            meant[f"{name}/{part}"] = torch.from_numpy(values) * scale + least
+            weights[f"{name}/{part}"] = torch.from_numpy(values) * scale + low
     entries.append({"name": "fc", "shape": (2, 2), "dtype": "float32"})
     data += np.arange(4, dtype="<f4").tobytes()
     folder = tmp_path_factory.mktemp("face-api")
     (folder / "model.bin").write_bytes(data)
     manifest = folder / "weights_manifest.json"
     manifest.write_text(json.dumps([{"weights": entries, "paths": ["model.bin"]}]))
-    return manifest, meant
+    return manifest, weights
 
 
 def reference(weights: dict[str, Tensor], images: Tensor, blocks: int) -> Tensor:
-    """The published network up to its last block but one, or less of it, written as face-api describes it."""
+    """The first `blocks` blocks of the published network, as face-api describes them.
+
+    The published network has one more block than UNITS.
+    """
 
     def convolved(x: Tensor, name: str, stride: int, padding: int) -> Tensor:
         kernel = weights[f"{name}/conv/filters"].permute(3, 2, 0, 1)
@@ -102,7 +105,7 @@ def network(request: pytest.FixtureRequest) -> ExpressNetMoES:
 
 
 @torch.no_grad()
-def test_published_weights_answer_as_published(
+def test_the_backbone_answers_like_the_published_network(
     network: ExpressNetMoES, published: tuple[Path, dict[str, Tensor]]
 ) -> None:
     manifest, weights = published
@@ -113,39 +116,39 @@ def test_published_weights_answer_as_published(
     images = torch.rand(2, 1, 96, 96)
     assert network.backbone is not None
     blocks = sum(isinstance(module, Block) for module in network.backbone)
-    wanted = reference(weights, images.expand(-1, 3, -1, -1), blocks)
-    assert wanted.shape[1] == (128 if blocks == 10 else 256)
+    expected = reference(weights, images.expand(-1, 3, -1, -1), blocks)
+    assert expected.shape[1] == (128 if blocks == 10 else 256)
     found = network.backbone.eval()(images)
     # Batch norm divides by the root of a variance that is a little above 1.
-    assert (found - wanted).abs().max() < 1e-3 * wanted.abs().max()
+    assert (found - expected).abs().max() < 1e-3 * expected.abs().max()
 
 
 @torch.no_grad()
-def test_settling_changes_no_answer_but_what_training_begins_with(
+def test_settling_keeps_the_answers_in_evaluation_and_in_training(
     network: ExpressNetMoES, published: tuple[Path, dict[str, Tensor]]
 ) -> None:
     initialise(network.eval(), published[0])
     images = torch.rand(16, 1, 48, 48)
 
-    def seen() -> Tensor:
+    def backbone_features() -> Tensor:
         assert isinstance(network.backbone, FaceResNet)
         pooled: Tensor = network(images).pooled
         return pooled[:, -network.backbone.features :]
 
-    before = seen()
+    before = backbone_features()
     unsettled = copy.deepcopy(network)
     network.settle(images)
     assert not network.training
     assert not unsettled.training
     size = before.abs().max()
-    assert (seen() - before).abs().max() < 1e-3 * size
+    assert (backbone_features() - before).abs().max() < 1e-3 * size
     network.train()
-    assert (seen() - before).abs().max() < 1e-2 * size
+    assert (backbone_features() - before).abs().max() < 1e-2 * size
     network = unsettled.train()
-    assert (seen() - before).abs().max() > 0.1 * size
+    assert (backbone_features() - before).abs().max() > 0.1 * size
 
 
-def listing(**entry: object) -> str:
+def manifest_of(**entry: object) -> str:
     return json.dumps([{"paths": ["model.bin"], "weights": [{"name": "fc", "dtype": "float32", **entry}]}])
 
 
@@ -157,12 +160,12 @@ def listing(**entry: object) -> str:
         "[]",
         "[3]",
         '[{"paths": ["model.bin"], "weights": ["fc"]}]',
-        listing(),
-        listing(shape=[999]),
-        listing(shape=[1], dtype="nothing"),
+        manifest_of(),
+        manifest_of(shape=[999]),
+        manifest_of(shape=[1], dtype="nothing"),
     ],
 )
-def test_other_manifests_are_refused(content: str, network: ExpressNetMoES, tmp_path: Path) -> None:
+def test_invalid_manifests_are_refused(content: str, network: ExpressNetMoES, tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"1234")
     manifest = tmp_path / "manifest.json"
     manifest.write_text(content)
@@ -170,7 +173,7 @@ def test_other_manifests_are_refused(content: str, network: ExpressNetMoES, tmp_
         initialise(network, manifest)
 
 
-def test_weights_that_are_missing_are_named(network: ExpressNetMoES, tmp_path: Path) -> None:
+def test_a_missing_file_of_weights_is_named(network: ExpressNetMoES, tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.json"
     manifest.write_text(json.dumps([{"paths": ["lost.bin"], "weights": []}]))
     with pytest.raises(FileNotFoundError, match=r"lost\.bin"):

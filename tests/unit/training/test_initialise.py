@@ -25,7 +25,7 @@ def saved(content: Any, path: Path) -> Path:
 
 @pytest.mark.parametrize("wrapper", [None, "average", "state_dict", "model"])
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_a_whole_network_is_taken_as_it_is(wrapper: str | None, prefix: str, tmp_path: Path) -> None:
+def test_weights_of_the_whole_network_are_copied(wrapper: str | None, prefix: str, tmp_path: Path) -> None:
     source = tiny(seed=1).state_dict()
     content: Any = {prefix + name: value for name, value in source.items()}
     network = tiny()
@@ -37,7 +37,7 @@ def test_a_whole_network_is_taken_as_it_is(wrapper: str | None, prefix: str, tmp
 
 
 @pytest.mark.parametrize("prefix", ["", "encoder."])
-def test_a_pretrained_backbone_finds_its_place(prefix: str, tmp_path: Path) -> None:
+def test_weights_of_a_backbone_are_copied_into_the_backbone(prefix: str, tmp_path: Path) -> None:
     backbone = tiny(seed=1).get_submodule("backbone").state_dict()
     content = {prefix + name: value for name, value in backbone.items()} | {"fc.weight": torch.zeros(10, 4)}
     network = tiny()
@@ -50,9 +50,9 @@ def test_a_pretrained_backbone_finds_its_place(prefix: str, tmp_path: Path) -> N
         assert torch.equal(network.state_dict()[f"backbone.{name}"], value)
 
 
-def test_other_names_in_the_same_order_and_colour_are_understood(tmp_path: Path) -> None:
+def test_weights_with_other_names_are_matched_by_order_and_colour_becomes_grey(tmp_path: Path) -> None:
     backbone = tiny(seed=1).get_submodule("backbone").state_dict()
-    content = {f"_tensor{place}": value for place, value in enumerate(backbone.values()) if value.dim()}
+    content = {f"_tensor{number}": value for number, value in enumerate(backbone.values()) if value.dim()}
     content["_tensor0"] = torch.cat([content["_tensor0"] * share for share in (0.5, 0.3, 0.2)], dim=1)
     content["classifier"] = torch.zeros(10, 4)
     network = tiny()
@@ -64,9 +64,9 @@ def test_other_names_in_the_same_order_and_colour_are_understood(tmp_path: Path)
             torch.testing.assert_close(network.state_dict()[f"backbone.{name}"], value)
 
 
-def test_a_backbone_of_another_size_is_no_match(tmp_path: Path) -> None:
+def test_a_backbone_of_another_size_is_refused(tmp_path: Path) -> None:
     backbone = tiny(seed=1).get_submodule("backbone").state_dict()
-    content = {f"_tensor{place}": value for place, value in enumerate(backbone.values()) if value.dim()}
+    content = {f"_tensor{number}": value for number, value in enumerate(backbone.values()) if value.dim()}
     content.popitem()
     with pytest.raises(ValueError, match="no tensor in"):
         initialise(tiny(), saved(content, tmp_path / "w.pt"))
@@ -89,12 +89,12 @@ def test_heads_for_other_emotions_stay_fresh_and_are_named(tmp_path: Path) -> No
         ([1, 2], "holds no state dict"),
     ],
 )
-def test_what_does_not_fit_is_refused(content: Any, message: str, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_refused(content: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         initialise(tiny(), saved(content, tmp_path / "w.pt"))
 
 
-def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "w.pt").write_text("not weights")
     with pytest.raises(ValueError, match="is not a file of weights"):
         initialise(tiny(), tmp_path / "w.pt")

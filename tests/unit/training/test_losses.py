@@ -70,8 +70,8 @@ def test_rare_emotions_weigh_more_and_the_mean_stays() -> None:
     assert ratio == pytest.approx((effective[0] / effective[2]).item(), rel=1e-4)
 
 
-def test_logit_adjustment_asks_more_of_rare_emotions() -> None:
-    """An unsure network is pushed towards a rare emotion harder than towards a frequent one."""
+def test_logit_adjustment_raises_the_loss_of_rare_emotions() -> None:
+    """A network with equal logits has a greater loss for a rare emotion than for a frequent one."""
     counts = torch.tensor([900.0, 100.0])
     losses = {}
     for kind in ("none", "logit_adjusted"):
@@ -83,15 +83,15 @@ def test_logit_adjustment_asks_more_of_rare_emotions() -> None:
     assert losses["logit_adjusted"] == pytest.approx([-math.log(0.9), -math.log(0.1)])
 
 
-def test_a_student_that_follows_its_teacher_has_nothing_left_to_learn_from_it() -> None:
-    taught = torch.tensor([[2.0, -1.0, 0.5]])
-    asked = replace(batch(torch.eye(3)[[1]]), taught=Taught(taught, torch.zeros(1, 0)))
+def test_a_student_that_equals_its_teacher_has_no_distillation_loss() -> None:
+    teacher = torch.tensor([[2.0, -1.0, 0.5]])
+    taught = replace(batch(torch.eye(3)[[1]]), taught=Taught(teacher, torch.zeros(1, 0)))
     objective = Objective(LossConfig(distillation=1.0, **PLAIN), torch.ones(3))
-    assert objective(outputs(taught + 7), asked).item() == pytest.approx(0, abs=1e-6)
-    assert objective(outputs(-taught), asked).item() > 0.1
+    assert objective(outputs(teacher + 7), taught).item() == pytest.approx(0, abs=1e-6)
+    assert objective(outputs(-teacher), taught).item() > 0.1
 
 
-def test_the_auxiliary_head_counts_by_its_weight() -> None:
+def test_the_loss_of_the_auxiliary_head_is_weighted() -> None:
     served, auxiliary = torch.eye(8)[[0]], torch.eye(7)[[3]]
     answered = outputs(torch.zeros(1, 8), torch.zeros(1, 7))
     config = LossConfig(auxiliary=2.0, load_balancing=0.0)

@@ -1,4 +1,4 @@
-"""The networks beside the compact one, and what all of them share."""
+"""The larger networks, and what all networks have in common."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def by_name(config: NetworkConfig) -> str:
 
 
 def keras_count(module: nn.Module) -> int:
-    """As Keras counts: what is trained, and batch norm's running statistics."""
+    """The number of parameters as Keras counts them: trained ones, and running statistics of batch norm."""
     statistics = sum(
         buffer.numel()
         for name, buffer in module.named_buffers()
@@ -66,7 +66,7 @@ def test_every_block_of_the_papers_network_has_its_parameters(published: Express
     assert keras_count(published.head) == 7_175
 
 
-def test_the_papers_gate_is_not_renormalised_unless_asked(published: ExpressNetMoE) -> None:
+def test_the_papers_gate_is_renormalised_only_on_request(published: ExpressNetMoE) -> None:
     with torch.no_grad():
         weights = published(torch.rand(2, 3, 224, 224)).weights
     assert ((weights > 0).sum(dim=2) == 2).all()
@@ -80,7 +80,10 @@ def test_the_papers_gate_is_not_renormalised_unless_asked(published: ExpressNetM
 @pytest.mark.parametrize("kernel", [3, 9, 15, 25, 50, 75])
 @pytest.mark.parametrize(("count", "channels", "side"), [(1, 1, 33), (2, 3, 60), (9, 5, 20)])
 def test_large_kernels_are_keras_same_convolutions(kernel: int, count: int, channels: int, side: int) -> None:
-    """Against the direct convolution in double precision; an even kernel pads one more right and below."""
+    """Compare with the direct convolution in double precision.
+
+    An even kernel pads one pixel more on the right and below.
+    """
     conv, x = SameConv2d(channels, 4, kernel), torch.rand(count, channels, side, side)
     before = (kernel - 1) // 2
     padded = functional.pad(x.double(), (before, kernel - 1 - before) * 2)
@@ -92,11 +95,11 @@ def test_large_kernels_are_keras_same_convolutions(kernel: int, count: int, chan
             assert (found - direct).abs().max() / direct.abs().max() < 1e-4
 
 
-def test_even_kernels_pad_24_before_and_25_after() -> None:
+def test_a_kernel_of_50_px_pads_24_before_and_25_after() -> None:
     conv = SameConv2d(1, 1, 50)
     nn.init.zeros_(conv.weight)
     with torch.no_grad():
-        conv.weight[0, 0, 0, 0] = 1  # answers the pixel 24 to the left and above
+        conv.weight[0, 0, 0, 0] = 1  # takes the pixel 24 px to the left and above
     x = torch.rand(1, 1, 60, 60)
     with torch.no_grad():
         shifted = conv(x) - conv.bias.view(1, 1, 1, 1)  # type: ignore[union-attr]
@@ -104,7 +107,7 @@ def test_even_kernels_pad_24_before_and_25_after() -> None:
     assert shifted[0, 0, :24].abs().max() < 1e-5
 
 
-def test_large_kernels_learn_as_direct_ones() -> None:
+def test_large_kernels_have_the_gradient_of_direct_convolutions() -> None:
     conv, x = SameConv2d(2, 3, 15), torch.rand(9, 2, 20, 20)
     conv(x).square().sum().backward()
     assert conv.weight.grad is not None
@@ -115,34 +118,34 @@ def test_large_kernels_learn_as_direct_ones() -> None:
     torch.testing.assert_close(found, conv.weight.grad, rtol=1e-3, atol=1e-2)
 
 
-def test_large_kernels_are_spectra_when_they_are_served(published: ExpressNetMoE) -> None:
+def test_large_kernels_become_spectral_when_they_are_served(published: ExpressNetMoE) -> None:
     served = folded(published)
     kernels = [type(module) for module in served.modules() if isinstance(module, SpectralConv2d)]
-    assert len(kernels) == 6  # five of the global extractor, one of the local
+    assert len(kernels) == 6  # five in the global extractor, one in the local extractor
     assert not any(isinstance(module, SameConv2d) for module in served.modules())
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=by_name)
 @torch.no_grad()
-def test_what_is_served_answers_as_what_was_trained(config: NetworkConfig) -> None:
-    """As TorchScript, and as ONNX, in other batches than the exported one."""
-    network = settled(build(config, served=8, auxiliary=7))
+def test_the_served_network_answers_like_the_trained_one(config: NetworkConfig) -> None:
+    """As TorchScript and as ONNX, and in batches of other sizes than at the export."""
+    network = with_trained_batch_norm(build(config, served=8, auxiliary=7))
     faces = patterns(3, network.size)
     hint = nn.Linear(network(as_images(faces, network)).pooled.shape[1], 1)
-    # A low temperature, so that small differences of the network count.
+    # A low temperature amplifies small differences of the network.
     expected = ServedClassifier(network, 0.1, hint)(faces)
     assert expected[0].std(dim=0).max() > 0.01
     served = ServedClassifier(folded(network), 0.1, hint)
     files = {TORCHSCRIPT: torchscript_file(served), ONNX: onnx_file(served, interface(network.size))}
     for count in (1, 3):
         for answers in Pair(files).answers(faces[:count]):
-            for wanted, answer in zip(expected, answers, strict=True):
-                np.testing.assert_allclose(answer, wanted[:count], atol=1e-4, rtol=0)
+            for correct, answer in zip(expected, answers, strict=True):
+                np.testing.assert_allclose(answer, correct[:count], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=by_name)
 @torch.no_grad()
-def test_every_network_answers_the_same_contract(config: NetworkConfig) -> None:
+def test_every_network_has_the_same_outputs(config: NetworkConfig) -> None:
     network = build(config, served=7, auxiliary=0).eval()
     outputs = network(torch.rand(2, network.channels, network.size, network.size))
     assert outputs.logits.shape == (2, 7)
@@ -152,7 +155,7 @@ def test_every_network_answers_the_same_contract(config: NetworkConfig) -> None:
         assert not outputs.weights.any()
 
 
-def test_every_parameter_of_the_sibling_learns() -> None:
+def test_every_parameter_of_expressnet_learns() -> None:
     network = build(AttentionConfig(name="expressnet", width=8, depths=(1, 1, 1, 1)), served=8, auxiliary=7)
     outputs = network(torch.rand(16, 3, 96, 96))
     (outputs.logits.square().sum() + outputs.auxiliary.square().sum()).backward()
@@ -160,14 +163,14 @@ def test_every_parameter_of_the_sibling_learns() -> None:
     assert idle == []
 
 
-def test_a_pretrained_resnet_50_finds_its_names(published: ExpressNetMoE) -> None:
+def test_the_backbone_has_the_names_of_a_pretrained_resnet_50(published: ExpressNetMoE) -> None:
     names = set(published.backbone.state_dict())
     usual = {"conv1.weight", "bn1.running_mean", "layer1.0.downsample.0.weight", "layer4.2.bn3.bias"}
     assert usual <= names
 
 
-def settled(network: Network) -> Network:
-    """Batch norm as after training: statistics of images, and scales that are not those of the beginning."""
+def with_trained_batch_norm(network: Network) -> Network:
+    """Set batch norm as training would: statistics of images, and scales other than the initial ones."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # the statistics of all images seen
@@ -179,7 +182,7 @@ def settled(network: Network) -> Network:
 
 
 def patterns(count: int, size: int) -> torch.Tensor:
-    """Smooth images that differ: of noise alone, a network with random weights answers always the same."""
+    """Smooth images that differ. For noise, a network with random weights always gives the same answer."""
     coarse = 255 * torch.rand(count, 3, 6, 6)
     return functional.interpolate(coarse, size=(size, size), mode="bilinear").to(torch.uint8)
 

@@ -1,4 +1,4 @@
-"""Things are drawn before faces where they should be, and the hint tells covered faces from whole ones."""
+"""Occluders cover the right part of a face, and the hint distinguishes covered and uncovered faces."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def changed(before: Tensor, after: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("kind", OCCLUDERS)
 @pytest.mark.parametrize(("side", "channels"), [(48, 1), (96, 3)])
-def test_each_thing_covers_a_part_and_leaves_the_rest(kind: str, side: int, channels: int) -> None:
+def test_each_occluder_covers_a_part_and_leaves_the_rest(kind: str, side: int, channels: int) -> None:
     torch.manual_seed(0)
     faces = grey_faces(200, side, channels)
     covered = occlude(faces, 0.2, OCCLUDERS[kind])
@@ -52,7 +52,7 @@ def test_a_greater_share_covers_more(kind: str) -> None:
     assert shares[2] > 1.5 * shares[0]
 
 
-def test_masks_lie_over_the_mouth_and_glasses_over_the_eyes() -> None:
+def test_masks_cover_the_mouth_and_glasses_cover_the_eyes() -> None:
     torch.manual_seed(0)
     faces = grey_faces(100)
     masked, dark = (changed(faces, occlude(faces, 0.2, OCCLUDERS[kind])) for kind in ("mask", "glasses"))
@@ -62,7 +62,7 @@ def test_masks_lie_over_the_mouth_and_glasses_over_the_eyes() -> None:
     assert not dark[:, 28:].any()
 
 
-def test_kinds_take_turns_and_a_seed_says_it_all() -> None:
+def test_kinds_alternate_and_a_seed_repeats_the_occluders() -> None:
     faces = grey_faces(3 * len(OCCLUDERS) + 1)
     torch.manual_seed(3)
     first = occlude(faces, 0.2)
@@ -79,12 +79,12 @@ def test_the_area_under_the_curve_is_the_share_of_pairs_in_order() -> None:
     assert _area_under_curve(torch.tensor([0.0]), torch.tensor([2.0, 1.0])) == 0
 
 
-def test_the_hint_tells_covered_faces_of_people_that_it_never_met(astronaut: NDArray[np.uint8]) -> None:
+def test_the_hint_detects_covered_faces_and_unseen_kinds_of_occluders(astronaut: NDArray[np.uint8]) -> None:
     face = Image.fromarray(astronaut).crop((168, 60, 280, 172)).convert("L")
     rng = np.random.default_rng(0)
 
-    def like(count: int) -> LabelledFaces:
-        """One face, a little turned, moved and lit in other ways each time."""
+    def pictures_of_the_face(count: int) -> LabelledFaces:
+        """Pictures of one face with random tilt, position and brightness."""
         pictures = []
         for _ in range(count):
             turned = face.rotate(rng.uniform(-10, 10), Image.Resampling.BICUBIC)
@@ -100,7 +100,7 @@ def test_the_hint_tells_covered_faces_of_people_that_it_never_met(astronaut: NDA
         )
 
     network = load_trained(SHIPPED_CHECKPOINT).network
-    faces, held_out = like(180), like(60)
+    faces, held_out = pictures_of_the_face(180), pictures_of_the_face(60)
     layer, figures = fit_occlusion(network, faces, held_out)
     assert layer.weight.shape == network(torch.zeros(1, 1, 48, 48)).pooled.shape
     assert figures["auc"].value > 0.85

@@ -12,7 +12,7 @@ from training.optimise import at_sharpest, learning_rate, make_optimiser, update
 from .made_up import tiny_config
 
 
-def test_the_rate_warms_up_and_falls_to_nothing() -> None:
+def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
     config = tiny_config(epochs=11, optimiser={"learning_rate": 0.4, "warmup_epochs": 1})
     rates = [learning_rate(epoch, config) for epoch in (0, 0.5, 1, 6, 11)]
     assert rates[0] < rates[1] < rates[2]
@@ -55,13 +55,13 @@ def test_the_average_follows_weights_and_statistics() -> None:
     assert average.num_batches_tracked == 7
 
 
-def test_a_young_average_follows_faster() -> None:
+def test_the_average_follows_faster_in_the_first_steps() -> None:
     network, average = nn.Linear(1, 1), nn.Linear(1, 1)
     update_average(average, network, step=0, decay=0.999)
     assert torch.allclose(average.weight, network.weight, atol=0.21)
 
 
-def test_sharpness_is_sought_along_the_gradient_and_left_again() -> None:
+def test_at_sharpest_moves_weights_along_the_gradient_and_back() -> None:
     network = nn.Linear(2, 1, bias=False)
     with torch.no_grad():
         network.weight.copy_(torch.tensor([[1.0, 2.0]]))
@@ -72,8 +72,8 @@ def test_sharpness_is_sought_along_the_gradient_and_left_again() -> None:
     assert torch.equal(network.weight, before)
 
 
-def test_a_sharp_minimum_is_left_for_a_flat_one() -> None:
-    """From between two minima of one depth, plain descent takes the near sharp one, SAM the flat one."""
+def test_sharpness_aware_minimisation_prefers_a_flat_minimum() -> None:
+    """Between two minima of the same depth, plain descent takes the near sharp one and SAM the flat one."""
 
     def loss(x: torch.Tensor) -> torch.Tensor:
         sharp = 40 * (x + 0.1) ** 2

@@ -1,4 +1,4 @@
-"""The model repository: versions beside each other, and what Triton is told of them."""
+"""Several versions of a model in one repository, and the Triton configuration that names them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def manifest(version: str, content: int, labels: tuple[str, ...] = ("yes", "no")
     )
 
 
-def test_a_new_version_stands_beside_the_old_one_and_becomes_the_default(tmp_path: Path) -> None:
+def test_a_new_version_keeps_the_old_one_and_becomes_the_default(tmp_path: Path) -> None:
     write_model(tmp_path, manifest("1", 1), files(1), CONFIG)
     folder = write_model(tmp_path, manifest("2", 2), files(2), CONFIG)
 
@@ -91,7 +91,7 @@ def test_one_configuration_cannot_serve_two_shapes(tmp_path: Path) -> None:
     assert not model_path(tmp_path, "tiny", "2", TORCHSCRIPT).exists()
 
 
-def test_instances_are_left_to_triton_unless_told(tmp_path: Path) -> None:
+def test_triton_chooses_the_number_of_instances_by_default(tmp_path: Path) -> None:
     folder = write_model(tmp_path, manifest("1", 1), files(1), CONFIG)
     assert "instance_group" not in (folder / "config.pbtxt").read_text()
     write_model(tmp_path, manifest("1", 1), files(1), CONFIG, instances=3)

@@ -1,4 +1,4 @@
-"""Several teachers, one answer."""
+"""Several teachers give one answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from training.teachers import Teachers
 
 
 class Brightness(Network):
-    """Answers by how bright the left half of an image is."""
+    """The logits are multiples of the brightness of the left half of an image."""
 
     size, channels = 48, 1
 
@@ -27,13 +27,13 @@ class Brightness(Network):
         return Outputs(logits, auxiliary, nothing, nothing, left[:, None])
 
 
-def test_they_answer_with_the_mean_of_their_logits() -> None:
+def test_teachers_answer_with_the_mean_of_their_logits() -> None:
     taught = Teachers([Brightness(1.0), Brightness(3.0)]).teach(torch.full((2, 1, 48, 48), 0.5))
     assert taught.served.tolist() == [[1.0, -1.0]] * 2
     assert taught.auxiliary.tolist() == [[1.0, 2.0]] * 2
 
 
-def test_asked_once_they_see_every_image_and_its_mirror() -> None:
+def test_teach_once_averages_each_image_and_its_mirror() -> None:
     half = np.zeros((3, 48, 48), np.uint8)
     half[1, :, :24] = half[2, :, 24:] = 255
     labels = np.array([1, 3, 3])
@@ -42,6 +42,6 @@ def test_asked_once_they_see_every_image_and_its_mirror() -> None:
     )
     taught = Teachers([Brightness(1.0), Brightness(3.0)]).teach_once(rows, torch.device("cpu"))
     assert taught.served.tolist() == [[0, 0], [1, -1], [1, -1]]
-    # Of the auxiliary head only differences between logits matter.
+    # In the auxiliary head, only differences between logits matter.
     difference = taught.auxiliary[:, 1] - taught.auxiliary[:, 0]
     torch.testing.assert_close(difference, torch.tensor([0.0, 1.0, 1.0]))

@@ -33,7 +33,7 @@ from training.train import Start, epoch_order, read_ahead, training_rows, valida
 
 
 def noise(count: int, seed: int) -> LabelledFaces:
-    """Half of it happy, half of it sad: what is learnt does not matter here."""
+    """Images of noise, half of them happy, half of them sad. These tests do not depend on what is learnt."""
     labels = np.where(np.arange(count) % 2, 1, 3)
     return LabelledFaces(
         PixelPictures(np.random.default_rng(seed).integers(0, 256, (count, 48, 48), np.uint8)),
@@ -54,8 +54,8 @@ def data() -> Iterator[Dataset]:
 
 
 @pytest.fixture
-def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Curves take longer to draw than these epochs to train."""
+def _without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip the curves. Drawing them takes longer than to train these epochs."""
     monkeypatch.setattr(progress, "draw_curves", lambda run: None)
 
 
@@ -69,11 +69,11 @@ def checkpoint(run: Path, name: str = "last") -> dict[str, Any]:
 
 
 class Interrupted(Exception):
-    """Stands for Ctrl-C."""
+    """Simulates Ctrl-C."""
 
 
 def interrupt_second_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first epoch is written; the second is lost when it is nearly over."""
+    """Write the first epoch, and interrupt the second one near its end."""
     calls = 0
 
     def interrupting(*arguments: Any, **options: Any) -> Any:
@@ -86,7 +86,7 @@ def interrupt_second_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "predict", interrupting)
 
 
-def test_a_run_writes_what_it_promises(data: Dataset, tmp_path: Path) -> None:
+def test_a_run_writes_all_its_files(data: Dataset, tmp_path: Path) -> None:
     run = tmp_path / "run"
     training.train(tiny_config(), data, run, threads=1)
     assert read_config(run / "config.yaml") == tiny_config()
@@ -115,7 +115,7 @@ def test_a_run_writes_what_it_promises(data: Dataset, tmp_path: Path) -> None:
     ]
 
 
-def test_a_resumed_run_ends_as_an_uninterrupted_one(
+def test_a_resumed_run_ends_like_an_uninterrupted_one(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -126,21 +126,21 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
             training.train(tiny_config(), data, parts, threads=1)
     assert checkpoint(parts)["epoch"] == 1
     training.train(tiny_config(), data, parts, resume=True, threads=1)
-    wanted, found = checkpoint(whole), checkpoint(parts)
+    expected, found = checkpoint(whole), checkpoint(parts)
     assert found["epoch"] == 2
     assert [line["epoch"] for line in metrics(parts)] == [1, 2]
     for part in ("model", "average"):
-        for name, value in wanted[part].items():
+        for name, value in expected[part].items():
             assert torch.equal(found[part][name], value), f"{part}: {name}"
-    # Once it has ended there is nothing to resume.
+    # Resuming a finished run changes nothing.
     before = (parts / "last.ckpt").read_bytes()
     training.train(tiny_config(), data, parts, resume=True, threads=1)
     assert (parts / "last.ckpt").read_bytes() == before
     assert len(metrics(parts)) == 2
 
 
-@pytest.mark.usefixtures("_undrawn")
-def test_a_run_that_begins_anew_begins_its_log_anew(
+@pytest.mark.usefixtures("_without_curves")
+def test_a_new_run_in_the_same_folder_starts_a_new_log(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
@@ -152,8 +152,8 @@ def test_a_run_that_begins_anew_begins_its_log_anew(
     assert [line["epoch"] for line in metrics(run)] == [1, 2]
 
 
-@pytest.mark.usefixtures("_undrawn")
-def test_the_best_epoch_is_kept_even_if_nothing_is_right(
+@pytest.mark.usefixtures("_without_curves")
+def test_the_best_epoch_is_kept_even_if_no_answer_is_right(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "accuracy", lambda *_: Metric(value=0.0, samples=1))
@@ -161,7 +161,7 @@ def test_the_best_epoch_is_kept_even_if_nothing_is_right(
     assert checkpoint(tmp_path / "run", "best")["epoch"] == 1
 
 
-def test_validation_rows_are_none_that_were_trained_on(data: Dataset) -> None:
+def test_no_validation_row_is_a_training_row(data: Dataset) -> None:
     rows, held_out = training_rows(data, tiny_config())
     assert (len(rows), len(held_out)) == (36, 12)
     assert not set(rows.group) & set(held_out.group)
@@ -170,14 +170,14 @@ def test_validation_rows_are_none_that_were_trained_on(data: Dataset) -> None:
 def test_a_full_disk_loses_one_epoch(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, save = tmp_path / "run", Fabric.save
 
-    def fills_up(fabric: Fabric, path: Path, state: dict[str, Any], **options: Any) -> None:
+    def save_to_full_disk(fabric: Fabric, path: Path, state: dict[str, Any], **options: Any) -> None:
         if state["epoch"] == 2:
             Path(path).write_bytes(b"half of")
             raise OSError(errno.ENOSPC, "No space left on device")
         save(fabric, path, state, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Fabric, "save", fills_up)
+        patched.setattr(Fabric, "save", save_to_full_disk)
         with pytest.raises(OSError, match="No space left"):
             training.train(tiny_config(), data, run, threads=1)
     assert checkpoint(run)["epoch"] == checkpoint(run, "best")["epoch"] == 1
@@ -186,10 +186,10 @@ def test_a_full_disk_loses_one_epoch(data: Dataset, tmp_path: Path, monkeypatch:
     assert [line["epoch"] for line in metrics(run)] == [1, 2]
 
 
-def test_a_loss_that_is_lost_is_no_epoch(data: Dataset, tmp_path: Path) -> None:
-    wild = tiny_config(optimiser={"learning_rate": 1e30, "warmup_epochs": 0, "clip_norm": 1e30})
+def test_a_loss_that_is_not_finite_stops_the_run(data: Dataset, tmp_path: Path) -> None:
+    diverging = tiny_config(optimiser={"learning_rate": 1e30, "warmup_epochs": 0, "clip_norm": 1e30})
     with pytest.raises(FloatingPointError, match=r"optimiser\.learning_rate"):
-        training.train(wild, data, tmp_path, threads=1)
+        training.train(diverging, data, tmp_path, threads=1)
     assert not (tmp_path / "last.ckpt").exists()
 
 
@@ -200,13 +200,13 @@ def test_fewer_rows_than_a_batch_are_refused(data: Dataset, tmp_path: Path) -> N
 
 @pytest.fixture(scope="module")
 def plain(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run without any option."""
+    """A run without the options that the tests below change."""
     run = tmp_path_factory.mktemp("plain") / "run"
     training.train(tiny_config(epochs=1, optimiser={"warmup_epochs": 0}), data, run, threads=1)
     return run
 
 
-@pytest.mark.usefixtures("_undrawn")
+@pytest.mark.usefixtures("_without_curves")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -227,7 +227,7 @@ def plain(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=lambda changes: json.dumps(changes),
 )
-def test_every_option_trains_to_something_of_its_own(
+def test_every_option_changes_the_trained_weights(
     changes: dict[str, object], data: Dataset, plain: Path, tmp_path: Path
 ) -> None:
     changed = tmp_path / "changed"
@@ -238,13 +238,13 @@ def test_every_option_trains_to_something_of_its_own(
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
-@pytest.mark.usefixtures("_undrawn")
+@pytest.mark.usefixtures("_without_curves")
 @pytest.mark.parametrize("views", ["changed", "whole"])
 def test_a_student_follows_teachers_with_the_same_heads(views: str, data: Dataset, tmp_path: Path) -> None:
     runs = tmp_path / "one", tmp_path / "two"
     for seed, run in enumerate(runs):
         training.train(tiny_config(epochs=1, seed=seed), data, run, threads=1)
-    # A run's folder stands for its best checkpoint.
+    # The folder of a run means its best checkpoint.
     teachers = runs[0], runs[1] / "best.ckpt"
     loss = {"distillation": 1.0, "load_balancing": 0.0, "distillation_views": views}
     student = tmp_path / "student"
@@ -254,16 +254,16 @@ def test_a_student_follows_teachers_with_the_same_heads(views: str, data: Datase
     assert len(set(entry["teachers_sha256"])) == 2
 
 
-@pytest.mark.parametrize(("share", "named"), [(0.5, ()), (0.0, ("one",))])
+@pytest.mark.parametrize(("share", "teachers"), [(0.5, ()), (0.0, ("one",))])
 def test_a_teacher_and_its_share_need_each_other(
-    share: float, named: tuple[str, ...], data: Dataset, tmp_path: Path
+    share: float, teachers: tuple[str, ...], data: Dataset, tmp_path: Path
 ) -> None:
-    start = Start(teachers=tuple(map(Path, named)))
+    start = Start(teachers=tuple(map(Path, teachers)))
     with pytest.raises(ValueError, match="need each other"):
         training.train(tiny_config(loss={"distillation": share}), data, tmp_path, start=start, threads=1)
 
 
-@pytest.mark.usefixtures("_undrawn")
+@pytest.mark.usefixtures("_without_curves")
 def test_a_teacher_of_other_emotions_is_refused(data: Dataset, tmp_path: Path) -> None:
     training.train(tiny_config(epochs=1), data, tmp_path / "teacher", threads=1)
     seven = Dataset("seven", EMOTIONS[:7], EMOTIONS[:7], data.training, {}, ())
@@ -277,13 +277,15 @@ def test_a_teacher_of_other_emotions_is_refused(data: Dataset, tmp_path: Path) -
         )
 
 
-@pytest.mark.usefixtures("_undrawn")
-@pytest.mark.parametrize("way", ["weights", "teachers"])
-def test_what_learned_from_validation_is_refused(way: str, data: Dataset, tmp_path: Path) -> None:
-    seen = tmp_path / "seen"
-    training.train(tiny_config(epochs=1, validation_share=0.1), data, seen, threads=1)
-    start = Start(weights=seen / "best.ckpt") if way == "weights" else Start(teachers=(seen,))
-    config = tiny_config(epochs=1, loss={"distillation": float(way == "teachers")})
+@pytest.mark.usefixtures("_without_curves")
+@pytest.mark.parametrize("option", ["weights", "teachers"])
+def test_a_checkpoint_that_learned_from_validation_rows_is_refused(
+    option: str, data: Dataset, tmp_path: Path
+) -> None:
+    earlier = tmp_path / "earlier"
+    training.train(tiny_config(epochs=1, validation_share=0.1), data, earlier, threads=1)
+    start = Start(weights=earlier / "best.ckpt") if option == "weights" else Start(teachers=(earlier,))
+    config = tiny_config(epochs=1, loss={"distillation": float(option == "teachers")})
     with pytest.raises(ValueError, match=r"its validation_share was 0\.1, this run's is 0\.25"):
         training.train(config, data, tmp_path / "run", start=start, threads=1)
 
@@ -293,14 +295,14 @@ def test_every_seed_keeps_the_same_rows_for_validation(data: Dataset) -> None:
     assert one.names.tolist() == two.names.tolist()
 
 
-@pytest.mark.usefixtures("_undrawn")
-def test_weights_that_were_given_are_what_it_begins_with(
+@pytest.mark.usefixtures("_without_curves")
+def test_a_run_starts_from_the_given_weights(
     data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     training.train(tiny_config(), data, first, threads=1)
-    still = tiny_config(epochs=1, optimiser={"learning_rate": 1e-12, "warmup_epochs": 0})
-    training.train(still, data, second, start=Start(weights=first / "best.ckpt"), threads=1)
+    unchanging = tiny_config(epochs=1, optimiser={"learning_rate": 1e-12, "warmup_epochs": 0})
+    training.train(unchanging, data, second, start=Start(weights=first / "best.ckpt"), threads=1)
     given, kept = load_trained(first).network.state_dict(), load_trained(second).network.state_dict()
     for name, value in kept.items():
         if not name.endswith(("running_mean", "running_var", "num_batches_tracked")):
@@ -308,8 +310,8 @@ def test_weights_that_were_given_are_what_it_begins_with(
     assert "matched" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("_undrawn")
-def test_a_wider_head_keeps_emotions_that_the_data_lack(data: Dataset, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_without_curves")
+def test_a_wider_head_has_emotions_that_the_data_lack(data: Dataset, tmp_path: Path) -> None:
     seven = Dataset("seven", EMOTIONS[:7], (), data.training, {}, ())
     training.train(tiny_config(epochs=1, emotions=8), seven, tmp_path, threads=1)
     trained = load_trained(tmp_path)
@@ -318,13 +320,13 @@ def test_a_wider_head_keeps_emotions_that_the_data_lack(data: Dataset, tmp_path:
         training.train(tiny_config(emotions=4), seven, tmp_path, threads=1)
 
 
-def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "best.ckpt").write_bytes(b"not a checkpoint")
     with pytest.raises(ValueError, match="is not a checkpoint of a run"):
         load_trained(tmp_path)
 
 
-def test_an_epoch_takes_every_row_once_and_another_order_each_time() -> None:
+def test_each_epoch_takes_every_row_once_in_another_order() -> None:
     emotion = torch.arange(10) % 3
     first, second = (epoch_order(emotion, tiny_config(), epoch) for epoch in (0, 1))
     assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(10))
@@ -334,7 +336,10 @@ def test_an_epoch_takes_every_row_once_and_another_order_each_time() -> None:
 
 @pytest.mark.parametrize(("power", "share"), [(1.0, 1 / 3), (0.5, 0.2)])
 def test_balanced_sampling_draws_rare_emotions_more_often(power: float, share: float) -> None:
-    """900 of one, 81 of another, 19 without an emotion; by hand: sqrt(81) / (sqrt(900) + ...) = 0.2."""
+    """900 rows of one emotion, 81 of a second, and 19 without an emotion, which count as a third emotion.
+
+    By hand, the share of the second at power 0.5 is sqrt(81) / (sqrt(900) + sqrt(81) + sqrt(19)), about 0.2.
+    """
     emotion = torch.tensor([0] * 900 + [1] * 81 + [-1] * 19)
     order = epoch_order(emotion, tiny_config(balanced_sampling=power), 0)
     assert (emotion[order] == 1).float().mean() == pytest.approx(share, abs=0.05)
@@ -348,7 +353,7 @@ def test_batches_are_read_in_their_order(data: Dataset) -> None:
         assert np.array_equal(images[:, 0], rows.pictures.read(chosen.numpy(), size=48, channels=1)[:, 0])
 
 
-# The command, as a user starts it.
+# These tests start the command as a user does.
 
 
 @pytest.fixture
@@ -388,14 +393,14 @@ def test_two_processes_train_one_network(launcher: str, folder: Path, tmp_path: 
 
 
 @pytest.fixture
-def interruptible() -> Iterator[None]:
-    """A shell has what it runs in the background ignore Ctrl-C, and so would what is started here."""
+def obeys_ctrl_c() -> Iterator[None]:
+    """Lets Ctrl-C end the processes of a test. Background processes of a shell ignore Ctrl-C."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.usefixtures("interruptible")
+@pytest.mark.usefixtures("obeys_ctrl_c")
 def test_ctrl_c_loses_one_epoch(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     endless = tiny_config(dataset="folder", epochs=100_000)
@@ -405,12 +410,12 @@ def test_ctrl_c_loses_one_epoch(folder: Path, tmp_path: Path) -> None:
     try:
         eventually(lambda: (run / "metrics.jsonl").is_file() and len(metrics(run)) >= 2, timeout_s=90)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=30)
     finally:
         process.kill()
     assert process.returncode == 130
-    assert "--resume" in said
-    assert "Traceback" not in said
+    assert "--resume" in stderr
+    assert "Traceback" not in stderr
     reached = checkpoint(run)["epoch"]
     assert reached >= len(metrics(run)) - 1
     config = endless.model_copy(update={"epochs": reached + 1})

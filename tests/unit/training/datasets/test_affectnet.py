@@ -39,7 +39,7 @@ def test_expressions_become_emotions(
     assert np.array_equal(dataset.training.distributions.argmax(axis=1), dataset.training.majority)
 
 
-def test_images_without_an_emotion_are_left_out_and_counted(lists: Path) -> None:
+def test_images_without_an_emotion_are_skipped_and_counted(lists: Path) -> None:
     assert load("affectnet7", lists).problems == (
         *(
             f"skipped: 1 training images labelled {name}"
@@ -61,11 +61,11 @@ def test_faces_are_cut_out_of_photos(lists: Path) -> None:
     assert (faces.pictures.read(np.arange(8), size=20, channels=3) == 255).all()
 
 
-def test_lists_may_lie_where_they_were_unpacked(lists: Path) -> None:
-    home = lists / "Manually_Annotated_file_lists"
-    home.mkdir()
+def test_lists_may_be_in_the_folder_of_their_archive(lists: Path) -> None:
+    unpacked = lists / "Manually_Annotated_file_lists"
+    unpacked.mkdir()
     for name in ("training.csv", "validation.csv"):
-        (lists / name).rename(home / name)
+        (lists / name).rename(unpacked / name)
     (lists / "Manually_Annotated").mkdir()
     (lists / MANUAL[0]).rename(lists / MANUAL[1])
     dataset = load("affectnet8", lists)
@@ -78,7 +78,7 @@ def test_a_list_without_header_has_the_official_columns(lists: Path) -> None:
     assert len(load("affectnet8", lists).tests["validation"]) == 2
 
 
-def test_automatic_annotations_serve_where_there_are_no_manual_ones(tmp_path: Path) -> None:
+def test_automatic_annotations_are_used_if_manual_ones_are_missing(tmp_path: Path) -> None:
     folder = write_affectnet_lists(
         tmp_path / "data", {"automatically_annotated.csv": [0, 1, 2], "validation.csv": [3]}
     )
@@ -88,7 +88,7 @@ def test_automatic_annotations_serve_where_there_are_no_manual_ones(tmp_path: Pa
     assert len(load("affectnet8", folder).training) == 2
 
 
-def test_what_is_missing_is_named_with_where_to_get_it(tmp_path: Path, lists: Path) -> None:
+def test_an_error_names_missing_files_and_where_to_get_them(tmp_path: Path, lists: Path) -> None:
     with pytest.raises(DatasetError, match=r"looked for .*train_set/.*training\.csv.*signed agreement"):
         load("affectnet8", tmp_path / "nowhere")
     (lists / MANUAL[0]).rename(lists / "elsewhere")
@@ -106,7 +106,7 @@ def test_a_missing_column_is_named(lists: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoilt", "why"),
+    ("row", "reason"),
     [
         ("0/training.csv.png,10,20,20,20,1;2;3,11,-2,-2", "expression 11"),
         ("0/training.csv.png,10,20,20,20,1;2;3,happy,-2,-2", "happy"),
@@ -116,11 +116,11 @@ def test_a_missing_column_is_named(lists: Path) -> None:
         ("0/training.csv.png,10,20", "expression"),
     ],
 )
-def test_a_malformed_row_is_named_by_its_line(lists: Path, spoilt: str, why: str) -> None:
+def test_a_malformed_row_is_named_by_its_line(lists: Path, row: str, reason: str) -> None:
     path = lists / "training.csv"
     lines = path.read_text().splitlines()
-    path.write_text("\n".join([lines[0], spoilt, *lines[2:], "", ""]))
-    with pytest.raises(DatasetError, match=rf"malformed rows \(1\): training\.csv line 2 \(.*{why}"):
+    path.write_text("\n".join([lines[0], row, *lines[2:], "", ""]))
+    with pytest.raises(DatasetError, match=rf"malformed rows \(1\): training\.csv line 2 \(.*{reason}"):
         load("affectnet8", lists)
     assert len(load("affectnet8", lists, skip_bad=True).training) == 7
 
@@ -134,7 +134,7 @@ def test_a_face_outside_of_its_photo_is_named(lists: Path) -> None:
         load("affectnet8", lists)
 
 
-def test_images_and_annotations_are_paired(folders: Path) -> None:
+def test_unpaired_images_and_invalid_annotations_are_named(folders: Path) -> None:
     (folders / "train_set/annotations/3_exp.npy").unlink()
     (folders / "train_set/images/4.jpg").unlink()
     (folders / "val_set/annotations/0_exp.npy").write_bytes(b"")
@@ -153,7 +153,7 @@ def test_images_and_annotations_are_paired(folders: Path) -> None:
     assert not dataset.tests
 
 
-def test_numbers_are_annotations_as_well_as_text(folders: Path) -> None:
+def test_annotations_may_be_numbers_or_text(folders: Path) -> None:
     np.save(folders / "train_set/annotations/0_exp.npy", np.array([6]))
     assert EMOTIONS[load("affectnet8", folders).training.labels[0]] == "anger"
 

@@ -1,4 +1,4 @@
-"""FER-2013 and FER+, from tiny files written by hand."""
+"""FER-2013 and FER+, from tiny files that the tests write."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Row:
 
 @dataclass
 class Files:
-    """The official files, of which single lines can be spoiled. Line 1 is the header."""
+    """The official files. A test can replace the lines of each file. Line 1 is the header."""
 
     folder: Path
     rows: list[Row] = field(default_factory=list)
@@ -76,13 +76,13 @@ def files(tmp_path: Path) -> Files:
     return Files(tmp_path, [*rows, Row(noise(3), "PublicTest"), Row(noise(4), "PrivateTest")])
 
 
-def spoiled(lines: list[list[str]], column: int, text: str | None) -> list[list[str]]:
-    """Line 3 with another text in one column, or cut off before it."""
+def damaged(lines: list[list[str]], column: int, text: str | None) -> list[list[str]]:
+    """Replace one column of line 3. If `text` is None, cut the line off before that column."""
     lines[2] = lines[2][:column] if text is None else [*lines[2][:column], text, *lines[2][column + 1 :]]
     return lines
 
 
-def test_rows_come_back_by_split_and_aligned(files: Files) -> None:
+def test_rows_are_grouped_by_split_and_aligned_with_votes(files: Files) -> None:
     files.rows[1] = Row(noise(1), label=3, votes=(0, 8, 2, 0, 0, 0, 0, 0, 0, 0))
     files.write()
     dataset = files.load()
@@ -101,7 +101,7 @@ def test_rows_come_back_by_split_and_aligned(files: Files) -> None:
     assert len(dataset.licences) == 2
 
 
-def test_without_votes_it_has_seven_emotions_and_no_auxiliary_head(files: Files) -> None:
+def test_a_set_without_votes_has_seven_emotions_and_no_auxiliary_head(files: Files) -> None:
     files.rows[:3] = [Row(noise(label), label=label) for label in range(3)]
     files.write()
     (files.folder / "fer2013new.csv").unlink()
@@ -115,13 +115,13 @@ def test_without_votes_it_has_seven_emotions_and_no_auxiliary_head(files: Files)
     assert len(dataset.licences) == 1
 
 
-def test_the_compressed_file_is_read_too(files: Files) -> None:
+def test_a_compressed_file_is_read(files: Files) -> None:
     files.write()
     plain = files.folder / "fer2013.csv"
     (files.folder / "fer2013.csv.gz").write_bytes(gzip.compress(plain.read_bytes()))
-    wanted = pixels(files.load())
+    expected = pixels(files.load())
     plain.unlink()
-    assert np.array_equal(pixels(files.load()), wanted)
+    assert np.array_equal(pixels(files.load()), expected)
 
 
 @pytest.mark.parametrize("kept", [100, -4])
@@ -134,28 +134,28 @@ def test_a_compressed_file_that_is_cut_short_is_refused(files: Files, kept: int)
         files.load()
 
 
-def test_the_other_csv_of_kaggle_is_the_same_set(files: Files) -> None:
-    """Its columns have another order and names that begin with a blank, and so does each Usage."""
+def test_the_other_csv_of_kaggle_gives_the_same_set(files: Files) -> None:
+    """Its columns are in another order. Their names and each usage begin with a blank."""
     files.write()
-    wanted = files.load()
+    expected = files.load()
     (files.folder / "fer2013.csv").unlink()
     lines = ["emotion, Usage, pixels"]
     lines += [f"{label}, {usage}, {image}" for label, image, usage in files.images()[1:]]
     (files.folder / "icml_face_data.csv").write_text("\r\n".join([*lines, "", ""]))
     found = files.load()
-    assert np.array_equal(pixels(found), pixels(wanted))
-    assert np.array_equal(found.training.labels, wanted.training.labels)
-    assert tuple(found.tests) == tuple(wanted.tests)
+    assert np.array_equal(pixels(found), pixels(expected))
+    assert np.array_equal(found.training.labels, expected.training.labels)
+    assert tuple(found.tests) == tuple(expected.tests)
     assert found.training.names[0] == "icml_face_data.csv line 2"
 
 
-def test_quoted_cells_and_blank_lines_do_no_harm(files: Files) -> None:
+def test_quoted_cells_and_blank_lines_are_accepted(files: Files) -> None:
     files.write()
-    wanted = pixels(files.load())
+    expected = pixels(files.load())
     with (files.folder / "fer2013.csv").open("w", newline="") as file:
         csv.writer(file, quoting=csv.QUOTE_ALL).writerows(files.images())
         file.write("\n")
-    assert np.array_equal(pixels(files.load()), wanted)
+    assert np.array_equal(pixels(files.load()), expected)
 
 
 def test_exact_copies_share_a_group_across_splits(files: Files) -> None:
@@ -167,7 +167,7 @@ def test_exact_copies_share_a_group_across_splits(files: Files) -> None:
     assert len({first, second, third, dataset.tests["PrivateTest"].group[0]}) == 4
 
 
-def test_missing_files_are_named_with_where_to_get_them(tmp_path: Path) -> None:
+def test_an_error_names_missing_files_and_where_to_get_them(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"looked for .*fer2013\.csv.*icml_face_data\.csv.*Kaggle"):
         load("fer2013", tmp_path / "nowhere")
 
@@ -191,7 +191,7 @@ def test_missing_files_are_named_with_where_to_get_them(tmp_path: Path) -> None:
     ],
 )
 def test_a_malformed_image_row_is_named_by_its_line(files: Files, column: int, text: str | None) -> None:
-    files.write(images=spoiled(files.images(), column, text))
+    files.write(images=damaged(files.images(), column, text))
     with pytest.raises(DatasetError, match=r"malformed rows \(1\): fer2013\.csv line 3"):
         files.load()
     dataset = files.load(skip_bad=True)
@@ -202,7 +202,7 @@ def test_a_malformed_image_row_is_named_by_its_line(files: Files, column: int, t
 
 @pytest.mark.parametrize(("column", "text"), [(2, "many"), (11, ""), (5, None)])
 def test_a_malformed_vote_row_is_named_by_its_line(files: Files, column: int, text: str | None) -> None:
-    files.write(votes=spoiled(files.votes(), column, text))
+    files.write(votes=damaged(files.votes(), column, text))
     with pytest.raises(DatasetError, match=r"malformed votes \(1\): fer2013new\.csv line 3"):
         files.load()
     assert np.array_equal(pixels(files.load(skip_bad=True)), [noise(0), noise(2)])
@@ -219,14 +219,14 @@ def test_a_missing_column_is_named(files: Files, name: str) -> None:
 
 @pytest.mark.parametrize("ending", ["\n", "\r", "\r\n"])
 @pytest.mark.parametrize("name", ["fer2013.csv", "fer2013new.csv"])
-def test_line_ends_of_every_system_are_line_ends(files: Files, name: str, ending: str) -> None:
+def test_line_endings_of_every_system_are_read(files: Files, name: str, ending: str) -> None:
     files.write()
     path = files.folder / name
     path.write_bytes(path.read_bytes().replace(b"\r\n", ending.encode()))
     assert np.array_equal(pixels(files.load()), [noise(seed) for seed in range(3)])
 
 
-def test_a_file_of_one_long_line_is_not_shown_whole(files: Files) -> None:
+def test_an_error_does_not_quote_a_long_line_in_full(files: Files) -> None:
     (files.folder / "fer2013.csv").write_text("0 1 2 " * 100_000)
     with pytest.raises(DatasetError, match="has no column") as refused:
         files.load()
@@ -247,7 +247,7 @@ def test_votes_that_do_not_belong_to_the_images_are_refused(files: Files, skip_b
         files.load(skip_bad=skip_bad)
 
 
-def test_votes_that_contradict_the_labels_belong_to_other_images(files: Files) -> None:
+def test_votes_that_contradict_the_labels_are_refused(files: Files) -> None:
     for row in files.rows:
         row.label = 3
     files.write()
@@ -255,28 +255,28 @@ def test_votes_that_contradict_the_labels_belong_to_other_images(files: Files) -
         files.load()
 
 
-@pytest.mark.parametrize("lost", SPLITS)
-def test_a_split_without_its_published_count_is_refused(files: Files, lost: str) -> None:
-    index = next(number for number, row in enumerate(files.rows) if row.usage == lost)
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_split_without_its_published_count_is_refused(files: Files, split: str) -> None:
+    index = next(number for number, row in enumerate(files.rows) if row.usage == split)
     files.rows.insert(index, files.rows[index])
     files.write()
-    with pytest.raises(DatasetError, match=lost):
+    with pytest.raises(DatasetError, match=split):
         files.load()
-    assert any(lost in problem for problem in files.load(skip_bad=True).problems)
+    assert any(split in problem for problem in files.load(skip_bad=True).problems)
 
 
-@pytest.mark.parametrize("lost", SPLITS)
-def test_only_the_private_test_may_be_absent(files: Files, lost: str) -> None:
-    files.rows[:] = [row for row in files.rows if row.usage != lost]
+@pytest.mark.parametrize("split", SPLITS)
+def test_only_the_private_test_may_be_absent(files: Files, split: str) -> None:
+    files.rows[:] = [row for row in files.rows if row.usage != split]
     files.write()
-    if lost == "PrivateTest":
+    if split == "PrivateTest":
         assert set(files.load().tests) == {"PublicTest"}
     else:
-        with pytest.raises(DatasetError, match=lost):
+        with pytest.raises(DatasetError, match=split):
             files.load()
 
 
-def test_the_real_counts_are_what_is_asked_for(files: Files) -> None:
+def test_the_published_counts_are_required_by_default(files: Files) -> None:
     files.write()
     with pytest.raises(DatasetError, match=r"Training has 3 images; published: 28709; PublicTest .* 3589"):
         load("fer2013", files.folder)
@@ -286,7 +286,7 @@ FOLDERS = {"train/angry": 2, "train/happy": 1, "test/surprise": 2}
 FOLDER_COUNTS = {"Training": 3, "test": 2}
 
 
-def test_folders_of_images_are_the_same_set(tmp_path: Path) -> None:
+def test_folders_of_images_are_read_as_fer2013(tmp_path: Path) -> None:
     folder = write_class_folders(tmp_path / "data", FOLDERS)
     dataset = load_fer2013(folder, published=FOLDER_COUNTS)
     assert (dataset.served, dataset.auxiliary) == (SEVEN, ())
@@ -305,7 +305,7 @@ def test_copies_among_image_files_are_found_by_their_pixels(tmp_path: Path) -> N
     assert dataset.tests["test"].group[0] == dataset.training.group[0]
 
 
-def test_votes_do_not_pair_with_folders_and_it_says_so(tmp_path: Path) -> None:
+def test_votes_beside_folders_are_reported_as_unused(tmp_path: Path) -> None:
     folder = write_class_folders(tmp_path / "data", FOLDERS)
     (folder / "fer2013new.csv").touch()
     dataset = load_fer2013(folder, published=FOLDER_COUNTS)
@@ -314,25 +314,25 @@ def test_votes_do_not_pair_with_folders_and_it_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "why"), [("cut", "truncated"), ("large", "not 48x48 px"), ("text", "cannot identify")]
+    ("content", "reason"), [("cut", "truncated"), ("large", "not 48x48 px"), ("text", "cannot identify")]
 )
-def test_an_image_file_that_cannot_be_used_is_named(tmp_path: Path, content: str, why: str) -> None:
+def test_an_image_file_that_cannot_be_used_is_named(tmp_path: Path, content: str, reason: str) -> None:
     folder = write_class_folders(tmp_path / "data", FOLDERS)
-    spoilt = folder / "train/angry/1.png"
+    path = folder / "train/angry/1.png"
     if content == "cut":
-        spoilt.write_bytes(spoilt.read_bytes()[:1500])
+        path.write_bytes(path.read_bytes()[:1500])
     elif content == "large":
-        Image.fromarray(noise(0, side=50)).save(spoilt)
+        Image.fromarray(noise(0, side=50)).save(path)
     else:
-        spoilt.write_text("no picture")
-    with pytest.raises(DatasetError, match=rf"unreadable images \(1\): train/angry/1\.png \(.*{why}"):
+        path.write_text("no picture")
+    with pytest.raises(DatasetError, match=rf"unreadable images \(1\): train/angry/1\.png \(.*{reason}"):
         load_fer2013(folder, published=FOLDER_COUNTS)
     dataset = load_fer2013(folder, skip_bad=True, published=FOLDER_COUNTS)
     assert dataset.training.names.tolist() == ["train/angry/0.png", "train/happy/0.png"]
     assert dataset.problems[-1] == "Training has 2 images; published: 3"
 
 
-def test_contempt_is_no_folder_of_fer2013(tmp_path: Path) -> None:
+def test_a_folder_of_contempt_is_refused(tmp_path: Path) -> None:
     folder = write_class_folders(tmp_path / "data", FOLDERS | {"train/contempt": 1})
     with pytest.raises(DatasetError, match="train/contempt is not a known emotion"):
         load_fer2013(folder)

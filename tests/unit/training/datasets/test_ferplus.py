@@ -23,11 +23,13 @@ from training.datasets.ferplus import vote_labels
         pytest.param((5, 0, 0, 0, 0, 0, 0, 0, 5, 0), {}, -1, id="half unknown"),
         pytest.param((0, 0, 0, 0, 0, 0, 0, 0, 0, 10), {}, -1, id="not a face"),
         pytest.param((4, 3, 0, 0, 0, 0, 0, 0, 3, 0), {0: 4 / 7, 1: 3 / 7}, -1, id="unknown counts"),
-        pytest.param((6, 0, 0, 0, 0, 0, 0, 0, 0, 4), {0: 1.0}, 0, id="a face to most"),
+        pytest.param((6, 0, 0, 0, 0, 0, 0, 0, 0, 4), {0: 1.0}, 0, id="a face for most annotators"),
         pytest.param((0, 0, 0, 0, 0, 0, 0, 7, 3, 0), {7: 1.0}, 7, id="contempt"),
     ],
 )
-def test_votes(votes: tuple[int, ...], distribution: dict[int, float], majority: int) -> None:
+def test_votes_become_a_distribution_and_a_majority(
+    votes: tuple[int, ...], distribution: dict[int, float], majority: int
+) -> None:
     distributions, majorities = vote_labels(np.array([votes]))
     np.testing.assert_allclose(distributions, [[distribution.get(index, 0) for index in range(8)]], rtol=1e-6)
     assert majorities.tolist() == [majority]
@@ -36,7 +38,7 @@ def test_votes(votes: tuple[int, ...], distribution: dict[int, float], majority:
 
 
 @given(st.lists(st.integers(0, 10), min_size=10, max_size=10))
-def test_a_distribution_is_whole_or_absent_and_a_majority_is_its_peak(votes: list[int]) -> None:
+def test_a_distribution_sums_to_one_or_zero_and_a_majority_is_its_maximum(votes: list[int]) -> None:
     distributions, majority = vote_labels(np.array([votes]))
     assert distributions.sum() == pytest.approx(1) or not distributions.any()
     if majority[0] >= 0:

@@ -1,4 +1,4 @@
-"""Pictures in files: read, checked and grouped."""
+"""Picture files are read, checked and grouped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from training.datasets.files import Box, Listed, gather
 
 
 def checked(root: Path, *files: Path, box: Box | None = None) -> tuple[list[str], tuple[str, ...]]:
-    """(names of what is kept, problems)."""
+    """Returns (names of the accepted files, problems)."""
     faults = Faults(root, skip_bad=True)
     faces = gather([Listed("all", file, 0, box) for file in files], root, faults).get("all")
     return [] if faces is None else faces.names.tolist(), faults.settle()
@@ -26,20 +26,20 @@ def checked(root: Path, *files: Path, box: Box | None = None) -> tuple[list[str]
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [48, 20, 100])
-def test_files_read_as_their_pixels_do(tmp_path: Path, size: int, channels: int) -> None:
+def test_files_are_read_like_pixels_in_memory(tmp_path: Path, size: int, channels: int) -> None:
     files = tuple(write_picture(tmp_path / f"{seed}.png", seed) for seed in range(5))
     rows = np.array([3, 0, 3])
     read = FilePictures(files).read(rows, size=size, channels=channels)
-    held = PixelPictures(np.stack([noise(seed) for seed in range(5)]))
+    in_memory = PixelPictures(np.stack([noise(seed) for seed in range(5)]))
     assert read.shape == (3, channels, size, size)
-    assert np.array_equal(read, held.read(rows, size=size, channels=channels))
+    assert np.array_equal(read, in_memory.read(rows, size=size, channels=channels))
     assert np.array_equal(
         read, FilePictures(files).choose(rows).read(np.arange(3), size=size, channels=channels)
     )
 
 
 @pytest.mark.parametrize("pictures", [PixelPictures(np.empty((0, 48, 48), np.uint8)), FilePictures(())])
-def test_no_rows_read_as_no_pictures(pictures: PixelPictures | FilePictures) -> None:
+def test_reading_no_rows_gives_no_pictures(pictures: PixelPictures | FilePictures) -> None:
     assert pictures.read(np.arange(0), size=30, channels=3).shape == (0, 3, 30, 30)
 
 
@@ -49,12 +49,12 @@ def test_colours_keep_their_order(tmp_path: Path) -> None:
     assert pixels[0, :, 2, 2].tolist() == [255, 128, 0]
 
 
-def test_a_face_is_cut_out_of_a_photo_that_is_held_upright(tmp_path: Path) -> None:
-    """Stored lying on its side, as cameras do: the box is of the upright picture, 40 wide and 80 high."""
+def test_a_face_is_cut_out_of_the_upright_photo(tmp_path: Path) -> None:
+    """The file stores the photo on its side, as cameras do. The box is in the upright photo of 40x80 px."""
     upright = np.zeros((80, 40), np.uint8)
     upright[50:70, 10:30] = 255
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    exif[0x0112] = 6  # a viewer rotates it by 90 degrees clockwise
     Image.fromarray(np.rot90(upright).copy()).save(tmp_path / "side.png", exif=exif)
     box = (10, 50, 30, 70)
     face = FilePictures((tmp_path / "side.png",), np.array([box]))
@@ -64,7 +64,7 @@ def test_a_face_is_cut_out_of_a_photo_that_is_held_upright(tmp_path: Path) -> No
     assert problems == ("skipped: face boxes outside of their image (1): side.png",)
 
 
-def test_a_file_that_went_bad_after_the_check_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_damaged_after_the_check_is_named(tmp_path: Path) -> None:
     path = write_picture(tmp_path / "a.jpg", 0)
     path.write_bytes(path.read_bytes()[:600])
     with pytest.raises(DatasetError, match=r"a\.jpg cannot be read as an image: .*[Tt]runcated"):
@@ -80,18 +80,18 @@ def test_a_file_that_is_cut_short_is_found(tmp_path: Path, suffix: str) -> None:
     assert problems[0].startswith(f"skipped: unreadable images (1): cut{suffix} (")
 
 
-def test_a_jpeg_with_something_behind_its_end_is_whole(tmp_path: Path) -> None:
+def test_bytes_after_the_end_of_a_jpeg_are_accepted(tmp_path: Path) -> None:
     path = write_picture(tmp_path / "a.jpg", 0)
     path.write_bytes(path.read_bytes() + b"\0" * 7)
     assert checked(tmp_path, path) == (["a.jpg"], ())
 
 
 def test_every_fault_is_counted_and_the_first_are_named(tmp_path: Path) -> None:
-    there = write_picture(tmp_path / "there.png", 0)
+    readable = write_picture(tmp_path / "there.png", 0)
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "text.png").write_text("no picture")
     others = [tmp_path / f"{number}.png" for number in range(7)]
-    files = [there, tmp_path / "folder.png", tmp_path / "text.png", *others]
+    files = [readable, tmp_path / "folder.png", tmp_path / "text.png", *others]
     names, problems = checked(tmp_path, *files)
     assert names == ["there.png"]
     assert problems[0] == "skipped: files that cannot be opened (1): folder.png (Is a directory)"
@@ -117,24 +117,24 @@ def test_copies_share_a_group_and_rows_keep_their_order(tmp_path: Path) -> None:
     assert len({*splits["x"].group, *splits["y"].group}) == 3
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of what it reads around
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns of damage that it ignores
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     suffix=st.sampled_from([".jpg", ".png", ".webp", ".bmp", ".tif"]),
     edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),
     kept=st.floats(0, 1),
 )
-def test_no_damage_passes_without_a_picture_or_a_fault(
+def test_a_damaged_file_gives_a_picture_or_a_fault(
     tmp_path: Path, suffix: str, edits: list[tuple[float, int]], kept: float
 ) -> None:
     path = write_picture(tmp_path / f"damaged{suffix}", 0)
     content = bytearray(path.read_bytes())
-    for place, value in edits:
-        content[int(place * len(content))] = value
+    for position, value in edits:
+        content[int(position * len(content))] = value
     path.write_bytes(content[: round(kept * len(content))])
     names, problems = checked(tmp_path, path)
     assert len(names) + len(problems) == 1
     if names:
-        # Damage that only decoding shows is named then.
+        # Only decoding shows some damage. Then `read` raises an error that names the file.
         with suppress(DatasetError):
             FilePictures((path,)).read(np.array([0]), size=48, channels=3)

@@ -1,4 +1,4 @@
-"""Folders of pictures, a folder per emotion."""
+"""Data sets with one folder of pictures per emotion."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_training_and_tests_are_found_by_their_folders(tmp_path: Path) -> None:
     assert dataset.training.names.tolist() == ["Train/Happy/0.jpg", "Train/Happy/1.jpg", "Train/sad/0.jpg"]
 
 
-def test_emotions_alone_are_training(tmp_path: Path) -> None:
+def test_folders_of_emotions_without_splits_are_training_data(tmp_path: Path) -> None:
     dataset = load("folder", write_class_folders(tmp_path / "data", {"joy": 1, "neutral": 1}))
     assert len(dataset.training) == 2
     assert not dataset.tests
@@ -40,9 +40,9 @@ def test_every_emotion_and_synonym_is_known(tmp_path: Path) -> None:
         assert name.split("/")[1].lower() in SYNONYMS[EMOTIONS[label]]
 
 
-@pytest.mark.parametrize("place", ["", "train/"])
-def test_an_unknown_emotion_is_named_with_those_that_are_known(tmp_path: Path, place: str) -> None:
-    folder = write_class_folders(tmp_path / "data", {f"{place}happy": 1, f"{place}sleepy": 1})
+@pytest.mark.parametrize("parent", ["", "train/"])
+def test_an_error_names_an_unknown_emotion_and_the_known_ones(tmp_path: Path, parent: str) -> None:
+    folder = write_class_folders(tmp_path / "data", {f"{parent}happy": 1, f"{parent}sleepy": 1})
     with pytest.raises(DatasetError, match=r"sleepy is not a known emotion.*neutral.*angry.*contempt"):
         load("folder", folder)
 
@@ -56,13 +56,13 @@ def test_an_unknown_emotion_is_named_with_those_that_are_known(tmp_path: Path, p
         pytest.param({"train/happy": 1, "training/happy": 1}, id="training twice"),
     ],
 )
-def test_a_layout_with_two_meanings_is_refused(tmp_path: Path, layout: dict[str, int]) -> None:
+def test_an_ambiguous_or_incomplete_layout_is_refused(tmp_path: Path, layout: dict[str, int]) -> None:
     folder = write_class_folders(tmp_path / "data", layout)
     with pytest.raises(DatasetError, match="allowed are one of train"):
         load("folder", folder)
 
 
-def test_what_is_empty_or_absent_is_refused(tmp_path: Path) -> None:
+def test_an_empty_or_missing_folder_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(DatasetError, match=r"no pictures in .*: looked for train/"):
             load("folder", folder)
@@ -71,7 +71,7 @@ def test_what_is_empty_or_absent_is_refused(tmp_path: Path) -> None:
         load("folder", tmp_path)
 
 
-def test_clutter_is_passed_over_and_other_files_are_named(tmp_path: Path) -> None:
+def test_files_of_the_system_are_ignored_and_other_files_are_named(tmp_path: Path) -> None:
     folder = write_class_folders(tmp_path / "data", {"train/happy": 2})
     write_picture(folder / "train/happy/person/7.png", 7)
     (folder / ".cache").mkdir()

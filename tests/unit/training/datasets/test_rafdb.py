@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("parent", [False, True])
-def test_labels_are_the_authors(folder: Path, parent: bool) -> None:
+def test_labels_have_the_meaning_that_the_authors_gave(folder: Path, parent: bool) -> None:
     dataset = load("rafdb", folder.parent if parent else folder)
     assert [EMOTIONS[label] for label in dataset.training.labels] == [
         *("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
@@ -30,20 +30,20 @@ def test_labels_are_the_authors(folder: Path, parent: bool) -> None:
     assert dataset.training.names[0] == "Image/aligned/train_00001_aligned.jpg"
 
 
-def test_other_counts_than_those_published_are_reported(folder: Path) -> None:
+def test_counts_that_differ_from_the_published_ones_are_reported(folder: Path) -> None:
     assert load("rafdb", folder).problems == (
         "train has 7 images; published: 12271",
         "test has 1 images; published: 3068",
     )
 
 
-def test_images_that_are_not_listed_are_counted(folder: Path) -> None:
+def test_unlisted_images_are_counted(folder: Path) -> None:
     (folder / "Image/aligned/train_99999_aligned.jpg").touch()
     assert "not used: 1 files in Image/aligned" in load("rafdb", folder).problems[-1]
 
 
 @pytest.mark.parametrize("missing", ["EmoLabel/list_patition_label.txt", "Image/aligned"])
-def test_what_is_missing_is_named_with_where_to_get_it(folder: Path, missing: str) -> None:
+def test_an_error_names_missing_files_and_where_to_get_them(folder: Path, missing: str) -> None:
     (folder / missing).rename(folder / "elsewhere")
     with pytest.raises(DatasetError, match=rf"looked for .*{missing}.*signed agreement"):
         load("rafdb", folder)

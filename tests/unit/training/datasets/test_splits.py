@@ -1,4 +1,4 @@
-"""Validation, and copies on both sides of a split."""
+"""Validation rows, and copies of a picture on both sides of a split."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.datasets.splits import carve_validation, without_copies_of
 
 
 def faces_of(*images: NDArray[np.uint8], group: Sequence[int] | None = None) -> LabelledFaces:
-    """Faces that their label tells apart."""
+    """A face of each image. Its label is the number of the image."""
     numbers = np.arange(len(images))
     return LabelledFaces(
         PixelPictures(np.stack(images) if images else np.empty((0, 48, 48), np.uint8)),
@@ -27,7 +27,7 @@ def faces_of(*images: NDArray[np.uint8], group: Sequence[int] | None = None) -> 
     )
 
 
-def test_validation_holds_whole_groups_and_its_share() -> None:
+def test_validation_has_whole_groups_and_its_share_of_rows() -> None:
     group = [number // 2 for number in range(40)]
     faces = faces_of(*(noise(number) for number in group), group=group)
     training, validation = carve_validation(faces, 0.25, seed=0)
@@ -50,14 +50,14 @@ def test_exact_and_near_copies_are_dropped() -> None:
     assert without_copies_of(faces, others).labels.tolist() == [0, 4, 5]
 
 
-def test_pictures_of_another_size_are_compared_as_well() -> None:
+def test_pictures_of_another_size_are_compared() -> None:
     original = noise(0, side=96)
     faces = faces_of(original, noise(1, side=96))
     other = faces_of((original * 0.5).astype(np.uint8), group=[100])
     assert without_copies_of(faces, other).labels.tolist() == [1]
 
 
-def test_flat_images_are_copies_only_of_their_like() -> None:
+def test_a_flat_image_is_a_copy_only_of_an_equal_image() -> None:
     black, white = np.zeros((48, 48), np.uint8), np.full((48, 48), 255, np.uint8)
     faces = faces_of(black, white, noise(0), group=[1, 2, 3])
     assert without_copies_of(faces, faces_of(black, noise(1), group=[1, 4])).labels.tolist() == [1, 2]
@@ -71,7 +71,7 @@ def test_copies_are_found_in_every_block_of_large_sets() -> None:
     assert set(range(1030)) - set(kept.labels.tolist()) == {5, 1027}
 
 
-def test_nothing_is_a_copy_of_nothing() -> None:
+def test_an_empty_set_has_no_copies() -> None:
     faces = faces_of(noise(0), noise(1))
     assert without_copies_of(faces, faces_of()).labels.tolist() == [0, 1]
     assert len(without_copies_of(faces_of(), faces)) == 0
@@ -79,8 +79,8 @@ def test_nothing_is_a_copy_of_nothing() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 24), st.floats(0.0, 1.5))
-def test_the_bound_never_loses_a_copy(seed: int, cell: int, spread: float) -> None:
-    """Pictures of all roughness against their correlation with altered copies, computed in full."""
+def test_the_bound_of_the_correlation_misses_no_copy(seed: int, cell: int, spread: float) -> None:
+    """Compare with all correlations of pictures and their altered copies. `cell` sets how coarse they are."""
     generator = np.random.default_rng(seed)
     rough = generator.normal(size=(6, 48 // cell + 1, 48 // cell + 1)).repeat(cell, 1).repeat(cell, 2)
     images = rough[:, :48, :48] * 40 + 128

@@ -1,4 +1,4 @@
-"""What a user is told of a data set before training."""
+"""The summary of a data set that a user sees before training."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ def test_every_split_is_counted_by_emotion(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["fer2013", "rafdb", "affectnet7", "affectnet8", "folder"])
-def test_a_folder_that_is_not_there_is_an_error_for_every_kind(kind: str, tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error_for_every_kind(kind: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="looked for"):
         load(kind, tmp_path / "nowhere")  # type: ignore[arg-type]

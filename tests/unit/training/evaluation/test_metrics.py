@@ -1,4 +1,4 @@
-"""Figures, worked by hand."""
+"""Figures of an evaluation, compared with figures computed by hand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from training.evaluation.metrics import (
 from training.evaluation.predict import Floats, Predictions
 
 
-def sure_of(answers: list[int], confidence: float = 0.6, classes: int = 8) -> Floats:
+def probabilities_of(answers: list[int], confidence: float = 0.6, classes: int = 8) -> Floats:
+    """float32 [N,classes]: `confidence` for each row's answer, and equal shares for the other classes."""
     rows = np.full((len(answers), classes), (1 - confidence) / (classes - 1), np.float32)
     rows[np.arange(len(answers)), answers] = confidence
     return rows
@@ -42,46 +43,46 @@ def faces(majority: list[int], labels: list[int] | None = None) -> LabelledFaces
     )
 
 
-def answered(probabilities: Floats, auxiliary: Floats | None = None) -> Predictions:
+def predictions(probabilities: Floats, auxiliary: Floats | None = None) -> Predictions:
     gates = np.zeros((len(probabilities), 2, 4), np.float32)
     if auxiliary is None:
         auxiliary = np.zeros((len(probabilities), 0), np.float32)
     return Predictions(probabilities, auxiliary, probabilities, gates, gates, probabilities)
 
 
-def measured(probabilities: Floats, rows: LabelledFaces, threshold: float = 0.5) -> dict[str, float]:
-    auxiliary = sure_of(rows.labels.tolist(), classes=7)
-    found = figures(answered(probabilities, auxiliary), rows, 7, threshold)
+def figures_of(probabilities: Floats, rows: LabelledFaces, threshold: float = 0.5) -> dict[str, float]:
+    auxiliary = probabilities_of(rows.labels.tolist(), classes=7)
+    found = figures(predictions(probabilities, auxiliary), rows, 7, threshold)
     return {name: metric.value for name, metric in found.items()}
 
 
 def test_figures_by_hand() -> None:
-    found = measured(sure_of([0, 1, 1, 1]), faces([0, 0, 1, 1]))
+    found = figures_of(probabilities_of([0, 1, 1, 1]), faces([0, 0, 1, 1]))
     assert found["accuracy"] == 0.75
     assert found["mean_class_accuracy"] == 0.75  # 1/2 of class 0, 2/2 of class 1
     assert found["macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 2, abs=1e-4)
     assert found["ece"] == pytest.approx(abs(0.75 - 0.6), abs=1e-4)
 
 
-def test_classes_weigh_alike_however_rare() -> None:
-    found = measured(sure_of([0] * 10), faces([0] * 9 + [1]))
+def test_rare_classes_weigh_as_much_as_frequent_ones() -> None:
+    found = figures_of(probabilities_of([0] * 10), faces([0] * 9 + [1]))
     assert found["accuracy"] == 0.9
     assert found["mean_class_accuracy"] == 0.5
     assert found["macro_f1"] == pytest.approx((2 * 9 / 19 + 0) / 2, abs=1e-4)
 
 
 def test_rows_without_a_label_are_not_counted() -> None:
-    metric = accuracy(sure_of([0, 1, 2, 3]), np.array([0, 1, -1, 0]))
+    metric = accuracy(probabilities_of([0, 1, 2, 3]), np.array([0, 1, -1, 0]))
     assert metric.value == pytest.approx(2 / 3, abs=1e-4)
     assert metric.samples == 3
 
 
-def test_the_original_labels_are_answered_without_contempt() -> None:
+def test_the_original_labels_are_predicted_without_contempt() -> None:
     contempt, anger = EMOTIONS.index("contempt"), EMOTIONS.index("anger")
-    probabilities = sure_of([contempt, anger, anger])
+    probabilities = probabilities_of([contempt, anger, anger])
     probabilities[0, anger] = 0.3
     labels = [EMOTIONS.index(name) for name in ("anger", "anger", "fear")]
-    found = measured(probabilities, faces([0, 0, 0], labels))
+    found = figures_of(probabilities, faces([0, 0, 0], labels))
     assert found["original_labels_served_head"] == pytest.approx(2 / 3, abs=1e-4)
     assert found["original_labels_auxiliary_head"] == 1
 
@@ -89,11 +90,12 @@ def test_the_original_labels_are_answered_without_contempt() -> None:
 def test_calibration_error_by_hand() -> None:
     confidence = [0.95, 0.95, 0.55]
     rows = np.array([[p, 1 - p] for p in confidence], np.float32)
-    # Bin of 0.95: one of two right, gap 0.45, twice; bin of 0.55: right, gap 0.45.
+    # The bin of 0.95 has two rows. One of them is right, which is a gap of 0.45.
+    # The bin of 0.55 has one row, which is right: a gap of 0.45.
     assert expected_calibration_error(rows, np.array([0, 1, 0])) == pytest.approx(0.45, abs=1e-6)
 
 
-def test_calibration_error_cancels_within_a_bin_only() -> None:
+def test_calibration_errors_cancel_only_within_a_bin() -> None:
     one_bin = np.array([[0.75, 0.25]] * 4, np.float32)
     assert expected_calibration_error(one_bin, np.array([0, 0, 0, 1])) == pytest.approx(0, abs=1e-6)
     two_bins = np.array([[0.75, 0.25], [0.95, 0.05]], np.float32)
@@ -102,7 +104,7 @@ def test_calibration_error_cancels_within_a_bin_only() -> None:
     )
 
 
-def test_full_confidence_has_a_bin_too() -> None:
+def test_full_confidence_has_a_bin() -> None:
     rows = np.array([[1, 0], [1, 0]], np.float32)
     assert expected_calibration_error(rows, np.array([0, 0])) == 0
     assert expected_calibration_error(rows, np.array([1, 1])) == 1
@@ -118,7 +120,7 @@ def test_selective_by_hand() -> None:
 
 
 def calibrated(seed: int, count: int = 1000) -> tuple[Floats, Ints]:
-    """Answers that are right exactly as often as they say."""
+    """Probabilities and labels. An answer is right as often as its confidence says."""
     generator = np.random.default_rng(seed)
     confidence = generator.uniform(0.2, 1, count)
     rows = np.repeat((1 - confidence)[:, None] / 7, 8, axis=1)
@@ -127,11 +129,11 @@ def calibrated(seed: int, count: int = 1000) -> tuple[Floats, Ints]:
 
 
 @pytest.mark.parametrize("seed", [0, 24])
-def test_every_value_lies_in_its_interval(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_value_is_in_its_interval(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.evaluation.metrics.BOOTSTRAP_DRAWS", 300)
     probabilities, labels = calibrated(seed)
     rows = faces(labels.tolist(), [0, 3] * 500)
-    found = figures(answered(probabilities, probabilities[:, :7]), rows, 7, 0.5)
+    found = figures(predictions(probabilities, probabilities[:, :7]), rows, 7, 0.5)
     with_interval = {name: metric for name, metric in found.items() if metric.interval is not None}
     assert {"accuracy", "ece", "macro_f1", "original_labels_auxiliary_head"} <= set(with_interval)
     for name, metric in with_interval.items():
@@ -141,20 +143,20 @@ def test_every_value_lies_in_its_interval(seed: int, monkeypatch: pytest.MonkeyP
         assert 0 <= low <= metric.value <= high <= 1, name
 
 
-def test_an_interval_has_the_width_of_the_binomial_one() -> None:
-    metric = accuracy(sure_of([0] * 400), np.array([0] * 300 + [1] * 100))
+def test_an_interval_is_as_wide_as_the_binomial_interval() -> None:
+    metric = accuracy(probabilities_of([0] * 400), np.array([0] * 300 + [1] * 100))
     assert metric.interval is not None
     half = 1.96 * (0.75 * 0.25 / 400) ** 0.5
     assert metric.interval == pytest.approx((0.75 - half, 0.75 + half), abs=0.01)
 
 
-def test_intervals_can_be_reproduced() -> None:
+def test_intervals_are_reproducible() -> None:
     probabilities, labels = calibrated(0)
     assert accuracy(probabilities, labels) == accuracy(probabilities, labels)
 
 
 def test_confusion_and_classes_by_hand() -> None:
-    probabilities, labels = sure_of([0, 1, 1, 1, 2], classes=3), np.array([0, 0, 1, 1, -1])
+    probabilities, labels = probabilities_of([0, 1, 1, 1, 2], classes=3), np.array([0, 0, 1, 1, -1])
     assert confusion_matrix(probabilities, labels).tolist() == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
     neutral, happiness, surprise = by_class(probabilities, labels)
     assert (neutral.precision, neutral.recall, neutral.samples) == (1, 0.5, 2)
@@ -164,7 +166,7 @@ def test_confusion_and_classes_by_hand() -> None:
     assert (surprise.emotion, surprise.f1, surprise.samples) == ("surprise", 0, 0)
 
 
-def test_reliability_bins_hold_every_row_and_give_the_calibration_error() -> None:
+def test_reliability_bins_have_every_row_and_give_the_calibration_error() -> None:
     probabilities, labels = calibrated(3)
     bins = reliability(probabilities, labels)
     assert sum(b.samples for b in bins) == 1000
@@ -173,7 +175,7 @@ def test_reliability_bins_hold_every_row_and_give_the_calibration_error() -> Non
     assert [b.confidence for b in bins] == sorted(b.confidence for b in bins)
 
 
-def test_accuracy_at_a_coverage_takes_the_surest() -> None:
+def test_accuracy_at_a_coverage_takes_the_most_confident_answers() -> None:
     rows = np.array([[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.7, 0.3], [0.99, 0.01]], np.float32)
     labels = np.array([0, 1, 0, 1, -1])
     assert [accuracy_at(rows, labels, share) for share in (0.25, 0.5, 0.75, 1)] == [
@@ -185,10 +187,10 @@ def test_accuracy_at_a_coverage_takes_the_surest() -> None:
 
 
 @given(st.integers(0, 2**31), st.floats(0.05, 1))
-def test_accuracy_at_a_coverage_is_that_at_the_threshold_which_covers_it(seed: int, share: float) -> None:
+def test_accuracy_at_a_coverage_equals_accuracy_at_its_threshold(seed: int, share: float) -> None:
     probabilities, labels = calibrated(seed % 1000, 200)
-    surest = np.sort(probabilities.max(axis=1))[::-1]
-    threshold = float(surest[round(share * 200) - 1])
+    confidences = np.sort(probabilities.max(axis=1))[::-1]
+    threshold = float(confidences[round(share * 200) - 1])
     assert accuracy_at(probabilities, labels, share) == pytest.approx(
         selective(probabilities, labels, threshold)[1]
     )
@@ -201,10 +203,10 @@ def test_expert_load_and_entropy_by_hand() -> None:
     weights[2, 1, [2, 3]] = 0.5
     scores = np.full((3, 2, 4), 0.25, np.float32)
     scores[2, 1] = [0, 0, 1, 0]
-    predicted = answered(sure_of([0, 0, 0]))._replace(weights=weights, scores=scores)
+    predicted = predictions(probabilities_of([0, 0, 0]))._replace(weights=weights, scores=scores)
     neutral, anger = experts_by_class(predicted, np.array([0, 0, 4]), 1)
     assert (neutral.emotion, neutral.load, neutral.samples) == ("neutral", (1.0, 0.5, 0.5, 0.0), 2)
     assert neutral.entropy == pytest.approx(np.log(4), abs=1e-4)
     assert anger.load == (0, 0, 1, 1)
     assert anger.entropy == pytest.approx(0, abs=1e-4)
-    assert experts_by_class(answered(sure_of([0])), np.array([0]), 0) == []
+    assert experts_by_class(predictions(probabilities_of([0])), np.array([0]), 0) == []

@@ -1,4 +1,4 @@
-"""Limits are chosen where pictures cost right answers that confidence does not warn of, and nowhere else."""
+"""Quality limits are set only where poor pictures cost accuracy and low confidence does not show the loss."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ def rows(
     )
 
 
-def chosen(measure: QualityMeasure, clean: Rows, harmed: Rows) -> QualityLimit:
-    """The first limit on a measure where every code has these rows."""
-    everything = Rows(
-        {name: clean.measured[measure] for name in ALL},
+def chosen_limit(measure: QualityMeasure, clean: Rows, harmed: Rows) -> QualityLimit:
+    """Choose limits from these rows for every code, and return the first limit on `measure`."""
+    clean_rows = Rows(
+        {name: clean.measured[measure] for name in MEASURES},
         clean.right,
         clean.confidence,
         clean.clean,
     )
-    poor = Rows(
-        {name: harmed.measured[measure] for name in ALL}, harmed.right, harmed.confidence, harmed.clean
+    harmed_rows = Rows(
+        {name: harmed.measured[measure] for name in MEASURES}, harmed.right, harmed.confidence, harmed.clean
     )
-    shown = Shown(everything, poor, everything, {harm.code: poor for harm in HARMS})
+    shown = Shown(clean_rows, harmed_rows, clean_rows, {harm.code: harmed_rows for harm in HARMS})
     limits = choose_limits(shown, THRESHOLD, "made up").limits
     return next(limit for limit in limits if limit.measure == measure)
 
 
-ALL: tuple[QualityMeasure, ...] = (
+MEASURES: tuple[QualityMeasure, ...] = (
     "size_px",
     "sharpness",
     "brightness",
@@ -73,15 +73,15 @@ ALL: tuple[QualityMeasure, ...] = (
 )
 
 
-def spread(low: float, high: float) -> NDArray[np.float64]:
+def uniform(low: float, high: float) -> NDArray[np.float64]:
     return np.random.default_rng(0).uniform(low, high, COUNT)
 
 
-def test_a_limit_lies_where_certain_answers_begin_to_fail() -> None:
-    values = spread(0, 1)
-    limit = chosen(
+def test_a_limit_is_set_where_certain_answers_begin_to_fail() -> None:
+    values = uniform(0, 1)
+    limit = chosen_limit(
         "sharpness",
-        rows("sharpness", spread(0.5, 1), np.full(COUNT, 0.9), clean=True),
+        rows("sharpness", uniform(0.5, 1), np.full(COUNT, 0.9), clean=True),
         rows("sharpness", values, np.where(values < 0.3, 0.6, 0.9), clean=False),
     )
     assert limit.min == pytest.approx(0.3, abs=0.1)
@@ -93,38 +93,38 @@ def test_a_limit_lies_where_certain_answers_begin_to_fail() -> None:
     assert [band.low for band in limit.bands[1:]] == [band.high for band in limit.bands[:-1]]
 
 
-def test_there_is_no_limit_where_answers_stay_right() -> None:
-    values = spread(0, 1)
-    limit = chosen(
+def test_no_limit_is_set_where_answers_stay_right() -> None:
+    values = uniform(0, 1)
+    limit = chosen_limit(
         "sharpness",
-        rows("sharpness", spread(0.5, 1), np.full(COUNT, 0.9), clean=True),
+        rows("sharpness", uniform(0.5, 1), np.full(COUNT, 0.9), clean=True),
         rows("sharpness", values, np.where(values < 0.3, 0.85, 0.9), clean=False),
     )
     assert (limit.min, limit.max) == (None, None)
     assert limit.bands
 
 
-def test_there_is_no_limit_where_confidence_tells_it_already() -> None:
-    values = spread(0, 1)
+def test_no_limit_is_set_where_low_confidence_shows_the_loss() -> None:
+    values = uniform(0, 1)
     right = np.where(values < 0.3, 0.5, 0.9)
-    told = rows("sharpness", values, right, confidence=np.where(values < 0.3, 0.5, 0.9), clean=False)
-    clean = rows("sharpness", spread(0.5, 1), np.full(COUNT, 0.9), clean=True)
-    # Half of the poor faces are certain all the same, and those are right as often as others.
-    sure = np.random.default_rng(2).random(COUNT) < 0.5
-    told = Rows(
-        told.measured,
-        told.right | (sure & (np.random.default_rng(3).random(COUNT) < 0.8)),
-        np.where(sure, np.float32(0.9), told.confidence),
-        told.clean,
+    harmed = rows("sharpness", values, right, confidence=np.where(values < 0.3, 0.5, 0.9), clean=False)
+    clean = rows("sharpness", uniform(0.5, 1), np.full(COUNT, 0.9), clean=True)
+    # Half of the poor faces still have certain answers. These are right as often as those of clean faces.
+    certain = np.random.default_rng(2).random(COUNT) < 0.5
+    harmed = Rows(
+        harmed.measured,
+        harmed.right | (certain & (np.random.default_rng(3).random(COUNT) < 0.8)),
+        np.where(certain, np.float32(0.9), harmed.confidence),
+        harmed.clean,
     )
-    limit = chosen("sharpness", clean, told)
+    limit = chosen_limit("sharpness", clean, harmed)
     assert limit.min is None
     assert limit.bands[0].accuracy < 0.85
 
 
-def test_no_limit_takes_more_than_few_of_the_unharmed_faces() -> None:
-    values = spread(0, 1)
-    limit = chosen(
+def test_a_limit_holds_back_only_few_of_the_clean_faces() -> None:
+    values = uniform(0, 1)
+    limit = chosen_limit(
         "sharpness",
         rows("sharpness", values, np.full(COUNT, 0.9), clean=True),
         rows("sharpness", values, np.where(values < 0.5, 0.0, 0.9), clean=False),
@@ -132,23 +132,23 @@ def test_no_limit_takes_more_than_few_of_the_unharmed_faces() -> None:
     assert limit.min == pytest.approx(0.01, abs=0.003)
 
 
-def test_of_a_turn_the_amount_counts() -> None:
-    values = spread(-1, 1)
+def test_a_limit_on_yaw_ignores_the_direction() -> None:
+    values = uniform(-1, 1)
     right = np.where(np.abs(values) > 0.9, 0.3, 0.9)
-    # Nearly all look ahead: else the turned would be too many of the clean.
-    ahead = rows("yaw", spread(-0.2, 0.2), np.full(COUNT, 0.9), clean=True)
+    # Nearly all faces look ahead, because a limit may hold back only few clean faces.
+    ahead = rows("yaw", uniform(-0.2, 0.2), np.full(COUNT, 0.9), clean=True)
     found = ahead.join(ahead).join(ahead).join(rows("yaw", values, right, clean=True))
-    limit = chosen("yaw", found, found)
+    limit = chosen_limit("yaw", found, found)
     assert limit.min is None
     assert limit.max == pytest.approx(0.92, abs=0.06)
 
 
-def test_what_lies_beyond_a_limit_is_held_back_and_counted() -> None:
-    values = spread(0, 1)
-    clean = rows("sharpness", spread(0.5, 1), np.full(COUNT, 0.9), clean=True)
+def test_faces_beyond_a_limit_are_held_back_and_counted() -> None:
+    values = uniform(0, 1)
+    clean = rows("sharpness", uniform(0.5, 1), np.full(COUNT, 0.9), clean=True)
     harmed = rows("sharpness", values, np.where(values < 0.3, 0.5, 0.9), clean=False)
     shown = Shown(clean, harmed, clean, {harm.code: harmed for harm in HARMS})
-    limit = chosen("sharpness", clean, harmed)
+    limit = chosen_limit("sharpness", clean, harmed)
     limits = QualityLimits(limits=(limit,), rule="one", data="made up")
     assert limit.min is not None
     assert (beyond(limits, harmed) == (values.astype(np.float32) < limit.min)).all()
@@ -163,14 +163,17 @@ def test_what_lies_beyond_a_limit_is_held_back_and_counted() -> None:
 
 
 def fer_like(astronaut: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The astronaut's face as FER-2013 frames one."""
+    """The astronaut's face, framed as in FER-2013."""
     crop = Image.fromarray(astronaut).crop((168, 60, 280, 172)).convert("L")
     return np.asarray(crop.resize((48, 48), Image.Resampling.BICUBIC))
 
 
 @pytest.fixture(scope="module")
 def subject(astronaut: NDArray[np.uint8]) -> Subject:
-    """The shipped model before four copies of one smiling face, one of them without a label."""
+    """Four copies of one smiling face, one of them without a label. The model always answers happiness.
+
+    The model's gates and occlusion are those of the shipped model.
+    """
     repository = Settings().model_repository
     manifest = read_manifest(repository, "expressnet_moe")
     assert isinstance(manifest, ClassifierManifest)
@@ -178,8 +181,8 @@ def subject(astronaut: NDArray[np.uint8]) -> Subject:
     shipped = torch.jit.load(str(verified_model_path(repository, manifest, TORCHSCRIPT)))  # type: ignore[no-untyped-call]
 
     def happy(faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        sure = torch.tensor([0.1, 0.9, 0, 0, 0, 0, 0, 0]).expand(len(faces), 8)
-        return sure, *shipped(faces)[1:]
+        probabilities = torch.tensor([0.1, 0.9, 0, 0, 0, 0, 0, 0]).expand(len(faces), 8)
+        return probabilities, *shipped(faces)[1:]
 
     labels = np.array([1, 1, 0, -1])
     faces = LabelledFaces(
@@ -194,7 +197,7 @@ def subject(astronaut: NDArray[np.uint8]) -> Subject:
     return Subject(happy, manifest, detector, faces)
 
 
-def test_faces_are_found_and_turned_to_either_side(subject: Subject) -> None:
+def test_faces_are_detected_and_rotated_to_either_side(subject: Subject) -> None:
     level, share = subject.as_found()
     assert level.right.tolist() == [True, True, False]
     assert level.clean.all()
@@ -202,7 +205,7 @@ def test_faces_are_found_and_turned_to_either_side(subject: Subject) -> None:
     assert np.abs(level.measured["roll_degrees"]).max() < 5
     turned, _ = subject.as_found(30)
     turn = turned.measured["roll_degrees"] - level.measured["roll_degrees"]
-    # Every other face to the other side; the detector's landmarks follow a tilt by a small part of it only.
+    # Neighbouring faces rotate to opposite sides. The detector's landmarks follow only a part of a tilt.
     assert turn[0] == pytest.approx(turn[2], abs=0.01)
     assert turn[1] - turn[0] > 2
     assert not turned.clean.any()

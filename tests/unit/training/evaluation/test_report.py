@@ -1,4 +1,4 @@
-"""One command measures a run and leaves a page that stands by itself."""
+"""`evaluate_run` measures a run, and writes a report and its pictures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from training.models import build
 
 
 @pytest.fixture(autouse=True)
-def _any_accuracy_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def _accept_any_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "SELECTIVE_ACCURACY", 0.0)
 
 
@@ -54,9 +54,9 @@ def test_everything_is_written_and_the_page_shows_every_picture(data: Path, tmp_
     assert found["samples"] == 12
     assert np.sum(found["confusion"]) == 12
     assert len(found["robustness"]) == 40
-    assert [len(mixture) for mixture in found["experts"]] == [2, 2]  # the two emotions that there are
+    assert [len(mixture) for mixture in found["experts"]] == [2, 2]  # the data has two emotions
     assert found["figures"]["original_labels_auxiliary_head"]["samples"] == 12
-    assert found["original_labels_from_votes"]["value"] == 1  # they were made up alike
+    assert found["original_labels_from_votes"]["value"] == 1  # in the made-up rows, votes determine the label
     page = (out / "report.md").read_text()
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", page)
     assert set(pictures) == {path.name for path in out.glob("*.png")}
@@ -68,7 +68,7 @@ def test_everything_is_written_and_the_page_shows_every_picture(data: Path, tmp_
         assert heading in page
 
 
-def test_a_network_without_experts_on_plain_folders(tmp_path: Path) -> None:
+def test_a_report_on_a_network_without_experts_has_no_experts(tmp_path: Path) -> None:
     write_class_folders(
         tmp_path / "data", {"train/happy": 20, "train/sad": 20, "test/happy": 4, "test/sad": 4}
     )
@@ -88,7 +88,7 @@ def test_a_network_without_experts_on_plain_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "split"), [("fer2013", "PrivateTest"), ("folder", None)])
-def test_a_split_that_is_not_there_is_named(
+def test_an_error_names_a_missing_split(
     kind: DatasetKind, split: str | None, data: Path, tmp_path: Path
 ) -> None:
     folder = data
@@ -100,10 +100,10 @@ def test_a_split_that_is_not_there_is_named(
     assert not (tmp_path / "out").exists()
 
 
-def test_subgroups_split_by_what_the_images_show(data: Path) -> None:
+def test_subgroups_are_thirds_of_each_measure_of_the_images(data: Path) -> None:
     rows = load("fer2013", data, skip_bad=True).tests["PublicTest"]
     answers = np.full((len(rows), 8), 0.1, np.float32)
-    answers[:, 3] = 0.3  # sadness, which half of the rows are
+    answers[:, 3] = 0.3  # sadness, the majority of half of the rows
     groups = {group.name: group.accuracy for group in subgroups(answers, rows)}
     for what in ("light", "contrast", "sharpness"):
         parts = [groups[f"{what}: {part}"] for part in ("low", "middle", "high")]
@@ -112,7 +112,7 @@ def test_subgroups_split_by_what_the_images_show(data: Path) -> None:
     assert not any("agreement" in name for name in groups)  # all annotators agree on made-up rows
 
 
-def test_recall_of_few_faces_is_not_called_certain() -> None:
+def test_recall_of_few_faces_has_a_wide_interval() -> None:
     answers = np.zeros((17, 8), np.float32)
     answers[:, 0] = 1
     found = recalls(answers, np.array([7] * 13 + [0] * 3 + [-1]))

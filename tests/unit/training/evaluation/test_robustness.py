@@ -1,4 +1,4 @@
-"""Each harm does what its name says, more of it at every step."""
+"""Each harm does what its name says, and a greater strength harms more."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ def test_more_strength_is_more_harm(harm: Harm, channels: int, face: NDArray[np.
     assert 0 < distances[0] < 0.6 * distances[-1]
 
 
-def test_a_cover_takes_the_share_of_the_area_that_it_says() -> None:
+def test_cover_hides_the_given_share_of_the_area() -> None:
     covered = robustness.cover(torch.ones(4, 1, 48, 48), 0.25)
     assert (covered == 0.5).float().mean(dim=(1, 2, 3)).tolist() == [0.25] * 4
 
 
-def test_a_low_resolution_leaves_no_more_than_its_pixels() -> None:
+def test_shrink_keeps_no_detail_beyond_its_resolution() -> None:
     shrunk = robustness.shrink(torch.rand(1, 1, 48, 48), 8)
     again = robustness.shrink(shrunk, 8)
-    assert (shrunk - shrunk.mean()).abs().mean() < 0.1  # what remains of noise
+    assert (shrunk - shrunk.mean()).abs().mean() < 0.1  # little of the noise remains
     assert (again - shrunk).abs().mean() < 0.05
 
 
-def test_neighbours_turn_to_opposite_sides() -> None:
+def test_turn_rotates_neighbouring_images_to_opposite_sides() -> None:
     bar = torch.zeros(2, 1, 48, 48)
     bar[:, :, :24, 22:26] = 1
     left, right = robustness.turn(bar, 45)
@@ -68,7 +68,7 @@ def test_neighbours_turn_to_opposite_sides() -> None:
     )
 
 
-def test_the_table_names_every_harm_at_every_strength_and_repeats(face: NDArray[np.uint8]) -> None:
+def test_the_table_has_every_harm_at_every_strength_and_is_reproducible(face: NDArray[np.uint8]) -> None:
     torch.manual_seed(0)
     network = build(tiny_config().network, served=8, auxiliary=0)
     labels = np.array([*[1] * 8, -1, 0])
@@ -82,6 +82,6 @@ def test_the_table_names_every_harm_at_every_strength_and_repeats(face: NDArray[
     )
     table = robustness.measure(network, faces, temperature=1.0, threshold=0.0, limit=6)
     assert [(row.harm, row.strength) for row in table] == [(h.name, s) for h in HARMS for s in h.strengths]
-    assert {row.accuracy.samples for row in table} == {6}  # never the row without a label
+    assert {row.accuracy.samples for row in table} == {6}  # the row without a label is skipped
     assert {row.certain for row in table} == {1.0}
     assert table == robustness.measure(network, faces, temperature=1.0, threshold=0.0, limit=6)
