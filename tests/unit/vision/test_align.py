@@ -14,9 +14,9 @@ from service.vision.align import align_faces, whole_image
 
 CROP = Crop(left_eye=(0.3, 0.38), right_eye=(0.7, 0.38), mouth=(0.5, 0.78))
 SIZE = 64
-# A face whose eyes and mouth lie just as CROP wants them, with its nose, in fractions of a crop.
+# Eyes, nose and corners of the mouth of a face that matches CROP, in fractions of a crop.
 FACE = np.array([(0.3, 0.38), (0.7, 0.38), (0.5, 0.55), (0.35, 0.78), (0.65, 0.78)])
-WANTED = np.array([(0.3, 0.38), (0.7, 0.38), (0.5, 0.78)]) * SIZE
+EXPECTED = np.array([(0.3, 0.38), (0.7, 0.38), (0.5, 0.78)]) * SIZE
 
 
 def placed(side: float, degrees: float, centre: tuple[float, float]) -> np.ndarray:
@@ -44,9 +44,9 @@ def dotted(landmarks: np.ndarray, shape: tuple[int, int], radius: float) -> np.n
 def centroids(face: np.ndarray) -> np.ndarray:
     """Centre of mass of each channel in continuous coordinates: [3,2] (x, y)."""
     weights = face.astype(float)
-    places = np.arange(face.shape[1]) + 0.5
+    positions = np.arange(face.shape[1]) + 0.5
     total = weights.sum((1, 2))
-    return np.stack([weights.sum(1) @ places / total, weights.sum(2) @ places / total], axis=1)
+    return np.stack([weights.sum(1) @ positions / total, weights.sum(2) @ positions / total], axis=1)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def centroids(face: np.ndarray) -> np.ndarray:
         (20, 25, (40.2, 40.9)),
     ],
 )
-def test_eyes_and_mouth_land_where_the_crop_wants_them(
+def test_eyes_and_mouth_are_at_the_points_of_the_crop(
     side: float, degrees: float, centre: tuple[float, float]
 ) -> None:
     landmarks = placed(side, degrees, centre)
@@ -73,8 +73,8 @@ def test_eyes_and_mouth_land_where_the_crop_wants_them(
     face = align_faces(image, landmarks, CROP, SIZE)
     assert face.shape == (1, 3, SIZE, SIZE)
     assert face.dtype == np.uint8
-    # Half a pixel is what the classifier needs; a pixel-centre mistake would show as a quarter or more.
-    assert np.abs(centroids(face[0]) - WANTED).max() < 0.15
+    # The classifier needs half a pixel. A mistake about pixel centres shifts points by a quarter or more.
+    assert np.abs(centroids(face[0]) - EXPECTED).max() < 0.15
 
 
 def test_a_face_that_fits_is_returned_pixel_for_pixel() -> None:
@@ -88,7 +88,7 @@ def test_least_squares_shares_the_error_among_the_points() -> None:
     landmarks = placed(64, 0, (100, 100))
     landmarks[0, 3:, 1] += 6  # a longer face than the crop's
     face = align_faces(dotted(landmarks, (200, 200), 4), landmarks, CROP, SIZE)
-    errors = centroids(face[0]) - WANTED
+    errors = centroids(face[0]) - EXPECTED
     assert errors.mean(axis=0) == pytest.approx([0, 0], abs=0.15)
     assert 0 < errors[2, 1] < 6
 
@@ -124,22 +124,23 @@ def test_shrinking_averages_fine_patterns(scale: float, period: int) -> None:
     board = (np.indices((side, side)) // period).sum(axis=0) % 2 * 255
     image = np.repeat(board[..., None], 3, axis=2).astype(np.uint8)
     face = align_faces(image, placed(SIZE * scale, 7, (side / 2, side / 2)), CROP, SIZE)
-    # Plain sampling would keep the pattern's standard deviation of 127. Two px per crop px can still be seen.
-    seen = scale / period < 1.9
-    assert face.std() < (90 if seen else 24)
+    # Sampling without averages would keep the pattern's standard deviation of 127.
+    # A pattern with fewer than 1.9 squares per pixel of the crop stays visible.
+    visible = scale / period < 1.9
+    assert face.std() < (90 if visible else 24)
     assert abs(face.mean() - 127.5) < 4
 
 
 @pytest.mark.parametrize("scale", [1.1, 1.2, 1.35, 1.5])
 def test_a_face_a_little_larger_than_its_crop_looks_as_it_does_in_a_larger_photo(scale: float) -> None:
     photo, landmarks = Image.fromarray(photographs.astronaut()), placed(136, 0, (224, 128))
-    wanted = align_faces(np.asarray(photo), landmarks, CROP, SIZE // 2).astype(int)
+    expected = align_faces(np.asarray(photo), landmarks, CROP, SIZE // 2).astype(int)
     side = round(512 * scale * (SIZE // 2) / 136)
     shrunk = np.asarray(photo.resize((side, side), Image.Resampling.BOX))
     face = align_faces(shrunk, landmarks * np.float32(side / 512), CROP, SIZE // 2).astype(int)
-    assert np.abs(face - wanted).mean() < 4
-    # Every further sample that is averaged would blur it.
-    assert 0.88 < np.diff(face).std() / np.diff(wanted).std() < 1.1
+    assert np.abs(face - expected).mean() < 4
+    # Averages of more samples would blur the face.
+    assert 0.88 < np.diff(face).std() / np.diff(expected).std() < 1.1
 
 
 def test_enlarging_a_tiny_face_is_smooth() -> None:
@@ -150,7 +151,7 @@ def test_enlarging_a_tiny_face_is_smooth() -> None:
     assert steps.max() <= 2
 
 
-def test_outside_of_the_image_the_edge_is_repeated() -> None:
+def test_pixels_of_the_edge_are_repeated_outside_of_the_image() -> None:
     image = np.full((100, 100, 3), 90, np.uint8)
     image[:, :1] = (200, 60, 70)
     faces = align_faces(
@@ -179,7 +180,7 @@ def test_outside_of_the_image_the_edge_is_repeated() -> None:
     ],
     ids=["zero", "equal", "nan", "inf", "one_nan", "tiny", "far", "overflow"],
 )
-def test_landmarks_without_a_framing_give_the_whole_image(landmarks: np.ndarray) -> None:
+def test_landmarks_that_define_no_crop_give_the_whole_image(landmarks: np.ndarray) -> None:
     image = photographs.astronaut()
     faces = align_faces(image, landmarks.astype(np.float32)[None], CROP, SIZE)
     assert np.array_equal(faces, whole_image(image, SIZE))
@@ -204,7 +205,7 @@ def test_a_huge_face_is_cheap() -> None:
     small = np.repeat(placed(80, 10, (3000, 3000)), 20, axis=0)
     started = time.thread_time()
     align_faces(image, small, CROP, SIZE)
-    # Twenty small faces must not cost a pass over the image each.
+    # A small face must not cost a pass over the whole image.
     assert time.thread_time() - started < 0.5
 
 

@@ -74,7 +74,7 @@ def test_every_format_gives_the_photo(kind: str) -> None:
     pixels = decode(FILES[kind], pixel_limit=LIMIT)
     assert pixels.dtype == np.uint8
     assert pixels.flags.c_contiguous
-    # 256 colours of a GIF are the coarsest.
+    # A GIF differs most, as it has only 256 colours.
     assert difference(pixels, RGB) <= (0 if kind in LOSSLESS else 6)
 
 
@@ -91,7 +91,7 @@ def test_grey_is_repeated_over_the_channels(kind: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP"])
-def test_one_bit(kind: str) -> None:
+def test_images_of_one_bit_are_decoded(kind: str) -> None:
     bits = PHOTO.convert("1")
     assert difference(decode(encode(bits, kind), pixel_limit=LIMIT), grey(np.asarray(bits) * 255)) == 0
 
@@ -124,7 +124,7 @@ def test_float_pixels_that_are_not_numbers_are_shown_black_or_white() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "BMP"])
-def test_palette(kind: str) -> None:
+def test_images_with_a_palette_are_decoded(kind: str) -> None:
     palette = PHOTO.quantize(64)
     assert (
         difference(decode(encode(palette, kind), pixel_limit=LIMIT), np.asarray(palette.convert("RGB"))) == 0
@@ -132,14 +132,14 @@ def test_palette(kind: str) -> None:
 
 
 def half_transparent(mode: str) -> tuple[Image.Image, np.ndarray]:
-    """The photo, its left half opaque and its right half clear; and how it looks on white."""
+    """Returns the photo with an opaque left half and a transparent right half, and this photo on white."""
     alpha = np.full(RGB.shape[:2], 255, np.uint8)
     alpha[:, 40:] = 0
     image = PHOTO.convert("RGB" if mode == "RGBA" else "L")
-    seen = np.asarray(image.convert("RGB")).copy()
-    seen[:, 40:] = 255
+    on_white = np.asarray(image.convert("RGB")).copy()
+    on_white[:, 40:] = 255
     image.putalpha(Image.fromarray(alpha))
-    return image, seen
+    return image, on_white
 
 
 @pytest.mark.parametrize(
@@ -154,11 +154,11 @@ def half_transparent(mode: str) -> tuple[Image.Image, np.ndarray]:
         ("RGBA", "HEIF", {}),
     ],
 )
-def test_alpha_is_seen_over_white(mode: str, kind: str, options: dict[str, object]) -> None:
-    image, seen = half_transparent(mode)
+def test_transparent_images_are_put_on_white(mode: str, kind: str, options: dict[str, object]) -> None:
+    image, on_white = half_transparent(mode)
     found = decode(encode(image, kind, **options), pixel_limit=LIMIT)
-    assert difference(found[:, :36], seen[:, :36]) < 6
-    assert difference(found[:, 44:], seen[:, 44:]) < 1
+    assert difference(found[:, :36], on_white[:, :36]) < 6
+    assert difference(found[:, 44:], on_white[:, 44:]) < 1
 
 
 def test_half_alpha_mixes_with_white() -> None:
@@ -195,7 +195,7 @@ def test_cmyk_is_not_inverted(kind: str) -> None:
     assert difference(found, RGB) < 4
 
 
-def test_lab_and_ycbcr_tiff() -> None:
+def test_lab_and_ycbcr_tiffs_are_decoded() -> None:
     to_lab = ImageCms.buildTransform(
         ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
     )
@@ -206,17 +206,17 @@ def test_lab_and_ycbcr_tiff() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF", "HEIF"])
-def test_a_decoder_with_threads_of_its_own_is_known(kind: str) -> None:
+def test_has_own_threads_is_true_only_for_multithreaded_decoders(kind: str) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (1500, 1500, 3), dtype=np.uint8)
     file = encode(Image.fromarray(noise), kind, **{"speed": 10} if kind == "AVIF" else {})
-    here_s, all_s = time.thread_time(), time.process_time()
+    thread_s, process_s = time.thread_time(), time.process_time()
     decode(file, pixel_limit=LIMIT)
-    here_s, all_s = time.thread_time() - here_s, time.process_time() - all_s
+    thread_s, process_s = time.thread_time() - thread_s, time.process_time() - process_s
     assert has_own_threads(file) == (kind in ("AVIF", "HEIF"))
-    assert has_own_threads(file) or here_s > all_s / 2
+    assert has_own_threads(file) or thread_s > process_s / 2
 
 
-def test_first_frame_of_an_animation() -> None:
+def test_an_animation_gives_its_first_frame() -> None:
     other = Image.new("RGB", PHOTO.size, "red")
     for kind in ("GIF", "WEBP", "PNG"):
         file = encode(PHOTO, kind, save_all=True, append_images=[other])
@@ -266,13 +266,13 @@ def test_strips_join_without_a_seam(orientation: int, monkeypatch: pytest.Monkey
         b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x04upup\0\0\0\0",
     ],
 )
-def test_broken_exif_does_not_cost_the_image(exif: bytes) -> None:
+def test_broken_exif_is_ignored(exif: bytes) -> None:
     for kind in ("JPEG", "PNG", "WEBP"):
         file = encode(PHOTO, kind, exif=exif, quality=95)
         assert difference(decode(file, pixel_limit=LIMIT), RGB) < 5
 
 
-def test_large_metadata_is_fine() -> None:
+def test_large_metadata_is_accepted() -> None:
     profile = np.random.default_rng(0).bytes(700_000)
     for kind in ("JPEG", "PNG", "WEBP", "TIFF"):
         file = encode(PHOTO, kind, icc_profile=profile, quality=95)
@@ -297,12 +297,12 @@ def test_truncated_image_is_invalid(kind: str, kept: float) -> None:
 
 
 @pytest.mark.parametrize("file", [b"", b"\xff", b"\xff\xd8\xff", b"hello, I am no JPEG", b"\0" * 5000, b"BM"])
-def test_what_is_no_image_is_invalid(file: bytes) -> None:
+def test_data_that_is_not_an_image_is_invalid(file: bytes) -> None:
     with pytest.raises(InvalidImage):
         decode(file, pixel_limit=LIMIT)
 
 
-def test_video_in_the_same_container_is_invalid() -> None:
+def test_a_video_in_the_container_of_heic_is_invalid() -> None:
     with pytest.raises(InvalidImage, match="video"):
         decode(b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + b"\0" * 100, pixel_limit=LIMIT)
 
@@ -315,7 +315,7 @@ def test_other_formats_are_unsupported(kind: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", [b"8BPS\0\x01", b"%!PS-Adobe-3.0", b"SIMPLE  =", b"\x89HDF\r\n\x1a\n"])
-def test_other_formats_are_named_by_signature_alone(prefix: bytes) -> None:
+def test_other_formats_are_recognised_by_signature_alone(prefix: bytes) -> None:
     with pytest.raises(UnsupportedMediaType):
         decode(prefix + b"\xff" * 200, pixel_limit=LIMIT)
 
@@ -408,19 +408,19 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_too_large_is_refused_from_the_header(name: str) -> None:
+def test_an_image_that_is_too_large_is_refused_by_its_header(name: str) -> None:
     file = BOMBS[name]()
     with PeakMemory() as peak, pytest.raises(ImageTooLarge) as caught:
         decode(file, pixel_limit=LIMIT)
     assert caught.value.status == 413
     assert "50 megapixels" in caught.value.detail
     assert peak.grown_bytes < 20e6
-    # Inflating any of these takes seconds; a busy machine needs some slack.
+    # Decoding any of these files in full takes seconds. A busy machine needs some slack.
     assert peak.seconds < 0.5
 
 
 class PeakMemory:
-    """How much the process grew at most inside the block, sampled by another thread, and how long it took."""
+    """Peak growth of the process in a block, sampled by another thread, and CPU time of this thread."""
 
     def __enter__(self) -> PeakMemory:
         self._process, self._done = psutil.Process(), threading.Event()
@@ -444,7 +444,7 @@ class PeakMemory:
                 return
 
 
-def test_the_limit_itself_is_allowed() -> None:
+def test_an_image_of_exactly_the_limit_is_allowed() -> None:
     assert decode(FILES["png"], pixel_limit=80 * 120).shape == (120, 80, 3)
     with pytest.raises(ImageTooLarge, match="80 x 120"):
         decode(FILES["png"], pixel_limit=80 * 120 - 1)
@@ -455,11 +455,11 @@ def test_no_full_size_copy_is_made_beside_the_image() -> None:
     with PeakMemory() as peak:
         pixels = decode(file, pixel_limit=LIMIT)
     assert pixels.nbytes == 48e6
-    # Pillow keeps 4 bytes per pixel, the array 3; a second copy would make it 160 MB.
+    # Pillow keeps 4 bytes per pixel, and the array has 3. A second copy would take the sum to 160 MB.
     assert peak.grown_bytes < 140e6
 
 
-def test_progressive_jpeg_of_endless_scans_is_refused() -> None:
+def test_a_progressive_jpeg_with_too_many_scans_is_refused() -> None:
     file = encode(Image.new("L", (2000, 2000), 128), "JPEG", progressive=True)
     last_scan = file[file.rindex(b"\xff\xda") : -2]
     decoy = b"\xff\xfe\x00\x04\xff\xd9"  # a comment that looks like the end of the image
@@ -471,7 +471,7 @@ def test_progressive_jpeg_of_endless_scans_is_refused() -> None:
     assert decode(file[:-2] + last_scan * 50 + b"\xff\xd9", pixel_limit=LIMIT).shape == (2000, 2000, 3)
 
 
-def test_jpeg_of_endless_segments_is_refused() -> None:
+def test_a_jpeg_with_too_many_segments_is_refused() -> None:
     with pytest.raises(InvalidImage, match="segments"):
         decode(FILES["jpeg"][:2] + b"\xff\xe5\x00\x02" * 100_000 + FILES["jpeg"][2:], pixel_limit=LIMIT)
 
@@ -483,6 +483,7 @@ def test_images_without_pixels_are_invalid(file: bytes) -> None:
 
 
 def survives(file: bytes) -> None:
+    """Check that `decode` returns an image within the limit or refuses the file."""
     try:
         pixels = decode(file, pixel_limit=1_000_000)
     except (InvalidImage, ImageTooLarge, UnsupportedMediaType):
@@ -537,7 +538,7 @@ def test_random_bytes_give_an_image_or_an_error(prefix: bytes, rest: bytes) -> N
     survives(prefix + rest)
 
 
-def test_threads_decode_at_once_without_touching_each_other_or_the_warnings() -> None:
+def test_decoding_in_parallel_changes_neither_results_nor_warnings() -> None:
     broken = encode(
         PHOTO, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01\x02\0\xff\xff\xff\x7f" * 9
     )
@@ -552,28 +553,28 @@ def test_threads_decode_at_once_without_touching_each_other_or_the_warnings() ->
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 7])
 @pytest.mark.parametrize(("factor", "scale"), [(1, 1), (2, 2), (3, 2), (4, 4), (7, 4), (8, 8), (30, 8)])
-def test_a_jpeg_is_decoded_smaller(factor: int, scale: int, orientation: int) -> None:
-    # Only upright images may have sides that do not divide.
+def test_a_jpeg_is_decoded_at_a_smaller_scale(factor: int, scale: int, orientation: int) -> None:
+    # Only upright images may have sides that the factor does not divide.
     width, height = (802, 603) if orientation == 1 else (800, 600)
     smooth = PHOTO.resize((width, height))
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     file = encode(as_stored(smooth, orientation), "JPEG", quality=95, exif=exif)
-    asked: list[tuple[int, int]] = []
+    sizes: list[tuple[int, int]] = []
 
     def shrinkage(width: int, height: int) -> int:
-        asked.append((width, height))
+        sizes.append((width, height))
         return factor
 
     photo = decode_photo(file, pixel_limit=LIMIT, shrinkage=shrinkage)
-    assert sorted(asked[0]) == [height, width]
+    assert sorted(sizes[0]) == [height, width]
     assert (photo.width, photo.height, photo.scale) == (width, height, scale)
     assert photo.pixels.shape == (-(-height // scale), -(-width // scale), 3)
     assert photo.pixels.flags.writeable
     assert difference(photo.pixels, np.asarray(smooth.reduce(scale))) < 3
 
 
-def test_a_turned_jpeg_of_odd_sides_stays_whole() -> None:
+def test_a_rotated_jpeg_of_odd_sides_keeps_its_size() -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 3
     file = encode(as_stored(PHOTO.resize((801, 600)), 3), "JPEG", exif=exif)
@@ -582,6 +583,6 @@ def test_a_turned_jpeg_of_odd_sides_stays_whole() -> None:
 
 
 @pytest.mark.parametrize("kind", ["png", "webp", "tiff"])
-def test_other_formats_stay_whole(kind: str) -> None:
+def test_other_formats_keep_their_size(kind: str) -> None:
     photo = decode_photo(FILES[kind], pixel_limit=LIMIT, shrinkage=lambda width, height: 4)
     assert (photo.scale, photo.pixels.shape) == (1, (photo.height, photo.width, 3))

@@ -1,4 +1,4 @@
-"""What the detector is shown, and which faces are answered."""
+"""How a photo is shrunk for the detector, and the order of the faces that are returned."""
 
 from __future__ import annotations
 
@@ -32,72 +32,76 @@ def detections(*boxes: tuple[float, float, float, float]) -> Detections:
     return Detections(corners, scores, np.repeat(corners[:, None, :2], 5, axis=1))
 
 
-def whole(image: Image) -> Photo:
+def at_full_size(image: Image) -> Photo:
     return Photo(image, image.shape[1], image.shape[0], 1)
 
 
-def test_a_small_image_is_shown_as_it_is() -> None:
+def test_a_small_image_is_searched_unchanged() -> None:
     image = blank(1000, 1000)
-    plan = search(whole(image), 30)
+    plan = search(at_full_size(image), 30)
     assert plan.image is image
     assert (plan.min_face_px, plan.scale) == (30, 1)
     found = detections((1, 2, 3, 4))
     assert found.scaled(plan.scale) is found
 
 
-def test_where_a_whole_factor_makes_the_smallest_face_right_nothing_is_left_to_resample() -> None:
-    plan = search(whole(blank(1000, 1000)), 32)
+def test_a_whole_factor_shrinks_the_smallest_face_to_16_px() -> None:
+    plan = search(at_full_size(blank(1000, 1000)), 32)
     assert (plan.scale, plan.min_face_px, plan.image.shape) == (2, 16, (500, 500, 3))
 
 
 def test_a_large_image_is_shrunk_and_its_smallest_face_grows() -> None:
-    plan = search(whole(blank(4000, 6000)), 32)
+    plan = search(at_full_size(blank(4000, 6000)), 32)
     assert plan.scale == 3
     assert plan.image.shape == (1334, 2000, 3)
     assert plan.min_face_px * plan.scale == pytest.approx(0.017 * math.sqrt(4000 * 6000))
 
 
-def test_a_smallest_face_that_has_grown_grows_a_little_more_for_a_factor_that_a_jpeg_decodes_at() -> None:
-    plan = search(whole(blank(3000, 4000)), 32)
+def test_the_smallest_face_of_a_large_image_grows_to_a_factor_of_the_jpeg_decoder() -> None:
+    plan = search(at_full_size(blank(3000, 4000)), 32)
     assert (plan.scale, plan.min_face_px) == (4, 16)
-    assert search(whole(blank(3000, 4000)), 60).scale == 2, "what was asked for is not changed"
+    assert search(at_full_size(blank(3000, 4000)), 60).scale == 2, "a requested size is not changed"
 
 
-def test_asking_for_large_faces_only_shrinks_more() -> None:
-    plan = search(whole(blank(1000, 1000)), 250)
+def test_a_larger_minimum_size_shrinks_more() -> None:
+    plan = search(at_full_size(blank(1000, 1000)), 250)
     assert (plan.scale, plan.min_face_px, plan.image.shape) == (10, 25, (100, 100, 3))
 
 
-@pytest.mark.parametrize(("decoded", "left"), [(1, 4), (2, 2), (4, 1), (8, 1)])
-def test_what_decoding_has_shrunk_is_shrunk_no_further_than_needed(decoded: int, left: int) -> None:
+@pytest.mark.parametrize(("decoded", "remaining"), [(1, 4), (2, 2), (4, 1), (8, 1)])
+def test_an_image_that_decoding_has_shrunk_is_shrunk_only_by_the_remaining_factor(
+    decoded: int, remaining: int
+) -> None:
     photo = Photo(blank(3000 // decoded, 3000 // decoded), 3000, 3000, decoded)
     plan = search(photo, 100)
-    assert plan.scale == decoded * left
+    assert plan.scale == decoded * remaining
     assert plan.image.shape == (3000 // plan.scale, 3000 // plan.scale, 3)
     assert plan.min_face_px == pytest.approx(100 / plan.scale)
 
 
-def test_faces_need_pixels_enough() -> None:
+def test_shrinking_leaves_enough_pixels_of_a_face() -> None:
     faces = detections((0, 0, 10, 200), (0, 0, 100, 1))
-    assert [tolerable_shrinkage(faces, least_px) for least_px in (24, 50, 51, 100, 101)] == [4, 2, 1, 1, 1]
+    assert [tolerable_shrinkage(faces, min_px) for min_px in (24, 50, 51, 100, 101)] == [4, 2, 1, 1, 1]
     assert tolerable_shrinkage(detections(), 48) > 1_000_000
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 1500), st.integers(1, 1500), st.floats(12, 3000))
 def test_the_search_is_bounded(height: int, width: int, min_face_px: float) -> None:
-    plan = search(whole(blank(height, width)), min_face_px)
+    plan = search(at_full_size(blank(height, width)), min_face_px)
     assert plan.image.shape == (math.ceil(height / plan.scale), math.ceil(width / plan.scale), 3)
     assert plan.min_face_px * plan.scale >= min_face_px * 0.999
     assert plan.scale == 1 or plan.min_face_px == SEARCHED_FACE_PX or plan.min_face_px >= SHRUNK_FACE_PX
     searched = plan.image.shape[0] * plan.image.shape[1] * (16 / plan.min_face_px) ** 2
-    # The last row and column may stand for less than a whole cell.
+    # The last row and column may cover less than a whole cell.
     assert searched <= 890_000 * (1 + plan.scale / height) * (1 + plan.scale / width)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(1, 50_000_000), st.integers(1, 50_000_000), st.floats(12, 3000))
-def test_what_the_detector_pads_to_32_px_is_bounded_too(height: int, width: int, min_face_px: float) -> None:
+def test_the_image_that_the_detector_pads_to_32_px_is_bounded(
+    height: int, width: int, min_face_px: float
+) -> None:
     assume(height * width <= 50_000_000)
     if too_narrow(width, height, min_face_px):
         return
@@ -110,15 +114,15 @@ def test_what_the_detector_pads_to_32_px_is_bounded_too(height: int, width: int,
     ("width", "height", "narrow"),
     [(1, 49_000_000, True), (15, 4000, True), (16, 4000, False), (32, 32, False), (800_000, 58, True)],
 )
-def test_a_strip_that_no_half_face_fits_in_is_not_searched(width: int, height: int, narrow: bool) -> None:
+def test_a_strip_narrower_than_half_a_face_is_not_searched(width: int, height: int, narrow: bool) -> None:
     assert too_narrow(width, height, 32) is narrow
 
 
-def test_shrinking_averages_and_boxes_come_back_to_the_right_place() -> None:
+def test_shrinking_averages_pixels_and_boxes_are_scaled_back() -> None:
     image = blank(3000, 3000)
     image[600:900, 1200:1800] = 200
     image[0, 0] = 255
-    plan = search(whole(image), 100)
+    plan = search(at_full_size(image), 100)
     assert plan.scale == 4
     assert plan.image[0, 0, 0] == 16  # one white pixel of 4 x 4
     rows, columns = np.nonzero(plan.image[:, :, 0] == 200)
@@ -149,7 +153,7 @@ def test_faces_outside_of_the_image_and_empty_boxes_are_dropped() -> None:
     np.testing.assert_array_equal(ordered.boxes, [[1, 1, 2, 2]])
 
 
-def test_no_faces_keep_their_shapes() -> None:
+def test_an_empty_result_keeps_its_shapes() -> None:
     ordered = largest_first(detections(), 100, 100)
     assert ordered.boxes.shape == (0, 4)
     assert ordered.scores.shape == (0,)

@@ -23,20 +23,20 @@ def crop(image: Image.Image = PHOTO, scale: float = 1) -> NDArray[np.uint8]:
     return np.asarray(face).transpose(2, 0, 1)[None]
 
 
-def photo(image: Image.Image = PHOTO, scale: float = 1) -> FaceQuality:
+def quality_of(image: Image.Image = PHOTO, scale: float = 1) -> FaceQuality:
     return measure(crop(image, scale), BOX, LANDMARKS)[0]
 
 
-def lit(pixels: NDArray[np.uint8]) -> FaceQuality:
+def crop_quality(pixels: NDArray[np.uint8]) -> FaceQuality:
     """pixels: uint8 [H,W,3]."""
     return measure(pixels.transpose(2, 0, 1)[None], BOX, None)[0]
 
 
-def flat(value: int) -> FaceQuality:
-    return lit(np.full((48, 48, 3), value, np.uint8))
+def flat_quality(value: int) -> FaceQuality:
+    return crop_quality(np.full((48, 48, 3), value, np.uint8))
 
 
-def posed(*points: tuple[float, float]) -> FaceQuality:
+def pose_of(*points: tuple[float, float]) -> FaceQuality:
     return measure(crop(), BOX, np.array([points], np.float32))[0]
 
 
@@ -44,11 +44,11 @@ MOUTH = ((90.0, 140.0), (110.0, 140.0))
 
 
 def test_size_is_the_shorter_side() -> None:
-    assert photo().size_px == 100
+    assert quality_of().size_px == 100
 
 
 def test_sharpness_falls_with_blur() -> None:
-    values = [photo(PHOTO.filter(ImageFilter.GaussianBlur(radius))).sharpness for radius in (0, 2, 4, 8)]
+    values = [quality_of(PHOTO.filter(ImageFilter.GaussianBlur(radius))).sharpness for radius in (0, 2, 4, 8)]
     assert values == sorted(values, reverse=True)
     assert values[0] > 10 * values[-1]
 
@@ -60,17 +60,17 @@ def test_sharpness_does_not_depend_on_light_and_contrast() -> None:
     assert sharpness[1].sharpness == pytest.approx(sharpness[0].sharpness, rel=0.05)
 
 
-def test_sharpness_compares_between_sizes() -> None:
+def test_sharpness_is_comparable_between_sizes() -> None:
     larger = PHOTO.resize((1536, 1536), Image.Resampling.LANCZOS)
-    assert photo(larger, 3).sharpness == pytest.approx(photo().sharpness, rel=0.5)
-    # A face enlarged from a few pixels is not sharp, though it now has as many pixels as the others.
+    assert quality_of(larger, 3).sharpness == pytest.approx(quality_of().sharpness, rel=0.5)
+    # A face that is enlarged from a few pixels is not sharp, despite its number of pixels.
     tiny = PHOTO.resize((64, 64)).resize((512, 512), Image.Resampling.BICUBIC)
-    assert photo(tiny).sharpness < 0.2 * photo().sharpness
+    assert quality_of(tiny).sharpness < 0.2 * quality_of().sharpness
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
-def test_flat_faces_have_light_but_neither_contrast_nor_sharpness(value: int) -> None:
-    found = flat(value)
+def test_flat_faces_have_brightness_but_neither_contrast_nor_sharpness(value: int) -> None:
+    found = flat_quality(value)
     assert found.brightness == pytest.approx(value / 255, abs=1e-5)
     assert found.contrast == pytest.approx(0, abs=1e-5)
     assert found.sharpness == pytest.approx(0, abs=1e-5)
@@ -79,7 +79,7 @@ def test_flat_faces_have_light_but_neither_contrast_nor_sharpness(value: int) ->
 def test_contrast_of_a_half_lit_face() -> None:
     image = np.zeros((48, 48, 3), np.uint8)
     image[:, 24:] = 255
-    found = lit(image)
+    found = crop_quality(image)
     assert found.brightness == pytest.approx(0.5, abs=1e-5)
     assert found.contrast == pytest.approx(0.5, abs=1e-5)
 
@@ -87,38 +87,38 @@ def test_contrast_of_a_half_lit_face() -> None:
 def test_brightness_weighs_colours_as_the_eye_does() -> None:
     image = np.zeros((48, 48, 3), np.uint8)
     image[..., 1] = 255
-    assert lit(image).brightness == pytest.approx(0.587)
+    assert crop_quality(image).brightness == pytest.approx(0.587)
 
 
 @pytest.mark.parametrize("degrees", [-60, -10, 0, 25, 90])
 def test_roll_is_clockwise(degrees: float) -> None:
     x, y = 20 * math.cos(math.radians(degrees)), 20 * math.sin(math.radians(degrees))
-    found = posed((100 - x, 100 - y), (100 + x, 100 + y), (100, 100), (100 - y, 140), (100 - y, 140))
+    found = pose_of((100 - x, 100 - y), (100 + x, 100 + y), (100, 100), (100 - y, 140), (100 - y, 140))
     assert found.roll_degrees == pytest.approx(degrees, abs=0.01)
     assert found.yaw == pytest.approx(0, abs=1e-4)
 
 
-def test_yaw_follows_the_nose_whatever_the_roll() -> None:
-    assert posed((80, 100), (120, 100), (110, 115), *MOUTH).yaw == pytest.approx(0.5)
-    assert posed((80, 100), (120, 100), (90, 115), *MOUTH).yaw == pytest.approx(-0.5)
-    assert posed((100, 80), (100, 120), (85, 110), (60, 90), (60, 110)).yaw == pytest.approx(0.5)
-    assert posed((80, 100), (120, 100), (300, 115), *MOUTH).yaw == 1
+def test_yaw_follows_the_nose_at_every_roll() -> None:
+    assert pose_of((80, 100), (120, 100), (110, 115), *MOUTH).yaw == pytest.approx(0.5)
+    assert pose_of((80, 100), (120, 100), (90, 115), *MOUTH).yaw == pytest.approx(-0.5)
+    assert pose_of((100, 80), (100, 120), (85, 110), (60, 90), (60, 110)).yaw == pytest.approx(0.5)
+    assert pose_of((80, 100), (120, 100), (300, 115), *MOUTH).yaw == 1
 
 
-def test_pitch_follows_the_nose_whatever_the_roll() -> None:
+def test_pitch_follows_the_nose_at_every_roll() -> None:
     level = 100 + 40 * LEVEL_NOSE
-    assert posed((80, 100), (120, 100), (100, level), *MOUTH).pitch == pytest.approx(0, abs=1e-5)
-    assert posed((80, 100), (120, 100), (100, level + 10), *MOUTH).pitch == pytest.approx(0.5, abs=1e-5)
-    assert posed((80, 100), (120, 100), (100, level - 10), *MOUTH).pitch == pytest.approx(-0.5, abs=1e-5)
+    assert pose_of((80, 100), (120, 100), (100, level), *MOUTH).pitch == pytest.approx(0, abs=1e-5)
+    assert pose_of((80, 100), (120, 100), (100, level + 10), *MOUTH).pitch == pytest.approx(0.5, abs=1e-5)
+    assert pose_of((80, 100), (120, 100), (100, level - 10), *MOUTH).pitch == pytest.approx(-0.5, abs=1e-5)
     on_its_side = [(-y, x) for x, y in ((80, 100), (120, 100), (100, level + 10), *MOUTH)]
-    assert posed(*on_its_side).pitch == pytest.approx(0.5, abs=1e-5)
+    assert pose_of(*on_its_side).pitch == pytest.approx(0.5, abs=1e-5)
 
 
-def test_pose_is_unknown_without_landmarks() -> None:
-    together = posed(*[(9.0, 9.0)] * 5)
-    not_a_number = posed((math.nan, 9), (99, 9), (50, 20), *MOUTH)
-    mouth_at_the_eyes = posed((80, 100), (120, 100), (100, 100), (90, 100), (110, 100))
-    for found in (together, not_a_number, mouth_at_the_eyes, flat(9)):
+def test_pose_is_unknown_without_valid_landmarks() -> None:
+    all_in_one_point = pose_of(*[(9.0, 9.0)] * 5)
+    not_a_number = pose_of((math.nan, 9), (99, 9), (50, 20), *MOUTH)
+    mouth_at_the_eyes = pose_of((80, 100), (120, 100), (100, 100), (90, 100), (110, 100))
+    for found in (all_in_one_point, not_a_number, mouth_at_the_eyes, flat_quality(9)):
         assert (found.roll_degrees, found.yaw, found.pitch) == (None, None, None)
 
 
@@ -126,7 +126,7 @@ def test_one_result_per_face_in_order_and_finite() -> None:
     boxes = np.concatenate([BOX, BOX * 2, BOX * 0, -BOX])
     found = measure(np.repeat(crop(), 4, axis=0), boxes, np.repeat(LANDMARKS, 4, axis=0))
     assert [face.size_px for face in found] == [100, 200, 0, 0]
-    assert found[0] == photo()
+    assert found[0] == quality_of()
     values = [
         value for face in found for value in dataclasses.astuple(dataclasses.replace(face, occlusion=0))
     ]
@@ -134,7 +134,7 @@ def test_one_result_per_face_in_order_and_finite() -> None:
     assert measure(crop()[:0], BOX[:0], LANDMARKS[:0]) == []
 
 
-def test_a_face_is_measured_alike_alone_and_in_company() -> None:
+def test_a_face_has_the_same_quality_alone_and_in_a_batch() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (7, 3, 48, 48), np.uint8)
-    company = measure(np.concatenate([crop(), noise]), np.repeat(BOX, 8, axis=0), None)
-    assert dataclasses.astuple(company[0])[:4] == pytest.approx(dataclasses.astuple(photo())[:4], rel=1e-5)
+    batch = measure(np.concatenate([crop(), noise]), np.repeat(BOX, 8, axis=0), None)
+    assert dataclasses.astuple(batch[0])[:4] == pytest.approx(dataclasses.astuple(quality_of())[:4], rel=1e-5)

@@ -1,4 +1,4 @@
-"""Threads that are given up, and that never leave anybody waiting for one."""
+"""A thread that works on an image for too long is abandoned, and no caller waits for this thread."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from service.vision.workers import Workers
 
 
 class Stuck:
-    """Work that goes on until it is let go."""
+    """Work that lasts until `may_end` is set."""
 
     def __init__(self) -> None:
-        self.started, self.let_go = threading.Event(), threading.Event()
+        self.started, self.may_end = threading.Event(), threading.Event()
 
     def __call__(self) -> str:
         self.started.set()
-        assert self.let_go.wait(30)
+        assert self.may_end.wait(30)
         return "late"
 
 
@@ -34,22 +34,22 @@ class Pool:
     def _count(self) -> None:
         self.overruns += 1
 
-    async def image(self, work: Callable[[], object], *, multithreaded: bool = False) -> object:
-        place = await self.workers.acquire(multithreaded=multithreaded)
+    async def process(self, work: Callable[[], object], *, multithreaded: bool = False) -> object:
+        slot = await self.workers.acquire(multithreaded=multithreaded)
         try:
-            return await place.run(work)
+            return await slot.run(work)
         finally:
-            place.release()
+            slot.release()
 
-    async def hang(self) -> None:
-        """An image that overruns its budget."""
+    async def overrun(self) -> None:
+        """Process an image that overruns its budget."""
         self.stuck.append(Stuck())
         with pytest.raises(HostBusy):
-            await self.image(self.stuck[-1])
+            await self.process(self.stuck[-1])
 
     async def close(self) -> None:
         for stuck in self.stuck:
-            stuck.let_go.set()
+            stuck.may_end.set()
         await self.workers.close()
 
 
@@ -61,43 +61,43 @@ async def pool() -> AsyncIterator[Pool]:
     await pool.close()
 
 
-async def test_what_the_work_returns_or_raises_comes_back(pool: Pool) -> None:
-    assert await pool.image(lambda: "pixels") == "pixels"
+async def test_a_caller_gets_the_result_or_the_error_of_its_work(pool: Pool) -> None:
+    assert await pool.process(lambda: "pixels") == "pixels"
     with pytest.raises(ZeroDivisionError):
-        await pool.image(lambda: str(1 // 0))
-    assert await pool.image(lambda: "pixels") == "pixels"
+        await pool.process(lambda: str(1 // 0))
+    assert await pool.process(lambda: "pixels") == "pixels"
     assert pool.overruns == 0
 
 
-async def test_what_takes_long_is_the_image_s_fault_only_if_it_had_a_core(
+async def test_a_slow_image_is_too_complex_only_if_it_had_a_core(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    let_go = threading.Event()
+    may_end = threading.Event()
 
     def spin() -> str:
-        while not let_go.is_set():
+        while not may_end.is_set():
             pass
         return "late"
 
     # The machine of the tests may be busy.
     monkeypatch.setattr(module, "MIN_CPU_SHARE", 0.05)
     with pytest.raises(ImageTooComplex, match="to process; send a smaller image"):
-        await pool.image(spin)
+        await pool.process(spin)
     monkeypatch.setattr(module, "MIN_CPU_SHARE", 2)
     with pytest.raises(HostBusy, match="the machine is busy"):
-        await pool.image(spin)
-    let_go.set()
+        await pool.process(spin)
+    may_end.set()
 
 
-async def test_threads_of_the_work_itself_count_with_their_share(
+async def test_threads_of_a_decoder_count_by_their_share_of_cpu_time(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def spin() -> None:
-        while not other.let_go.is_set():
+        while not stuck.may_end.is_set():
             pass
 
-    other = Stuck()
-    pool.stuck.append(other)
+    stuck = Stuck()
+    pool.stuck.append(stuck)
 
     def work() -> str:
         helper = threading.Thread(target=spin)
@@ -108,33 +108,33 @@ async def test_threads_of_the_work_itself_count_with_their_share(
     # The machine of the tests may be busy.
     monkeypatch.setattr(module, "MIN_CPU_SHARE", 0.05)
     with pytest.raises(ImageTooComplex):
-        await pool.image(work, multithreaded=True)
-    # The helper's core counts for it, and for two more that get none.
+        await pool.process(work, multithreaded=True)
+    # The helper of the first image uses one core. Its CPU time counts for three images, so it is too little.
     monkeypatch.setattr(module, "MIN_CPU_SHARE", 0.6)
     answers = await asyncio.gather(
-        *(pool.image(other, multithreaded=True) for _ in range(2)), return_exceptions=True
+        *(pool.process(stuck, multithreaded=True) for _ in range(2)), return_exceptions=True
     )
     assert [type(answer) for answer in answers] == [HostBusy, HostBusy]
 
 
 async def test_a_thread_that_overruns_is_replaced(pool: Pool) -> None:
-    await asyncio.gather(pool.hang(), pool.hang())
+    await asyncio.gather(pool.overrun(), pool.overrun())
     assert pool.overruns == 2
-    # Both of the first threads are still at work, and nobody waits for them.
-    answers = await asyncio.wait_for(asyncio.gather(*(pool.image(lambda: "ok") for _ in range(20))), 5)
+    # Both first threads still work, and no image waits for them.
+    answers = await asyncio.wait_for(asyncio.gather(*(pool.process(lambda: "ok") for _ in range(20))), 5)
     assert answers == ["ok"] * 20
 
 
-async def test_no_more_are_abandoned_than_there_are_threads(pool: Pool) -> None:
+async def test_no_more_threads_are_abandoned_than_the_pool_has(pool: Pool) -> None:
     before = threading.active_count()
-    await asyncio.gather(*(pool.hang() for _ in range(4)))
+    await asyncio.gather(*(pool.overrun() for _ in range(4)))
     assert pool.overruns == 4
     assert threading.active_count() == before + 2
-    waiting = asyncio.create_task(pool.image(lambda: "at last"))
+    waiting = asyncio.create_task(pool.process(lambda: "at last"))
     await asyncio.sleep(0.3)
     assert not waiting.done()
-    # The last two kept their places: one that comes back frees its own.
-    pool.stuck[-1].let_go.set()
+    # The last two images keep their slots. A slot is free again once the thread ends its work.
+    pool.stuck[-1].may_end.set()
     assert await asyncio.wait_for(waiting, 5) == "at last"
 
 
@@ -142,101 +142,101 @@ def vision_threads() -> int:
     return sum(thread.name == "vision" for thread in threading.enumerate())
 
 
-async def test_places_and_threads_come_back(pool: Pool) -> None:
+async def test_slots_and_threads_are_freed(pool: Pool) -> None:
     before = vision_threads()
     for _ in range(3):
-        await asyncio.gather(pool.hang(), pool.hang())
+        await asyncio.gather(pool.overrun(), pool.overrun())
         for stuck in pool.stuck:
-            stuck.let_go.set()
-        answers = await asyncio.wait_for(asyncio.gather(*(pool.image(lambda: "ok") for _ in range(9))), 5)
+            stuck.may_end.set()
+        answers = await asyncio.wait_for(asyncio.gather(*(pool.process(lambda: "ok") for _ in range(9))), 5)
         assert answers == ["ok"] * 9
     assert pool.overruns == 6
-    # The last two that came back may not have ended yet.
+    # The last two abandoned threads may not have ended yet.
     assert vision_threads() <= before + 2
 
 
-async def test_an_image_that_nobody_waits_for_keeps_its_place_until_its_thread_is_free() -> None:
+async def test_an_image_without_a_caller_keeps_its_slot_until_its_thread_is_free() -> None:
     pool = Pool(1, budget_s=20)
     pool.workers.start()
     stuck = Stuck()
     pool.stuck.append(stuck)
-    leaving = asyncio.create_task(pool.image(stuck))
+    cancelled = asyncio.create_task(pool.process(stuck))
     await asyncio.to_thread(stuck.started.wait)
-    leaving.cancel()
-    next_one = asyncio.create_task(pool.image(lambda: "next"))
+    cancelled.cancel()
+    next_image = asyncio.create_task(pool.process(lambda: "next"))
     await asyncio.sleep(0.1)
-    assert not next_one.done()
-    stuck.let_go.set()
-    assert await asyncio.wait_for(next_one, 5) == "next"
+    assert not next_image.done()
+    stuck.may_end.set()
+    assert await asyncio.wait_for(next_image, 5) == "next"
     await pool.close()
 
 
-async def test_an_image_that_nobody_waits_for_is_abandoned_at_its_budget() -> None:
+async def test_an_image_without_a_caller_is_abandoned_after_its_budget() -> None:
     pool = Pool(1, budget_s=0.2)
     pool.workers.start()
     stuck = Stuck()
     pool.stuck.append(stuck)
-    leaving = asyncio.create_task(pool.image(stuck))
+    cancelled = asyncio.create_task(pool.process(stuck))
     await asyncio.to_thread(stuck.started.wait)
-    leaving.cancel()
-    assert await asyncio.wait_for(pool.image(lambda: "next"), 5) == "next"
+    cancelled.cancel()
+    assert await asyncio.wait_for(pool.process(lambda: "next"), 5) == "next"
     assert pool.overruns == 1
     await pool.close()
 
 
-async def test_a_thread_finds_the_next_image_while_the_event_loop_is_busy() -> None:
+async def test_a_thread_starts_the_next_image_while_the_event_loop_is_busy() -> None:
     pool = Pool(1, budget_s=20, ahead=1)
     pool.workers.start()
     begun, first = threading.Event(), Stuck()
     pool.stuck.append(first)
-    holding = asyncio.create_task(pool.image(first))
+    first_image = asyncio.create_task(pool.process(first))
     await asyncio.to_thread(first.started.wait)
-    second = asyncio.create_task(pool.image(begun.set))
+    second = asyncio.create_task(pool.process(begun.set))
     await asyncio.sleep(0.1)
     assert not begun.is_set()
-    first.let_go.set()
-    assert begun.wait(5), "the loop, which waits here, had to help"
-    assert await holding == "late"
+    first.may_end.set()
+    assert begun.wait(5), "the thread must not need the event loop, which is blocked here"
+    assert await first_image == "late"
     await second
     await pool.close()
 
 
-async def test_the_budget_begins_when_a_thread_does() -> None:
+async def test_the_budget_begins_when_a_thread_starts_the_image() -> None:
     pool = Pool(1, budget_s=1.0, ahead=1)
     pool.workers.start()
     first, second = Stuck(), Stuck()
     pool.stuck += [first, second]
-    both = [asyncio.create_task(pool.image(work)) for work in (first, second)]
+    both = [asyncio.create_task(pool.process(work)) for work in (first, second)]
     await asyncio.sleep(0.6)
-    first.let_go.set()
+    first.may_end.set()
     await asyncio.sleep(0.6)
-    second.let_go.set()
+    second.may_end.set()
     assert await asyncio.gather(*both) == ["late", "late"]
     assert pool.overruns == 0
     await pool.close()
 
 
-async def test_what_nobody_waits_for_any_more_is_not_begun() -> None:
+async def test_an_image_without_a_caller_is_not_begun() -> None:
     pool = Pool(1, budget_s=20, ahead=1)
     pool.workers.start()
     first, second = Stuck(), Stuck()
     pool.stuck.append(first)
-    holding = asyncio.create_task(pool.image(first))
-    leaving = asyncio.create_task(pool.image(second))
+    first_image = asyncio.create_task(pool.process(first))
+    cancelled = asyncio.create_task(pool.process(second))
     await asyncio.to_thread(first.started.wait)
-    leaving.cancel()
+    cancelled.cancel()
     await asyncio.sleep(0)
-    first.let_go.set()
-    assert await holding == "late"
-    assert await asyncio.wait_for(pool.image(lambda: "next"), 5) == "next"
+    first.may_end.set()
+    assert await first_image == "late"
+    assert await asyncio.wait_for(pool.process(lambda: "next"), 5) == "next"
     assert not second.started.is_set()
     await pool.close()
 
 
-async def test_closing_does_not_wait_for_what_was_abandoned() -> None:
+async def test_closing_does_not_wait_for_abandoned_threads() -> None:
     pool = Pool(1, budget_s=0.1)
     pool.workers.start()
-    await pool.hang()
+    await pool.overrun()
     await asyncio.wait_for(pool.workers.close(), 5)
-    assert not pool.stuck[0].let_go.is_set()
-    pool.stuck[0].let_go.set()
+    assert not pool.stuck[0].may_end.is_set()
+    pool.stuck[0].may_end.set()
