@@ -37,7 +37,7 @@ test: $(VENV)/.dev
 test-fast: $(VENV)/.dev
 	$(PYTEST) --quiet tests/unit $(addprefix --ignore tests/unit/,bench soak supply training)
 
-# The service with the oldest packages that pyproject.toml allows, without Triton's server and training.
+# Tests the service with the oldest packages that pyproject.toml allows, without Triton's server and training.
 test-oldest: $(VENV)/.dev
 	$(BIN)/uv venv --quiet --clear --no-project --python $(BIN)/python $(OLDEST)
 	$(BIN)/uv pip install --quiet --python $(OLDEST) --resolution lowest-direct -e '.[test,triton]'
@@ -45,20 +45,21 @@ test-oldest: $(VENV)/.dev
 		--ignore tests/unit/inference/test_onnx.py tests/contract \
 		$(addprefix tests/unit/,access core http inference pipeline predict telemetry tracking vision test_settings.py)
 
-# The documentation as a site, in site/.
+# Builds the documentation as a site, in site/.
 docs: $(VENV)/.dev
 	$(BIN)/python -m tests.docs.site
 
-# The pages and documents that are made from code: settings, errors, metrics, commands, fields, OpenAPI, AsyncAPI.
+# Writes the pages and documents that are generated from code: settings, errors, metrics, commands, fields,
+# OpenAPI, AsyncAPI.
 reference: $(VENV)/.dev
 	$(BIN)/python -m tests.docs.reference
 
-# The answers and outputs on the pages, as the commands give them today. `make examples EXAMPLES=docs/reference/api.md`
-# for one page.
+# Runs the commands on the pages and writes their current answers and outputs. For one page:
+# `make examples EXAMPLES=docs/reference/api.md`.
 examples: $(VENV)/.dev
 	$(BIN)/python -m tests.docs.examples $(EXAMPLES)
 
-# Sends thousands of damaged images to a real gateway, and makes the table of docs/notes/hostile-images.md.
+# Sends thousands of damaged images to a real gateway, and prints the table of docs/notes/hostile-images.md.
 hostile: $(VENV)/.dev
 	$(BIN)/python -m tests.hostile $(HOSTILE)
 
@@ -75,15 +76,15 @@ overload: $(VENV)/.dev
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak $(SOAK)
 
-# Run this after a change of constraints.txt or pyproject.toml. The gateway of Triton needs no PyAV, no ONNX Runtime,
-# and no flatbuffers, which only ONNX Runtime uses.
+# Run this after a change of constraints.txt or pyproject.toml. A gateway with Triton needs no PyAV, no ONNX
+# Runtime, and no flatbuffers, which only ONNX Runtime uses.
 lock: $(VENV)/.dev
 	echo 'setuptools>=77' | $(LOCK) - -o locks/build.txt
 	$(LOCK) pyproject.toml -o locks/embedded.txt
 	$(LOCK) --extra triton --no-emit-package av --no-emit-package flatbuffers --no-emit-package onnxruntime \
 		pyproject.toml -o locks/gateway.txt
 
-# The packages of `make run` and the models, as CycloneDX.
+# Lists the packages of `make run` and the models, as CycloneDX.
 sbom: $(VENV)/.dev
 	$(BIN)/python -m tests.supply.sbom sbom.json
 
@@ -93,7 +94,7 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-# Python compiles modules on import. Compiling all of them takes longer than the installation.
+# --no-compile: Python compiles modules on import. Compiling all of them takes longer than the installation.
 $(VENV)/.run: $(BIN)/python pyproject.toml locks/build.txt locks/embedded.txt
 	$(PIP) --no-compile --require-hashes -r locks/build.txt -r locks/embedded.txt
 	$(PIP) --no-deps --no-build-isolation -e .
