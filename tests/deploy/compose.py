@@ -1,4 +1,4 @@
-"""What the tests take out of the compose files, so that they start what is shipped."""
+"""Reads the compose files, so that the tests start services with the shipped options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMPOSE_KEYS = ROOT / "deploy" / "compose.keys.yaml"
 
 
 def service(name: str) -> dict[str, Any]:
-    """A service as the last file that names it writes it."""
+    """The entry of a service. A key of a later file replaces the same key of an earlier file."""
     found: dict[str, Any] = {}
     for file in COMPOSE_FILES:
         found |= yaml.safe_load(file.read_text(encoding="utf-8"))["services"].get(name, {})
@@ -25,11 +25,14 @@ def service(name: str) -> dict[str, Any]:
 
 
 def triton_arguments(folder: Path) -> list[str]:
-    """With what the overlay's command calls `tritonserver`, found by calling it."""
+    """The arguments that the command of the GPU overlay passes to `tritonserver`.
+
+    The command runs with a stub in place of `tritonserver`. The stub prints its arguments.
+    """
     stub = folder / "tritonserver"
     stub.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     stub.chmod(0o755)
-    # Compose reads two dollars as one.
+    # In a compose file, `$$` means one dollar sign.
     command = [part.replace("$$", "$") for part in service("triton")["command"]]
     run = subprocess.run(
         command,

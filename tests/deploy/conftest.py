@@ -1,4 +1,4 @@
-"""The gateway before a Triton that was started as the overlay starts it."""
+"""A Triton with the options of the GPU overlay, and a gateway that calls it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tests.conftest import Gateway, serving
 from tests.deploy.compose import triton_arguments
 from tests.triton.server import TritonServer, triton
 
-# It exists from release 26.04 on; the server of the tests is older.
-UNKNOWN_TO_THE_SERVER = "--allow-client-shm=false"
-# The tests have their own repository, addresses and time to end.
+# Release 26.04 added this option. The Triton of the tests is older.
+UNSUPPORTED_OPTION = "--allow-client-shm=false"
+# The tests set the repository, the address and the exit timeout.
 SET_BY_THE_TESTS = ("--model-repository=", "--metrics-address=", "--exit-timeout-secs=")
 
 
 @pytest.fixture(scope="session")
 def hardened_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     arguments = triton_arguments(tmp_path_factory.mktemp("bin"))
-    arguments.remove(UNKNOWN_TO_THE_SERVER)
+    arguments.remove(UNSUPPORTED_OPTION)
     options = [argument for argument in arguments if not argument.startswith(SET_BY_THE_TESTS)]
     with triton(Path(Settings().model_repository), *options) as server:
         yield server

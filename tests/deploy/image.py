@@ -1,4 +1,4 @@
-"""The images of the Dockerfile, really built, without Docker."""
+"""Builds the images of the Dockerfile with buildah, without Docker."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 BASE = "localhost/python:3.11-slim-bookworm"
-# Python, and what runs its wheels and the build's commands.
+# Debian packages of the base image: Python, libraries for its wheels, and programs for the build.
 PACKAGES = "python3-venv,ca-certificates,coreutils,dash,findutils,libstdc++6"
 
 
 class Buildah:
-    """buildah with a store of its own."""
+    """buildah with a store of its own in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -26,14 +26,14 @@ class Buildah:
         return ["buildah", *self._store, *(str(argument) for argument in arguments)]
 
     def __call__(self, *arguments: object) -> str:
-        """What it prints; fails where it fails."""
+        """Run buildah and return its output. Fails if buildah fails."""
         done = subprocess.run(self.command(*arguments), capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
         return done.stdout.strip()
 
     def build_base(self) -> None:
         system = self._folder / "system"
-        made = [
+        bootstrap = [
             "mmdebstrap",
             "--quiet",
             "--variant=extract",
@@ -41,7 +41,7 @@ class Buildah:
             "bookworm",
             str(system),
         ]
-        subprocess.run(made, check=True)
+        subprocess.run(bootstrap, check=True)
         (system / "usr" / "bin" / "python").symlink_to("python3.11")
         scratch = self("from", "scratch")
         self("add", scratch, system, "/")
@@ -50,21 +50,21 @@ class Buildah:
         shutil.rmtree(system)
 
     def build(self, checkout: Path, target: str) -> str:
-        """The name of the image."""
+        """Build the image of a target and return its name."""
         image = f"localhost/expressnet-{target}"
-        # pip finds what it finds on this machine: its certificates and, if there is one, its index.
-        given = [path for path in ("/etc/ssl/certs", "/etc/pip.conf") if Path(path).exists()]
+        # pip in the image uses the certificates of this machine and, if this machine has one, its pip.conf.
+        mounted = [path for path in ("/etc/ssl/certs", "/etc/pip.conf") if Path(path).exists()]
         self(
             "bud",
             *("--isolation", "chroot", "--network", "host", "--format", "docker", "--pull-never"),
-            *(part for path in given for part in ("--volume", f"{path}:{path}:ro")),
+            *(part for path in mounted for part in ("--volume", f"{path}:{path}:ro")),
             *("--build-arg", f"BASE_IMAGE={BASE}", "--target", target, "--tag", image, checkout),
         )
         return image
 
 
 def missing() -> str:
-    """Why no image can be built here; empty where one can."""
+    """The reason why this machine cannot build images, or an empty text if it can."""
     absent = [program for program in ("buildah", "mmdebstrap") if shutil.which(program) is None]
     if absent:
         return f"not installed: {', '.join(absent)}"

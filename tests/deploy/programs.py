@@ -1,4 +1,4 @@
-"""Programs that no Python package brings: a test that needs one is skipped where it is missing."""
+"""Programs that are not Python packages. A test that needs a missing program is skipped."""
 
 from __future__ import annotations
 

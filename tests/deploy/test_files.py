@@ -1,4 +1,4 @@
-"""The shipped files under the checkers that are made for them."""
+"""Checks the shipped files with the validators and linters of their formats."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.deploy.programs import need, run
 BIN = Path(sys.executable).parent
 
 
-def test_compose_files_are_of_the_specification() -> None:
+def test_compose_files_follow_the_specification() -> None:
     files = (*COMPOSE_FILES, COMPOSE_KEYS)
     checked = run(BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", *files)
     assert checked.returncode == 0, checked.stdout
@@ -30,14 +30,14 @@ def test_the_dockerfile_has_no_known_mistake() -> None:
 
 
 @pytest.mark.parametrize("file", ["prometheus.yml", "prometheus.keys.yml"])
-def test_prometheus_takes_its_configuration_and_rules(file: str) -> None:
+def test_prometheus_accepts_its_configuration_and_rules(file: str) -> None:
     need("promtool")
     checked = run("promtool", "check", "config", "--lint-fatal", PROMETHEUS / file)
     assert checked.returncode == 0, checked.stderr
 
 
 @pytest.mark.parametrize("file", ["rules_test.yml", "drift_test.yml"])
-def test_each_alert_fires_on_what_it_is_for(file: str) -> None:
+def test_each_alert_fires_for_its_fault(file: str) -> None:
     need("promtool")
     checked = run("promtool", "test", "rules", PROMETHEUS / file)
     assert checked.returncode == 0, checked.stderr
@@ -48,7 +48,7 @@ ALERTS = [rule for group in RULES["groups"] for rule in group["rules"] if "alert
 RECORDED = [rule for group in RULES["groups"] for rule in group["rules"] if "record" in rule]
 
 
-def test_every_alert_is_tested_to_fire_and_not_to() -> None:
+def test_every_alert_is_tested_with_and_without_its_fault() -> None:
     fired, quiet = set[str](), set[str]()
     for file in ("rules_test.yml", "drift_test.yml"):
         for test in yaml.safe_load((PROMETHEUS / file).read_text(encoding="utf-8"))["tests"]:
@@ -58,14 +58,14 @@ def test_every_alert_is_tested_to_fire_and_not_to() -> None:
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
-def test_every_alert_says_what_it_means_and_where_to_read_on(rule: dict[str, Any]) -> None:
+def test_every_alert_has_a_description_and_a_runbook(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in ("critical", "warning")
     assert rule["annotations"].keys() == {"summary", "description", "runbook"}
     assert rule["annotations"]["runbook"] == f"docs/reference/alerts.md#{rule['alert'].lower()}"
 
 
 @pytest.mark.parametrize("rule", RECORDED, ids=lambda rule: rule["record"])
-def test_every_recorded_series_is_named_by_the_convention_and_used(rule: dict[str, Any]) -> None:
+def test_every_recorded_series_follows_the_naming_convention_and_is_used(rule: dict[str, Any]) -> None:
     assert re.fullmatch(r"[a-z_]+:[a-z_]+:[a-z0-9_]+", rule["record"])
     dashboard = (GRAFANA / "dashboards" / "expressnet.json").read_text(encoding="utf-8")
     others = [other["expr"] for other in (*RECORDED, *ALERTS) if other is not rule]
@@ -77,7 +77,7 @@ DASHBOARD: dict[str, Any] = json.loads(
 )
 
 
-def test_panels_have_their_own_numbers_and_places() -> None:
+def test_panels_have_unique_ids_and_do_not_overlap() -> None:
     panels = DASHBOARD["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     taken: set[tuple[int, int]] = set()
@@ -93,13 +93,13 @@ def test_panels_have_their_own_numbers_and_places() -> None:
         taken |= cells
 
 
-def test_the_dashboard_answers_three_questions_and_says_of_each_panel_what_it_shows() -> None:
+def test_the_dashboard_has_a_row_for_each_question_and_describes_each_panel() -> None:
     rows = [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
     assert rows == ["Is it healthy?", "What is slow?", "Is it drifting?"]
     assert all(panel["description"] for panel in DASHBOARD["panels"] if panel["type"] != "row")
 
 
-def test_grafana_finds_its_source_and_its_dashboard() -> None:
+def test_grafana_finds_its_data_source_and_its_dashboard() -> None:
     provisioning = GRAFANA / "provisioning"
     (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yaml").read_text())["datasources"]
     used = {
@@ -120,7 +120,7 @@ def test_grafana_finds_its_source_and_its_dashboard() -> None:
     assert (by_target[str(home.parent)] / home.name).is_file()
 
 
-def test_broken_files_would_be_found(tmp_path: Path) -> None:
+def test_broken_files_are_detected(tmp_path: Path) -> None:
     need("promtool")
     broken = tmp_path / "docker-compose.yml"
     broken.write_text(COMPOSE_FILES[0].read_text().replace("read_only: true", "read_only: 7", 1))

@@ -1,4 +1,4 @@
-"""The image `gateway`: really built from the Dockerfile and really started, without Docker."""
+"""Builds the image `gateway` from the Dockerfile and starts it, without Docker."""
 
 from __future__ import annotations
 
@@ -41,17 +41,18 @@ def container(buildah: Buildah, image: str) -> str:
     return buildah("from", "--pull-never", image)
 
 
-def inside(container: str, *command: str) -> tuple[str, ...]:
+def run_in(container: str, *command: str) -> tuple[str, ...]:
+    """The arguments of buildah that run a command in the container."""
     return ("run", "--isolation", "chroot", "--network", "host", container, "--", *command)
 
 
-def test_the_started_image_answers_a_photo_and_ends_when_told(
+def test_the_started_image_answers_a_photo_and_ends_at_sigterm(
     buildah: Buildah, container: str, hardened_triton: TritonServer, astronaut_jpeg: bytes, tmp_path: Path
 ) -> None:
     config = json.loads(buildah("inspect", container))["Docker"]["config"]
     port = free_port()
     refused = subprocess.run(
-        buildah.command(*inside(container, *config["Cmd"])), capture_output=True, text=True, timeout=60
+        buildah.command(*run_in(container, *config["Cmd"])), capture_output=True, text=True, timeout=60
     )
     assert refused.returncode != 0
     assert "EXPRESSNET_KEYS_FILE" in refused.stderr
@@ -60,22 +61,22 @@ def test_the_started_image_answers_a_photo_and_ends_when_told(
     buildah("config", "--env", f"EXPRESSNET_TRITON_URL={hardened_triton.url}", container)
     log = tmp_path / "log"
     with log.open("wb") as file:
-        process = subprocess.Popen(buildah.command(*inside(container, *config["Cmd"])), stderr=file)
+        process = subprocess.Popen(buildah.command(*run_in(container, *config["Cmd"])), stderr=file)
     gateway = Gateway(f"http://127.0.0.1:{port}")
     try:
         eventually(lambda: process.poll() is not None or answers(gateway), 60)
         assert process.poll() is None, log.read_text()
         (face,) = gateway.post(astronaut_jpeg).json()["faces"]
         assert face["emotion"] == "happiness"
-        buildah(*inside(container, *config["Healthcheck"]["Test"][1:]))
-        served = psutil.Process(process.pid).children(recursive=True)[-1]
-        assert "expressnet" in " ".join(served.cmdline())
-        assert set(served.uids()) == {USER}
-        served.terminate()
+        buildah(*run_in(container, *config["Healthcheck"]["Test"][1:]))
+        server = psutil.Process(process.pid).children(recursive=True)[-1]
+        assert "expressnet" in " ".join(server.cmdline())
+        assert set(server.uids()) == {USER}
+        server.terminate()
         assert process.wait(60) == 0
     finally:
         gateway.client.close()
-        # What buildah started outlives it.
+        # The child processes of buildah do not end with it.
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in psutil.Process(process.pid).children(recursive=True):
                 child.kill()
@@ -104,10 +105,10 @@ print(json.dumps({
 """
 
 
-def test_the_image_holds_no_engine_no_model_no_build_tool_and_nothing_to_write_to(
+def test_the_image_has_no_engine_no_model_no_build_tool_and_no_writable_file(
     buildah: Buildah, container: str
 ) -> None:
-    assert json.loads(buildah(*inside(container, "python", "-c", CONTENTS))) == {
+    assert json.loads(buildah(*run_in(container, "python", "-c", CONTENTS))) == {
         "packages": [],
         "programs": [],
         "models": [f"/opt/model_repository/{name}/manifest.json" for name in MODELS],

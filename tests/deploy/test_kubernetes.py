@@ -1,4 +1,4 @@
-"""The Kubernetes manifests as a cluster would get them: built by kustomize, read by the validators."""
+"""Builds the Kubernetes manifests with kustomize and validates the result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAGE, KEYS_PAGE, TRITON_PAGE = (
     for name in ("kubernetes", "keys", "triton")
 )
 
-# The first that has everything the manifests use, and the newest that there are schemas for.
+# The oldest version with every field that the manifests use, and the newest version with schemas.
 VERSIONS = ("1.30", kubernetes_validate.latest_version())
 
 Object = dict[str, Any]
@@ -32,7 +32,7 @@ Object = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def build() -> Callable[[Path], list[Object]]:
-    """What kustomize makes of a folder."""
+    """A function that builds a folder with kustomize and returns its objects."""
     if shutil.which("kustomize"):
         command = ["kustomize", "build"]
     elif shutil.which("kubectl"):
@@ -42,7 +42,7 @@ def build() -> Callable[[Path], list[Object]]:
 
     def built(folder: Path) -> list[Object]:
         done = subprocess.run([*command, folder], capture_output=True, text=True, timeout=60)
-        # Warnings tell of what the next version will refuse.
+        # A warning names a field that the next version of kustomize refuses.
         assert (done.returncode, done.stderr) == (0, "")
         return list(yaml.safe_load_all(done.stdout))
 
@@ -68,13 +68,13 @@ def overlay(
     return build(folder)
 
 
-def the(overlay: list[Object], kind: str, name: str) -> Object:
+def find(overlay: list[Object], kind: str, name: str) -> Object:
     (found,) = (o for o in overlay if o["kind"] == kind and o["metadata"]["name"] == name)
     return found
 
 
-def pod(overlay: list[Object], name: str) -> Object:
-    spec: Object = the(overlay, "Deployment", name)["spec"]["template"]["spec"]
+def pod_spec(overlay: list[Object], name: str) -> Object:
+    spec: Object = find(overlay, "Deployment", name)["spec"]["template"]["spec"]
     return spec
 
 
@@ -85,73 +85,77 @@ def test_every_object_is_valid(overlay: list[Object], version: str) -> None:
         kubernetes_validate.validate(found, version, strict=True)
 
 
-def test_the_validator_finds_what_is_wrong(overlay: list[Object]) -> None:
-    misspelt = copy.deepcopy(the(overlay, "Deployment", "gateway"))
+def test_the_validator_finds_a_misspelt_field(overlay: list[Object]) -> None:
+    misspelt = copy.deepcopy(find(overlay, "Deployment", "gateway"))
     misspelt["spec"]["template"]["spec"]["containers"][0]["livenessProbe"]["periodSecond"] = 1
     with pytest.raises(kubernetes_validate.ValidationError, match="periodSecond"):
         kubernetes_validate.validate(misspelt, VERSIONS[0], strict=True)
 
 
-def test_everything_lives_in_one_namespace(overlay: list[Object]) -> None:
-    places = {o["metadata"].get("namespace", o["metadata"]["name"]) for o in overlay}
-    assert places == {"expressnet"}
-    namespace = the(overlay, "Namespace", "expressnet")
+def test_all_objects_are_in_one_namespace(overlay: list[Object]) -> None:
+    namespaces = {o["metadata"].get("namespace", o["metadata"]["name"]) for o in overlay}
+    assert namespaces == {"expressnet"}
+    namespace = find(overlay, "Namespace", "expressnet")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
 def test_every_image_has_a_version(overlay: list[Object]) -> None:
     for name in ("gateway", "triton"):
-        spec = pod(overlay, name)
+        spec = pod_spec(overlay, name)
         for container in [*spec.get("initContainers", []), *spec["containers"]]:
             assert re.search(r":\d[\w.-]+$", container["image"])
 
 
-def test_every_container_asks_for_what_it_needs(overlay: list[Object]) -> None:
+def test_every_container_has_requests_and_limits(overlay: list[Object]) -> None:
     for name in ("gateway", "triton"):
-        spec = pod(overlay, name)
+        spec = pod_spec(overlay, name)
         for container in [*spec.get("initContainers", []), *spec["containers"]]:
             assert container["resources"]["requests"].keys() == {"cpu", "memory"}
             assert container["resources"]["limits"].keys() >= {"cpu", "memory"}
 
 
-def test_names_that_refer_to_each_other_exist(overlay: list[Object]) -> None:
+def test_referenced_volumes_variables_and_labels_exist(overlay: list[Object]) -> None:
     for name in ("gateway", "triton"):
-        spec = pod(overlay, name)
+        spec = pod_spec(overlay, name)
         volumes = {volume["name"] for volume in spec["volumes"]}
         for container in [*spec.get("initContainers", []), *spec["containers"]]:
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
             named = set(re.findall(r"\$\((\w+)\)", " ".join(container.get("args", []))))
             assert named <= {variable["name"] for variable in container.get("env", [])}
-        # A policy and a service find the pods by the labels that kustomize left them.
-        labels = the(overlay, "Deployment", name)["spec"]["template"]["metadata"]["labels"]
-        policy = the(overlay, "NetworkPolicy", name)["spec"]["podSelector"]["matchLabels"]
+        # The network policy selects the pods by their labels, which kustomize may change.
+        labels = find(overlay, "Deployment", name)["spec"]["template"]["metadata"]["labels"]
+        policy = find(overlay, "NetworkPolicy", name)["spec"]["podSelector"]["matchLabels"]
         assert policy.items() <= labels.items()
 
 
-def test_one_triton_has_one_gpu_and_a_rollout_needs_no_spare(build: Callable[[Path], list[Object]]) -> None:
+def test_one_triton_has_one_gpu_and_a_rollout_needs_no_spare_gpu(
+    build: Callable[[Path], list[Object]],
+) -> None:
     cpu, gpu = (build(KUBERNETES / "overlays" / kind) for kind in ("cpu", "gpu"))
-    (container,) = pod(gpu, "triton")["containers"]
+    (container,) = pod_spec(gpu, "triton")["containers"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
-    assert [taint["key"] for taint in pod(gpu, "triton")["tolerations"]] == ["nvidia.com/gpu"]
-    rolling = the(gpu, "Deployment", "triton")["spec"]["strategy"]["rollingUpdate"]
+    assert [taint["key"] for taint in pod_spec(gpu, "triton")["tolerations"]] == ["nvidia.com/gpu"]
+    rolling = find(gpu, "Deployment", "triton")["spec"]["strategy"]["rollingUpdate"]
     assert rolling == {"maxSurge": 0, "maxUnavailable": 1}
-    assert "nvidia.com/gpu" not in yaml.safe_dump(pod(cpu, "triton"))
-    # Where it runs is all that differs: the same flags, the same models.
-    (plain,) = pod(cpu, "triton")["containers"]
+    assert "nvidia.com/gpu" not in yaml.safe_dump(pod_spec(cpu, "triton"))
+    # Only the resources differ. The flags and the models are the same.
+    (plain,) = pod_spec(cpu, "triton")["containers"]
     assert {**container, "resources": None} == {**plain, "resources": None}
 
 
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])
-def test_the_page_tells_what_is_asked_for(kind: str, build: Callable[[Path], list[Object]]) -> None:
+def test_the_page_lists_the_requests_and_limits(kind: str, build: Callable[[Path], list[Object]]) -> None:
     built = build(KUBERNETES / "overlays" / kind)
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line[:1] == "|"
     ]
     for name, title in (("gateway", "gateway"), ("triton", f"triton, {kind}")):
         (row,) = (row for row in rows if row[0] == title)
-        resources = pod(built, name)["containers"][0]["resources"]
-        asked = [resources[side][what] for what in ("cpu", "memory") for side in ("requests", "limits")]
-        assert row[1:5] == asked
+        resources = pod_spec(built, name)["containers"][0]["resources"]
+        expected = [
+            resources[bound][resource] for resource in ("cpu", "memory") for bound in ("requests", "limits")
+        ]
+        assert row[1:5] == expected
 
 
 def test_the_overlay_of_the_pages_can_be_built(build: Callable[[Path], list[Object]], tmp_path: Path) -> None:
@@ -170,47 +174,50 @@ def test_the_overlay_of_the_pages_can_be_built(build: Callable[[Path], list[Obje
     for found in built:
         kubernetes_validate.validate(found, VERSIONS[0], strict=True)
     images = {
-        c["image"] for c in (*pod(built, "triton")["initContainers"], *pod(built, "gateway")["containers"])
+        c["image"]
+        for c in (*pod_spec(built, "triton")["initContainers"], *pod_spec(built, "gateway")["containers"])
     }
     assert all(image.startswith("registry.example.com/") for image in images)
     (version,) = (
         v["value"]
-        for v in pod(built, "gateway")["containers"][0]["env"]
+        for v in pod_spec(built, "gateway")["containers"][0]["env"]
         if v["name"] == "EXPRESSNET_MODEL_VERSION"
     )
     assert version == "1"
-    assert "--grpc-use-ssl-mutual=true" in pod(built, "triton")["containers"][0]["args"]
-    variables = {v["name"] for v in pod(built, "gateway")["containers"][0]["env"]}
+    assert "--grpc-use-ssl-mutual=true" in pod_spec(built, "triton")["containers"][0]["args"]
+    variables = {v["name"] for v in pod_spec(built, "gateway")["containers"][0]["env"]}
     assert "EXPRESSNET_KEYS_FILE" in variables
 
 
-def test_tls_is_asked_for_on_both_sides(overlay: list[Object], request: pytest.FixtureRequest) -> None:
+def test_the_tls_component_enables_tls_on_both_sides(
+    overlay: list[Object], request: pytest.FixtureRequest
+) -> None:
     encrypted = "tls" in request.node.callspec.params["overlay"]
-    arguments = pod(overlay, "triton")["containers"][0]["args"]
-    variables = {v["name"]: v.get("value") for v in pod(overlay, "gateway")["containers"][0]["env"]}
+    arguments = pod_spec(overlay, "triton")["containers"][0]["args"]
+    variables = {v["name"]: v.get("value") for v in pod_spec(overlay, "gateway")["containers"][0]["env"]}
     assert ("--grpc-use-ssl-mutual=true" in arguments) is encrypted
     assert (variables.get("EXPRESSNET_TRITON_TLS") == "true") is encrypted
     if encrypted:
         for name in ("gateway", "triton"):
-            secrets = [v["secret"]["secretName"] for v in pod(overlay, name)["volumes"] if "secret" in v]
+            secrets = [v["secret"]["secretName"] for v in pod_spec(overlay, name)["volumes"] if "secret" in v]
             assert secrets == [f"{name}-certificate"]
             assert f"{name}-certificate" in TRITON_PAGE
 
 
-def test_keys_are_asked_for_where_they_are_mounted(
+def test_the_keys_component_mounts_and_requires_keys(
     overlay: list[Object], request: pytest.FixtureRequest
 ) -> None:
-    closed = "keys" in request.node.callspec.params["overlay"]
-    (container,) = pod(overlay, "gateway")["containers"]
+    with_keys = "keys" in request.node.callspec.params["overlay"]
+    (container,) = pod_spec(overlay, "gateway")["containers"]
     variables = {v["name"]: v.get("value") for v in container["env"]}
-    assert variables["EXPRESSNET_ALLOW_ANONYMOUS"] == ("false" if closed else "true")
-    assert ("EXPRESSNET_KEYS_FILE" in variables) is closed
-    if closed:
-        (secret,) = (v for v in pod(overlay, "gateway")["volumes"] if "secret" in v)
+    assert variables["EXPRESSNET_ALLOW_ANONYMOUS"] == ("false" if with_keys else "true")
+    assert ("EXPRESSNET_KEYS_FILE" in variables) is with_keys
+    if with_keys:
+        (secret,) = (v for v in pod_spec(overlay, "gateway")["volumes"] if "secret" in v)
         (mount,) = (m for m in container["volumeMounts"] if m["name"] == secret["name"])
         assert f"create secret generic {secret['secret']['secretName']} --from-file=keys.toml" in KEYS_PAGE
         assert variables["EXPRESSNET_KEYS_FILE"] == f"{mount['mountPath']}/keys.toml"
-        # The kubelet never renews what is mounted by a path within the volume.
+        # The kubelet never updates a file that is mounted by subPath.
         assert "subPath" not in mount
 
 
@@ -222,7 +229,7 @@ def promtool(*arguments: str | Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_adapter_s_queries_give_the_mean_wait_of_each_pod(tmp_path: Path) -> None:
+def test_the_queries_of_the_adapter_give_the_mean_wait_of_each_pod(tmp_path: Path) -> None:
     values = yaml.safe_load((KUBERNETES / "prometheus" / "adapter-values.yaml").read_text(encoding="utf-8"))
     rules = {rule["name"]["as"]: rule for rule in values["rules"]["custom"]}
 
@@ -234,42 +241,45 @@ def test_the_adapter_s_queries_give_the_mean_wait_of_each_pod(tmp_path: Path) ->
             "<<.GroupBy>>": "pod",
         }
         text: str = rule["metricsQuery"]
-        for place, value in filled.items():
-            text = text.replace(place, value)
+        for placeholder, value in filled.items():
+            text = text.replace(placeholder, value)
         assert "<<" not in text
         return text
 
     def series(name: str, step: float, **labels: str) -> dict[str, str]:
-        inside = ",".join(f'{key}="{value}"' for key, value in {"namespace": "expressnet", **labels}.items())
-        return {"series": f"{name}{{{inside}}}", "values": f"0+{step:g}x40"}
+        selector = ",".join(
+            f'{key}="{value}"' for key, value in {"namespace": "expressnet", **labels}.items()
+        )
+        return {"series": f"{name}{{{selector}}}", "values": f"0+{step:g}x40"}
 
-    # 100 requests each 15 s: at pod a the detector's wait 80 ms and the classifier's 5 ms; pod b is idle.
+    # In pod a, each model gets 100 requests every 15 s. They wait 80 ms for the detector and 5 ms for the
+    # classifier. Pod b is idle.
     waits = [("a", "yunet", 100, 0.08), ("a", "moe", 100, 0.005), ("b", "yunet", 0, 0), ("b", "moe", 0, 0)]
     triton = [
         found
-        for at, model, count, wait_s in waits
+        for pod, model, count, wait_s in waits
         for found in (
-            series("nv_inference_queue_duration_us", count * wait_s * 1e6, pod=at, model=model),
-            series("nv_inference_request_success", count, pod=at, model=model),
+            series("nv_inference_queue_duration_us", count * wait_s * 1e6, pod=pod, model=model),
+            series("nv_inference_request_success", count, pod=pod, model=model),
         )
     ]
-    stage = "expressnet_stage_duration_seconds"
+    metric = "expressnet_stage_duration_seconds"
     gateway = [
         found
-        for at, which, count, wait_s in (
+        for pod, stage, count, wait_s in (
             ("a", "queue", 30, 0.2),
             ("a", "detect", 30, 9),
             ("b", "queue", 0, 0),
         )
         for found in (
-            series(f"{stage}_sum", count * wait_s, pod=at, stage=which),
-            series(f"{stage}_count", count, pod=at, stage=which),
+            series(f"{metric}_sum", count * wait_s, pod=pod, stage=stage),
+            series(f"{metric}_count", count, pod=pod, stage=stage),
         )
     ]
     groups = [
         {
             "interval": "15s",
-            "input_series": given,
+            "input_series": input_series,
             "promql_expr_test": [
                 {
                     "expr": query(name),
@@ -281,7 +291,7 @@ def test_the_adapter_s_queries_give_the_mean_wait_of_each_pod(tmp_path: Path) ->
                 }
             ],
         }
-        for name, given, value in (
+        for name, input_series, value in (
             ("triton_queue_seconds", triton, 0.08),
             ("expressnet_queue_seconds", gateway, 0.2),
         )
@@ -291,10 +301,10 @@ def test_the_adapter_s_queries_give_the_mean_wait_of_each_pod(tmp_path: Path) ->
     promtool("test", "rules", path)
 
 
-def test_prometheus_can_read_what_it_is_to_scrape(tmp_path: Path) -> None:
+def test_prometheus_accepts_the_scrape_configuration(tmp_path: Path) -> None:
     config = yaml.safe_load((KUBERNETES / "prometheus" / "scrape.yml").read_text(encoding="utf-8"))
     for job in config["scrape_configs"]:
-        # Debian builds Prometheus without the part that asks Kubernetes.
+        # The Prometheus of Debian has no service discovery for Kubernetes.
         (discovery,) = job.pop("kubernetes_sd_configs")
         assert discovery == {"role": "pod", "namespaces": {"names": ["expressnet"]}}
     path = tmp_path / "prometheus.yml"

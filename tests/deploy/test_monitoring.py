@@ -30,14 +30,14 @@ CONDITION = re.compile(r"(?P<series>\S+) (?:<|>|<=|>=|==|!=) (?P<number>[\d.]+)"
 
 
 def conditions(expression: str) -> list[str]:
-    """What an alert compares with numbers; rules.yml says how alerts are written."""
+    """The series that an alert compares with numbers. rules.yml describes the form of an alert."""
     found = [CONDITION.fullmatch(part) for part in expression.split(" and ")]
     assert all(found), expression
     return [part["series"] for part in found if part]
 
 
 def queries() -> dict[str, str]:
-    """Every query of the dashboard, and every series that an alert compares, by where it stands."""
+    """The queries of the dashboard and the series that alerts compare, by their panel or alert."""
     found = {
         f"{panel['title']}, {target['refId']}": target["expr"]
         for panel in DASHBOARD["panels"]
@@ -71,13 +71,13 @@ class Prometheus:
         return answer.json()["data"]
 
     def values(self, query: str) -> list[float]:
-        """Of all series that the query finds; those that are not numbers are left out."""
+        """The values of all series that the query finds, without NaN and infinities."""
         values = [float(sample["value"][1]) for sample in self.get("query", query=query)["result"]]
         return [value for value in values if math.isfinite(value)]
 
 
 def configuration(folder: Path, targets: dict[str, str]) -> Path:
-    """The shipped files, but with targets that are here and every second instead of every 15."""
+    """A copy of the shipped files with these targets. All intervals are 1 s instead of 15 s."""
     shutil.copytree(PROMETHEUS, folder)
     config = yaml.safe_load((folder / "prometheus.yml").read_text())
     config["global"] = dict.fromkeys(config["global"], "1s")
@@ -107,17 +107,17 @@ def prometheus(
         "triton": f"127.0.0.1:{hardened_triton.metrics_port}",
         "prometheus": address,
     }
-    shipped = {
+    replaced = {
         "--config.file": configuration(folder / "etc", targets),
         "--storage.tsdb.path": folder / "data",
     }
     command = [argument.partition("=") for argument in service("prometheus")["command"]]
-    assert shipped.keys() <= {name for name, _, _ in command}
+    assert replaced.keys() <= {name for name, _, _ in command}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [
                 "prometheus",
-                *(f"{name}={shipped.get(name, value)}" for name, _, value in command),
+                *(f"{name}={replaced.get(name, value)}" for name, _, value in command),
                 f"--web.listen-address={address}",
             ],
             stdout=log,
@@ -141,7 +141,7 @@ def busy(
     astronaut_jpeg: bytes,
     faceless_jpeg: bytes,
 ) -> Prometheus:
-    """After photos of faces and of none, one at a time and in batches, and requests that are refused."""
+    """Prometheus after single photos with and without faces, batches, and refused requests."""
 
     noise = encoded(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
 
@@ -155,12 +155,12 @@ def busy(
         late = {"Content-Type": "image/jpeg", "X-Timeout-Ms": "1"}
         assert gateway.client.post("/v1/emotions", content=noise, headers=late).status_code == 504
 
-    # Twice, and seen in between of both: a rate needs two values.
+    # A rate needs two values, so Prometheus must read the metrics after the first round.
     send()
     refused = 'expressnet_http_requests_total{route="/v1/emotions",status="504"}'
     eventually(lambda: prometheus.values(refused))
-    run = "nv_inference_count"
-    eventually(lambda: sum(prometheus.values(run)) == hardened_triton.metric(run))
+    inferences = "nv_inference_count"
+    eventually(lambda: sum(prometheus.values(inferences)) == hardened_triton.metric(inferences))
     send()
     return prometheus
 
@@ -175,11 +175,11 @@ def test_all_targets_are_read(busy: Prometheus) -> None:
 
 
 @pytest.mark.parametrize("query", [pytest.param(query, id=name) for name, query in queries().items()])
-def test_every_query_finds_figures(busy: Prometheus, query: str) -> None:
+def test_every_query_finds_values(busy: Prometheus, query: str) -> None:
     eventually(lambda: busy.values(query))
 
 
-def test_every_rule_can_be_evaluated_and_records_something(busy: Prometheus) -> None:
+def test_every_rule_can_be_evaluated_and_records_values(busy: Prometheus) -> None:
     rules = [rule for group in busy.get("rules")["groups"] for rule in group["rules"]]
     assert len(rules) == sum(len(group["rules"]) for group in RULES["groups"])
     assert [rule["name"] for rule in rules if rule["health"] != "ok"] == []
@@ -188,10 +188,10 @@ def test_every_rule_can_be_evaluated_and_records_something(busy: Prometheus) -> 
             eventually(lambda name=rule["name"]: busy.values(name))  # type: ignore[misc]
 
 
-def test_nothing_fires_while_all_is_well(busy: Prometheus) -> None:
+def test_no_alert_fires_in_normal_operation(busy: Prometheus) -> None:
     assert [alert for alert in busy.get("alerts")["alerts"] if alert["state"] == "firing"] == []
 
 
-def test_a_query_for_what_does_not_exist_would_be_found(busy: Prometheus) -> None:
+def test_a_query_without_data_finds_no_values(busy: Prometheus) -> None:
     assert busy.values("expressnet_no_such_metric") == []
     assert busy.values("0 / (expressnet_queue_depth_faces < 0)") == []

@@ -1,4 +1,4 @@
-"""Triton with the options of the overlay: enough for the gateway, and nothing else."""
+"""With the options of the GPU overlay, Triton allows the calls of the gateway and no others."""
 
 from __future__ import annotations
 
@@ -27,13 +27,15 @@ RESTRICTED = {
 }
 
 
-def test_the_gateway_gets_all_it_needs(gateway: Gateway, astronaut_jpeg: bytes) -> None:
+def test_the_gateway_answers_a_photo(gateway: Gateway, astronaut_jpeg: bytes) -> None:
     (face,) = gateway.post(astronaut_jpeg).json()["faces"]
     assert face["emotion"] == "happiness"
 
 
 @pytest.mark.parametrize("call", RESTRICTED.values(), ids=RESTRICTED)
-def test_what_the_gateway_does_not_need_is_refused(hardened_triton: TritonServer, call: object) -> None:
+def test_calls_that_the_gateway_does_not_need_are_refused(
+    hardened_triton: TritonServer, call: object
+) -> None:
     assert callable(call)
     with InferenceServerClient(hardened_triton.url) as client:
         assert client.is_model_ready("yunet")
@@ -41,7 +43,7 @@ def test_what_the_gateway_does_not_need_is_refused(hardened_triton: TritonServer
             call(client)
 
 
-def test_http_tells_the_health_check_and_nobody_else(hardened_triton: TritonServer) -> None:
+def test_http_answers_only_the_health_check(hardened_triton: TritonServer) -> None:
     url = f"http://127.0.0.1:{hardened_triton.http_port}"
     assert httpx.get(f"{url}/v2/health/ready").status_code == 200
     for path in (
@@ -57,7 +59,7 @@ def test_http_tells_the_health_check_and_nobody_else(hardened_triton: TritonServ
     assert httpx.post(f"{url}/v2/systemsharedmemory/region/a/register", content=b"{}").status_code == 403
 
 
-def test_the_key_of_the_refused_calls_is_another_one_at_every_start(tmp_path: Path) -> None:
+def test_the_key_of_restricted_calls_is_new_at_every_start(tmp_path: Path) -> None:
     def keys() -> set[str]:
         arguments = triton_arguments(tmp_path)
         found = {argument.rpartition("=")[2] for argument in arguments if "restricted" in argument}
@@ -69,7 +71,7 @@ def test_the_key_of_the_refused_calls_is_another_one_at_every_start(tmp_path: Pa
     assert first.isdisjoint(second)
 
 
-def test_the_container_listens_to_metrics_and_grpc_for_others_and_to_http_for_itself(tmp_path: Path) -> None:
+def test_only_metrics_and_grpc_are_reachable_from_outside_the_container(tmp_path: Path) -> None:
     arguments = triton_arguments(tmp_path)
     assert "--http-address=127.0.0.1" in arguments
     assert "--metrics-address=0.0.0.0" in arguments
