@@ -1,4 +1,4 @@
-"""The corpus against the decoder of this process, and against a gateway over HTTP."""
+"""Sends the corpus to the decoder in this process, or to a gateway over HTTP."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def bombs() -> Iterator[tuple[str, bytes]]:
 
 
 def corpus() -> Iterator[tuple[str, bytes]]:
-    """All of it, as (kind, file), the same on every run."""
+    """All damaged images and bombs, as (kind, file). Every run gives the same files."""
     yield from damaged_images()
     yield from bombs()
 
 
-def survives(file: bytes, pixel_limit: int = PIXEL_LIMIT) -> str:
-    """The code that a file is refused with, or "" for pixels. Anything else is raised."""
+def try_decode(file: bytes, pixel_limit: int = PIXEL_LIMIT) -> str:
+    """The code of the error that refuses a file, or "" if it decodes. Other errors are raised."""
     try:
         photo = decode(file, pixel_limit=pixel_limit)
     except DOCUMENTED as error:
@@ -52,20 +52,23 @@ def survives(file: bytes, pixel_limit: int = PIXEL_LIMIT) -> str:
 
 @dataclass
 class Tally:
-    """What became of the inputs of one kind."""
+    """The results of the files of one kind. `lost` counts the requests without an answer."""
 
     tried: int = 0
     answers: Counter[str] = field(default_factory=Counter)
     slowest_s: float = 0.0
     peak_bytes: int = 0
     lost: int = 0
-    wrong: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
 
 
 def send(
     url: str, files: Iterable[tuple[str, bytes]], process: psutil.Process, timeout_s: float = 60
 ) -> dict[str, Tally]:
-    """Post every file; by kind, what was answered. `peak_bytes` is of the process while it answered."""
+    """Post every file and return the results by kind.
+
+    process: the gateway. `peak_bytes` is the maximum of its memory after an answer.
+    """
     tallies: dict[str, Tally] = {}
     with httpx.Client(base_url=url, timeout=timeout_s) as client:
         for kind, file in files:
@@ -78,16 +81,16 @@ def send(
                 )
             except httpx.HTTPError as error:
                 tally.lost += 1
-                tally.wrong.append(type(error).__name__)
+                tally.unexpected.append(type(error).__name__)
                 continue
             tally.slowest_s = max(tally.slowest_s, time.perf_counter() - started)
             tally.peak_bytes = max(tally.peak_bytes, process.memory_info().rss)
             code = "" if response.status_code == 200 else str(response.json().get("code"))
             tally.answers[f"{response.status_code} {code}".strip()] += 1
             if (response.status_code, code) not in ANSWERS:
-                tally.wrong.append(f"{response.status_code} {code}")
+                tally.unexpected.append(f"{response.status_code} {code}")
     return tallies
 
 
-# Every image that decodes goes all the way, with all that can be asked of it.
+# Every image that decodes runs through the whole pipeline, with all optional parts of an answer.
 QUERY = {"include": "landmarks,quality,experts,engagement"}

@@ -1,4 +1,4 @@
-"""Small files that ask for much: pixels, memory or time. None of them is a sound image of its size."""
+"""Small files that make a decoder use many pixels, much memory or much time. Most are not valid images."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def _png(width: int, height: int, *chunks: bytes, depth: int = 8, colour: int = 
 
 
 def _zeros(megabytes: int) -> bytes:
-    """zlib of so many zeros: a thousandth of them, made by packing one megabyte and saying it again."""
+    """zlib data of so many megabytes of zeros, a thousandth as large: one compressed megabyte, repeated."""
     packer = zlib.compressobj(9, wbits=-15)
-    one = packer.compress(bytes(_MB)) + packer.flush(zlib.Z_FULL_FLUSH)
+    block = packer.compress(bytes(_MB)) + packer.flush(zlib.Z_FULL_FLUSH)
     adler = (megabytes * _MB % 65521) << 16 | 1
-    return b"\x78\xda" + one * megabytes + b"\x03\0" + struct.pack(">I", adler)
+    return b"\x78\xda" + block * megabytes + b"\x03\0" + struct.pack(">I", adler)
 
 
 def _idat(data: bytes = b"") -> bytes:
@@ -46,8 +46,8 @@ def _png_frames(count: int) -> bytes:
 
 def _gif(width: int, height: int, frame: tuple[int, int, int, int], data: bytes, frames: int = 1) -> bytes:
     screen = b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes(6)
-    one = b"!\xf9\x04\x04\x01\0\0\0," + struct.pack("<HHHHB", *frame, 0) + b"\x02" + data
-    return screen + one * frames + b";"
+    image = b"!\xf9\x04\x04\x01\0\0\0," + struct.pack("<HHHHB", *frame, 0) + b"\x02" + data
+    return screen + image * frames + b";"
 
 
 _GIF_DATA = b"\x02\x4c\x01\0"
@@ -70,18 +70,18 @@ def _number(value: int) -> tuple[int, int, bytes]:
     return 4, 1, struct.pack("<L", value & 0xFFFFFFFF)
 
 
-def _directory(tags: Tags, following: int) -> bytes:
+def _directory(tags: Tags, next_offset: int) -> bytes:
     entries = b"".join(struct.pack("<HHL", tag, *tags[tag][:2]) + tags[tag][2] for tag in sorted(tags))
-    return struct.pack("<H", len(tags) & 0xFFFF) + entries + struct.pack("<L", following)
+    return struct.pack("<H", len(tags) & 0xFFFF) + entries + struct.pack("<L", next_offset)
 
 
-def _tiff(data: bytes, following: int = 0, **changed: int | tuple[int, int, bytes]) -> bytes:
-    """A TIFF of one strip; `t256=7` sets tag 256 to 7. The directory stands behind the data."""
+def _tiff(data: bytes, next_offset: int = 0, **changed: int | tuple[int, int, bytes]) -> bytes:
+    """A TIFF of one strip. Its directory follows the data. `t256=7` sets tag 256 to 7."""
     tags: Tags = {256: _number(64), 257: _number(64), 258: _number(8), 259: _number(1), 262: _number(1)}
     tags |= {273: _number(8), 277: _number(1), 278: _number(64), 279: _number(len(data))}
     for name, value in changed.items():
         tags[int(name[1:])] = value if isinstance(value, tuple) else _number(value)
-    return b"II*\0" + struct.pack("<L", 8 + len(data)) + data + _directory(tags, following)
+    return b"II*\0" + struct.pack("<L", 8 + len(data)) + data + _directory(tags, next_offset)
 
 
 def _jpeg_with(segments: bytes, file: bytes | None = None) -> bytes:
@@ -98,7 +98,7 @@ def _exif(directory: bytes) -> bytes:
 
 
 def _scans(side: int, scans: int) -> bytes:
-    """A progressive JPEG whose last scan comes again and again."""
+    """A progressive JPEG that repeats its last scan `scans` times."""
     file = encode(Image.new("L", (side, side), 128), "JPEG", progressive=True)
     return file[:-2] + file[file.rindex(b"\xff\xda") : -2] * scans + b"\xff\xd9"
 
@@ -176,7 +176,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     ),
     "tiff strip of 1 GB": lambda: _tiff(_zeros(1024), t259=8),
     "tiff of 49 megapixels deflated": lambda: _tiff(_zeros(47), t256=7000, t257=7000, t278=7000, t259=8),
-    "tiff directory that follows itself": lambda: _tiff(bytes(4096), following=8 + 4096),
+    "tiff directory that follows itself": lambda: _tiff(bytes(4096), next_offset=8 + 4096),
     "tiff directory inside itself": lambda: _tiff(
         bytes(4096), t330=8 + 4096, t34665=8 + 4096, t34853=8 + 4096, t40965=8 + 4096
     ),
@@ -263,7 +263,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     ),
 }
 
-# Sound or nearly: they may take long, and are what the budget of a decode is for.
+# Valid or nearly valid images that may take long to decode. The decode budget is for them.
 SLOW: dict[str, Callable[[], bytes]] = {
     "jpeg of 36 megapixels, 30 scans": lambda: _scans(6000, 25),
     "tiff jpeg of 36 megapixels, 90 scans": lambda: _scans_in_a_tiff(6000, 80),

@@ -1,4 +1,4 @@
-"""Clients that speak to a port in their own way."""
+"""Raw connections, for requests that an HTTP library does not send."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 
 def connect(url: str, *, receive_bytes: int | None = None) -> socket.socket:
-    """receive_bytes: of the buffer, for clients that do not read."""
+    """receive_bytes: the size of the receive buffer, for clients that do not read."""
     address = urlsplit(url)
     connection = socket.socket()
     if receive_bytes is not None:
@@ -22,7 +22,7 @@ def head(*lines: str, method: str = "POST", path: str = "/v1/emotions") -> bytes
 
 
 def read_all(connection: socket.socket, timeout_s: float = 10) -> bytes:
-    """What comes until the other side closes or is silent for so long; nothing more if it was cut off."""
+    """All bytes until the other side closes, resets the connection or is silent for `timeout_s`."""
     connection.settimeout(timeout_s)
     found = b""
     try:
@@ -33,8 +33,8 @@ def read_all(connection: socket.socket, timeout_s: float = 10) -> bytes:
     return found
 
 
-def say(url: str, *pieces: bytes, timeout_s: float = 10) -> bytes:
-    """Send, and read to the end; a server may cut off before all has been sent."""
+def exchange(url: str, *pieces: bytes, timeout_s: float = 10) -> bytes:
+    """Send the pieces and return the answer. The server may close before it has read all pieces."""
     with connect(url) as connection:
         try:
             for piece in pieces:
@@ -45,17 +45,17 @@ def say(url: str, *pieces: bytes, timeout_s: float = 10) -> bytes:
 
 
 def statuses(answer: bytes) -> list[int]:
-    """Of each answer in a stream of them."""
+    """The status of each answer in the bytes of a connection."""
     return [int(piece[:3]) for piece in answer.split(b"HTTP/1.1 ")[1:]]
 
 
 class Trickle:
-    """Connections that send a byte now and then, for as long as they may, and come back when cut off."""
+    """Connections that send one small piece at a time, and reconnect when the server closes them."""
 
-    def __init__(self, url: str, count: int, opening: bytes, drop: bytes) -> None:
-        self._url, self._opening, self._drop = url, opening, drop
+    def __init__(self, url: str, count: int, opening: bytes, piece: bytes) -> None:
+        self._url, self._opening, self._piece = url, opening, piece
         self._connections = [self._open() for _ in range(count)]
-        self.cut = 0
+        self.reconnects = 0
 
     def _open(self) -> socket.socket:
         connection = connect(self._url)
@@ -63,17 +63,17 @@ class Trickle:
         connection.setblocking(False)
         return connection
 
-    def beat(self) -> None:
+    def send_piece(self) -> None:
         for number, connection in enumerate(self._connections):
             try:
-                connection.send(self._drop)
+                connection.send(self._piece)
                 if connection.recv(65536):
                     continue
             except BlockingIOError:
                 continue
             except OSError:
                 pass
-            self.cut += 1
+            self.reconnects += 1
             connection.close()
             self._connections[number] = self._open()
 

@@ -1,4 +1,4 @@
-"""AVIF and HEIC files made by hand (ISO/IEC 14496-12 and 23008-12), whose boxes say what we like."""
+"""Writes AVIF and HEIC files with any values in their boxes (ISO/IEC 14496-12 and 23008-12)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def full_box(kind: bytes, version: int, *parts: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Coded:
-    """The coded picture inside a sound file, with the box that configures its decoder."""
+    """The coded picture of a valid file, with the box that configures its decoder."""
 
     brand: bytes
     item: bytes
@@ -46,13 +46,15 @@ def tiled(
     references: Sequence[int] | None = None,
     tiles: int | None = None,
 ) -> bytes:
-    """A picture tiled of copies of one coded picture; all share its bytes, so that thousands cost nothing.
+    """A picture whose tiles are copies of one coded picture. They share its bytes, so the file stays small.
 
-    claimed: its size by its property; output: its size by the tiling. references: item numbers instead of
-    one for each tile. Item 1 is the tiling, items from 2 on are tiles.
+    claimed: the size in the property of the picture.
+    output: the size in the tiling.
+    references: the item number of each tile. Item 1 is the tiling. By default, the tiles are items 2, 3, ...
+    tiles: the number of items that are tiles, by default one for each place of the tiling.
     """
     count = rows * columns if tiles is None else tiles
-    refer = range(2, 2 + rows * columns) if references is None else references
+    referenced = range(2, 2 + rows * columns) if references is None else references
     grid = struct.pack(">BBBBII", 0, 1, (rows - 1) & 255, (columns - 1) & 255, *output)
     items = [full_box(b"infe", 2, struct.pack(">HH", 1, 0), b"grid\0")]
     items += [full_box(b"infe", 2, struct.pack(">HH", 2 + i, 0), coded.item, b"\0") for i in range(count)]
@@ -63,12 +65,12 @@ def tiled(
         coded.configuration,
         full_box(b"pixi", 0, b"\3\x08\x08\x08"),
     )
-    uses = struct.pack(">HBBB", 1, 2, 1, 4)
-    uses += b"".join(struct.pack(">HBBBB", 2 + i, 3, 2, 0x83, 4) for i in range(count))
+    associations = struct.pack(">HBBB", 1, 2, 1, 4)
+    associations += b"".join(struct.pack(">HBBBB", 2 + i, 3, 2, 0x83, 4) for i in range(count))
 
-    def whole(data_at: int) -> bytes:
-        places = struct.pack(">HHHHII", 1, 0, 0, 1, data_at, len(grid))
-        places += b"".join(
+    def file(data_at: int) -> bytes:
+        locations = struct.pack(">HHHHII", 1, 0, 0, 1, data_at, len(grid))
+        locations += b"".join(
             struct.pack(">HHHHII", 2 + i, 0, 0, 1, data_at + len(grid), len(coded.data)) for i in range(count)
         )
         meta = full_box(
@@ -76,27 +78,27 @@ def tiled(
             0,
             full_box(b"hdlr", 0, bytes(4), b"pict", bytes(13)),
             full_box(b"pitm", 0, struct.pack(">H", 1)),
-            full_box(b"iloc", 1, b"\x44\0", struct.pack(">H", 1 + count), places),
+            full_box(b"iloc", 1, b"\x44\0", struct.pack(">H", 1 + count), locations),
             full_box(b"iinf", 0, struct.pack(">H", 1 + count), *items),
             full_box(
                 b"iref",
                 0,
                 box(
                     b"dimg",
-                    struct.pack(">HH", 1, len(refer) & 0xFFFF),
-                    *(struct.pack(">H", i) for i in refer),
+                    struct.pack(">HH", 1, len(referenced) & 0xFFFF),
+                    *(struct.pack(">H", i) for i in referenced),
                 ),
             ),
-            box(b"iprp", properties, full_box(b"ipma", 0, struct.pack(">I", 1 + count), uses)),
+            box(b"iprp", properties, full_box(b"ipma", 0, struct.pack(">I", 1 + count), associations)),
         )
         brands = box(b"ftyp", coded.brand, bytes(4), b"mif1miaf", coded.brand)
         return brands + meta + box(b"mdat", grid, coded.data)
 
-    return whole(whole(0).rindex(b"mdat") + 4)
+    return file(file(0).rindex(b"mdat") + 4)
 
 
 def with_size(file: bytes, width: int, height: int) -> bytes:
-    """A sound file whose every size property claims another size."""
+    """The file with this size in each of its size properties."""
     changed, at = file, file.find(b"ispe")
     while at >= 0:
         changed = changed[: at + 8] + struct.pack(">II", width, height) + changed[at + 16 :]

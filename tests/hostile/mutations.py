@@ -1,4 +1,4 @@
-"""Damage done to sound images: cut short, bits flipped, pieces moved, header fields set to extremes."""
+"""Damages valid images: cuts them, flips bits, moves pieces, and sets header fields to extreme values."""
 
 from __future__ import annotations
 
@@ -14,75 +14,75 @@ FLIPS, SPLICES, FIELDS = 40, 24, 40
 
 
 def truncated(file: bytes) -> Iterator[bytes]:
-    """At every 1 %."""
+    """The file, cut at every 1 % of its length."""
     for percent in range(1, 100):
         yield file[: len(file) * percent // 100]
 
 
-def flipped(file: bytes, seed: random.Random) -> Iterator[bytes]:
+def flipped(file: bytes, rng: random.Random) -> Iterator[bytes]:
     for _ in range(FLIPS):
         damaged = bytearray(file)
-        for _ in range(seed.choice((1, 2, 8, 64))):
-            damaged[seed.randrange(len(file))] ^= 1 << seed.randrange(8)
+        for _ in range(rng.choice((1, 2, 8, 64))):
+            damaged[rng.randrange(len(file))] ^= 1 << rng.randrange(8)
         yield bytes(damaged)
 
 
-def spliced(file: bytes, seed: random.Random) -> Iterator[bytes]:
-    """A piece left out, doubled many times, moved, or taken from an image of another format."""
+def spliced(file: bytes, rng: random.Random) -> Iterator[bytes]:
+    """A piece is removed, repeated, moved, or replaced by bytes of another image or random bytes."""
     others = list(originals().values())
     for _ in range(SPLICES):
-        start, end = sorted(seed.randrange(len(file)) for _ in range(2))
+        start, end = sorted(rng.randrange(len(file)) for _ in range(2))
         end = min(end, start + 4096)
         piece = file[start:end]
-        yield seed.choice(
+        yield rng.choice(
             (
                 file[:start] + file[end:],
-                file[:end] + piece * seed.choice((1, 20)) + file[end:],
+                file[:end] + piece * rng.choice((1, 20)) + file[end:],
                 file[end:] + piece + file[:start],
-                file[:start] + seed.choice(others)[: end - start] + file[end:],
-                file[:start] + seed.randbytes(end - start) + file[end:],
+                file[:start] + rng.choice(others)[: end - start] + file[end:],
+                file[:start] + rng.randbytes(end - start) + file[end:],
             )
         )
 
 
-def with_extreme_fields(file: bytes, seed: random.Random) -> Iterator[bytes]:
-    """A number of the header, or of the directory at the end of a TIFF, is as small or large as can be."""
+def with_extreme_fields(file: bytes, rng: random.Random) -> Iterator[bytes]:
+    """Numbers of the header, or of the directory at the end of a TIFF, have extreme values."""
     for _ in range(FIELDS):
         damaged = bytearray(file)
-        for _ in range(seed.choice((1, 1, 2, 4))):
-            format_ = seed.choice(("B", "<H", ">H", "<L", ">L"))
+        for _ in range(rng.choice((1, 1, 2, 4))):
+            format_ = rng.choice(("B", "<H", ">H", "<L", ">L"))
             size = struct.calcsize(format_)
-            near_end = file[:2] in (b"II", b"MM") and seed.random() < 0.5
-            at = (len(file) - 400 if near_end else 0) + seed.randrange(400 - size)
-            value = seed.choice(_EXTREMES) % (1 << 8 * size)
+            near_end = file[:2] in (b"II", b"MM") and rng.random() < 0.5
+            at = (len(file) - 400 if near_end else 0) + rng.randrange(400 - size)
+            value = rng.choice(_EXTREMES) % (1 << 8 * size)
             damaged[at : at + size] = struct.pack(format_, value)
-        yield _png_mended(bytes(damaged))
+        yield _with_png_checksums(bytes(damaged))
 
 
-def _png_mended(file: bytes) -> bytes:
-    """Checksums made right: else Pillow looks no further."""
+def _with_png_checksums(file: bytes) -> bytes:
+    """The file with correct checksums if it is a PNG. Pillow stops at a wrong checksum."""
     if not file.startswith(b"\x89PNG"):
         return file
-    mended, at = bytearray(file), 8
+    fixed, at = bytearray(file), 8
     while at + 12 <= len(file):
         length = int.from_bytes(file[at : at + 4])
         end = at + 8 + length
         if end + 4 > len(file):
             break
-        mended[end : end + 4] = struct.pack(">I", zlib.crc32(file[at + 4 : end]))
+        fixed[end : end + 4] = struct.pack(">I", zlib.crc32(file[at + 4 : end]))
         at = end + 4
-    return bytes(mended)
+    return bytes(fixed)
 
 
 def damaged_images() -> Iterator[tuple[str, bytes]]:
-    """All of the damage, as (kind of damage, file); the same on every run."""
+    """All damaged images, as (format and kind of damage, file). Every run gives the same files."""
     for name, file in originals().items():
-        seed = random.Random(name)
+        rng = random.Random(name)
         for kind, files in {
             "truncated": truncated(file),
-            "flipped": flipped(file, seed),
-            "spliced": spliced(file, seed),
-            "extreme fields": with_extreme_fields(file, seed),
+            "flipped": flipped(file, rng),
+            "spliced": spliced(file, rng),
+            "extreme fields": with_extreme_fields(file, rng),
         }.items():
             for damaged in files:
                 yield f"{name.partition('-')[0]} {kind}", damaged

@@ -1,4 +1,4 @@
-"""Sound little images of every accepted format and of many of its variants, to be damaged."""
+"""Small valid images of every accepted format and of many of its variants. The tests damage them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def encode(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def _heif(image: Image.Image, **options: Any) -> bytes:
-    # By hand: registering pillow-heif would change what Pillow does in the whole process.
+    # `image.save` would need pillow-heif registered, which changes Pillow in the whole process.
     file = io.BytesIO()
     pillow_heif.from_pillow(image).save(file, **options)
     return file.getvalue()
@@ -47,7 +47,7 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def _png_interlaced(image: Image.Image) -> bytes:
-    """Pillow writes none: Adam7 by hand."""
+    """A PNG with Adam7 interlacing, which Pillow cannot write."""
     pixels = np.asarray(image)
     height, width = pixels.shape[:2]
     lines = b"".join(
@@ -60,7 +60,7 @@ def _png_interlaced(image: Image.Image) -> bytes:
 
 @functools.cache
 def originals() -> dict[str, bytes]:
-    """By name, `format-variant`; each decodes."""
+    """The images by their name, `format-variant`. Each decodes."""
     rgb = photo()
     grey, palette, cmyk = rgb.convert("L"), rgb.quantize(64), rgb.convert("CMYK")
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)

@@ -1,4 +1,4 @@
-"""Bodies that are no images: multipart, JSON and base64 as no client sends them. All are refused at once."""
+"""Hostile multipart, JSON and base64 bodies that contain no image. The service refuses each at once."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ BODIES: dict[str, tuple[str, Callable[[], bytes]]] = {
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_bodies_that_are_no_images(gateway: Gateway, name: str) -> None:
+def test_a_body_without_an_image_is_refused_at_once(gateway: Gateway, name: str) -> None:
     media_type, make = BODIES[name]
     body = make()
-    spent = time.process_time()
+    cpu_before_s = time.process_time()
     response = gateway.client.post(
         "/v1/emotions", content=body, headers={b"Content-Type": media_type.encode("latin-1")}
     )
@@ -87,8 +87,9 @@ def test_bodies_that_are_no_images(gateway: Gateway, name: str) -> None:
         (422, "invalid_request"),
     }
     assert len(response.content) < 1000
-    # Of the server and its client together. Unguarded, some keep the event loop for half a minute.
-    assert time.process_time() - spent < 4
+    # CPU time of server and client together. Without limits, some bodies block the event loop for half a
+    # minute.
+    assert time.process_time() - cpu_before_s < 4
 
 
 def test_a_slash_may_be_escaped(gateway: Gateway, faceless_jpeg: bytes) -> None:

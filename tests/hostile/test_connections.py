@@ -1,4 +1,4 @@
-"""Clients that abuse their connections, against a real gateway process that goes on serving all others."""
+"""Clients abuse their connections. A real gateway process still serves all other clients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from service.http.transport.connections import HEAD_LIMIT_BYTES
 from tests.conftest import OPTIONAL, encoded, eventually
 from tests.hostile.bombs import SLOW
-from tests.hostile.clients import Trickle, connect, head, read_all, say, statuses
+from tests.hostile.clients import Trickle, connect, exchange, head, read_all, statuses
 from tests.system.conftest import Process, running
 
 LIVE = head(method="GET", path="/livez")
@@ -40,32 +40,33 @@ def gateway() -> Iterator[Process]:
     ) as process:
         yield process
         assert process.stop() == 0
-    said = [line for line in process.log if "Traceback" in line]
-    assert not said, said[0]
+    tracebacks = [line for line in process.log if "Traceback" in line]
+    assert not tracebacks, tracebacks[0]
 
 
 @pytest.fixture(autouse=True)
-def as_before(gateway: Process, faceless_jpeg: bytes) -> Iterator[None]:
-    """Alive, with nothing in flight, no descriptor lost, and no answer of 500."""
+def check_recovery(gateway: Process, faceless_jpeg: bytes) -> Iterator[None]:
+    """After a test, the gateway answers. It has no request in flight, no lost descriptor, no answer 500."""
     gateway.post(faceless_jpeg)
-    handles = psutil.Process(gateway.process.pid).num_fds()
+    descriptors = psutil.Process(gateway.process.pid).num_fds()
     yield
     gateway.reconnect()
     assert gateway.post(faceless_jpeg).status_code == 200
     eventually(lambda: gateway.metric("expressnet_requests_in_flight") == 0)
     eventually(lambda: gateway.metric("expressnet_connections") == 1)
-    eventually(lambda: psutil.Process(gateway.process.pid).num_fds() <= handles)
+    eventually(lambda: psutil.Process(gateway.process.pid).num_fds() <= descriptors)
     assert 'status="500"' not in gateway.client.get("/metrics").text
 
 
 def problem(answer: bytes) -> tuple[int, str]:
+    """The status and the code of a problem document, after a check of its headers."""
     assert answer.startswith(b"HTTP/1.1 "), answer[:200]
-    start, _, body = answer.partition(b"\r\n\r\n")
-    assert b"application/problem+json" in start
+    headers, _, body = answer.partition(b"\r\n\r\n")
+    assert b"application/problem+json" in headers
     for header in SAFE:
-        assert header in start
+        assert header in headers
     parsed = json.loads(body)
-    assert parsed["request_id"].encode() in start
+    assert parsed["request_id"].encode() in headers
     return parsed["status"], parsed["code"]
 
 
@@ -99,16 +100,16 @@ def problem(answer: bytes) -> tuple[int, str]:
     ],
     ids=range(24),
 )
-def test_what_is_not_http_is_refused_once(gateway: Process, sent: bytes) -> None:
-    """One answer: a second would be to a request that was smuggled in."""
-    answer = say(gateway.url, sent)
+def test_invalid_http_gets_one_answer(gateway: Process, sent: bytes) -> None:
+    """A second answer would mean that the gateway has served a smuggled request."""
+    answer = exchange(gateway.url, sent)
     assert len(statuses(answer)) <= 1, answer
     assert 400 <= statuses(answer)[0] < 500
 
 
-def test_what_is_not_http_gets_a_problem_document(gateway: Process) -> None:
+def test_invalid_http_gets_a_problem_document(gateway: Process) -> None:
     before = gateway.metric('expressnet_cut_connections_total{reason="malformed"}')
-    assert problem(say(gateway.url, b"hello\r\n\r\n")) == (400, "malformed_request")
+    assert problem(exchange(gateway.url, b"hello\r\n\r\n")) == (400, "malformed_request")
     assert gateway.metric('expressnet_cut_connections_total{reason="malformed"}') == before + 1
 
 
@@ -123,17 +124,17 @@ def test_what_is_not_http_gets_a_problem_document(gateway: Process) -> None:
     ],
     ids=["value", "many", "path", "endless value", "endless path"],
 )
-def test_a_large_head_is_refused_as_it_comes(gateway: Process, sent: bytes) -> None:
+def test_a_large_head_is_refused_before_its_end(gateway: Process, sent: bytes) -> None:
     rss = psutil.Process(gateway.process.pid).memory_info().rss
-    answer = say(gateway.url, sent)
-    # Closing on a client that still sends may cost it the answer.
+    answer = exchange(gateway.url, sent)
+    # A client that still sends when the gateway closes may lose the answer.
     assert not answer or problem(answer) == (431, "head_too_large")
     assert psutil.Process(gateway.process.pid).memory_info().rss - rss < 20e6
 
 
-def test_a_head_of_usual_size_is_not(gateway: Process) -> None:
+def test_a_head_of_usual_size_is_accepted(gateway: Process) -> None:
     sent = head("Authorization: Bearer " + "x" * 8000, "Connection: close", method="GET", path="/livez")
-    assert statuses(say(gateway.url, sent)) == [200]
+    assert statuses(exchange(gateway.url, sent)) == [200]
 
 
 @pytest.mark.parametrize(
@@ -153,8 +154,8 @@ def test_a_head_of_usual_size_is_not(gateway: Process) -> None:
     ],
     ids=range(11),
 )
-def test_odd_paths(gateway: Process, path: str) -> None:
-    (status,) = statuses(say(gateway.url, head("Connection: close", method="GET", path=path)))
+def test_odd_paths_are_answered(gateway: Process, path: str) -> None:
+    (status,) = statuses(exchange(gateway.url, head("Connection: close", method="GET", path=path)))
     assert status in (200, 400, 404)
 
 
@@ -162,36 +163,36 @@ def test_odd_paths(gateway: Process, path: str) -> None:
     "path",
     ["/v1/emotions?" + "&".join(f"{n}=%00" for n in range(3000)), "/v1/emotions?max_faces=" + "9" * 9000],
 )
-def test_odd_queries(gateway: Process, path: str) -> None:
+def test_odd_queries_are_refused(gateway: Process, path: str) -> None:
     sent = head(JPEG, "Content-Length: 1", "Connection: close", path=path) + b"x"
-    assert problem(say(gateway.url, sent)) == (422, "invalid_request")
+    assert problem(exchange(gateway.url, sent)) == (422, "invalid_request")
 
 
 @pytest.mark.parametrize("upgrade", ["websocket", "h2c", "TLS/1.2"])
 @pytest.mark.parametrize("pieces", [1, 7], ids=["whole", "in pieces"])
 def test_an_upgrade_is_ignored(gateway: Process, upgrade: str, pieces: int, faceless_jpeg: bytes) -> None:
-    """As RFC 9110, 7.8, allows; also with a body, which a parser that sees an upgrade would skip."""
-    more = ("Connection: Upgrade, HTTP2-Settings", f"Upgrade: {upgrade}", "HTTP2-Settings: AAMAAABk")
+    """RFC 9110, 7.8, allows this. A request may have a body, which parsers of upgrades skip."""
+    upgrading = ("Connection: Upgrade, HTTP2-Settings", f"Upgrade: {upgrade}", "HTTP2-Settings: AAMAAABk")
     key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
     chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(faceless_jpeg), faceless_jpeg)
     sent = b"".join(
         [
-            head(*more, key, "Sec-WebSocket-Version: 13", method="GET", path="/livez"),
-            head(*more, JPEG, f"Content-Length: {len(faceless_jpeg)}") + faceless_jpeg,
-            head(*more, JPEG, "Transfer-Encoding: chunked") + chunked,
+            head(*upgrading, key, "Sec-WebSocket-Version: 13", method="GET", path="/livez"),
+            head(*upgrading, JPEG, f"Content-Length: {len(faceless_jpeg)}") + faceless_jpeg,
+            head(*upgrading, JPEG, "Transfer-Encoding: chunked") + chunked,
             head("Connection: close, Upgrade", f"Upgrade: {upgrade}", method="GET", path="/livez"),
         ]
     )
     step = len(sent) // pieces + 1
-    answer = say(gateway.url, *(sent[at : at + step] for at in range(0, len(sent), step)))
+    answer = exchange(gateway.url, *(sent[at : at + step] for at in range(0, len(sent), step)))
     assert statuses(answer) == [200] * 4
     assert answer.count(b'"faces":[]') == 2
 
 
-def test_upgrades_without_end_are_answered_in_turn(gateway: Process) -> None:
+def test_thousands_of_upgrades_are_answered_in_order(gateway: Process) -> None:
     request = head("Connection: Upgrade", "Upgrade: h2c", method="GET", path="/v1/models/0")
     last = head("Connection: close", method="GET", path="/livez")
-    assert statuses(say(gateway.url, request * 2000 + last)) == [404] * 2000 + [200]
+    assert statuses(exchange(gateway.url, request * 2000 + last)) == [404] * 2000 + [200]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason=f"curl, {OPTIONAL}")
@@ -201,13 +202,13 @@ def test_curl_may_offer_http2(gateway: Process, faceless_jpeg: bytes) -> None:
     assert json.loads(answer.stdout)["faces"] == []
 
 
-def test_pipelined_requests_are_answered_in_turn(gateway: Process) -> None:
+def test_pipelined_requests_are_answered_in_order(gateway: Process) -> None:
     paths = [head(method="GET", path=f"/v1/models/{n}") for n in range(300)]
-    answer = say(gateway.url, *paths, head("Connection: close", method="GET", path="/livez"))
+    answer = exchange(gateway.url, *paths, head("Connection: close", method="GET", path="/livez"))
     assert statuses(answer) == [404] * 300 + [200]
 
 
-def test_who_waits_to_be_told_to_go_on_is_told_before_the_answer(
+def test_a_client_that_expects_100_continue_gets_it_before_the_answer(
     gateway: Process, faceless_jpeg: bytes
 ) -> None:
     length = f"Content-Length: {len(faceless_jpeg)}"
@@ -218,15 +219,15 @@ def test_who_waits_to_be_told_to_go_on_is_told_before_the_answer(
         assert statuses(connection.recv(65536)) == [200]
 
 
-def test_who_leaves_after_a_large_upload_is_heard_to_leave(gateway: Process) -> None:
-    left = 'expressnet_http_requests_total{method="POST",route="/v1/emotions",status="499"}'
+def test_a_disconnect_after_a_large_upload_is_noticed(gateway: Process) -> None:
+    disconnected = 'expressnet_http_requests_total{method="POST",route="/v1/emotions",status="499"}'
     noise = np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), np.uint8)
     large = encoded(noise)
-    assert len(large) > 2 << 20  # far more than is read ahead of the route
-    before = gateway.metric(left)
+    assert len(large) > 2 << 20  # far more than the server reads before the route does
+    before = gateway.metric(disconnected)
     with connect(gateway.url) as connection:
         connection.sendall(head(JPEG, f"Content-Length: {len(large)}") + large)
-    eventually(lambda: gateway.metric(left) == before + 1)
+    eventually(lambda: gateway.metric(disconnected) == before + 1)
 
 
 def test_an_answer_without_a_body_does_not_wait_for_one(gateway: Process) -> None:
@@ -241,13 +242,13 @@ def test_trailers_are_not_headers(gateway: Process, faceless_jpeg: bytes) -> Non
     sent = (
         head(JPEG, "Transfer-Encoding: chunked", "X-Request-ID: mine", "Connection: close") + chunk + trailers
     )
-    answer = say(gateway.url, sent)
+    answer = exchange(gateway.url, sent)
     assert statuses(answer) == [200]
     assert b"x-request-id: mine" in answer
 
 
 @pytest.mark.parametrize(
-    ("opening", "drop"),
+    ("opening", "piece"),
     [
         (b"", b""),
         (b"GET /livez HTTP/1.1\r\n", b"A: b\r\n"),
@@ -260,50 +261,50 @@ def test_trailers_are_not_headers(gateway: Process, faceless_jpeg: bytes) -> Non
     ],
     ids=["silent", "headers", "one header", "blank lines", "body of a GET", "body", "multipart", "chunks"],
 )
-def test_others_are_served_while_many_trickle(
-    gateway: Process, opening: bytes, drop: bytes, faceless_jpeg: bytes
+def test_other_clients_are_served_while_many_send_slowly(
+    gateway: Process, opening: bytes, piece: bytes, faceless_jpeg: bytes
 ) -> None:
-    """More than there may be connections, and more bodies than there may be requests in flight."""
+    """There are more attackers than allowed connections, and more bodies than allowed requests in flight."""
     gateway.client.close()  # each request below opens a connection of its own
-    attackers = Trickle(gateway.url, 60, opening, drop)
+    attackers = Trickle(gateway.url, 60, opening, piece)
     answered = []
     try:
         until = time.monotonic() + 2.5
         while time.monotonic() < until:
-            attackers.beat()
+            attackers.send_piece()
             sent = head(JPEG, f"Content-Length: {len(faceless_jpeg)}", "Connection: close") + faceless_jpeg
-            answered += statuses(say(gateway.url, sent))
+            answered += statuses(exchange(gateway.url, sent))
             time.sleep(0.1)
     finally:
         attackers.close()
     gateway.reconnect()
     assert len(answered) > 3
     assert set(answered) == {200}
-    assert attackers.cut > 20
+    assert attackers.reconnects > 20
 
 
-def test_a_head_that_is_late_is_told_so(gateway: Process) -> None:
-    assert problem(say(gateway.url, b"GET /livez HTTP/1.1\r\nA: ")) == (408, "request_timeout")
+def test_a_late_head_gets_408(gateway: Process) -> None:
+    assert problem(exchange(gateway.url, b"GET /livez HTTP/1.1\r\nA: ")) == (408, "request_timeout")
 
 
-def test_who_does_not_read_is_cut_off(gateway: Process, faceless_jpeg: bytes) -> None:
+def test_clients_that_do_not_read_are_disconnected(gateway: Process, faceless_jpeg: bytes) -> None:
     unread = 'expressnet_cut_connections_total{reason="unread"}'
     script = head(method="GET", path="/static-offline-docs/swagger-ui-bundle.js")
-    mute = [connect(gateway.url, receive_bytes=4096) for _ in range(30)]
+    connections = [connect(gateway.url, receive_bytes=4096) for _ in range(30)]
     try:
         before = gateway.metric(unread)
-        for connection in mute:
+        for connection in connections:
             connection.sendall(script * 5)
         assert gateway.post(faceless_jpeg).status_code == 200
-        eventually(lambda: gateway.metric(unread) == before + len(mute))
+        eventually(lambda: gateway.metric(unread) == before + len(connections))
         eventually(lambda: gateway.metric("expressnet_connections") == 1)
     finally:
-        for connection in mute:
+        for connection in connections:
             connection.close()
 
 
 def test_half_open_connections_are_closed(gateway: Process) -> None:
-    """The client has said that it will send no more, and keeps the other half."""
+    """The client ends its sending half of the connection and keeps the receiving half open."""
     with connect(gateway.url) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\n")
         connection.shutdown(1)
@@ -312,9 +313,9 @@ def test_half_open_connections_are_closed(gateway: Process) -> None:
 
 
 @pytest.mark.alone
-def test_images_that_take_too_long_do_not_keep_the_workers(gateway: Process, faceless_jpeg: bytes) -> None:
+def test_images_that_take_too_long_do_not_block_the_workers(gateway: Process, faceless_jpeg: bytes) -> None:
     slow = SLOW["tiff jpeg of 36 megapixels, 90 scans"]()
-    given_up = gateway.metric("expressnet_abandoned_images_total")
+    abandoned = gateway.metric("expressnet_abandoned_images_total")
     sent = head("Content-Type: image/tiff", f"Content-Length: {len(slow)}", "Connection: close") + slow
     attackers = [connect(gateway.url) for _ in range(2)]
     for connection in attackers:
@@ -323,8 +324,8 @@ def test_images_that_take_too_long_do_not_keep_the_workers(gateway: Process, fac
     for connection in attackers:
         answers.append(read_all(connection, 30))
         connection.close()
-    # Where other work keeps the cores, it is the machine that is slow.
+    # If other work uses the cores, the code is `host_busy`.
     assert {problem(answer) for answer in answers} <= {(422, "image_too_complex"), (503, "host_busy")}
-    # Both threads are still at work on them; two others have taken over.
-    assert gateway.metric("expressnet_abandoned_images_total") == given_up + 2
+    # Both threads still decode these images. Two new threads have replaced them.
+    assert gateway.metric("expressnet_abandoned_images_total") == abandoned + 2
     assert [gateway.post(faceless_jpeg).status_code for _ in range(10)] == [200] * 10

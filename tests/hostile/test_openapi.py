@@ -1,4 +1,4 @@
-"""The OpenAPI document against a running gateway: schemathesis sends what it allows and what it forbids."""
+"""schemathesis sends valid and invalid requests of the OpenAPI document to a running gateway."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CHECKS = (
 
 
 def fuzz(gateway: Gateway, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Its own process: it sets up warnings and a database of examples that are none of ours."""
+    """Run schemathesis in its own process, because it changes warnings and writes a database of examples."""
     config = Path(__file__).with_name("schemathesis.toml")
     arguments = ["--config-file", str(config), "run", f"{gateway.url}/openapi.json"]
     options = ["--no-color", "--continue-on-failure", "--checks", ",".join(CHECKS)]

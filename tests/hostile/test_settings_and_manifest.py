@@ -1,4 +1,4 @@
-"""Any environment and any manifest: a valid object, or one error that says what is wrong."""
+"""Any environment and any manifest gives a valid object, or one error that names the fault."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from service.settings import PREFIX, Settings, read_settings
 
 PROFILE = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
-# What the system itself lets stand in an environment.
+# The text that the system allows in an environment variable.
 TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=40)
 NUMBERS = st.one_of(st.integers(), st.floats(), st.sampled_from(["1e400", "-0", "0x10", "1_0", "٣", " 5 "]))
 VALUES = st.one_of(TEXT, NUMBERS.map(str), st.sampled_from(["true", "null", "[]", "{}", "/", "\n", "a\nb"]))
@@ -43,7 +43,7 @@ def test_any_environment(environment: dict[str, str]) -> None:
             assert len(sentence.splitlines()) == 1
 
 
-SOUND: dict[str, Any] = json.loads(
+VALID: dict[str, Any] = json.loads(
     (Settings().model_repository / "expressnet_moe" / "manifest.json").read_text()
 )
 JSON = st.recursive(
@@ -66,11 +66,11 @@ def read(folder: Path, text: bytes) -> None:
 
 
 @PROFILE
-@given(st.dictionaries(st.sampled_from(sorted(SOUND)), JSON, max_size=2))
+@given(st.dictionaries(st.sampled_from(sorted(VALID)), JSON, max_size=2))
 def test_a_manifest_with_other_values(
     tmp_path_factory: pytest.TempPathFactory, changed: dict[str, Any]
 ) -> None:
-    read(folder_of(tmp_path_factory), json.dumps(SOUND | changed).encode())
+    read(folder_of(tmp_path_factory), json.dumps(VALID | changed).encode())
 
 
 @PROFILE
@@ -85,5 +85,5 @@ def test_any_manifest(tmp_path_factory: pytest.TempPathFactory, text: bytes) -> 
 
 
 def folder_of(factory: pytest.TempPathFactory) -> Path:
-    """One for all examples."""
+    """One folder for all examples."""
     return factory.getbasetemp()
