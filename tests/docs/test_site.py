@@ -1,11 +1,10 @@
-"""`make docs` builds every page, refuses a broken one, and no page needs another host or a wide screen."""
+"""`make docs` builds every page and refuses broken links. No page needs another host or a wide screen."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,12 @@ from playwright.sync_api import Browser
 from service import __version__
 from tests.docs.blocks import PAGES, ROOT
 from tests.docs.site import ASSETS, INDEX, SiteError, build
-from tests.playground.browser import chromium, program
+from tests.playground.browser import browser_fixture
 
 NARROW_PX = 390
 
 
-def in_site(page: Path) -> str:
+def path_in_site(page: Path) -> str:
     return page.relative_to(ROOT).with_suffix(".html").as_posix().replace("README", "index")
 
 
@@ -30,19 +29,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if program() is None:
-        pytest.skip("there is no chromium")
-    with chromium(tmp_path_factory.mktemp("camera")) as opened:
-        yield opened
+browser = browser_fixture("module")
 
 
-def test_every_page_is_in_the_menu_with_its_source(site: Path) -> None:
+def test_every_page_is_in_the_menu_and_links_to_its_source(site: Path) -> None:
     start = (site / "index.html").read_text(encoding="utf-8")
     menu = {os.path.normpath(link) for link in re.findall(r'<a href="([^"#]+)" class="md-nav__link', start)}
     for page in PAGES:
-        name = in_site(page)
+        name = path_in_site(page)
         assert name in menu, page.name
         link = re.search(r'<p class="source"><a href="([^"]+)"', (site / name).read_text(encoding="utf-8"))
         assert link, page.name
@@ -51,24 +45,24 @@ def test_every_page_is_in_the_menu_with_its_source(site: Path) -> None:
 
 def test_every_page_names_the_version_and_its_neighbours(site: Path) -> None:
     for page in PAGES:
-        text = (site / in_site(page)).read_text(encoding="utf-8")
+        text = (site / path_in_site(page)).read_text(encoding="utf-8")
         assert f"ExpressNet Service {__version__}</title>" in text, page.name
         assert re.search("md-footer__link--(next|prev)", text), page.name
 
 
-def test_every_page_fits_a_phone_and_asks_no_other_host(site: Path, browser: Browser) -> None:
+def test_every_page_fits_a_phone_and_calls_no_other_host(site: Path, browser: Browser) -> None:
     context = browser.new_context(viewport={"width": NARROW_PX, "height": 844})
-    asked: list[str] = []
-    context.on("request", lambda request: asked.append(request.url))
+    requested: list[str] = []
+    context.on("request", lambda request: requested.append(request.url))
     tab = context.new_page()
     for page in PAGES:
-        tab.goto((site / in_site(page)).as_uri())
+        tab.goto((site / path_in_site(page)).as_uri())
         assert tab.evaluate("document.documentElement.scrollWidth") <= NARROW_PX, page.name
     context.close()
-    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert [url for url in requested if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
-def test_the_search_works_from_a_folder(site: Path, browser: Browser) -> None:
+def test_the_search_works_without_a_server(site: Path, browser: Browser) -> None:
     context = browser.new_context()
     tab = context.new_page()
     tab.goto((site / "index.html").as_uri())
@@ -93,23 +87,24 @@ def test_the_search_works_from_a_folder(site: Path, browser: Browser) -> None:
 def test_a_broken_link_is_an_error(text: str, fault: str, tmp_path: Path) -> None:
     with pytest.raises(SiteError) as caught:
         build(
-            tmp_path / "site", *small(tmp_path, index="# Index\n\n## Guides\n\n[Page](page.md)\n", page=text)
+            tmp_path / "site",
+            *small_repository(tmp_path, index="# Index\n\n## Guides\n\n[Page](page.md)\n", page=text),
         )
     assert str(caught.value) == fault
 
 
 def test_a_page_that_the_index_does_not_list_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SiteError) as caught:
-        build(tmp_path / "site", *small(tmp_path, index="# Index\n", page="# Page\n"))
+        build(tmp_path / "site", *small_repository(tmp_path, index="# Index\n", page="# Page\n"))
     assert str(caught.value) == f"docs/page.md: {INDEX} does not list this page"
 
 
-def test_the_index_is_the_menu_and_a_link_to_a_folder_is_its_name(tmp_path: Path) -> None:
+def test_the_menu_is_the_index_and_a_link_to_a_folder_becomes_text(tmp_path: Path) -> None:
     index = "# Index\n\n## Guides\n\n[Page](page.md)\n"
     assert (
         build(
             tmp_path / "site",
-            *small(tmp_path, index, page="# Page\n\n[folder](site) and [file](site/style.css)\n"),
+            *small_repository(tmp_path, index, page="# Page\n\n[folder](site) and [file](site/style.css)\n"),
         )
         == 3
     )
@@ -118,8 +113,8 @@ def test_the_index_is_the_menu_and_a_link_to_a_folder_is_its_name(tmp_path: Path
     assert "Guides" in text
 
 
-def small(root: Path, index: str, page: str) -> tuple[Path, list[Path]]:
-    """A repository of three pages."""
+def small_repository(root: Path, index: str, page: str) -> tuple[Path, list[Path]]:
+    """A repository of three pages: its folder and its pages."""
     shutil.copytree(ROOT / ASSETS, root / ASSETS)
     texts = {"README.md": "# Start\n", INDEX: index, "docs/page.md": page}
     for name, text in texts.items():

@@ -1,1 +1,1 @@
-"""A package, unlike its neighbours, so that its fixtures and the loop of Playwright end with its tests."""
+"""This folder is a package, so that its fixtures and the loop of Playwright end with its tests."""

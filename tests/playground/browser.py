@@ -1,4 +1,4 @@
-"""A real Chromium that sees the astronaut in its camera."""
+"""A Chromium whose camera shows the astronaut."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import pytest
 import skimage.data
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
@@ -15,19 +17,19 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.conftest import encoded
 
 CAMERA_PX = (640, 480)
-# Where the astronaut's photo stands in a frame of the camera, and how large: left, top, scale.
-IN_CAMERA = (80, 0, 480 / 512)
+# The place and the size of the astronaut's photo in a frame of the camera: left, top, scale.
+PHOTO_IN_CAMERA = (80, 0, 480 / 512)
 FRAMES = 4
 
 
-def program() -> str | None:
-    """Debian's Chromium; Playwright's own would have to be downloaded."""
+def chromium_path() -> str | None:
+    """Debian's Chromium. Playwright's own would have to be downloaded."""
     return shutil.which("chromium")
 
 
-def write_camera(path: Path) -> None:
-    """A video that shows the astronaut, and keeps still: frames of JPEG, one after the other."""
-    left, top, scale = IN_CAMERA
+def write_camera_video(path: Path) -> None:
+    """Write a video that shows the astronaut: equal JPEG frames, one after the other."""
+    left, top, scale = PHOTO_IN_CAMERA
     frame = Image.new("RGB", CAMERA_PX, (96, 104, 112))
     side = round(512 * scale)
     frame.paste(Image.fromarray(skimage.data.astronaut()).resize((side, side)), (left, top))
@@ -36,12 +38,12 @@ def write_camera(path: Path) -> None:
 
 @contextmanager
 def chromium(folder: Path) -> Iterator[Browser]:
-    """Headless; `folder` takes the video of its camera."""
+    """A headless Chromium. The video of its camera is written to `folder`."""
     video = folder / "camera.mjpeg"
-    write_camera(video)
+    write_camera_video(video)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=program(),
+            executable_path=chromium_path(),
             args=[
                 "--use-fake-device-for-media-stream",
                 "--use-fake-ui-for-media-stream",
@@ -50,3 +52,15 @@ def chromium(folder: Path) -> Iterator[Browser]:
         )
         yield browser
         browser.close()
+
+
+def browser_fixture(scope: Literal["module", "package"]) -> object:
+    """A fixture with one Chromium for the tests of its scope. Without Chromium, the tests are skipped."""
+
+    def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+        if chromium_path() is None:
+            pytest.skip("not installed: chromium")
+        with chromium(tmp_path_factory.mktemp("camera")) as opened:
+            yield opened
+
+    return pytest.fixture(scope=scope)(browser)

@@ -1,6 +1,6 @@
 """One browser and one service process for all tests of the playground.
 
-No test here may be asynchronous: Playwright's own loop runs in this thread until the last of them is done.
+The tests here must not be asynchronous: the loop of Playwright runs in this thread until the last test ends.
 """
 
 from __future__ import annotations
@@ -12,19 +12,14 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
-from tests.playground.browser import chromium, program
+from tests.playground.browser import browser_fixture
 from tests.playground.visit import Visit, visit
 from tests.system.conftest import running
 
-Open = Callable[..., Visit]
+OpenPage = Callable[..., Visit]
 
 
-@pytest.fixture(scope="package")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if program() is None:
-        pytest.skip("there is no chromium")
-    with chromium(tmp_path_factory.mktemp("camera")) as opened:
-        yield opened
+browser = browser_fixture("package")
 
 
 @pytest.fixture(scope="package")
@@ -34,8 +29,8 @@ def service_url(browser: Browser) -> Iterator[str]:
 
 
 @pytest.fixture
-def open_page(browser: Browser, service_url: str) -> Iterator[Open]:
-    """Opens the playground, with the options of a browser context."""
+def open_page(browser: Browser, service_url: str) -> Iterator[OpenPage]:
+    """A function that opens the playground, with the options of a browser context."""
     with ExitStack() as stack:
 
         def opened(url: str = service_url, **context: Any) -> Visit:

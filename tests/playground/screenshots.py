@@ -1,4 +1,4 @@
-"""`python -m tests.playground.screenshots`: the pictures of docs/guides/playground.md, as they are seen."""
+"""`python -m tests.playground.screenshots`: takes the screenshots of docs/guides/playground.md."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PAGE_COLOURS = 96
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One picture of the page, down to the end of `last`."""
+    """A screenshot of the page, from the top to the end of the element `last`."""
 
     name: str
     scheme: str
@@ -37,7 +37,7 @@ class Shot:
 
 
 def two_faces() -> Image.Image:
-    """One upright, and the same so far turned that the model is not certain of it."""
+    """The same face twice: upright, and rotated so far that the model is uncertain."""
     face = Image.fromarray(skimage.data.astronaut()).crop((90, 0, 390, 300))
     both = Image.new("RGB", (600, 300))
     both.paste(face, (0, 0))
@@ -57,26 +57,29 @@ def shots() -> list[Shot]:
 
 
 def take(browser: Browser, url: str, shot: Shot) -> bytes:
-    """PNG."""
+    """The screenshot, as PNG."""
     width, height = shot.size
     context = {"color_scheme": shot.scheme, "viewport": {"width": width, "height": height}}
     with visit(browser, url, reduced_motion="reduce", **context) as page:
         page.include(*shot.include)
-        # The second answer's times are those of a service that has settled.
+        # The first answer of a service takes longer. The second one shows usual times.
         for _ in range(2):
             page.drop(encoded(shot.photo), "astronaut.jpg")
-            page.status(shot.status)
+            page.expect_status(shot.status)
         end, photo = page[shot.last].bounding_box(), page["#image"].bounding_box()
         assert end
         assert photo
         clip = FloatRect(x=0, y=0, width=width, height=end["y"] + end["height"] + MARGIN_PX)
         taken = page.page.screenshot(full_page=True, clip=clip)
     left, top = round(photo["x"]), round(photo["y"])
-    return small(taken, (left, top, left + round(photo["width"]), top + round(photo["height"])))
+    return in_256_colours(taken, (left, top, left + round(photo["width"]), top + round(photo["height"])))
 
 
-def small(png: bytes, photo: tuple[int, int, int, int]) -> bytes:
-    """In 256 colours, a third of the bytes: the page keeps its own; the photo, in this box, has the rest."""
+def in_256_colours(png: bytes, photo: tuple[int, int, int, int]) -> bytes:
+    """The screenshot in 256 colours, a third of its size.
+
+    The page keeps its `PAGE_COLOURS` most frequent colours. The photo, in the box `photo`, gets the others.
+    """
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     page = picture.copy()
     page.paste(picture.getpixel((0, 0)), photo)  # type: ignore[arg-type]  # three numbers in RGB

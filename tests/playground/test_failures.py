@@ -1,4 +1,4 @@
-"""Whatever goes wrong is told in a sentence, and can be tried again where that makes sense."""
+"""The page explains each failure in a sentence, and offers a retry if a retry can help."""
 
 from __future__ import annotations
 
@@ -14,49 +14,51 @@ from service.http.problems import MEDIA_TYPE, to_problem
 from service.settings import Settings
 from tests.conftest import serving
 from tests.fake_engine import fake_engines
-from tests.playground.conftest import Open
+from tests.playground.conftest import OpenPage
 
 
-def test_a_file_that_is_no_picture(open_page: Open, astronaut_jpeg: bytes) -> None:
+def test_a_file_that_is_not_a_picture(open_page: OpenPage, astronaut_jpeg: bytes) -> None:
     page = open_page()
     page.drop(astronaut_jpeg)
-    page.status("1 face found.")
+    page.expect_status("1 face found.")
     with page.page.expect_response("**/v1/emotions") as refused:
         page.drop(b"Dear Sir or Madam", "letter.txt", "text/plain")
-    page.problem("This file is not a picture that can be read.")
+    page.expect_problem("This file is not a picture that can be read.")
     expect(page["#problem"]).to_contain_text("The data is not an image; send JPEG, ")
     expect(page["#problem .hint"]).to_have_text(f"Request {refused.value.headers['x-request-id']}")
-    # Nothing of the photo before is left.
-    for gone in (".box", ".face"):
-        expect(page[gone]).to_have_count(0)
+    # The results of the previous photo are gone.
+    for selector in (".box", ".face"):
+        expect(page[selector]).to_have_count(0)
     expect(page["#answer"]).to_be_hidden()
     page.drop(astronaut_jpeg)
-    page.status("1 face found.")
+    page.expect_status("1 face found.")
     expect(page["#problem"]).to_be_empty()
 
 
-def test_a_file_that_is_too_large_is_not_sent(open_page: Open, tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_is_not_sent(open_page: OpenPage, tmp_path: Path) -> None:
     page = open_page()
     sent: list[str] = []
     page.page.on("request", lambda request: sent.append(request.url))
     big = tmp_path / "big.jpg"
     big.write_bytes(bytes(20_000_001))
     page["#file"].set_input_files(big)
-    page.problem("This file has 20.0 MB; at most 20.0 MB are accepted.")
+    page.expect_problem("This file has 20.0 MB; at most 20.0 MB are accepted.")
     assert not [url for url in sent if "/v1/" in url]
 
 
-def test_a_service_that_is_gone_and_comes_back(open_page: Open, astronaut_jpeg: bytes) -> None:
+def test_a_service_that_was_unreachable_can_be_called_again(
+    open_page: OpenPage, astronaut_jpeg: bytes
+) -> None:
     page = open_page()
     page.page.route("**/v1/emotions", lambda route: route.abort("connectionrefused"))
     page.drop(astronaut_jpeg)
-    page.problem("The service cannot be reached. Check that it is running, then try again.")
+    page.expect_problem("The service cannot be reached. Check that it is running, then try again.")
     page.page.unroute("**/v1/emotions")
     page["#problem button"].click()
-    page.status("1 face found.")
+    page.expect_status("1 face found.")
 
 
-def test_a_busy_service_says_when_to_come_back(open_page: Open, astronaut_jpeg: bytes) -> None:
+def test_a_busy_service_says_when_to_try_again(open_page: OpenPage, astronaut_jpeg: bytes) -> None:
     page = open_page()
     problem = to_problem(Overloaded("the limit of 64 requests in flight is reached"), "r1").model_dump_json()
 
@@ -65,7 +67,7 @@ def test_a_busy_service_says_when_to_come_back(open_page: Open, astronaut_jpeg: 
 
     page.page.route("**/v1/emotions", busy)
     page.drop(astronaut_jpeg)
-    page.problem("The service is overloaded right now. Try again in 1 second.")
+    page.expect_problem("The service is overloaded right now. Try again in 1 second.")
 
 
 @pytest.mark.parametrize(
@@ -75,31 +77,31 @@ def test_a_busy_service_says_when_to_come_back(open_page: Open, astronaut_jpeg: 
         (200, '{"faces": [', "The answer was cut off, or is not from this service. Try again."),
     ],
 )
-def test_an_answer_that_is_not_the_service_s(
-    open_page: Open, astronaut_jpeg: bytes, status: int, body: str, sentence: str
+def test_an_answer_that_is_not_from_the_service(
+    open_page: OpenPage, astronaut_jpeg: bytes, status: int, body: str, sentence: str
 ) -> None:
     page = open_page()
     page.page.route("**/v1/emotions", lambda route: route.fulfill(status=status, body=body))
     page.drop(astronaut_jpeg)
-    page.problem(sentence)
+    page.expect_problem(sentence)
 
 
 def test_only_the_last_of_two_photos_counts(
-    open_page: Open, astronaut_jpeg: bytes, faceless_jpeg: bytes
+    open_page: OpenPage, astronaut_jpeg: bytes, faceless_jpeg: bytes
 ) -> None:
     page = open_page()
     held: list[Route] = []
     page.page.route("**/v1/emotions", lambda route: held.append(route), times=1)
     page.drop(astronaut_jpeg)
-    page.status("Looking for faces …")
+    page.expect_status("Looking for faces …")
     page.drop(faceless_jpeg)
-    page.status("No face was found. Faces that are very small, covered or turned away may be missed.")
+    page.expect_status("No face was found. Faces that are very small, covered or turned away may be missed.")
     assert len(held) == 1
     expect(page[".box"]).to_have_count(0)
 
 
-def test_a_key_is_asked_for_used_and_kept_nowhere(
-    open_page: Open, astronaut_jpeg: bytes, tmp_path: Path
+def test_a_key_is_requested_and_used_but_not_stored(
+    open_page: OpenPage, astronaut_jpeg: bytes, tmp_path: Path
 ) -> None:
     file = tmp_path / "keys.toml"
     key = add_key(file, "visitor", [Scope.PREDICT], "2/day", None)
@@ -107,23 +109,23 @@ def test_a_key_is_asked_for_used_and_kept_nowhere(
         page = open_page(gateway.url)
         expect(page["#docs"]).to_be_hidden()
         page.drop(astronaut_jpeg)
-        page.problem("This service requires a key. Enter your key under the photo.")
+        page.expect_problem("This service requires a key. Enter your key under the photo.")
         page["#key"].fill("xn_wrong")
         page["#key"].press("Enter")
         expect(page["#problem"]).to_contain_text("The key is unknown.")
         page["#key"].fill(key)
         page["#key"].press("Enter")
-        page.status("1 face found.")
+        page.expect_status("1 face found.")
         expect(page["#curl"]).to_contain_text("X-API-Key: $EMOTIONS_KEY")
-        # The page may read the card with it.
+        # With the key, the page can read the model card.
         page["#card summary"].click()
         expect(page["#card-text li"]).not_to_have_count(0)
         page.drop(astronaut_jpeg)
-        page.status("1 face found.")
+        page.expect_status("1 face found.")
         page.drop(astronaut_jpeg)
         expect(page["#problem .lead"]).to_contain_text("You have sent too many photos for now. Try again")
-        kept = "JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href])"
-        assert key not in page.page.evaluate(kept)
+        stored = "JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href])"
+        assert key not in page.page.evaluate(stored)
         assert key not in page.page.content()
         page.page.reload()
         expect(page["#key"]).to_have_value("")

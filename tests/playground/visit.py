@@ -1,4 +1,4 @@
-"""A page of the playground, and what its visitors do."""
+"""An open page of the playground, and the actions of a visitor."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect
 
-PATIENCE_MS = 30_000
-expect.set_options(timeout=PATIENCE_MS)
+TIMEOUT_MS = 30_000
+expect.set_options(timeout=TIMEOUT_MS)
 
-# How a browser itself tells, for developers, that an answer was an error.
-REFUSED = "Failed to load resource"
+# The start of the browser's own console message for an answer with an error status.
+ERROR_STATUS_MESSAGE = "Failed to load resource"
 
-# Photos get into the page as a browser hands them over; nothing of it is evaluated by the page.
+# These scripts hand a photo to the page as a browser does. Playwright evaluates them, not the page.
 _TRANSFER = """({data, name, type}) => {
   const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
   const transfer = new DataTransfer();
@@ -30,26 +30,26 @@ _COPY = """async ({data, type}) => {
 
 
 class Visit:
-    """One open page; `complaints` are errors of its scripts, its policy and its requests to others."""
+    """One open page. `errors` has errors of its scripts and its policy, and requests to other hosts."""
 
     def __init__(self, page: Page, url: str) -> None:
         self.page = page
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
         self._url = url
-        page.on("console", self._heard)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("request", self._asked)
+        page.on("console", self._on_console)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", self._on_request)
         page.goto(url)
-        # Known when the service has told what it can do.
+        # The version appears once the page knows what the service can do.
         expect(page.locator("#version")).not_to_be_empty()
 
-    def _heard(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and not message.text.startswith(REFUSED):
-            self.complaints.append(message.text)
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not message.text.startswith(ERROR_STATUS_MESSAGE):
+            self.errors.append(message.text)
 
-    def _asked(self, request: Request) -> None:
+    def _on_request(self, request: Request) -> None:
         if not request.url.startswith((f"{self._url}/", "blob:", "data:")):
-            self.complaints.append(f"asked {request.url}")
+            self.errors.append(f"request to {request.url}")
 
     def __getitem__(self, selector: str) -> Locator:
         return self.page.locator(selector)
@@ -61,7 +61,7 @@ class Visit:
         self["body"].dispatch_event("drop", {"dataTransfer": transfer})
 
     def paste(self, png: bytes) -> None:
-        """By the clipboard of the system, and the keys."""
+        """Paste from the system's clipboard, with the keyboard."""
         self.page.evaluate(_COPY, {"data": base64.b64encode(png).decode(), "type": "image/png"})
         self.page.keyboard.press("Control+V")
 
@@ -69,14 +69,14 @@ class Visit:
         for part in parts:
             self[f'input[name="include"][value="{part}"]'].check()
 
-    def status(self, text: str | re.Pattern[str]) -> None:
+    def expect_status(self, text: str | re.Pattern[str]) -> None:
         expect(self["#status"]).to_have_text(text)
 
-    def problem(self, sentence: str) -> None:
+    def expect_problem(self, sentence: str) -> None:
         expect(self["#problem .lead"]).to_have_text(sentence)
 
     def boxes(self, width: float) -> list[tuple[float, ...]]:
-        """Left, top, right, bottom of each box as it is seen, in pixels of a photo that is `width` wide."""
+        """Left, top, right, bottom of each box on the page, in pixels of a photo that is `width` wide."""
         frame = self[".frame"].bounding_box()
         assert frame
         scale = width / frame["width"]
@@ -95,12 +95,12 @@ class Visit:
 
 @contextmanager
 def visit(browser: Browser, url: str, **context: Any) -> Iterator[Visit]:
-    """A browser without a past; it must have nothing to complain of at the end."""
+    """Open the page in a new browser context. At the end, the page must have had no errors."""
     with browser.new_context(permissions=["clipboard-read", "clipboard-write"], **context) as opened:
-        opened.set_default_timeout(PATIENCE_MS)
+        opened.set_default_timeout(TIMEOUT_MS)
         visited = Visit(opened.new_page(), url)
         yield visited
-        assert visited.complaints == []
+        assert visited.errors == []
 
 
 def overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
