@@ -1,4 +1,4 @@
-"""Whether a block that shows an answer shows the one that came."""
+"""Compares the answer that a block shows with the actual answer."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ from tests.docs.formatting import as_json
 
 
 class Differs(Exception):
-    """What is shown is not what came; the message says where."""
+    """The shown and the actual answer differ. The message says where."""
 
 
-def compare(language: str, shown: str, came: str) -> None:
+def compare(language: str, shown: str, actual: str) -> None:
     if language == "json":
-        _compare_json(json.loads(shown), came)
+        _compare_json(json.loads(shown), actual)
     elif language == "csv":
-        if shown.splitlines()[0] != came.splitlines()[0]:
-            raise Differs(f"the columns are {came.splitlines()[0]}")
+        if shown.splitlines()[0] != actual.splitlines()[0]:
+            raise Differs(f"the columns are {actual.splitlines()[0]}")
     elif shown.startswith("HTTP/"):
-        if _head(shown) != _head(came):
-            raise Differs(f"the head is {came}")
-    elif not re.fullmatch(_pattern(_plain(shown)), _plain(came)):
-        raise Differs(f"the output is\n{came}")
+        if _head(shown) != _head(actual):
+            raise Differs(f"the head is {actual}")
+    elif not re.fullmatch(_pattern(_plain(shown)), _plain(actual)):
+        raise Differs(f"the output is\n{actual}")
 
 
-def refresh(language: str, shown: str, came: str) -> str:
-    """The block with the answer of today. It stays where only times, ids and what `...` cuts differ."""
+def refresh(language: str, shown: str, actual: str) -> str:
+    """The block with the actual answer, or as it is if only times, ids and text behind `...` differ."""
     if language == "json":
         before = json.loads(shown)
-        parts = _parts(before, _answer(came))
+        parts = _parts(before, _answer(actual))
         similar = [part for part in parts if _keys(part) == _keys(before)] or parts
         part = next((part for part in similar if not difference(before, part)), similar[0])
         after = _merged(before, part)
         return shown if _close(before, after) else as_json(after) + "\n"
     if language == "csv":
-        rows = came.splitlines()[: len(shown.splitlines())]
+        rows = actual.splitlines()[: len(shown.splitlines())]
         return shown if _steady(shown) == _steady("\n".join(rows)) else "\n".join(rows) + "\n"
     if shown.startswith("HTTP/"):
-        head = came.replace("\r", "").partition("\n\n")[0].strip() + "\n"
-        return shown if _head(shown) == _head(came) else head
-    return shown if re.fullmatch(_pattern(_steady(shown)), _steady(came)) else f"{came.strip()}\n"
+        head = actual.replace("\r", "").partition("\n\n")[0].strip() + "\n"
+        return shown if _head(shown) == _head(actual) else head
+    return shown if re.fullmatch(_pattern(_steady(shown)), _steady(actual)) else f"{actual.strip()}\n"
 
 
-def _answer(came: str) -> Any:
-    # An answer may come with its head.
-    body = came.replace("\r", "").partition("\n\n")[2] if came.startswith("HTTP/") else came
+def _answer(actual: str) -> Any:
+    # An answer may include its HTTP head.
+    body = actual.replace("\r", "").partition("\n\n")[2] if actual.startswith("HTTP/") else actual
     try:
         return json.loads(body)
     except json.JSONDecodeError:
-        raise Differs(f"no JSON came, but\n{came}") from None
+        raise Differs(f"no JSON came, but\n{actual}") from None
 
 
 def _parts(shown: Any, answer: Any) -> list[Any]:
@@ -63,42 +63,42 @@ def _keys(value: Any) -> Any:
     return value.keys() if isinstance(value, dict) else type(value)
 
 
-def _compare_json(shown: Any, came: str) -> None:
-    answer = _answer(came)
+def _compare_json(shown: Any, actual: str) -> None:
+    answer = _answer(actual)
     found = [difference(shown, part) for part in _parts(shown, answer)]
     if all(found):
-        raise Differs(f"{found[-1]}; there came\n{json.dumps(answer)}")
+        raise Differs(f"{found[-1]}; the answer is\n{json.dumps(answer)}")
 
 
-def _close(shown: Any, came: Any) -> bool:
-    """Whether nothing differs but the last digits, as it may between two machines."""
-    if isinstance(shown, dict) and isinstance(came, dict):
-        return shown.keys() == came.keys() and all(_close(shown[key], came[key]) for key in shown)
-    if isinstance(shown, list) and isinstance(came, list):
-        return len(shown) == len(came) and all(map(_close, shown, came))
-    if _is_number(shown) and _is_number(came):
-        return math.isclose(shown, came, rel_tol=1e-3, abs_tol=1e-5)
-    return bool(shown == came)
+def _close(shown: Any, actual: Any) -> bool:
+    """Whether the values differ only in the last digits of numbers, as between two machines."""
+    if isinstance(shown, dict) and isinstance(actual, dict):
+        return shown.keys() == actual.keys() and all(_close(shown[key], actual[key]) for key in shown)
+    if isinstance(shown, list) and isinstance(actual, list):
+        return len(shown) == len(actual) and all(map(_close, shown, actual))
+    if _is_number(shown) and _is_number(actual):
+        return math.isclose(shown, actual, rel_tol=1e-3, abs_tol=1e-5)
+    return bool(shown == actual)
 
 
-def _merged(shown: Any, came: Any) -> Any:
-    """What came, with the ids and the cuts that are shown."""
-    if isinstance(shown, dict) and isinstance(came, dict):
+def _merged(shown: Any, actual: Any) -> Any:
+    """The actual value, with the ids and abbreviations of the shown value."""
+    if isinstance(shown, dict) and isinstance(actual, dict):
         return {
             key: shown[key] if key in _VOLATILE & shown.keys() else _merged(shown.get(key), value)
-            for key, value in came.items()
+            for key, value in actual.items()
         }
-    if isinstance(shown, list) and isinstance(came, list):
-        return [_merged(shown[i] if i < len(shown) else None, value) for i, value in enumerate(came)]
-    if isinstance(shown, str) and isinstance(came, str):
-        if difference(shown, came) is None:
+    if isinstance(shown, list) and isinstance(actual, list):
+        return [_merged(shown[i] if i < len(shown) else None, value) for i, value in enumerate(actual)]
+    if isinstance(shown, str) and isinstance(actual, str):
+        if difference(shown, actual) is None:
             return shown
-        return f"{came[: len(shown) - 3]}..." if shown.endswith("...") else came
-    return came
+        return f"{actual[: len(shown) - 3]}..." if shown.endswith("...") else actual
+    return actual
 
 
 def _objects_with(shown: Any, answer: Any) -> Iterator[Any]:
-    """Objects inside of the answer that have all keys of the example: it may show a part of a face."""
+    """The objects in the answer with all keys of the example, which may show a part of a face."""
     inner = answer.values() if isinstance(answer, dict) else answer if isinstance(answer, list) else ()
     for value in inner:
         if isinstance(value, dict) and isinstance(shown, dict) and shown.keys() <= value.keys():
@@ -106,30 +106,30 @@ def _objects_with(shown: Any, answer: Any) -> Iterator[Any]:
         yield from _objects_with(shown, value)
 
 
-# They are others each time.
+# Keys whose values are new in each answer.
 _VOLATILE = {"request_id"}
 
 
-def difference(shown: Any, came: Any, at: str = "answer") -> str | None:
-    """Where two JSON values differ in more than numbers, ids and what is cut short by `...`."""
-    if isinstance(shown, dict) and isinstance(came, dict):
-        if shown.keys() != came.keys():
-            return f"{at} has {sorted(came)}, not {sorted(shown)}"
-        pairs = [(key, shown[key], came[key]) for key in shown if key not in _VOLATILE]
+def difference(shown: Any, actual: Any, at: str = "answer") -> str | None:
+    """The first difference of two JSON values, except numbers, ids and the text behind `...`."""
+    if isinstance(shown, dict) and isinstance(actual, dict):
+        if shown.keys() != actual.keys():
+            return f"{at} has {sorted(actual)}, not {sorted(shown)}"
+        pairs = [(key, shown[key], actual[key]) for key in shown if key not in _VOLATILE]
         return next((d for key, s, c in pairs if (d := difference(s, c, f"{at}.{key}"))), None)
-    if isinstance(shown, list) and isinstance(came, list):
-        if len(shown) != len(came):
-            return f"{at} has {len(came)} items, not {len(shown)}"
-        numbered = enumerate(zip(shown, came, strict=True))
+    if isinstance(shown, list) and isinstance(actual, list):
+        if len(shown) != len(actual):
+            return f"{at} has {len(actual)} items, not {len(shown)}"
+        numbered = enumerate(zip(shown, actual, strict=True))
         return next((d for i, (s, c) in numbered if (d := difference(s, c, f"{at}[{i}]"))), None)
-    if isinstance(shown, str) and isinstance(came, str):
-        # Which stage a deadline passes in is chance.
-        same = shown == re.sub(r"(?<=passed during )\w+", shown.rpartition(" ")[2], came)
-        cut = shown.endswith("...") and came.startswith(shown[:-3])
-        return None if same or cut else f"{at} is {came!r}"
-    if _is_number(shown) and _is_number(came):
+    if isinstance(shown, str) and isinstance(actual, str):
+        # The stage in which a deadline passes is random.
+        same = shown == re.sub(r"(?<=passed during )\w+", shown.rpartition(" ")[2], actual)
+        cut = shown.endswith("...") and actual.startswith(shown[:-3])
+        return None if same or cut else f"{at} is {actual!r}"
+    if _is_number(shown) and _is_number(actual):
         return None
-    return None if shown is came else f"{at} is {came!r}"
+    return None if shown is actual else f"{at} is {actual!r}"
 
 
 def _is_number(value: Any) -> bool:
@@ -143,23 +143,23 @@ def _head(text: str) -> tuple[str, set[str]]:
 
 
 def _steady(text: str) -> str:
-    """Without what differs between two runs of the same version."""
+    """The text without the times, ids and ports that differ between two runs of the same version."""
     text = re.sub(r"\b[0-9a-f]{32}\b|\d{4}-\d\d-\d\dT[\d:.+]+Z?", "0", text)
     text = re.sub(r"\d+(?:\.\d+)?(?= (?:ms|s|images/s)\b)|(?<=127\.0\.0\.1:)\d+", "0", text)
-    return _ruled(text)
+    return _without_layout(text)
 
 
 def _plain(text: str) -> str:
-    """Without what differs between runs: numbers, ids, the widths of tables, spaces."""
+    """The text without the numbers, ids, table widths and spaces that differ between runs."""
     text = re.sub(r"\b[0-9a-f]{12,}\b", "0", text)
-    return _ruled(re.sub(r"\d+(?:\.\d+)?", "0", text))
+    return _without_layout(re.sub(r"\d+(?:\.\d+)?", "0", text))
 
 
-def _ruled(text: str) -> str:
+def _without_layout(text: str) -> str:
     text = re.sub(r"[─━═╶╴╺╸-]{2,}", "-", text)
     return "\n".join(" ".join(line.split()) for line in text.strip().splitlines())
 
 
 def _pattern(shown: str) -> str:
-    """`...` stands for anything."""
+    """A regular expression of the shown text, in which `...` matches any text."""
     return "(?s:.*)".join(map(re.escape, shown.split("...")))

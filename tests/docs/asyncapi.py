@@ -1,4 +1,4 @@
-"""docs/asyncapi.json: a stream as AsyncAPI 3.0, from the models of its messages."""
+"""docs/asyncapi.json: the stream as AsyncAPI 3.0, from the models of its messages."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ END = StreamEnd(type="end")
 
 
 def document() -> dict[str, Any]:
-    texts = {"end": END, **SENT}
+    text_messages = {"end": END, **SENT}
     _, found = models_json_schema(
-        [(type(example), "serialization") for example in texts.values()],
+        [(type(example), "serialization") for example in text_messages.values()],
         ref_template="#/components/schemas/{model}",
     )
     frame = {
@@ -36,7 +36,7 @@ def document() -> dict[str, Any]:
         "contentType": "application/octet-stream",
         "payload": {"type": "string", "format": "binary"},
     }
-    messages = {"frame": frame, **{name: _message(example) for name, example in texts.items()}}
+    messages = {"frame": frame, **{name: _message(example) for name, example in text_messages.items()}}
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -71,7 +71,7 @@ def _message(example: BaseModel) -> dict[str, Any]:
 
 
 def _operation(action: str, *messages: str) -> dict[str, Any]:
-    """action: what the service does with them."""
+    """action: what the service does with the messages, `send` or `receive`."""
     return {
         "action": action,
         "channel": {"$ref": "#/channels/stream"},

@@ -1,13 +1,13 @@
-"""Every fenced block of the documentation, with the comments before it that say how it is to be tried.
+"""Reads the fenced blocks of the documentation, and the comments that say how the tests use a block.
 
 | comment on the line before a block | meaning |
 | --- | --- |
-| `<!-- not run: WHY -->` | It is only checked for its syntax, and for the commands that it names. |
-| `<!-- not compared: WHY -->` | It shows an answer that differs from run to run. |
-| `<!-- file: NAME -->` | It is written to this file, for the blocks after it. |
-| `<!-- serves: PORT -->` | It runs until the end of the page; the port becomes a free one, here and after. |
-| `<!-- with: EXPRESSNET_X=Y ... -->` | It asks a service of its own, with these settings. |
-| `<!-- times: N -->` | It is run so often; the last answer counts. |
+| `<!-- not run: WHY -->` | Only its syntax is checked, and that its commands exist. |
+| `<!-- not compared: WHY -->` | Its answer differs from run to run. |
+| `<!-- file: NAME -->` | It is written to this file, for later blocks. |
+| `<!-- serves: PORT -->` | It runs until the end of the page. From here on, a free port replaces this port. |
+| `<!-- with: EXPRESSNET_X=Y ... -->` | It uses a service of its own with these settings. |
+| `<!-- times: N -->` | It runs N times. The last answer counts. |
 | `<!-- exit: N -->` | It ends with this exit code. |
 """
 
@@ -29,7 +29,7 @@ _COMMENT = re.compile(r"<!--\s*([a-z ]+?)(?::\s*(.*?))?\s*-->", re.DOTALL)
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block; `line` is that of its first fence, `marks` what the comments before it say."""
+    """A fenced block. `line` is the line of its first fence. `marks` has the comments before it."""
 
     line: int
     language: str
@@ -39,7 +39,7 @@ class Block:
 
 
 def blocks_of(page: str) -> Iterator[Block]:
-    """In the order of the page. Raises `ValueError` for a comment before a block that means nothing."""
+    """The blocks in the order of the page. Raises `ValueError` for a comment without a meaning."""
     section = ""
     marks: dict[str, str] = {}
     tokens = MarkdownIt("commonmark").parse(page)
@@ -53,6 +53,6 @@ def blocks_of(page: str) -> Iterator[Block]:
             line = (token.map or [0])[0] + 1
             for name, value in marks.items():
                 if name not in MARKS or not value:
-                    raise ValueError(f"line {line}: a block's comment says `{name}: {value}`")
+                    raise ValueError(f"line {line}: the comment `{name}: {value}` has no meaning")
             yield Block(line, (token.info.split() or [""])[0].lower(), token.content, section, marks)
         marks = {}

@@ -12,6 +12,6 @@ from tests.system.conftest import Process, running
 
 @pytest.fixture(scope="session")
 def service() -> Iterator[Process]:
-    """As it is without a setting: whoever needs another says so."""
+    """A gateway with default settings. Blocks that need other settings have a comment `with`."""
     with running(model_repository=ROOT / "model_repository") as served:
         yield served

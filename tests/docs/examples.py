@@ -1,4 +1,4 @@
-"""`make examples`: the answers and outputs on the pages, as the commands give them today."""
+"""`make examples`: writes the current answers and outputs of the commands to the pages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.system.conftest import running
 
 
 def refreshed(text: str, folder: Path, port: int) -> tuple[str, list[str]]:
-    """A page with the answers of today, and what is wrong with blocks that failed."""
+    """The page with the current answers, and the failures of its blocks."""
     page, failures = Page(folder, port, refresh=True), []
     blocks = list(blocks_of(text))
     try:
@@ -30,7 +30,7 @@ def refreshed(text: str, folder: Path, port: int) -> tuple[str, list[str]]:
 
 def _rewritten(text: str, blocks: list[Block], answers: Mapping[int, str]) -> str:
     lines = text.splitlines(keepends=True)
-    # The last first: what is before a block keeps its lines.
+    # Blocks are replaced from the last to the first, because a new block changes the lines after it.
     for block in reversed([block for block in blocks if block.line in answers]):
         answer = answers[block.line]
         fence = lines[block.line - 1]

@@ -1,4 +1,4 @@
-"""Files that the pages speak of, made where a block names them."""
+"""Files that the pages use. They are made when a block names them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _face() -> bytes:
     return encoded(Image.fromarray(skimage.data.astronaut()).crop(ASTRONAUT_FACE), "PNG")
 
 
-def _nobody() -> bytes:
+def _no_face() -> bytes:
     ramp = np.linspace(0, 255, 320, dtype=np.uint8)
     return encoded(np.repeat(np.tile(ramp, (240, 1))[:, :, None], 3, axis=2))
 
@@ -46,14 +46,14 @@ def _two_faces() -> bytes:
     return encoded(both, "PNG")
 
 
-def _class() -> bytes:
-    """Twelve faces."""
+def _twelve_faces() -> bytes:
+    """A photo of twelve faces."""
     photo = Image.fromarray(skimage.data.astronaut()).resize((256, 256))
     return encoded(np.tile(np.asarray(photo), (3, 4, 1)))
 
 
 def _two_people() -> bytes:
-    """A video of two seconds: one on the left, as the customer of a call, and one on the right."""
+    """A video of two seconds. One person is on the left, as the customer in a call, and one on the right."""
     sides = [Actor("left", 220, moving((160, 240), (5, 0))), Actor("right", 220, moving((480, 240), (0, 0)))]
     pictures = {number: pixels for number, (_, pixels) in enumerate(frames(sides, 2))}
     with TemporaryDirectory() as folder:
@@ -68,22 +68,22 @@ def _icon() -> bytes:
 
 FILES: dict[str, Callable[[], bytes]] = {
     "photo.jpg": _photo,
-    "nobody.jpg": _nobody,
+    "nobody.jpg": _no_face,
     "face.png": _face,
     "notes.txt": lambda: b"This is a text and no picture.\n",
     "icon.ico": _icon,
-    # Nothing is decoded: the header is enough to refuse it.
+    # The service refuses this photo by its header, without decoding.
     "huge.jpg": lambda: encoded(Image.new("L", (8000, 6500)), quality=1),
     "big.jpg": lambda: _photo() + bytes(25_000_000),
-    # For the comments of blocks; pages make `keys.toml` themselves.
+    # Comments of blocks name this file. The pages make `keys.toml` themselves.
     "known-keys.toml": KEYS_FILE.encode,
     "album/ada.jpg": _photo,
-    "album/nobody.jpg": _nobody,
+    "album/nobody.jpg": _no_face,
     "photos/astronaut.jpg": _photo,
     "photos/broken.jpg": lambda: b"no photo",
-    "photos/coffee.jpg": _nobody,
+    "photos/coffee.jpg": _no_face,
     "photos/party/two.png": _two_faces,
-    **{f"lesson/09-0{minute}.jpg": _class for minute in range(2)},
+    **{f"lesson/09-0{minute}.jpg": _twelve_faces for minute in range(2)},
     "lesson/09-02.jpg": _photo,
     "call.mp4": _two_people,
     "walk.mp4": _two_people,
@@ -92,7 +92,7 @@ FILES: dict[str, Callable[[], bytes]] = {
 
 
 def make_files(text: str, folder: Path) -> None:
-    """Those of `FILES` that a text names, by their names or by that of their folder."""
+    """Make each file of `FILES` that the text names, by its own name or by its folder."""
     for name, make in FILES.items():
         target = folder / name
         if re.search(rf"\b{re.escape(name.split('/')[0])}\b", text) and not target.exists():

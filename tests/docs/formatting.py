@@ -1,4 +1,4 @@
-"""JSON as the pages show it: what fits is on one line, and many short values share a line."""
+"""Formats JSON for the pages. A value that fits is on one line, and the numbers of a list share lines."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ WIDTH = 110
 
 
 def as_json(value: Any, indent: int = 0) -> str:
-    """Text without an end of line; `indent`: spaces before its first line."""
-    short = _number(json.dumps(value, ensure_ascii=False))
+    """The text without a final newline. indent: the number of spaces before its first line."""
+    short = _short_exponents(json.dumps(value, ensure_ascii=False))
     if not isinstance(value, dict | list) or not value:
         return short
     if indent and len(short) + indent <= WIDTH:
@@ -39,6 +39,6 @@ def _filled(parts: list[str], width: int) -> list[str]:
     return lines
 
 
-def _number(text: str) -> str:
-    """`7e-06` as the service writes it: `7e-6`."""
+def _short_exponents(text: str) -> str:
+    """Writes `7e-06` as `7e-6`, as the service does."""
     return re.sub(r"(?<=\de-)0(?=\d)", "", text)

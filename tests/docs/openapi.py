@@ -1,4 +1,4 @@
-"""docs/openapi.json, for generators of clients and for reviews of what changes."""
+"""docs/openapi.json, for client generators and for reviews of API changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILE = ROOT / "docs" / "openapi.json"
 
 
 def document() -> dict[str, Any]:
-    """As a gateway with default settings serves it, which no model has to be loaded for."""
+    """The document that a gateway with default settings serves. It needs no loaded model."""
     return create_app(Settings(), fake_engines()).openapi()
 
 

@@ -1,4 +1,4 @@
-"""A page that is tried as a reader would: block after block, in one folder, against a service that runs."""
+"""Runs the blocks of a page as a reader would: in order, in one folder, against a running service."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.docs.blocks import ROOT, Block
 from tests.docs.files import KEY, make_files
 from tests.docs.syntax import JAVASCRIPT, OUTPUT, PYTHON, SHELL, check_syntax
 
-# The port that the pages speak of.
+# The port of the service on the pages.
 PORT = 8000
 LIMIT_S = 150
 
@@ -28,9 +28,10 @@ class Failed(Exception):
 
 
 class Page:
-    """What the blocks of one page have done so far. Close it: services that blocks started run until then.
+    """One page, with the state after the blocks so far. `close` ends the services that the blocks started.
 
-    refresh: Answers are not compared. `answers` has what blocks that show others should show, by their lines.
+    refresh: Answers are not compared. `answers` has the new text of each block whose answer differs, by its
+    line.
     """
 
     def __init__(self, folder: Path, port: int, *, refresh: bool = False) -> None:
@@ -41,16 +42,16 @@ class Page:
         self._services: dict[str, int] = {}
         self._processes: list[subprocess.Popen[bytes]] = []
         self._answer: str | None = None
-        self._asked_in = ""
+        self._answer_section = ""
         self._compared: set[str] = set()
-        self._free = free_port()
+        self._free_port = free_port()
         (folder / ".state").touch()
         (folder / "model_repository").symlink_to(ROOT / "model_repository")
         (folder / ".venv").symlink_to(sys.prefix)
         (folder / "docs").symlink_to(ROOT / "docs")
 
     def try_block(self, block: Block) -> str:
-        """What became of it: `ran`, `compared`, `written` or `read`. Raises `Failed`."""
+        """Returns the outcome of the block: `ran`, `compared`, `written` or `read`. Raises `Failed`."""
         try:
             check_syntax(block.language, block.text)
         except Exception as error:
@@ -84,24 +85,24 @@ class Page:
     def _write(self, block: Block) -> str:
         target = self._folder / block.marks["file"]
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(self._addressed(block.text))
+        target.write_text(self._with_real_ports(block.text))
         return "written"
 
     def _run(self, block: Block) -> None:
-        self._answer, self._asked_in, self._compared = None, block.section, set()
+        self._answer, self._answer_section, self._compared = None, block.section, set()
         if port := _port_served(block):
             return self._serve(block.text, port)
-        usual = self._ports[PORT]
+        default_port = self._ports[PORT]
         try:
             if "with" in block.marks:
                 self._ports[PORT] = self._service(block.marks["with"])
             for _ in range(int(block.marks.get("times", "1"))):
                 self._answer = self._finish(block)
         finally:
-            self._ports[PORT] = usual
+            self._ports[PORT] = default_port
 
     def _finish(self, block: Block) -> str:
-        wanted = int(block.marks.get("exit", "0"))
+        expected = int(block.marks.get("exit", "0"))
         command = self._command(block.language, block.text)
         try:
             done = subprocess.run(
@@ -114,13 +115,13 @@ class Page:
             )
         except subprocess.TimeoutExpired:
             raise Failed(f"it did not end within {LIMIT_S} s; {HOW_TO_MARK}") from None
-        if done.returncode != wanted:
-            said = f"{done.stdout}{done.stderr}{HOW_TO_MARK}"
-            raise Failed(f"it ended with exit code {done.returncode}, not {wanted}:\n{said}")
+        if done.returncode != expected:
+            output = f"{done.stdout}{done.stderr}{HOW_TO_MARK}"
+            raise Failed(f"it ended with exit code {done.returncode}, not {expected}:\n{output}")
         return done.stdout
 
     def _run_console(self, block: Block) -> None:
-        """`$ command` lines, each with what it prints below."""
+        """Runs `$ command` lines. Each command has its output below."""
         sessions = []
         for session in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
             command, _, shown = session.partition("\n")
@@ -134,11 +135,11 @@ class Page:
             self.answers[block.line] = text
 
     def _compare(self, block: Block) -> str:
-        """The first block of each language after a command, under the same heading, is its answer."""
+        """Compares the first block of each language after a command, under the same heading."""
         kind = "text" if block.language in OUTPUT else block.language
         if (
             not self._answer
-            or block.section != self._asked_in
+            or block.section != self._answer_section
             or kind in self._compared | {"yaml", "toml", "ini"}
         ):
             return "read"
@@ -147,9 +148,9 @@ class Page:
             return "read"
         try:
             if self._refresh:
-                today = refresh(block.language, block.text, self._as_written(self._answer))
-                if today != block.text:
-                    self.answers[block.line] = today
+                current = refresh(block.language, block.text, self._with_page_ports(self._answer))
+                if current != block.text:
+                    self.answers[block.line] = current
                 return "compared"
             compare(block.language, block.text, self._answer)
         except Differs as error:
@@ -157,24 +158,24 @@ class Page:
         return "compared"
 
     def _command(self, language: str, text: str) -> list[str]:
-        text = self._addressed(text)
+        text = self._with_real_ports(text)
         program = "python" if language in PYTHON else "node" if language in JAVASCRIPT else None
         if program:
             script = self._folder / (".block.py" if program == "python" else ".block.mjs")
             script.write_text(text)
             text = f"{program} '{script}'"
-        # The blocks of a page are typed into one shell: what one sets, and where it goes, holds for the next.
-        kept = [
+        # The blocks of a page share one shell: a block has the variables and the directory of the one before.
+        preamble = [
             "set -eua -o pipefail",
             ". ./.state",
             'cd "${HERE:-.}"',
             'trap \'HERE=$PWD; export -p | grep -v " EXPRESSNET_PORT=" > "$STATE"\' EXIT',
         ]
-        return ["bash", "-c", "\n".join([*kept, text])]
+        return ["bash", "-c", "\n".join([*preamble, text])]
 
     def _environment(self) -> dict[str, str]:
         programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("EXPRESSNET_")}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("EXPRESSNET_")}
         own = {
             "PATH": programs,
             "PYTHONPATH": str(ROOT),
@@ -182,25 +183,25 @@ class Page:
             "HOME": str(self._folder),
             "STATE": str(self._folder / ".state"),
             "KEY": KEY,
-            # Whatever else a block starts or looks at: 8000 may be taken by somebody.
-            "EXPRESSNET_PORT": str(self._free),
+            # The port of other services that a block starts, because 8000 may be in use.
+            "EXPRESSNET_PORT": str(self._free_port),
         }
-        return kept | own
+        return inherited | own
 
-    def _addressed(self, text: str) -> str:
-        """The text with the ports on which things really are."""
-        for written, real in self._ports.items():
-            text = re.sub(rf"(?<=[: =]){written}\b", str(real), text)
+    def _with_real_ports(self, text: str) -> str:
+        """The text with the real ports instead of the ports on the page."""
+        for on_page, real in self._ports.items():
+            text = re.sub(rf"(?<=[: =]){on_page}\b", str(real), text)
         return text
 
-    def _as_written(self, text: str) -> str:
-        """The text with the ports that the pages name."""
-        for written, real in self._ports.items():
-            text = re.sub(rf"(?:(?<=\.1:)|(?<=port )){real}\b", str(written), text)
+    def _with_page_ports(self, text: str) -> str:
+        """The text with the ports on the page instead of the real ports."""
+        for on_page, real in self._ports.items():
+            text = re.sub(rf"(?:(?<=\.1:)|(?<=port )){real}\b", str(on_page), text)
         return text
 
     def _service(self, settings: str) -> int:
-        """The port of a service with these settings; one for all blocks of the page that ask for them."""
+        """The port of a service with these settings. Blocks with the same settings share one service."""
         if settings not in self._services:
             self._serve(f"{settings} expressnet serve", PORT)
             self._services[settings] = self._ports[PORT]
@@ -228,14 +229,14 @@ class Page:
 
 
 def _port_served(block: Block) -> int | None:
-    """The port on which a block listens that does not end by itself."""
+    """The port of the service that the block starts, or None if the block ends by itself."""
     if "serves" in block.marks:
         return int(block.marks["serves"])
     serves = re.search(r"^(\w+=\S+ +)*expressnet serve( --?\S+ \S+)*\s*\Z", block.text, re.MULTILINE)
     if block.language not in SHELL or not serves or "exit" in block.marks:
         return None
-    said = re.search(r"(?:EXPRESSNET_PORT=|--port )(\d+)", block.text)
-    return int(said[1]) if said else PORT
+    stated = re.search(r"(?:EXPRESSNET_PORT=|--port )(\d+)", block.text)
+    return int(stated[1]) if stated else PORT
 
 
 HOW_TO_MARK = "if it cannot run on a test machine, write <!-- not run: WHY --> on the line before it"
@@ -247,7 +248,7 @@ def _listens(port: int) -> bool:
 
 
 def missing_programs(blocks: list[Block]) -> list[str]:
-    """Programs that blocks which are run need, and that no Python package brings."""
+    """The programs that the blocks need, and that are neither installed nor Python packages."""
     text = "\n".join(
         block.text for block in blocks if "not run" not in block.marks and block.language in SHELL
     )

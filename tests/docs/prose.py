@@ -1,4 +1,4 @@
-"""`make check`: whether the pages are written as docs/words.toml says. Code and quotations are not judged."""
+"""`make check`: checks the prose of the pages against docs/words.toml, but not code and quotations."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Text:
 
     @property
     def sentences(self) -> list[list[str]]:
-        """The words of each."""
+        """The words of each sentence. Headings and cells have no sentences."""
         split = [re.findall(r"\S*[^\W_]\S*", sentence) for sentence in _END.split(self.content)]
         return [words for words in split if words] if self.is_prose else []
 
@@ -45,17 +45,17 @@ def texts(page: str) -> Iterator[Text]:
         elif token.nesting == -1:
             inside.pop()
         elif token.type == "inline" and "blockquote" not in inside:
-            # Code is one word, whatever is in it.
-            known = {"code_inline": "`code`", "softbreak": " ", "hardbreak": " "}
+            # Inline code counts as one word.
+            replacements = {"code_inline": "`code`", "softbreak": " ", "hardbreak": " "}
             parts = [
-                part.content if part.type == "text" else known.get(part.type, "")
+                part.content if part.type == "text" else replacements.get(part.type, "")
                 for part in token.children or []
             ]
             yield Text(line, inside[-1] == "p", "".join(parts))
 
 
 def faults(page: str, rules: dict[str, Any] = RULES) -> list[str]:
-    """Each begins with the number of a line and a colon."""
+    """The faults of a page. Each begins with its line number and a colon."""
     limits, instead = rules["limits"], rules["instead"]
     found = []
     lengths = []
@@ -75,7 +75,7 @@ def faults(page: str, rules: dict[str, Any] = RULES) -> list[str]:
 
 
 def check(pages: dict[str, str], rules: dict[str, Any] = RULES) -> list[str]:
-    """pages: their texts by their paths."""
+    """The faults of all pages. pages: the text of each page, by its path."""
     unfinished = set(rules["unfinished"])
     found = {name: faults(text, rules) for name, text in pages.items()}
     done = sorted(name for name in unfinished if not found.get(name))

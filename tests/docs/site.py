@@ -1,6 +1,7 @@
-"""`make docs`: the pages of the repository as a site, in site/, that needs neither a server nor another host.
+"""`make docs`: builds the pages of the repository as a site in site/.
 
-The site has the folders of the repository: a link leads to the same file in both. docs/README.md is the menu.
+The site needs no server and no other host. It has the folders of the repository, so that links are the same
+in both. docs/README.md is the menu.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ from tests.docs.blocks import PAGES, ROOT
 
 INDEX = "docs/README.md"
 ASSETS = Path("docs/site")
-# A script that the theme loads from another host, and its copy.
-OUTSIDE = "https://unpkg.com/iframe-worker/shim"
-INSIDE = "docs/site/iframe-worker.js"
+# A script that the theme loads from another host, and the copy in this repository.
+SCRIPT_URL = "https://unpkg.com/iframe-worker/shim"
+SCRIPT_COPY = "docs/site/iframe-worker.js"
 
 Menu = dict[str, list[str]]
 
 
 class SiteError(Exception):
-    """One line for each link that is broken and each page that the navigation lacks."""
+    """Has one line for each broken link, and for each page that is missing in the menu."""
 
 
 def build(target: Path, root: Path = ROOT, pages: list[Path] = PAGES) -> int:
-    """Replaces `target`; the number of pages. Raises `SiteError`."""
+    """Replaces `target` and returns the number of pages. Raises `SiteError`."""
     texts = {page.relative_to(root).as_posix(): page.read_text(encoding="utf-8") for page in pages}
     links = {(name, file) for name, text in texts.items() for file in _links(name, text)}
     menu = _menu(texts[INDEX])
@@ -67,7 +68,7 @@ def build(target: Path, root: Path = ROOT, pages: list[Path] = PAGES) -> int:
 
 
 def _links(page: str, text: str) -> Iterator[str]:
-    """The files of the repository that a page leads to or shows."""
+    """The files of the repository that a page links to or shows."""
     for token in MarkdownIt("commonmark").enable("table").parse(text):
         for child in token.children or []:
             link = str(child.attrGet("href") or child.attrGet("src") or "")
@@ -95,19 +96,21 @@ def _run_zensical(folder: Path) -> None:
     command = [sys.executable, "-m", "zensical", "build", "--strict"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
-        said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
-        faults = re.findall(r"^Warning: (.+)\n.*\[ (\S+) \]$", said, flags=re.MULTILINE)
-        raise SiteError("\n".join(f"{where}: {fault}" for fault, where in faults) or said)
+        output = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+        faults = re.findall(r"^Warning: (.+)\n.*\[ (\S+) \]$", output, flags=re.MULTILINE)
+        raise SiteError("\n".join(f"{where}: {fault}" for fault, where in faults) or output)
 
 
 def _finish(html: Path, place: Path, root: Path) -> None:
-    """No script of another host, and no link to a folder, which the site has nothing to show of."""
+    """Replaces the script of another host by its copy, and links to folders by their text."""
 
-    def linked(link: re.Match[str]) -> str:
+    def without_folder(link: re.Match[str]) -> str:
         return link[2] if (root / place / link[1]).is_dir() else link[0]
 
-    text = html.read_text(encoding="utf-8").replace(OUTSIDE, posixpath.relpath(INSIDE, place.as_posix()))
-    html.write_text(re.sub(r'<a href="([^"#:]+)">(.*?)</a>', linked, text), encoding="utf-8")
+    text = html.read_text(encoding="utf-8").replace(
+        SCRIPT_URL, posixpath.relpath(SCRIPT_COPY, place.as_posix())
+    )
+    html.write_text(re.sub(r'<a href="([^"#:]+)">(.*?)</a>', without_folder, text), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Whether a block can be read in its language, and whether the commands in it exist."""
+"""Checks the syntax of a block, and that its commands exist."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OUTPUT = {"", "text", "console", "http"}
 
 
 def check_syntax(language: str, text: str) -> None:
-    """Raises `ValueError`, or the error of the language's own reader."""
+    """Raises `ValueError`, or the error of the parser of the language."""
     reader = _READERS.get(language)
     if reader is None:
         raise ValueError(f"nothing here reads {language!r}; add it to tests/docs/syntax.py")
@@ -45,14 +45,14 @@ def _shell(text: str) -> None:
 
 
 def _commands(text: str) -> Iterator[list[str]]:
-    """The words of every simple command, without what is set before it."""
+    """The words of every simple command, without the variables that are set before it."""
     for line in text.replace("\\\n", " ").splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
         try:
             words = list(lexer)
         except ValueError:
-            # A quotation over several lines holds no command of ours.
+            # A quotation over several lines has no command to check.
             continue
         command: list[str] = []
         for word in [*words, ";"]:
@@ -67,7 +67,7 @@ def _commands(text: str) -> Iterator[list[str]]:
 
 
 def _check_command(words: list[str]) -> None:
-    """That `make` has the target, and `expressnet` the command and its options."""
+    """Raises `ValueError` if `make` lacks the target, or `expressnet` the command or an option."""
     name = words[0].rpartition("/")[2]
     if name == "make":
         targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
@@ -82,7 +82,7 @@ def _check_command(words: list[str]) -> None:
 
 
 def _unknown(command: Any, words: list[str]) -> str | None:
-    """The first command or option that does not exist."""
+    """A message about the first command or option that does not exist."""
     known = {"--help"}
     for word in words:
         known |= {
@@ -100,11 +100,11 @@ def _unknown(command: Any, words: list[str]) -> str | None:
 
 def _table(text: str) -> None:
     if len({len(row) for row in csv.reader(text.splitlines())}) != 1:
-        raise ValueError("the rows have not all as many cells")
+        raise ValueError("the rows have different numbers of cells")
 
 
 def _javascript(text: str) -> None:
-    # Without node the block is not run either.
+    # Without node, JavaScript blocks are not run either, so the check can be skipped.
     if shutil.which("node"):
         with NamedTemporaryFile("w", suffix=".mjs") as file:
             file.write(text)

@@ -1,4 +1,4 @@
-"""docs/asyncapi.json is what the models make, and what a stream really sends."""
+"""The examples of docs/asyncapi.json, and the messages of a real stream, match its schemas."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DOCUMENT = asyncapi.document()
 
 
 def check(name: str, message: Any) -> None:
-    """Valid, and without a field that the schema does not name."""
+    """Checks that a message is valid, and has no field that the schema does not name."""
     document = copy.deepcopy(DOCUMENT)
     for schema in document["components"]["schemas"].values():
         if "properties" in schema:
@@ -50,12 +50,12 @@ def test_every_message_of_a_stream_is_as_described(
 
 
 @pytest.mark.parametrize("name", [*asyncapi.SENT, "end"])
-def test_the_examples_are_messages(name: str) -> None:
+def test_the_examples_are_valid(name: str) -> None:
     (example,) = DOCUMENT["components"]["messages"][name]["examples"]
     check(name, example["payload"])
 
 
-def test_a_message_of_another_kind_is_none() -> None:
+def test_a_message_of_another_type_is_invalid() -> None:
     (example,) = DOCUMENT["components"]["messages"]["answer"]["examples"]
     with pytest.raises(jsonschema.ValidationError):
         check("summary", example["payload"])

@@ -1,4 +1,4 @@
-"""Every code block of the documentation is run, compared or read; those that cannot run say why."""
+"""Every code block of the documentation is run, compared or parsed. A block that cannot run says why."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.system.conftest import Process
 
 
 def outcomes(blocks: list[Block], folder: Path, port: int) -> tuple[list[str], list[str]]:
-    """What became of every block, and what is wrong with those that failed."""
+    """The outcome of every block, and a message for each failure."""
     page, done, failures = Page(folder, port), [], []
     try:
         for block in blocks:
@@ -29,14 +29,14 @@ def outcomes(blocks: list[Block], folder: Path, port: int) -> tuple[list[str], l
     return done, failures
 
 
-def with_blocks() -> list[Path]:
+def pages_with_blocks() -> list[Path]:
     return [page for page in PAGES if list(blocks_of(page.read_text(encoding="utf-8")))]
 
 
-# Many processes, one after the other.
+# A page starts many processes, one after the other.
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("page", with_blocks(), ids=lambda page: page.name)
-def test_the_blocks_of_a_page_do_what_it_says(page: Path, service: Process, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", pages_with_blocks(), ids=lambda page: page.name)
+def test_the_blocks_do_what_the_page_says(page: Path, service: Process, tmp_path: Path) -> None:
     blocks = list(blocks_of(page.read_text(encoding="utf-8")))
     if missing := missing_programs(blocks):
         pytest.skip(f"not installed: {', '.join(missing)}")
@@ -54,7 +54,7 @@ def test_no_block_is_overlooked(page: Path) -> None:
 
 
 def test_most_commands_are_run() -> None:
-    """A comment is an exception: that blocks are excused one after the other would show here."""
+    """A comment that excuses a command is an exception. This test fails if exceptions become the rule."""
     blocks = [block for page in PAGES for block in blocks_of(page.read_text(encoding="utf-8"))]
     commands = [block for block in blocks if block.language in SHELL]
     excused = [block for block in commands if "not run" in block.marks]
@@ -88,7 +88,7 @@ ECHO = "```sh\necho '{}'\n```\n\n"
         ("<!-- serves: 8001 -->\n```sh\necho gone\n```", "nothing listens"),
     ],
 )
-def test_a_page_that_is_wrong_is_found(page: str, message: str, tmp_path: Path) -> None:
+def test_a_wrong_page_fails(page: str, message: str, tmp_path: Path) -> None:
     done, failures = outcomes(list(blocks_of(page)), tmp_path, 0)
     assert done[-1] == "failed"
     assert message in failures[0]
@@ -117,18 +117,18 @@ def test_a_page_that_is_wrong_is_found(page: str, message: str, tmp_path: Path) 
         ),
         ("<!-- not run: takes long -->\n```sh\nfalse\n```", ["read"]),
         ("<!-- exit: 3 -->\n```sh\nexit 3\n```", ["ran"]),
-        # Each block has a port of its own, whatever the one before had.
+        # A block does not inherit the port of the block before.
         ("```sh\nexport EXPRESSNET_PORT=1\n```\n\n```sh\ntest $EXPRESSNET_PORT != 1\n```", ["ran", "ran"]),
         ("<!-- exit: 2 -->\n```sh\nEXPRESSNET_PORT=x expressnet serve\n```", ["ran"]),
         ("<!-- times: 2 -->\n```sh\necho x >> log\ncat log\n```\n\n```\nx\nx\n```", ["ran", "compared"]),
     ],
 )
-def test_a_page_that_is_right_is_run(page: str, expected: list[str], tmp_path: Path) -> None:
+def test_a_right_page_passes(page: str, expected: list[str], tmp_path: Path) -> None:
     done, failures = outcomes(list(blocks_of(page)), tmp_path, 0)
     assert (done, failures) == (expected, [])
 
 
 @pytest.mark.parametrize("comment", ["not run", "not run:", "skip: it fails"])
-def test_a_comment_before_a_block_must_mean_something(comment: str) -> None:
+def test_a_comment_without_a_meaning_is_an_error(comment: str) -> None:
     with pytest.raises(ValueError, match="line 2"):
         list(blocks_of(f"<!-- {comment} -->\n```sh\nfalse\n```"))

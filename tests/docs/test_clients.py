@@ -1,4 +1,4 @@
-"""Clients of docs/openapi.json by two public generators, and docs/asyncapi.json by AsyncAPI's own schema."""
+"""Two public generators make clients of docs/openapi.json. docs/asyncapi.json matches AsyncAPI's schema."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ ANSWERS = list(answers())
 
 
 class PythonClient:
-    """The package `emotions_client` that openapi-python-client made."""
+    """The package `emotions_client` that openapi-python-client generates."""
 
     def __init__(self, url: str = "") -> None:
         self.caller = self.module("client").AuthenticatedClient(base_url=url, token="any")
@@ -67,8 +67,8 @@ class PythonClient:
         return self.module(f"api.{tag}.{operation_id}")
 
 
-def warnings_of(document: Path, client: Path) -> list[str]:
-    """Write a Python client of a document into a folder; what the generator has to say about it."""
+def generate_python_client(document: Path, client: Path) -> list[str]:
+    """Generates a Python client of a document into a folder, and returns the generator's warnings."""
     config = Config.from_sources(
         ConfigFile(),
         MetaType.NONE,
@@ -78,7 +78,7 @@ def warnings_of(document: Path, client: Path) -> list[str]:
         output_path=client,
     )
     with pytest.MonkeyPatch.context() as patch:
-        # It formats what it writes by the ruff that it finds there.
+        # The generator formats its files with the ruff in PATH.
         patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         return [f"{found.header}: {found.detail}" for found in generate(config=config)]
 
@@ -86,16 +86,16 @@ def warnings_of(document: Path, client: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def python_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PythonClient]:
     folder = tmp_path_factory.mktemp("python")
-    assert warnings_of(FILE, folder / "emotions_client") == []
+    assert generate_python_client(FILE, folder / "emotions_client") == []
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         yield PythonClient()
 
 
-def test_groups_alone_have_a_python_client_too(tmp_path: Path) -> None:
+def test_group_mode_has_a_python_client_too(tmp_path: Path) -> None:
     document = tmp_path / "openapi.json"
     document.write_text(json.dumps(create_app(Settings(aggregate_only=5), fake_engines()).openapi()))
-    assert warnings_of(document, tmp_path / "client") == []
+    assert generate_python_client(document, tmp_path / "client") == []
     assert (tmp_path / "client" / "models" / "group_batch_answer.py").exists()
 
 
@@ -119,7 +119,7 @@ def test_the_python_client_reads_every_documented_answer(python_client: PythonCl
         assert BY_CODE[read.code].status == int(answer.status)
 
 
-def test_the_python_client_asks_a_gateway(
+def test_the_python_client_calls_a_gateway(
     python_client: PythonClient, gateway: Gateway, astronaut_jpeg: bytes
 ) -> None:
     with PythonClient(gateway.url).caller as caller:
@@ -127,7 +127,7 @@ def test_the_python_client_asks_a_gateway(
 
 
 def check_calls(python_client: PythonClient, caller: Any, astronaut_jpeg: bytes) -> None:
-    ask = python_client.operation("emotions", "classify_image").sync_detailed
+    classify = python_client.operation("emotions", "classify_image").sync_detailed
     models, types = python_client.module("models"), python_client.module("types")
 
     def file(content: bytes) -> Any:
@@ -135,18 +135,18 @@ def check_calls(python_client: PythonClient, caller: Any, astronaut_jpeg: bytes)
 
     bodies = [file(astronaut_jpeg), models.ImageForm(image=file(astronaut_jpeg))]
     for body in bodies:
-        answer = ask(client=caller, body=body, include="landmarks,quality", x_request_id="mine")
+        answer = classify(client=caller, body=body, include="landmarks,quality", x_request_id="mine")
         assert answer.parsed.to_dict() == json.loads(answer.content)
         assert answer.parsed.request_id == "mine"
         (face,) = answer.parsed.faces
         assert face.emotion is models.Emotion.HAPPINESS
         assert face.probabilities["happiness"] == face.confidence
         assert face.landmarks.left_eye.x > 0
-    problem = ask(client=caller, body=file(b"text")).parsed
+    problem = classify(client=caller, body=file(b"text")).parsed
     assert isinstance(problem, models.Problem)
     assert problem.code is models.ProblemCode.INVALID_IMAGE
-    late = ask(client=caller, body=models.ImageUpload(image=""), x_timeout_ms=0)
-    assert late.parsed.detail.startswith("X-Timeout-Ms")
+    invalid = classify(client=caller, body=models.ImageUpload(image=""), x_timeout_ms=0)
+    assert invalid.parsed.detail.startswith("X-Timeout-Ms")
 
     batch = python_client.operation("emotions", "classify_batch").sync(
         client=caller, body=models.BatchForm(images=[file(astronaut_jpeg), file(b"text")])
@@ -159,7 +159,9 @@ def check_calls(python_client: PythonClient, caller: Any, astronaut_jpeg: bytes)
     assert python_client.operation("operations", "get_readiness").sync(client=caller).status == "ready"
 
 
-def test_a_code_and_an_emotion_of_a_later_version_are_read_too(python_client: PythonClient) -> None:
+def test_the_python_client_reads_a_code_and_an_emotion_of_a_later_version(
+    python_client: PythonClient,
+) -> None:
     models = python_client.module("models")
     problem = next(answer.example for answer in ANSWERS if answer.media_type == MEDIA_TYPE)
     assert models.Problem.from_dict(problem | {"code": "of_tomorrow"}).code == "of_tomorrow"
@@ -167,7 +169,7 @@ def test_a_code_and_an_emotion_of_a_later_version_are_read_too(python_client: Py
     assert models.Face.from_dict(face | {"emotion": "boredom"}).emotion == "boredom"
 
 
-def program(name: str) -> str:
+def npm_program(name: str) -> str:
     found = shutil.which(name, path=str(PACKAGES / ".bin"))
     if found is None or shutil.which("node") is None:
         pytest.skip(f"{name} is not installed: npm ci --prefix tests/docs/npm")
@@ -175,12 +177,12 @@ def program(name: str) -> str:
 
 
 def test_typescript_has_a_type_for_every_documented_answer(tmp_path: Path) -> None:
-    generator, compiler = program("openapi-typescript"), program("tsc")
-    made = subprocess.run(
+    generator, compiler = npm_program("openapi-typescript"), npm_program("tsc")
+    generated = subprocess.run(
         [generator, FILE, "-o", tmp_path / "api.ts"], capture_output=True, text=True, check=True
     )
-    assert made.stderr == ""
-    assert "warn" not in made.stdout.lower()
+    assert generated.stderr == ""
+    assert "warn" not in generated.stdout.lower()
     uses = ['import type { operations } from "./api";']
     for number, answer in enumerate(ANSWERS):
         content = f'operations["{answer.operation["operationId"]}"]["responses"][{answer.status}]["content"]'
@@ -193,7 +195,7 @@ def test_typescript_has_a_type_for_every_documented_answer(tmp_path: Path) -> No
     assert checked.returncode == 0, checked.stdout
 
 
-def test_the_document_of_streams_is_asyncapi() -> None:
+def test_the_document_of_streams_is_valid_asyncapi() -> None:
     schema = PACKAGES / "@asyncapi" / "specs" / "schemas" / "3.0.0.json"
     if not schema.exists():
         pytest.skip("@asyncapi/specs is not installed: npm ci --prefix tests/docs/npm")

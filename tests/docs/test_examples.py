@@ -1,4 +1,4 @@
-"""`make examples` writes what commands answer today, and leaves what has only other times and ids."""
+"""`make examples` writes current answers. It keeps answers that differ only in times and ids."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ JSON = "```sh\necho '{}'\n```\n\n```json\n{}\n```\n"
 
 
 @pytest.mark.parametrize(
-    ("page", "today"),
+    ("page", "expected"),
     [
         (JSON.format('{"a": 2, "b": [1]}', '{"a": 1}'), '{\n  "a": 2,\n  "b": [1]\n}'),
         (
@@ -33,10 +33,10 @@ JSON = "```sh\necho '{}'\n```\n\n```json\n{}\n```\n"
         ),
     ],
 )
-def test_another_answer_is_written(page: str, today: str, tmp_path: Path) -> None:
+def test_a_different_answer_is_written(page: str, expected: str, tmp_path: Path) -> None:
     text, failures = refreshed(page, tmp_path, 0)
     assert failures == []
-    assert text.endswith(f"\n{today}\n{' ' * (len(today) - len(today.lstrip()))}```\n")
+    assert text.endswith(f"\n{expected}\n{' ' * (len(expected) - len(expected.lstrip()))}```\n")
     (tmp_path / "again").mkdir()
     assert refreshed(text, tmp_path / "again", 0) == (text, [])
 
@@ -53,11 +53,11 @@ def test_another_answer_is_written(page: str, today: str, tmp_path: Path) -> Non
         "```sh\nprintf 'HTTP/1.1 200 OK\\nA: 2\\n\\n'\n```\n\n```\nHTTP/1.1 200 OK\nA: 1\n```\n",
     ],
 )
-def test_what_is_as_it_was_stays(page: str, tmp_path: Path) -> None:
+def test_an_equal_answer_is_kept(page: str, tmp_path: Path) -> None:
     assert refreshed(page, tmp_path, 0) == (page, [])
 
 
-def test_a_block_that_fails_is_reported_and_stays(tmp_path: Path) -> None:
+def test_a_block_that_fails_is_reported_and_kept(tmp_path: Path) -> None:
     page = "```sh\nfalse\n```\n\n```\none\n```\n"
     text, (failure,) = refreshed(page, tmp_path, 0)
     assert text == page

@@ -1,4 +1,4 @@
-"""docs/openapi.json is what a gateway serves, and its examples are answers."""
+"""A gateway serves docs/openapi.json, and its examples are valid answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_file_is_the_document_that_is_served(service: Process) -> None:
 
 
 @pytest.mark.parametrize("settings", [Settings(), Settings(aggregate_only=5)], ids=["faces", "groups"])
-def test_every_status_has_examples_that_are_answers(settings: Settings) -> None:
+def test_every_status_has_valid_examples(settings: Settings) -> None:
     document = create_app(settings, fake_engines()).openapi()
     for operations in document["paths"].values():
         for operation in operations.values():
@@ -50,7 +50,7 @@ def test_every_status_has_examples_that_are_answers(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("operation_id", OPERATIONS)
-def test_what_surrounds_every_route_is_documented(operation_id: str) -> None:
+def test_the_common_statuses_and_headers_of_every_route_are_documented(operation_id: str) -> None:
     operation = OPERATIONS[operation_id]
     assert {"400", "408", "429", "431", "500"} <= operation["responses"].keys()
     assert {"$ref": "#/components/parameters/X-Request-ID"} in operation["parameters"]
@@ -62,11 +62,11 @@ def test_what_surrounds_every_route_is_documented(operation_id: str) -> None:
         )
 
 
-def test_the_calls_for_images_document_all_that_they_answer() -> None:
+def test_the_calls_for_images_document_all_their_statuses() -> None:
     image, batch = OPERATIONS["classify_image"], OPERATIONS["classify_batch"]
     everything = ["200", "400", "401", "403", "408", "413", "415", "422", "429", "431", "500", "503", "504"]
     assert list(image["responses"]) == list(batch["responses"]) == everything
-    # A bad image of a batch is a problem in its item.
+    # In a batch, a bad image is a problem of its item, not of the call.
     for status, code in (("400", "invalid_image"), ("413", "image_too_large")):
         assert code in image["responses"][status]["content"][MEDIA_TYPE]["examples"]
         assert code not in batch["responses"][status]["content"][MEDIA_TYPE]["examples"]
@@ -74,7 +74,7 @@ def test_the_calls_for_images_document_all_that_they_answer() -> None:
     assert {"RateLimit", "RateLimit-Policy", "Retry-After"} <= image["responses"]["429"]["headers"].keys()
 
 
-def test_problems_are_one_schema_that_knows_every_code_and_allows_more() -> None:
+def test_the_problem_schema_has_every_code_and_allows_new_codes() -> None:
     schemas = DOCUMENT["components"]["schemas"]
     assert [name for name in schemas if "Problem" in name] == ["Problem", "ProblemCode"]
     assert schemas["ProblemCode"]["enum"] == sorted(BY_CODE)
@@ -83,7 +83,7 @@ def test_problems_are_one_schema_that_knows_every_code_and_allows_more() -> None
     check(DOCUMENT, {"$ref": "#/components/schemas/Problem"}, example["value"] | {"code": "of_tomorrow"})
 
 
-def test_models_of_fewer_and_other_emotions_give_valid_answers() -> None:
+def test_answers_of_models_with_other_emotions_are_valid() -> None:
     answer = OPERATIONS["classify_image"]["responses"]["200"]["content"]["application/json"]
     (face,) = answer["example"]["faces"]
     for emotion, probabilities in (
@@ -94,7 +94,7 @@ def test_models_of_fewer_and_other_emotions_give_valid_answers() -> None:
         check(DOCUMENT, answer["schema"], answer["example"] | {"faces": [other]})
 
 
-def test_what_may_be_absent_is_never_null() -> None:
+def test_an_optional_field_is_never_null() -> None:
     answer = OPERATIONS["classify_image"]["responses"]["200"]["content"]["application/json"]
     (face,) = answer["example"]["faces"]
     with pytest.raises(jsonschema.ValidationError):

@@ -1,4 +1,4 @@
-"""The linter of prose finds what docs/words.toml forbids, and nothing in code, tables or quotations."""
+"""The prose linter finds what docs/words.toml forbids. It ignores code and quotations."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ RULES = {
     ],
 )
 def test_the_faults_of_a_page(page: str, found: list[str]) -> None:
-    said = faults(page, RULES)
-    assert [fault for fault in said if "mean" not in fault or len(said) == 1] == found
+    actual = faults(page, RULES)
+    assert [fault for fault in actual if "mean" not in fault or len(actual) == 1] == found
 
 
 @pytest.mark.parametrize(
@@ -45,11 +45,11 @@ def test_the_faults_of_a_page(page: str, found: list[str]) -> None:
         ("It ends. `Code` begins.", [2, 2]),
     ],
 )
-def test_sentences(page: str, lengths: list[int]) -> None:
+def test_the_words_of_sentences(page: str, lengths: list[int]) -> None:
     assert [len(words) for text in texts(page) for words in text.sentences] == lengths
 
 
-def test_a_page_that_is_not_done_is_excused_until_it_is() -> None:
+def test_an_unfinished_page_is_excused_until_it_has_no_faults() -> None:
     fault = "Mend."
     assert check({"docs/old.md": fault, "docs/new.md": fault}, RULES) == [
         "docs/new.md:1: not 'Mend', but: fix"

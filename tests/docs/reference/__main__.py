@@ -1,9 +1,9 @@
-"""`make reference`: the generated pages and documents, after what they describe changed."""
+"""`make reference`: writes the generated pages and documents."""
 
 from __future__ import annotations
 
 from tests.docs.reference.pages import GENERATED
 
 if __name__ == "__main__":
-    for file, made in GENERATED.items():
-        file.write_text(made(), encoding="utf-8")
+    for file, generate in GENERATED.items():
+        file.write_text(generate(), encoding="utf-8")

@@ -14,8 +14,8 @@ from tests.docs.blocks import ROOT
 from tests.docs.reference.markdown import codes, fenced, page, plain, table
 from training.cli import app as training_app
 
-# typer brings these.
-NOT_OURS = {"install_completion", "show_completion"}
+# typer adds these options.
+TYPER_OPTIONS = {"install_completion", "show_completion"}
 
 
 def commands_page() -> str:
@@ -39,7 +39,7 @@ def _sections(command: Any, words: list[str], level: int = 2) -> Iterator[str]:
     inner = getattr(command, "commands", {})
     if not inner:
         yield fenced("", _usage(command, words))
-    options = [_row(each) for each in command.params if each.name not in NOT_OURS]
+    options = [_row(each) for each in command.params if each.name not in TYPER_OPTIONS]
     if options and not (inner and len(words) > 1):
         yield table(("option", "default", "meaning"), options)
     for name, each in inner.items():
@@ -47,7 +47,7 @@ def _sections(command: Any, words: list[str], level: int = 2) -> Iterator[str]:
 
 
 def _usage(command: Any, words: list[str]) -> str:
-    """Required options by name; the others as `[OPTIONS]`."""
+    """The usage line. It names required options. `[OPTIONS]` means all others."""
     needed = [f"{each.opts[0]} {_metavar(each)}" for each in _options(command) if each.required]
     optional = ["[OPTIONS]"] if any(not each.required for each in _options(command)) else []
     arguments = []

@@ -1,4 +1,4 @@
-"""docs/reference/errors.md, from `service/core/errors.py`. Its examples are run like those of any page."""
+"""docs/reference/errors.md, from `service/core/errors.py`. The tests run its examples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from tests.docs.reference.markdown import fenced, page, plain, table
 PHOTO = "curl -s --data-binary @photo.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8000/v1/emotions"
 KEYS = "<!-- with: EXPRESSNET_KEYS_FILE=known-keys.toml -->"
 
-# How each error comes about: a sentence, and if one call is enough, the marks and the command of a block.
+# An example of each error: a sentence and, if one call causes the error, the comments and the command of a
+# block.
 CALLS: dict[str, tuple[str, ...]] = {
     "malformed_request": ("The first line of a connection is `hello`.",),
     "invalid_image": ("`notes.txt` is a text.", PHOTO.replace("photo.jpg", "notes.txt")),

@@ -1,4 +1,4 @@
-"""The few forms that generated pages are made of."""
+"""Writes the parts of generated pages in Markdown."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ def page(title: str, *parts: str) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A pipe inside of a cell would end it."""
+    """A table. A pipe in a cell is escaped, because it would end the cell."""
     lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def listed(items: Iterable[str]) -> str:
+def bullet_list(items: Iterable[str]) -> str:
     return "\n".join(f"- {item}" for item in items)
 
 

@@ -16,16 +16,17 @@ from service.telemetry.metrics import (
     REJECTIONS,
     Metrics,
 )
-from tests.docs.reference.markdown import codes, listed, page
+from tests.docs.reference.markdown import bullet_list, codes, page
 
-# What several processes show of a gauge.
-TOGETHER = {"livesum": "the sum", "livemin": "the min", "livemax": "the max"}
-# Values of labels that have a meaning of their own.
+# How a gauge combines the values of several processes, by its mode.
+COMBINED = {"livesum": "the sum", "livemin": "the min", "livemax": "the max"}
+# Labels whose values have descriptions, by metric and label.
 VALUES: dict[tuple[str, str], Mapping[str, str]] = {
     ("expressnet_cut_connections_total", "reason"): CUTS,
     ("expressnet_background_failures_total", "task"): BACKGROUND_TASKS,
     ("expressnet_stream_frames_total", "outcome"): FRAME_OUTCOMES,
 }
+# Descriptions of labels that replace those of LABELS.
 MEANINGS = {
     ("expressnet_stage_duration_seconds", "stage"): "A stage of the [`Server-Timing`](api.md#server-timing) "
     "header, without `total`.",
@@ -58,10 +59,10 @@ def _section(metric: Any) -> Iterator[str]:
     yield family.documentation
     facts = [f"Type: {family.type}"]
     if family.type == "gauge":
-        facts.append(f"Several processes: {TOGETHER[metric._multiprocess_mode]}")
+        facts.append(f"Several processes: {COMBINED[metric._multiprocess_mode]}")
     if family.type == "histogram":
         facts.append(f"Buckets: {codes(f'{bound:g}' for bound in metric._kwargs['buckets'])}")
     for label in metric._labelnames:
         facts.append(f"Label `{label}`: {MEANINGS.get((name, label), LABELS[label])}")
         facts += [f"    - `{value}`: {text}" for value, text in VALUES.get((name, label), {}).items()]
-    yield listed(facts).replace("-     - ", "    - ")
+    yield bullet_list(facts).replace("-     - ", "    - ")

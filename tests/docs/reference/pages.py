@@ -1,4 +1,4 @@
-"""Every file of the documentation that is made from code."""
+"""Every file of the documentation that is generated from code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Types and limits of fields in words, out of JSON Schemas."""
+"""Describes the types and limits of fields in words, from JSON Schemas."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from service.api.schemas import Face
-from tests.docs.reference.markdown import codes, listed, plain, table
+from tests.docs.reference.markdown import bullet_list, codes, plain, table
 
-# Definitions that are described somewhere else.
+# Definitions that other pages describe.
 ELSEWHERE = {
     "ProblemCode": "[error code](errors.md)",
     "Reason": "[reason](api.md#why-a-verdict-is-uncertain)",
 }
-# What has the fields of another one too.
+# Models that also have the fields of another model.
 EXTENDS: dict[str, type[BaseModel]] = {"TrackedFace": Face}
 PLURALS = {"string": "strings", "number": "numbers", "integer": "integers"}
 
@@ -24,7 +24,7 @@ Schema = dict[str, Any]
 
 
 def sections(models: Iterable[type[BaseModel]], known: set[str]) -> Iterator[str]:
-    """A section for each model and each definition that it uses, but those already `known`."""
+    """A section for each model and each definition that it uses, except those in `known`."""
     for model in models:
         schema = model.model_json_schema(mode="serialization")
         definitions = schema.pop("$defs", {})
@@ -50,10 +50,10 @@ def _section(schema: Schema, definitions: Schema, known: set[str]) -> Iterator[s
     if properties:
         parts.append(table(("field", "type", "meaning"), rows))
     elif "enum" in schema:
-        parts.append(listed(f"`{value}`" for value in schema["enum"]))
+        parts.append(bullet_list(f"`{value}`" for value in schema["enum"]))
     yield "\n\n".join(filter(None, parts))
     for used in _names(properties):
-        # The field has the description of an alias.
+        # An alias has no section: the field has its description.
         if definitions.get(used, {}).keys() & {"properties", "enum"}:
             yield from _section({"title": used, **definitions[used]}, definitions, known)
 
@@ -92,18 +92,18 @@ def _type(part: Schema, definitions: Schema) -> str:
         return codes(part["enum"])
     if "anyOf" in part:
         found = [_type(choice, definitions) + limits(choice) for choice in part["anyOf"]]
-        # A list that may grow allows any text beside the values of today.
+        # A list of values that may grow also allows any other text.
         return " or ".join(found[:-1] if found[-1] == "string" and len(found) == 2 else found)
     if part.get("type") == "array":
         if "prefixItems" in part:
             return "two numbers"
-        return f"list of {_several(part['items'], definitions)}"
+        return f"list of {_plural(part['items'], definitions)}"
     if part.get("type") == "object" and isinstance(part.get("additionalProperties"), dict):
-        return f"object of {_several(part['additionalProperties'], definitions)}"
+        return f"object of {_plural(part['additionalProperties'], definitions)}"
     return "`null`" if part.get("type") == "null" else str(part.get("type", "any value"))
 
 
-def _several(part: Schema, definitions: Schema) -> str:
+def _plural(part: Schema, definitions: Schema) -> str:
     one = _type(part, definitions)
     return PLURALS.get(one, one)
 
@@ -125,7 +125,7 @@ def limits(part: Schema) -> str:
 
 
 def _meaning(part: Schema, definitions: Schema) -> str:
-    # A description that is also that of the definition stands there alone.
+    # A field without a description has the description of its definition.
     target = definitions.get(part.get("$ref", "").rpartition("/")[2], {})
     text = plain(part.get("description") or target.get("description"))
     assert text, f"{part} has no description"

@@ -21,7 +21,7 @@ from tests.conftest import serving
 from tests.docs.blocks import ROOT, blocks_of
 from tests.fake_engine import fake_engines
 
-GONE = 0  # the connection ends without an answer
+NO_ANSWER = 0  # the connection ends without an answer
 BUSY = {"title": "Busy", "detail": "wait", "code": "overloaded"}
 BAD = {"title": "Bad", "detail": "no image", "code": "invalid_image"}
 
@@ -59,7 +59,7 @@ try {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of the pages."""
+    """A folder with the files of the two pages."""
     folder = tmp_path_factory.mktemp("integrate")
     for page in ("python.md", "javascript.md"):
         for block in blocks_of((ROOT / "docs" / "guides" / page).read_text(encoding="utf-8")):
@@ -71,21 +71,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def scripted(*answers: tuple[int, Mapping[str, object]]) -> Iterator[tuple[str, list[str | None]]]:
-    """A server that gives these answers in turn: its address, and the keys that it was sent."""
-    left, keys = list(answers), []
+def scripted_server(*answers: tuple[int, Mapping[str, object]]) -> Iterator[tuple[str, list[str | None]]]:
+    """A server that gives these answers in order. Yields its address and the keys that it receives."""
+    remaining, keys = list(answers), []
 
-    class Scripted(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             keys.append(self.headers["Authorization"])
-            status, body = left.pop(0)
-            if status == GONE:
+            status, body = remaining.pop(0)
+            if status == NO_ANSWER:
                 self.close_connection = True
                 return
             self.send_response(status)
-            kind = "application/json" if status == 200 else "application/problem+json"
-            for name, value in (("Content-Type", kind), ("Retry-After", "0"), ("Connection", "close")):
+            media_type = "application/json" if status == 200 else "application/problem+json"
+            for name, value in (("Content-Type", media_type), ("Retry-After", "0"), ("Connection", "close")):
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(json.dumps(body).encode())
@@ -93,12 +93,12 @@ def scripted(*answers: tuple[int, Mapping[str, object]]) -> Iterator[tuple[str, 
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with served(Scripted) as url:
+    with http_server(Handler) as url:
         yield url, keys
 
 
 @contextmanager
-def served(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+def http_server(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
@@ -107,7 +107,7 @@ def served(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
         thread.join()
 
 
-def said(program: str, text: str, url: str, folder: Path) -> str:
+def run_client(program: str, text: str, url: str, folder: Path) -> str:
     if program == "node" and shutil.which("node") is None:
         pytest.skip("not installed: node")
     if program == "node":
@@ -124,16 +124,16 @@ CLIENTS = pytest.mark.parametrize(("program", "text"), [("python", SYNC), ("pyth
 
 
 @CLIENTS
-def test_a_client_asks_again_while_the_service_is_busy(program: str, text: str, folder: Path) -> None:
-    with scripted((429, BUSY), (GONE, {}), (503, BUSY), (200, {"faces": []})) as (url, keys):
-        assert "faces" in said(program, text, url, folder)
+def test_a_client_retries_while_the_service_is_busy(program: str, text: str, folder: Path) -> None:
+    with scripted_server((429, BUSY), (NO_ANSWER, {}), (503, BUSY), (200, {"faces": []})) as (url, keys):
+        assert "faces" in run_client(program, text, url, folder)
     assert keys == ["Bearer xn_secret"] * 4
 
 
 @CLIENTS
-def test_a_client_asks_once_what_is_refused(program: str, text: str, folder: Path) -> None:
-    with scripted((400, BAD)) as (url, keys):
-        assert said(program, text, url, folder) == "invalid_image"
+def test_a_client_does_not_retry_a_refused_photo(program: str, text: str, folder: Path) -> None:
+    with scripted_server((400, BAD)) as (url, keys):
+        assert run_client(program, text, url, folder) == "invalid_image"
     assert len(keys) == 1
 
 
@@ -147,9 +147,9 @@ def test_the_page_shows_faces_in_a_browser(folder: Path, astronaut_jpeg: bytes, 
     text.write_bytes(b"no photo")
     shutil.copytree(folder / "web", tmp_path / "web")
     index = tmp_path / "web" / "index.html"
-    quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    handler = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
     with (
-        served(functools.partial(quiet, directory=str(index.parent))) as page_url,
+        http_server(functools.partial(handler, directory=str(index.parent))) as page_url,
         serving(Settings(port=0, cors_origins=page_url), fake_engines()) as gateway,
         playwright.sync_playwright() as browsers,
     ):
