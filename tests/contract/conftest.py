@@ -1,4 +1,4 @@
-"""The gateway over every engine; the whole suite runs once for each."""
+"""A gateway for each engine and detector: the whole suite runs once for each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.triton.server import TritonServer
     params=["embedded", "embedded-yunet_mtcnn", "fake", "triton", "triton-yunet_mtcnn"],
 )
 def gateway(request: pytest.FixtureRequest) -> Iterator[Gateway]:
-    # Who asks at once has to wait on a slow machine, and no test here is of those refused for that.
+    # The limit is high so that a slow machine refuses no request. No test of the contract is about overload.
     engine, _, detector = request.param.partition("-")
     settings = Settings(port=0, max_images_per_worker=1000, detector=detector or "yunet")
     if engine == "triton":

@@ -1,4 +1,4 @@
-"""What `POST /v1/emotions` promises, whatever engine stands behind it."""
+"""The contract of `POST /v1/emotions`, which holds for every engine."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_one_photo_one_face(gateway: Gateway, astronaut_jpeg: bytes) -> None:
     assert 0.9 <= face["detection_confidence"] <= 1
 
 
-def test_three_forms_one_answer(gateway: Gateway, astronaut_jpeg: bytes) -> None:
+def test_all_forms_of_a_body_give_the_same_answer(gateway: Gateway, astronaut_jpeg: bytes) -> None:
     text = base64.b64encode(astronaut_jpeg).decode()
     answers = [
         gateway.post(astronaut_jpeg),
@@ -75,7 +75,7 @@ def test_exif_orientation_gives_the_same_answer(
     stored = as_stored(upright, orientation)
     lossless = gateway.post(encoded(stored, "PNG", exif=exif), media_type="image/png").json()
     assert lossless["faces"] == gateway.post(encoded(upright, "PNG"), media_type="image/png").json()["faces"]
-    # JPEG's blocks are turned too, so its pixels differ a little.
+    # JPEG compresses the rotated image differently, so the decoded pixels differ slightly.
     (face,) = gateway.post(encoded(stored, exif=exif)).json()["faces"]
     assert overlap(face["box"], ASTRONAUT_FACE) >= 0.7
     assert face["emotion"] == "happiness"
@@ -92,26 +92,29 @@ def test_montage_of_nine_gives_nine_faces_largest_first(
     assert len(cells) == 9
 
 
-def test_a_jpeg_decoded_smaller_is_answered_as_a_whole_one(
+def test_a_jpeg_decoded_at_reduced_size_gives_about_the_answer_of_full_size(
     gateway: Gateway, astronaut: NDArray[np.uint8]
 ) -> None:
-    least = 56  # px; half of the image's suffice to find such faces, and to cut out one of 220
+    # Half the resolution is enough to detect faces of this size, and to crop a face of 220 px.
+    min_face_px = 56
     jpeg = encoded(Image.fromarray(astronaut).resize((1024, 1024)), quality=95)
     png = encoded(Image.open(io.BytesIO(jpeg)), "PNG")
-    smaller = gateway.post(jpeg, min_face_px=least, include="landmarks,quality").json()
-    whole = gateway.post(png, media_type="image/png", min_face_px=least, include="landmarks,quality").json()
-    assert smaller["image"] == whole["image"] == {"width": 1024, "height": 1024}
-    (one,), (other,) = smaller["faces"], whole["faces"]
-    box = other["box"]
+    reduced = gateway.post(jpeg, min_face_px=min_face_px, include="landmarks,quality").json()
+    full = gateway.post(
+        png, media_type="image/png", min_face_px=min_face_px, include="landmarks,quality"
+    ).json()
+    assert reduced["image"] == full["image"] == {"width": 1024, "height": 1024}
+    (reduced_face,), (full_face,) = reduced["faces"], full["faces"]
+    box = full_face["box"]
     corners = (box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"])
-    assert overlap(one["box"], corners) > 0.9
-    for name, point in one["landmarks"].items():
-        assert abs(point["x"] - other["landmarks"][name]["x"]) < 8
-        assert abs(point["y"] - other["landmarks"][name]["y"]) < 8
-    for name, probability in one["probabilities"].items():
-        assert probability == pytest.approx(other["probabilities"][name], abs=0.1)
-    assert one["quality"]["size_px"] == pytest.approx(other["quality"]["size_px"], rel=0.05)
-    assert one["quality"]["sharpness"] == pytest.approx(other["quality"]["sharpness"], rel=0.3)
+    assert overlap(reduced_face["box"], corners) > 0.9
+    for name, point in reduced_face["landmarks"].items():
+        assert abs(point["x"] - full_face["landmarks"][name]["x"]) < 8
+        assert abs(point["y"] - full_face["landmarks"][name]["y"]) < 8
+    for name, probability in reduced_face["probabilities"].items():
+        assert probability == pytest.approx(full_face["probabilities"][name], abs=0.1)
+    assert reduced_face["quality"]["size_px"] == pytest.approx(full_face["quality"]["size_px"], rel=0.05)
+    assert reduced_face["quality"]["sharpness"] == pytest.approx(full_face["quality"]["sharpness"], rel=0.3)
 
 
 def test_max_faces_limits_the_answer(gateway: Gateway, astronaut: NDArray[np.uint8]) -> None:
@@ -185,10 +188,10 @@ def test_includes(gateway: Gateway, astronaut_jpeg: bytes) -> None:
     assert 0 <= face["heatmap"]["largest_fall"] <= 1
 
 
-def test_a_poor_face_is_uncertain_and_says_why_whatever_is_included(
+def test_a_poor_face_is_uncertain_and_has_reasons_for_every_include(
     gateway: Gateway, astronaut: NDArray[np.uint8]
 ) -> None:
-    left, top, right, bottom = 168, 60, 280, 172  # as the classifier frames a face
+    left, top, right, bottom = 168, 60, 280, 172  # the square that the classifier sees
     face = Image.fromarray(astronaut).crop((left, top, right, bottom))
     hazy = Image.blend(Image.new("RGB", face.size, (128, 128, 128)), face, 0.03)
     for picture, expected in ((face, None), (hazy, "low_contrast")):
@@ -198,8 +201,8 @@ def test_a_poor_face_is_uncertain_and_says_why_whatever_is_included(
             ).json()
             for include in ("", "quality,heatmap")
         ]
-        plain, whole = (answer["faces"][0] for answer in answers)
-        assert plain == {key: value for key, value in whole.items() if key in plain}
+        plain, full = (answer["faces"][0] for answer in answers)
+        assert plain == {key: value for key, value in full.items() if key in plain}
         if expected is None:
             assert plain["verdict"] == "certain"
             assert "reasons" not in plain
@@ -238,17 +241,17 @@ def test_concurrent_requests_share_batches_and_answers_do_not_depend_on_neighbou
     face = astronaut[top:bottom, left:right]
     crops = [encoded((face * (0.4 + 0.02 * i)).astype(np.uint8), "PNG") for i in range(24)]
 
-    def ask(crop: bytes) -> dict[str, float]:
+    def probabilities_of(crop: bytes) -> dict[str, float]:
         answer = gateway.post(crop, media_type="image/png", detect="false").json()
         probabilities: dict[str, float] = answer["faces"][0]["probabilities"]
         return probabilities
 
-    alone = [ask(crop) for crop in crops]
+    alone = [probabilities_of(crop) for crop in crops]
     calls, faces = "expressnet_batch_size_faces_count", "expressnet_batch_size_faces_sum"
     for _ in range(20):
         calls_before, faces_before = gateway.metric(calls), gateway.metric(faces)
         with ThreadPoolExecutor(len(crops)) as pool:
-            together = list(pool.map(ask, crops))
+            together = list(pool.map(probabilities_of, crops))
         assert together == [pytest.approx(row, abs=1e-5) for row in alone]
         assert gateway.metric(faces) - faces_before == len(crops)
         if gateway.metric(calls) - calls_before < len(crops):
@@ -279,7 +282,7 @@ def test_request_id_is_echoed_unless_it_could_harm_a_log(gateway: Gateway, facel
         assert re.fullmatch("[0-9a-f]{32}", echoed(bad))
 
 
-def test_prediction_metrics_count_what_was_answered(gateway: Gateway, astronaut_jpeg: bytes) -> None:
+def test_prediction_metrics_count_the_answers(gateway: Gateway, astronaut_jpeg: bytes) -> None:
     verdict = gateway.post(astronaut_jpeg).json()["faces"][0]["verdict"]
     predictions = f'expressnet_predictions_total{{emotion="happiness",verdict="{verdict}"}}'
     requests = 'expressnet_http_requests_total{method="POST",route="/v1/emotions",status="200"}'

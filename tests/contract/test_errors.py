@@ -1,4 +1,4 @@
-"""Bad input: each answered as documented, and the service alive afterwards."""
+"""Bad input gets the documented error, and the service still answers afterwards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ JPEG = {"Content-Type": "image/jpeg"}
 
 
 def png_claiming(width: int, height: int) -> bytes:
-    """A PNG that is honest about nothing but its checksums."""
+    """A PNG whose header states this size. Its checksums are valid, but it has too few pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -50,7 +50,7 @@ def assert_problem(response: httpx.Response, status: int, code: str) -> str:
 
 
 @pytest.fixture(autouse=True)
-def alive_afterwards(gateway: Gateway, faceless_jpeg: bytes) -> object:
+def answers_afterwards(gateway: Gateway, faceless_jpeg: bytes) -> object:
     yield
     assert gateway.post(faceless_jpeg).status_code == 200
 
@@ -97,7 +97,7 @@ def test_wrong_content_type(gateway: Gateway, astronaut_jpeg: bytes, media_type:
     assert_problem(response, 415, "unsupported_media_type")
 
 
-def test_image_format_not_on_the_list(gateway: Gateway) -> None:
+def test_image_format_that_is_not_supported(gateway: Gateway) -> None:
     icon = io.BytesIO()
     Image.new("RGB", (32, 32)).save(icon, "ICO")
     assert_problem(gateway.post(icon.getvalue()), 415, "unsupported_media_type")
@@ -159,13 +159,13 @@ def test_bad_json(gateway: Gateway, body: bytes) -> None:
     assert_problem(gateway.client.post("/v1/emotions", content=body, headers=headers), 422, "invalid_request")
 
 
-def test_base64_of_no_image(gateway: Gateway) -> None:
+def test_base64_that_is_no_image(gateway: Gateway) -> None:
     body = {"image": base64.b64encode(b"not an image").decode()}
     assert_problem(gateway.client.post("/v1/emotions", json=body), 400, "invalid_image")
 
 
 @pytest.mark.parametrize(
-    ("query", "names"),
+    ("query", "parameter"),
     [
         ({"max_faces": "-1"}, "max_faces"),
         ({"max_faces": "0"}, "max_faces"),
@@ -180,8 +180,8 @@ def test_base64_of_no_image(gateway: Gateway) -> None:
         ({"maxfaces": "3"}, "maxfaces"),
     ],
 )
-def test_bad_query(gateway: Gateway, astronaut_jpeg: bytes, query: dict[str, str], names: str) -> None:
-    assert names in assert_problem(gateway.post(astronaut_jpeg, **query), 422, "invalid_request")
+def test_bad_query(gateway: Gateway, astronaut_jpeg: bytes, query: dict[str, str], parameter: str) -> None:
+    assert parameter in assert_problem(gateway.post(astronaut_jpeg, **query), 422, "invalid_request")
 
 
 @pytest.mark.parametrize("value", ["0", "-5", "soon", "1.5", "9" * 30, "٣"])
@@ -200,7 +200,7 @@ def test_deadline(gateway: Gateway, astronaut: NDArray[np.uint8]) -> None:
     assert_problem(response, 504, "deadline_exceeded")
 
 
-def test_batch_of_too_many_or_none(gateway: Gateway, faceless_jpeg: bytes) -> None:
+def test_batch_of_too_many_images_or_without_multipart(gateway: Gateway, faceless_jpeg: bytes) -> None:
     too_many = [("images", (f"{i}.jpg", faceless_jpeg)) for i in range(33)]
     response = gateway.client.post("/v1/emotions/batch", files=too_many)
     assert "32" in assert_problem(response, 422, "invalid_request")
@@ -244,10 +244,10 @@ def test_content_length_shorter_than_the_body(gateway: Gateway, astronaut_jpeg: 
     assert answer.startswith(b"HTTP/1.1 400")
 
 
-def test_client_that_hangs_up_halfway(gateway: Gateway, astronaut_jpeg: bytes) -> None:
-    left = 'expressnet_http_requests_total{method="POST",route="/v1/emotions",status="499"}'
-    before = gateway.metric(left)
+def test_client_that_disconnects_during_the_body(gateway: Gateway, astronaut_jpeg: bytes) -> None:
+    disconnects = 'expressnet_http_requests_total{method="POST",route="/v1/emotions",status="499"}'
+    before = gateway.metric(disconnects)
     with raw_connection(gateway) as connection:
         connection.sendall(request_head(len(astronaut_jpeg)) + astronaut_jpeg[:1000])
-    eventually(lambda: gateway.metric(left) == before + 1)
+    eventually(lambda: gateway.metric(disconnects) == before + 1)
     assert gateway.metric("expressnet_requests_in_flight") == 0

@@ -1,4 +1,4 @@
-"""With `EXPRESSNET_AGGREGATE_ONLY` no door tells anything of one face, whatever engine stands behind it."""
+"""With `EXPRESSNET_AGGREGATE_ONLY` no endpoint reports anything about a single face, on any engine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.conftest import Gateway, encoded, eventually, serving
 from tests.fake_engine import fake_engines
 from tests.triton.server import TritonServer
 
-LEAST = 5
+MIN_FACES = 5
 KEYS = {"request_id", "model", "name", "version", "image", "width", "height", "group", "min_faces"}
 
 
@@ -31,10 +31,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=["embedded", "fake", "triton"])
-def groups(request: pytest.FixtureRequest, folder: Path) -> Iterator[tuple[Gateway, Path]]:
-    """A gateway that answers groups alone, and its audit file."""
+def gateway_and_audit(request: pytest.FixtureRequest, folder: Path) -> Iterator[tuple[Gateway, Path]]:
+    """A gateway that answers only for groups, and its audit file."""
     file = folder / f"{request.param}.jsonl"
-    options = {"port": 0, "aggregate_only": LEAST, "audit_file": file}
+    options = {"port": 0, "aggregate_only": MIN_FACES, "audit_file": file}
     if request.param == "triton":
         server: TritonServer = request.getfixturevalue("triton_server")
         options |= {"engine": "triton", "triton_url": server.url}
@@ -43,41 +43,43 @@ def groups(request: pytest.FixtureRequest, folder: Path) -> Iterator[tuple[Gatew
         yield served, file
 
 
-def names(value: object) -> set[str]:
+def keys_of(value: object) -> set[str]:
     """Every key of a JSON value."""
     if isinstance(value, dict):
-        return set(value).union(*map(names, value.values()))
-    return set().union(*map(names, value)) if isinstance(value, list) else set()
+        return set(value).union(*map(keys_of, value.values()))
+    return set().union(*map(keys_of, value)) if isinstance(value, list) else set()
 
 
-def test_few_faces_are_answered_by_nothing_through_any_door(
-    groups: tuple[Gateway, Path], astronaut: NDArray[np.uint8], astronaut_jpeg: bytes
+def test_too_few_faces_get_no_result_from_any_endpoint(
+    gateway_and_audit: tuple[Gateway, Path], astronaut: NDArray[np.uint8], astronaut_jpeg: bytes
 ) -> None:
-    gateway, _ = groups
-    letters = base64.b64encode(astronaut_jpeg).decode()
+    gateway, _ = gateway_and_audit
+    text = base64.b64encode(astronaut_jpeg).decode()
     few = encoded(np.tile(astronaut, (2, 2, 1)))
     answers = [
         gateway.post(astronaut_jpeg),
         gateway.client.post("/v1/emotions", files={"image": ("a.jpg", astronaut_jpeg)}),
-        gateway.client.post("/v1/emotions", json={"image": letters}),
+        gateway.client.post("/v1/emotions", json={"image": text}),
         gateway.post(few),
     ]
     for answer in answers:
         assert answer.status_code == 200, answer.text
-        assert names(answer.json()) == KEYS
-        assert answer.json()["group"] == {"min_faces": LEAST}
-    images = [("images", (str(i), astronaut_jpeg)) for i in range(LEAST + 1)]
+        assert keys_of(answer.json()) == KEYS
+        assert answer.json()["group"] == {"min_faces": MIN_FACES}
+    images = [("images", (str(i), astronaut_jpeg)) for i in range(MIN_FACES + 1)]
     batch = gateway.client.post("/v1/emotions/batch", files=images).json()
-    assert [item["result"]["group"] for item in batch["results"]] == [{"min_faces": LEAST}] * (LEAST + 1)
-    assert names(batch) == KEYS | {"results", "index", "result"}
+    assert [item["result"]["group"] for item in batch["results"]] == [{"min_faces": MIN_FACES}] * (
+        MIN_FACES + 1
+    )
+    assert keys_of(batch) == KEYS | {"results", "index", "result"}
 
 
-def test_enough_faces_are_answered_by_their_mean(
-    groups: tuple[Gateway, Path], astronaut: NDArray[np.uint8]
+def test_enough_faces_get_their_mean(
+    gateway_and_audit: tuple[Gateway, Path], astronaut: NDArray[np.uint8]
 ) -> None:
-    gateway, _ = groups
+    gateway, _ = gateway_and_audit
     answer = gateway.post(encoded(np.tile(astronaut, (2, 3, 1)))).json()
-    assert names(answer) == KEYS | {"face_count", "probabilities", *EMOTIONS}
+    assert keys_of(answer) == KEYS | {"face_count", "probabilities", *EMOTIONS}
     assert answer["group"]["face_count"] == 6
     emotions = answer["group"]["probabilities"]
     assert tuple(emotions) == EMOTIONS
@@ -86,13 +88,13 @@ def test_enough_faces_are_answered_by_their_mean(
 
 
 @pytest.mark.parametrize("name", EmotionQuery.model_fields)
-def test_nobody_chooses_the_faces_or_asks_for_more_of_them(
-    name: str, groups: tuple[Gateway, Path], astronaut: NDArray[np.uint8]
+def test_every_query_parameter_is_refused(
+    name: str, gateway_and_audit: tuple[Gateway, Path], astronaut: NDArray[np.uint8]
 ) -> None:
-    gateway, _ = groups
+    gateway, _ = gateway_and_audit
     crowd = encoded(np.tile(astronaut, (2, 3, 1)))
-    asked = {"include": ["quality", "landmarks", "experts", "engagement", ""], "detect": ["false", "true"]}
-    for value in asked.get(name, ["1", str(LEAST), "32"]):
+    values = {"include": ["quality", "landmarks", "experts", "engagement", ""], "detect": ["false", "true"]}
+    for value in values.get(name, ["1", str(MIN_FACES), "32"]):
         answer = gateway.post(crowd, **{name: value})
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
         assert name in answer.json()["detail"]
@@ -101,26 +103,26 @@ def test_nobody_chooses_the_faces_or_asks_for_more_of_them(
     assert (batch.status_code, batch.json()["code"]) == (422, "invalid_request")
 
 
-def test_metrics_and_audit_know_no_more_than_the_answers(
-    groups: tuple[Gateway, Path], astronaut: NDArray[np.uint8], astronaut_jpeg: bytes
+def test_metrics_and_audit_reveal_no_more_than_the_answers(
+    gateway_and_audit: tuple[Gateway, Path], astronaut: NDArray[np.uint8], astronaut_jpeg: bytes
 ) -> None:
-    gateway, file = groups
+    gateway, file = gateway_and_audit
     gateway.post(astronaut_jpeg)
-    answered = gateway.post(encoded(np.tile(astronaut, (2, 3, 1))))
+    answer = gateway.post(encoded(np.tile(astronaut, (2, 3, 1))))
     metrics = gateway.client.get("/metrics").text
     for line in metrics.splitlines():
         if line.startswith(("expressnet_predictions_total", "expressnet_confidence", "expressnet_face_size")):
             assert line.rpartition(" ")[2] == "0.0", line
-    lines = audited(file, answered.headers["X-Request-ID"])
+    lines = audited(file, answer.headers["X-Request-ID"])
     assert [(line["faces"], line["verdicts"]) for line in lines[-2:]] == [(0, {}), (6, {})]
-    assert not names(lines) & {*EMOTIONS, "box", "probabilities", "confidence", "emotion"}
+    assert not keys_of(lines) & {*EMOTIONS, "box", "probabilities", "confidence", "emotion"}
 
 
-def test_no_time_or_count_tells_whether_there_is_a_face(
-    groups: tuple[Gateway, Path], astronaut_jpeg: bytes
+def test_no_time_or_count_reveals_whether_an_image_has_a_face(
+    gateway_and_audit: tuple[Gateway, Path], astronaut_jpeg: bytes
 ) -> None:
-    """Only an image with a face reaches the classifier."""
-    gateway, file = groups
+    """Only an image with a face reaches the classifier, so the time of this stage would reveal the face."""
+    gateway, file = gateway_and_audit
     answer = gateway.post(astronaut_jpeg)
     assert set(re.findall(r"(\w+);dur=0\.0,", answer.headers["Server-Timing"])) == set(STAGES)
     (line,) = audited(file, answer.headers["X-Request-ID"])[-1:]
@@ -135,13 +137,13 @@ def test_no_time_or_count_tells_whether_there_is_a_face(
 
 
 def audited(file: Path, last: str) -> list[dict[str, Any]]:
-    """The lines of an audit once that of a request is there."""
+    """The lines of an audit file, as soon as the line of the request `last` is in the file."""
     eventually(lambda: last in file.read_text())
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_the_document_promises_groups_and_no_parameters(groups: tuple[Gateway, Path]) -> None:
-    gateway, _ = groups
+def test_the_document_has_groups_and_no_parameters(gateway_and_audit: tuple[Gateway, Path]) -> None:
+    gateway, _ = gateway_and_audit
     document = gateway.client.get("/openapi.json").json()
     for path, model in (("/v1/emotions", "GroupAnswer"), ("/v1/emotions/batch", "GroupBatchAnswer")):
         operation = document["paths"][path]["post"]
@@ -150,4 +152,4 @@ def test_the_document_promises_groups_and_no_parameters(groups: tuple[Gateway, P
         assert all("/X-" in parameter["$ref"] for parameter in operation["parameters"])
     assert not {"Face", "Box", "EmotionsAnswer", "BatchAnswer"} & set(document["components"]["schemas"])
     card = gateway.client.get("/v1/models/expressnet_moe").json()
-    assert card["deployment"]["aggregate_only"] == LEAST
+    assert card["deployment"]["aggregate_only"] == MIN_FACES

@@ -74,7 +74,7 @@ def test_documentation(gateway: Gateway) -> None:
     addresses = re.findall(r"""(?:src|href)="([^"]+)"|url: '([^']+)'""", page.text)
     assert len(addresses) == 4
     for address in map("".join, addresses):
-        # Relative, so that the page also works below a path of a proxy.
+        # The addresses are relative, so the page also works behind a proxy that adds a path.
         assert not address.startswith(("/", "http"))
         assert gateway.client.get(f"/{address}").status_code == 200
     with_slash = gateway.client.get("/docs/")
