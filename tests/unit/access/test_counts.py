@@ -1,4 +1,4 @@
-"""What a caller may spend, counted in memory."""
+"""Rate limits that are counted in memory."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ ONE, OTHER = Caller("key", "one"), Caller("key", "other")
 
 
 def set_clock(monkeypatch: pytest.MonkeyPatch, now_s: float) -> None:
-    """For the counts alone: the event loop has the same clock."""
+    """Set the clock of the counts only. The event loop uses the same clock, and must not see this time."""
     monkeypatch.setattr(counts, "time", SimpleNamespace(monotonic=lambda: now_s))
 
 
-async def test_a_rate_is_spent_and_no_further() -> None:
+async def test_a_caller_cannot_spend_more_than_the_rate() -> None:
     limiter = LocalCounts()
     spent = [await limiter.spend(RATE, ONE, 4) for _ in range(3)]
     assert [(each.allowed, each.remaining) for each in spent] == [(True, 6), (True, 2), (False, 2)]
     assert all(0 < each.reset_s <= 86400 for each in spent)
-    # What was refused was not spent.
+    # A refused request is not counted.
     assert (await limiter.spend(RATE, ONE, 2)).remaining == 0
     assert (await limiter.spend(RATE, OTHER, 10)).allowed
 
 
-async def test_what_comes_at_once_is_not_let_in_twice() -> None:
+async def test_concurrent_requests_cannot_exceed_the_rate() -> None:
     limiter = LocalCounts()
     spent = await asyncio.gather(*(limiter.spend(RATE, ONE, 1) for _ in range(50)))
     assert sum(each.allowed for each in spent) == 10
 
 
-async def test_keys_and_addresses_of_one_name_do_not_share() -> None:
+async def test_a_key_and_an_address_with_one_name_have_separate_counts() -> None:
     limiter = LocalCounts()
     assert (await limiter.spend(RATE, Caller("key", "10.0.0.1"), 10)).allowed
     assert (await limiter.spend(RATE, Caller("address", "10.0.0.1"), 10)).allowed
 
 
-async def test_after_the_window_there_is_more() -> None:
+async def test_after_the_window_requests_are_allowed_again() -> None:
     limiter = LocalCounts()
     rate = Rate(2, 1)
     assert [(await limiter.spend(rate, ONE, 1)).allowed for _ in range(2)] == [True, True]
@@ -52,7 +52,7 @@ async def test_after_the_window_there_is_more() -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_strangers_never_share_a_count() -> None:
+async def test_different_callers_never_share_a_count() -> None:
     limiter = LocalCounts()
     callers = [Caller("address", f"10.0.{number // 256}.{number % 256}") for number in range(5_000)]
     for images in (4, 6):
@@ -71,28 +71,28 @@ async def test_the_window_slides(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert await at(6000.0, 10) == (True, 0, 60)
     assert await at(6059.0, 1) == (False, 0, 1)
-    # A quarter of the window is out of reach: of its 10 images 7.5 still count.
+    # A quarter of the first window is over: 7.5 of its 10 images still count.
     assert await at(6075.0, 4) == (False, 3, 3)
     assert await at(6075.0, 3) == (True, 0, 3)
     assert await at(6078.1, 1) == (True, 0, 6)
-    # Two windows later nothing counts any more.
+    # Two windows later none of these images counts any more.
     assert await at(6240.0, 10) == (True, 0, 60)
 
 
-async def test_the_count_of_who_is_idle_for_longest_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_count_of_the_longest_idle_caller_is_dropped_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counts, "MAX_CALLERS", 8)
     limiter = LocalCounts()
     assert (await limiter.spend(RATE, ONE, 10)).remaining == 0
     for number in range(100):
         await limiter.spend(RATE, Caller("address", f"10.0.0.{number}"), 1)
         assert len(limiter) <= 8
-        # Who calls all the time is never forgotten.
+        # The count of a caller that calls all the time is never dropped.
         assert not (await limiter.spend(RATE, ONE, 1)).allowed
     assert (await limiter.spend(RATE, Caller("address", "10.0.0.0"), 10)).allowed
     assert not (await limiter.spend(RATE, Caller("address", "10.0.0.99"), 10)).allowed
 
 
-async def test_counts_without_effect_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_counts_without_effect_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     limiter = LocalCounts()
     set_clock(monkeypatch, 1000.0)
     for number in range(100):
@@ -106,19 +106,19 @@ async def test_counts_without_effect_are_forgotten(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     "text", ["", "10", "0/minute", "-1/minute", "1.5/minute", "10/week", "10 / minute", "٣/minute"]
 )
-def test_a_rate_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_rate_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="600/minute"):
         Rate.parse(text)
 
 
-def test_a_rate_is_read() -> None:
+def test_a_rate_is_parsed() -> None:
     assert [Rate.parse(f"7/{window}") for window in ("second", "minute", "hour", "day")] == [
         Rate(7, seconds) for seconds in (1, 60, 3600, 86400)
     ]
 
 
 @pytest.mark.parametrize(
-    ("client", "stands_for"),
+    ("client", "address"),
     [
         (("10.0.0.1", 80), "10.0.0.1"),
         (("2001:db8:1:2:3:4:5:6", 80), "2001:db8:1:2::"),
@@ -127,5 +127,5 @@ def test_a_rate_is_read() -> None:
         (None, ""),
     ],
 )
-def test_whom_an_address_stands_for(client: object, stands_for: str) -> None:
-    assert address_of({"client": client}) == stands_for
+def test_the_address_that_counts_for_a_client(client: object, address: str) -> None:
+    assert address_of({"client": client}) == address

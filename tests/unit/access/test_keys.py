@@ -1,4 +1,4 @@
-"""The keys file: what is written, what is refused, and what a running gateway makes of a change."""
+"""The keys file: how it is written, which files are refused, and how a running gateway applies a change."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_key_has_256_bits_behind_a_prefix_and_only_its_digest_is_kept(file: Pa
         assert sha256(secret.encode()).hexdigest() in text
 
 
-def test_what_is_written_is_read(file: Path) -> None:
+def test_written_keys_are_read_back(file: Path) -> None:
     end = datetime(2030, 1, 2, tzinfo=UTC)
     add_key(file, "mobile", [Scope.BATCH, Scope.PREDICT], "100/minute", end)
     add_key(file, "ops", [Scope.ADMIN], None, None)
@@ -66,7 +66,7 @@ def test_what_is_written_is_read(file: Path) -> None:
     assert (ops.name, ops.scopes, ops.rate, ops.expires) == ("ops", frozenset({Scope.ADMIN}), None, None)
 
 
-def test_the_owner_s_lines_and_the_mode_of_the_file_are_kept(file: Path) -> None:
+def test_comments_and_the_mode_of_the_file_are_kept(file: Path) -> None:
     file.write_text("# ours\n\n" + GOOD + "# of one\n\n")
     file.chmod(0o640)
     add_key(file, "two", [Scope.PREDICT], None, None)
@@ -80,7 +80,7 @@ def test_the_owner_s_lines_and_the_mode_of_the_file_are_kept(file: Path) -> None
     assert read_keys(file) == []
 
 
-def test_one_of_many_is_taken_out_and_none_else(file: Path) -> None:
+def test_only_the_named_key_is_removed(file: Path) -> None:
     for name in ("a", "a-b", "b", "a_b"):
         add_key(file, name, [Scope.PREDICT], "1/day", None)
     remove_key(file, "a")
@@ -97,7 +97,7 @@ def test_one_of_many_is_taken_out_and_none_else(file: Path) -> None:
         GOOD + "# attached to one\n",
     ],
 )
-def test_an_entry_is_removed_however_it_is_written(file: Path, entry: str) -> None:
+def test_an_entry_is_removed_in_every_notation(file: Path, entry: str) -> None:
     rest = f'\n# of two\n[two]\nsha256 = "{"b" * 64}"\nscopes = ["admin"]\n# the end'
     file.write_bytes(f"# ours\n{entry}{rest}".encode())
     remove_key(file, "one")
@@ -120,16 +120,16 @@ def test_order_and_comments_are_kept(file: Path) -> None:
     assert "# Nightly.\n[b]" in file.read_text()
 
 
-def test_a_byte_order_mark_is_no_part_of_the_file(file: Path) -> None:
+def test_a_byte_order_mark_is_ignored(file: Path) -> None:
     file.write_bytes(codecs.BOM_UTF8 + GOOD.encode())
     assert [key.name for key in read_keys(file)] == ["one"]
     add_key(file, "two", [Scope.PREDICT], None, None)
     assert [key.name for key in read_keys(file)] == ["one", "two"]
 
 
-def test_none_of_many_keys_made_at_once_is_lost(file: Path) -> None:
+def test_concurrent_commands_lose_no_key(file: Path) -> None:
     file.write_text(GOOD)
-    made = [
+    processes = [
         subprocess.Popen(
             [sys.executable, "-c", "from service.cli import main; main()", "keys", *words, "--file", file]
         )
@@ -138,13 +138,13 @@ def test_none_of_many_keys_made_at_once_is_lost(file: Path) -> None:
             *(["new", f"k{number}", "--scope", "predict"] for number in range(4)),
         )
     ]
-    assert [process.wait(60) for process in made] == [0] * len(made)
+    assert [process.wait(60) for process in processes] == [0] * len(processes)
     assert sorted(key.name for key in read_keys(file)) == [f"k{number}" for number in range(4)]
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("", "empty"),
         ("\n \n", "empty"),
@@ -164,8 +164,8 @@ def test_none_of_many_keys_made_at_once_is_lost(file: Path) -> None:
         ("one = 1\n", "one"),
     ],
 )
-def test_a_file_with_one_mistake_is_refused_whole(text: str, says: str) -> None:
-    with pytest.raises(KeysFileError, match=re.escape(says)) as caught:
+def test_a_file_with_one_mistake_is_refused_whole(text: str, message: str) -> None:
+    with pytest.raises(KeysFileError, match=re.escape(message)) as caught:
         parse_keys(text)
     assert DIGEST not in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -174,17 +174,17 @@ def test_a_file_with_one_mistake_is_refused_whole(text: str, says: str) -> None:
 @given(st.one_of(st.text(), st.integers(0, len(GOOD)).map(lambda at: GOOD[:at]), st.binary().map(_mixed)))
 @example("a = " + "[" * 5_000)
 @example("[one]\nexpires = 2030-02-31T00:00:00Z")
-def test_any_text_is_keys_or_one_sentence(text: str) -> None:
+def test_any_text_gives_keys_or_a_keys_file_error(text: str) -> None:
     with suppress(KeysFileError):
         assert all(key.scopes and len(key.digest) == 64 for key in parse_keys(text))
 
 
-def test_a_file_without_keys_opens_to_nobody(file: Path) -> None:
+def test_a_file_without_keys_gives_an_empty_keyring(file: Path) -> None:
     file.write_text(HEADING)
     assert len(Keyring(file)) == 0
 
 
-def test_a_key_is_found_by_nothing_but_itself(file: Path) -> None:
+def test_a_key_is_found_only_by_its_exact_secret(file: Path) -> None:
     secret = add_key(file, "mobile", [Scope.PREDICT], None, None)
     ring = Keyring(file)
     found = ring.find(secret)
@@ -206,7 +206,7 @@ def test_a_key_is_found_by_nothing_but_itself(file: Path) -> None:
     assert "mobile" in repr(found)
 
 
-def test_the_whole_digest_counts(file: Path) -> None:
+def test_the_whole_digest_is_compared(file: Path) -> None:
     secret = add_key(file, "mobile", [Scope.PREDICT], None, None)
     digest = sha256(secret.encode()).hexdigest()
     other = digest[:-1] + ("0" if digest[-1] != "0" else "1")
@@ -214,7 +214,7 @@ def test_the_whole_digest_counts(file: Path) -> None:
     assert Keyring(file).find(secret) is None
 
 
-def test_a_key_ends_when_it_says(file: Path) -> None:
+def test_a_key_expires_at_its_time(file: Path) -> None:
     now = datetime.now(UTC)
     past = add_key(file, "past", [Scope.PREDICT], None, now - timedelta(seconds=2))
     future = add_key(file, "future", [Scope.PREDICT], None, now + timedelta(days=1))
@@ -223,30 +223,30 @@ def test_a_key_ends_when_it_says(file: Path) -> None:
 
 
 def test_a_secret_mount_that_is_swapped_is_read_again(tmp_path: Path) -> None:
-    """As the kubelet does it: keys.toml -> ..data/keys.toml, and ..data is replaced by another link."""
+    """The kubelet updates a secret so: keys.toml -> ..data/keys.toml, and a new link replaces ..data."""
     made = tmp_path / "made.toml"
-    versions = []
+    secrets = []
     for number in range(2):
         version = tmp_path / f"..{number}"
         version.mkdir()
-        versions.append(add_key(made, f"k{number}", [Scope.PREDICT], None, None))
+        secrets.append(add_key(made, f"k{number}", [Scope.PREDICT], None, None))
         (version / "keys.toml").write_text(made.read_text())
-        # Nothing but the content tells them apart.
+        # The files have the same times, so only the content differs.
         os.utime(version / "keys.toml", (1, 1))
     (tmp_path / "..data").symlink_to("..0")
     (tmp_path / "keys.toml").symlink_to("..data/keys.toml")
     ring = Keyring(tmp_path / "keys.toml")
     assert not ring.refresh()
-    assert ring.find(versions[1]) is None
+    assert ring.find(secrets[1]) is None
     (tmp_path / "..tmp").symlink_to("..1")
     (tmp_path / "..tmp").replace(tmp_path / "..data")
     assert ring.refresh()
-    assert ring.find(versions[1]) is not None
+    assert ring.find(secrets[1]) is not None
 
 
 @contextmanager
 def watching(ring: Keyring, metrics: Metrics) -> Iterator[None]:
-    """The watch on a thread of its own, so that a test may wait for it."""
+    """Run `watch` on its own thread, so that a test can wait for the effects."""
     loop = asyncio.new_event_loop()
     task = loop.create_task(watch(ring, metrics))
     thread = threading.Thread(target=lambda: loop.run_until_complete(asyncio.wait([task])))
@@ -259,9 +259,7 @@ def watching(ring: Keyring, metrics: Metrics) -> Iterator[None]:
         loop.close()
 
 
-def test_a_broken_file_changes_nothing_but_is_told_of_once(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broken_file_keeps_the_keys_and_is_logged_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "REFRESH_INTERVAL_S", 0.01)
     secret = add_key(file, "mobile", [Scope.PREDICT], None, None)
     good = file.read_text()
@@ -287,13 +285,13 @@ def test_a_broken_file_changes_nothing_but_is_told_of_once(
         replaced.replace(file)
         eventually(lambda: ring.find(secret) is None)
     errors = [line["detail"] for line in lines if line["log_level"] == "error"]
-    # A file that is written in place may be seen empty on the way.
+    # A file that is written in place may be read while it is empty.
     assert {"the file is empty", "no such file or directory"} < set(errors)
     assert 3 <= len(errors) < 10
     assert [line["keys"] for line in lines if line["event"] == "keys changed"] == [0]
 
 
-def test_the_command_line_makes_lists_and_revokes(file: Path) -> None:
+def test_the_command_line_creates_lists_and_revokes_keys(file: Path) -> None:
     def expressnet(*arguments: str, fails: bool = False) -> str:
         result = CliRunner().invoke(command_line, ["keys", *arguments, "--file", str(file)])
         assert (result.exit_code != 0) == fails, result.output
@@ -323,7 +321,7 @@ def test_the_command_line_makes_lists_and_revokes(file: Path) -> None:
     assert expressnet("list") == ""
 
 
-def test_a_folder_that_nobody_can_write_to_is_one_sentence(tmp_path: Path) -> None:
+def test_a_path_that_is_missing_or_a_folder_is_a_keys_file_error(tmp_path: Path) -> None:
     with pytest.raises(KeysFileError, match="no such file or directory"):
         add_key(tmp_path / "nowhere" / "keys.toml", "a", [Scope.PREDICT], None, None)
     with pytest.raises(KeysFileError, match="is a directory"):
