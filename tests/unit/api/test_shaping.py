@@ -1,4 +1,4 @@
-"""What was seen, as the models of the API."""
+"""Results of the pipeline become models of the API."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ QUALITY = [
 DRAWING = Drawing("iVBORw0=", np.array([-5, 10, 15, 30], np.float32), 0.25)
 
 
-def sure_of(*emotions: str, confidence: float = 0.93) -> Classification:
+def classified(*emotions: str, confidence: float = 0.93) -> Classification:
     rows = np.full((len(emotions), len(EMOTIONS)), (1 - confidence) / 7, np.float32)
     for row, emotion in zip(rows, emotions, strict=True):
         row[EMOTIONS.index(emotion)] = confidence
@@ -96,7 +96,7 @@ def shaped(
 
 
 def test_faces_keep_their_order_and_their_arrays() -> None:
-    first, second = shaped(sure_of("happiness", "fear"))
+    first, second = shaped(classified("happiness", "fear"))
     assert first.box.model_dump() == {"x": 10.12, "y": 20, "width": 20.38, "height": 30}
     assert second.box.model_dump() == {"x": 0, "y": 0, "width": 8, "height": 9}
     assert (first.emotion, second.emotion) == ("happiness", "fear")
@@ -105,7 +105,7 @@ def test_faces_keep_their_order_and_their_arrays() -> None:
 
 
 def test_probabilities_come_in_manifest_order_and_sum_to_one() -> None:
-    (face,) = shaped(sure_of("anger", confidence=1 / 3))
+    (face,) = shaped(classified("anger", confidence=1 / 3))
     assert tuple(face.probabilities) == EMOTIONS
     assert sum(face.probabilities.values()) == pytest.approx(1, abs=1e-5)
     assert face.confidence == max(face.probabilities.values())
@@ -115,23 +115,23 @@ def test_probabilities_come_in_manifest_order_and_sum_to_one() -> None:
     ("confidence", "verdict"), [(0.93, "certain"), (0.5, "certain"), (0.499, "uncertain"), (0.2, "uncertain")]
 )
 def test_verdict_is_certain_from_the_threshold_on(confidence: float, verdict: str) -> None:
-    (face,) = shaped(sure_of("neutral", confidence=confidence))
+    (face,) = shaped(classified("neutral", confidence=confidence))
     assert face.verdict == verdict
     assert face.reasons == (None if verdict == "certain" else ["low_confidence"])
 
 
 @pytest.mark.parametrize("include", ["", "quality"])
-def test_a_poor_face_is_uncertain_whether_or_not_quality_is_asked_for(include: str) -> None:
-    first, second = shaped(sure_of("happiness", "happiness"), include)
+def test_a_poor_face_is_uncertain_with_and_without_quality(include: str) -> None:
+    first, second = shaped(classified("happiness", "happiness"), include)
     assert (first.verdict, first.reasons) == ("certain", None)
     assert (second.verdict, second.reasons) == ("uncertain", ["too_small"])
-    _, doubtful = shaped(sure_of("happiness", "happiness", confidence=0.4), include)
+    _, doubtful = shaped(classified("happiness", "happiness", confidence=0.4), include)
     assert doubtful.reasons == ["low_confidence", "too_small"]
 
 
 @pytest.mark.parametrize("include", ["", "quality"])
 def test_a_face_that_looks_covered_is_uncertain(include: str) -> None:
-    answer = replace(sure_of("happiness", "happiness"), occlusion=np.array([[0.95], [0.9]], np.float32))
+    answer = replace(classified("happiness", "happiness"), occlusion=np.array([[0.95], [0.9]], np.float32))
     first, second = shaped(answer, include)
     assert (first.verdict, first.reasons) == ("uncertain", ["occluded"])
     assert second.reasons == ["too_small"]
@@ -139,7 +139,7 @@ def test_a_face_that_looks_covered_is_uncertain(include: str) -> None:
 
 
 def test_the_largest_faces_have_the_heatmaps() -> None:
-    first, second = shaped(sure_of("happiness", "happiness"), "heatmap", drawings=(DRAWING,))
+    first, second = shaped(classified("happiness", "happiness"), "heatmap", drawings=(DRAWING,))
     assert first.heatmap is not None
     assert first.heatmap.model_dump() == {
         "png": "iVBORw0=",
@@ -149,8 +149,8 @@ def test_the_largest_faces_have_the_heatmaps() -> None:
     assert second.heatmap is None
 
 
-def test_nothing_is_included_that_was_not_asked_for() -> None:
-    (face,) = shaped(sure_of("neutral"))
+def test_optional_fields_are_absent_by_default() -> None:
+    (face,) = shaped(classified("neutral"))
     assert set(face.model_dump(exclude_none=True)) == {
         "box",
         "detection_confidence",
@@ -161,8 +161,8 @@ def test_nothing_is_included_that_was_not_asked_for() -> None:
     }
 
 
-def test_everything_is_included_that_was_asked_for() -> None:
-    first, second = shaped(sure_of("happiness", "contempt"), "landmarks,quality,experts,engagement")
+def test_include_adds_the_optional_fields() -> None:
+    first, second = shaped(classified("happiness", "contempt"), "landmarks,quality,experts,engagement")
     assert first.landmarks is not None
     assert first.experts is not None
     assert first.engagement is not None
@@ -196,7 +196,7 @@ def test_everything_is_included_that_was_asked_for() -> None:
 
 @pytest.mark.parametrize("emotion", EMOTIONS)
 def test_engagement_is_confidence_times_the_published_weight(emotion: str) -> None:
-    (face,) = shaped(sure_of(emotion), "engagement")
+    (face,) = shaped(classified(emotion), "engagement")
     weight = ENGAGEMENT_WEIGHTS.get(emotion)
     if emotion == "contempt":
         assert face.engagement is None
@@ -207,17 +207,17 @@ def test_engagement_is_confidence_times_the_published_weight(emotion: str) -> No
 
 
 def test_a_face_crop_has_no_detection() -> None:
-    (face,) = shaped(sure_of("neutral"), "landmarks", detections=None)
+    (face,) = shaped(classified("neutral"), "landmarks", detections=None)
     assert face.detection_confidence is None
     assert face.landmarks is None
 
 
-def test_no_faces_are_no_faces() -> None:
-    assert shaped(sure_of()) == []
+def test_an_image_without_faces_gives_an_empty_list() -> None:
+    assert shaped(classified()) == []
 
 
-def test_how_many_were_found_is_beside_those_that_are_answered() -> None:
-    answer = shape_image(image(sure_of("fear"), faces_found=7), EmotionQuery())
+def test_faces_found_may_exceed_the_number_of_faces() -> None:
+    answer = shape_image(image(classified("fear"), faces_found=7), EmotionQuery())
     assert (answer.faces_found, len(answer.faces)) == (7, 1)
     assert answer.image.model_dump() == {"width": 640, "height": 480}
     assert list(answer.model_dump()) == ["image", "faces_found", "faces"]
@@ -225,18 +225,18 @@ def test_how_many_were_found_is_beside_those_that_are_answered() -> None:
 
 def crowd(probabilities: NDArray[np.float32]) -> Seen:
     count = len(probabilities)
-    return replace(image(sure_of()), boxes=np.zeros((count, 4), np.float32), probabilities=probabilities)
+    return replace(image(classified()), boxes=np.zeros((count, 4), np.float32), probabilities=probabilities)
 
 
-def test_a_group_is_its_mean_in_steps() -> None:
-    rows = np.concatenate([sure_of("fear", confidence=1.0).probabilities] * 3)
-    rows = np.concatenate([rows, sure_of("anger", "anger", confidence=0.93).probabilities])
+def test_a_group_has_the_mean_rounded_to_steps() -> None:
+    rows = np.concatenate([classified("fear", confidence=1.0).probabilities] * 3)
+    rows = np.concatenate([rows, classified("anger", "anger", confidence=0.93).probabilities])
     group = shape_group(group_of(crowd(rows), 5)).group
     assert (group.min_faces, group.face_count) == (5, 5)
     assert group.probabilities is not None
     assert tuple(group.probabilities) == EMOTIONS
     assert group.probabilities["fear"] == 0.6
-    assert group.probabilities["anger"] == 0.35  # 0.372
+    assert group.probabilities["anger"] == 0.35  # the mean is 0.372
     assert all(
         (share / GROUP_STEP) == pytest.approx(round(share / GROUP_STEP))
         for share in group.probabilities.values()
@@ -244,8 +244,8 @@ def test_a_group_is_its_mean_in_steps() -> None:
 
 
 @pytest.mark.parametrize("faces", range(5))
-def test_of_too_few_faces_nothing_is_said_not_even_how_many(faces: int) -> None:
-    group = group_of(crowd(sure_of(*["fear"] * faces).probabilities), 5)
+def test_a_group_of_too_few_faces_hides_even_their_number(faces: int) -> None:
+    group = group_of(crowd(classified(*["fear"] * faces).probabilities), 5)
     assert (group.face_count, group.probabilities) == (0, None)
     assert shape_group(group).model_dump(exclude_none=True) == {
         "image": {"width": 640, "height": 480},
@@ -254,10 +254,10 @@ def test_of_too_few_faces_nothing_is_said_not_even_how_many(faces: int) -> None:
 
 
 @pytest.mark.parametrize("answer", [GroupAnswer, GroupBatchAnswer])
-def test_faces_do_not_pass_for_a_group_and_are_not_told_by_the_failure(answer: type[BaseModel]) -> None:
-    faces = shape_image(image(sure_of("fear", confidence=0.87654)), EmotionQuery())
-    of_one = {"request_id": "a", "model": ModelName(name="tiny", version="1"), **dict(faces)}
+def test_faces_are_no_valid_group_and_the_error_does_not_quote_them(answer: type[BaseModel]) -> None:
+    faces = shape_image(image(classified("fear", confidence=0.87654)), EmotionQuery())
+    fields = {"request_id": "a", "model": ModelName(name="tiny", version="1"), **dict(faces)}
     with pytest.raises(ValidationError) as caught:
-        answer.model_validate(of_one | {"results": [{"index": 0, "result": faces}]})
+        answer.model_validate(fields | {"results": [{"index": 0, "result": faces}]})
     assert "8765" not in str(caught.value)
     assert "fear" not in str(caught.value)
