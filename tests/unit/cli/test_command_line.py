@@ -1,4 +1,4 @@
-"""The commands as a shell meets them, and the page that describes them."""
+"""The commands in a shell, and the page that describes them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ COMMANDS = ("predict", "serve", "check", "models")
         ("expressnet keys r", ["revoke"]),
     ],
 )
-def test_a_shell_completes(words: str, offered: list[str]) -> None:
+def test_a_shell_completes_commands_and_options(words: str, offered: list[str]) -> None:
     environment = {
         "_EXPRESSNET_COMPLETE": "complete_bash",
         "COMP_WORDS": words,
@@ -53,7 +53,7 @@ def test_the_script_for_a_shell_is_shown(shell: str, monkeypatch: pytest.MonkeyP
     assert "_EXPRESSNET_COMPLETE=complete_" in result.stdout
 
 
-def test_options_stand_above_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_override_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     served: list[Settings] = []
     monkeypatch.setattr("service.serving.server.serve", served.append)
     environment = {"EXPRESSNET_PORT": "1234", "EXPRESSNET_TIMEOUT_S": "3", "EXPRESSNET_PROCESSES": "1"}
@@ -71,7 +71,7 @@ def test_options_stand_above_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     assert len(served) == 2
 
 
-def test_models_are_told_to_people_and_to_scripts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_models_are_listed_as_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["models", "--json"])
     entries = json.loads(result.stdout)
     assert [entry["name"] for entry in entries] == ["expressnet_moe", "yunet", "yunet_mtcnn"]
@@ -84,15 +84,15 @@ def test_models_are_told_to_people_and_to_scripts(monkeypatch: pytest.MonkeyPatc
 
 
 def test_suffixes_and_columns_are_those_of_the_code() -> None:
-    told = re.findall(r"`(\.\w+)`", section(PAGE, "### Which files"))
-    assert sorted(told) == sorted(IMAGE_SUFFIXES)
+    suffixes = re.findall(r"`(\.\w+)`", section(PAGE, "### Which files"))
+    assert sorted(suffixes) == sorted(IMAGE_SUFFIXES)
     assert re.findall(r"`(\.\w+)`", section(VIDEOS, "## Formats")) == [*VIDEO_SUFFIXES]
     columns = section(PAGE, "### CSV")
     for column in (*HEAD, *TAIL):
         assert f"`{column}`" in columns
 
 
-def test_rows_of_the_page_are_rows_of_this_version() -> None:
+def test_rows_on_the_page_are_valid_rows_of_this_version() -> None:
     seen = set()
     for block in json_blocks(PAGE):
         content = json.loads(block)
@@ -109,7 +109,7 @@ def test_rows_of_the_page_are_rows_of_this_version() -> None:
     assert seen == {True, False}
 
 
-def test_the_commands_of_the_page_run(
+def test_the_commands_on_the_page_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, astronaut: NDArray[np.uint8], astronaut_jpeg: bytes
 ) -> None:
     repository = Settings().model_repository.resolve()
@@ -129,8 +129,8 @@ def test_the_commands_of_the_page_run(
     assert {line.split()[1] for line in lines} == set(COMMANDS)
     for line in lines:
         name, *words = shlex.split(line)
-        given = Path(words.pop()).read_bytes() if "<" in words else None
-        result = CliRunner().invoke(app, [word for word in words if word != "<"], input=given)
+        stdin = Path(words.pop()).read_bytes() if "<" in words else None
+        result = CliRunner().invoke(app, [word for word in words if word != "<"], input=stdin)
         assert (name, result.exit_code) == ("expressnet", 0), (line, result.output)
     assert Path("walk.timeline.csv").exists()
     assert Path("answers.jsonl").read_bytes().count(b"\n") == 1

@@ -1,4 +1,4 @@
-"""`expressnet check`: what it finds, and how to fix it."""
+"""`expressnet check` reports problems, and how to fix them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
 
 
 def findings(code: int, **settings: object) -> dict[str, dict[str, Any]]:
-    """By what was checked, the last of each; of a check that must exit with `code`."""
+    """The last finding of each check, by the name of the check. The command must exit with `code`."""
     environment = {"EXPRESSNET_PORT": "0"} | {f"EXPRESSNET_{k.upper()}": str(v) for k, v in settings.items()}
     result = CliRunner().invoke(app, ["check", "--json"], env=environment)
     assert result.exit_code == code, result.output
@@ -45,7 +45,7 @@ def findings(code: int, **settings: object) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("engines")
-def test_a_good_machine_ends_with_an_answer() -> None:
+def test_on_a_good_machine_the_last_finding_is_an_answer() -> None:
     found = findings(0)
     assert {finding["state"] for name, finding in found.items() if name != "threads"} == {"ok"}
     last = list(found.values())[-1]
@@ -55,7 +55,7 @@ def test_a_good_machine_ends_with_an_answer() -> None:
 
 
 @pytest.mark.usefixtures("engines")
-def test_it_is_written_for_people_too() -> None:
+def test_findings_are_also_printed_as_text() -> None:
     result = CliRunner().invoke(app, ["check"], env={"EXPRESSNET_PORT": "99999"})
     assert result.exit_code == 1
     first, fix = result.stdout.splitlines()
@@ -75,7 +75,7 @@ def test_a_port_that_is_taken_is_an_error() -> None:
 
 
 @pytest.mark.usefixtures("engines")
-def test_an_address_that_others_reach_wants_keys_and_tls(tmp_path: Path) -> None:
+def test_a_public_address_needs_keys_and_tls(tmp_path: Path) -> None:
     found = findings(0, host="0.0.0.0", allow_anonymous="true")
     assert (found["keys"]["state"], found["tls"]["state"]) == ("warning", "warning")
     keys = tmp_path / "keys.toml"
@@ -84,25 +84,25 @@ def test_an_address_that_others_reach_wants_keys_and_tls(tmp_path: Path) -> None
     chain, private = tmp_path / "tls.crt", tmp_path / "tls.key"
     certificate.cert_chain_pems[0].write_to_path(chain)
     certificate.private_key_pem.write_to_path(private)
-    closed = {"host": "0.0.0.0", "keys_file": keys, "tls_certificate": chain, "tls_private_key": private}
-    found = findings(0, **closed)
+    secured = {"host": "0.0.0.0", "keys_file": keys, "tls_certificate": chain, "tls_private_key": private}
+    found = findings(0, **secured)
     assert found["keys"]["found"].endswith("keys.toml: 1 of 1")
     assert found["tls"]["state"] == "ok"
     keys.write_text("[mobile]")
     private.write_text("no key")
-    found = findings(1, **closed)
+    found = findings(1, **secured)
     assert (found["keys"]["state"], found["tls"]["state"]) == ("error", "error")
 
 
 @pytest.mark.usefixtures("engines")
-def test_keys_that_have_all_ended_are_told_of(tmp_path: Path) -> None:
+def test_a_file_with_only_expired_keys_is_a_warning(tmp_path: Path) -> None:
     keys = tmp_path / "keys.toml"
     keys.write_text(f'[old]\nsha256 = "{"0" * 64}"\nscopes = ["predict"]\nexpires = 2020-01-01T00:00:00Z\n')
     assert findings(0, keys_file=keys)["keys"]["state"] == "warning"
 
 
 @pytest.mark.usefixtures("engines")
-def test_a_store_of_rates_that_is_away_is_told_of_without_its_password() -> None:
+def test_an_unreachable_redis_is_a_warning_without_its_password() -> None:
     url = f"redis://:secret@127.0.0.1:{free_port()}/0"
     found = findings(0, redis_url=url, rate_limit="10/second")["redis"]
     assert found["state"] == "warning"
@@ -110,7 +110,7 @@ def test_a_store_of_rates_that_is_away_is_told_of_without_its_password() -> None
 
 
 @pytest.mark.usefixtures("engines")
-def test_a_model_that_is_not_its_manifests_is_an_error_and_nothing_is_asked(tmp_path: Path) -> None:
+def test_a_model_that_differs_from_its_manifest_is_an_error_and_gets_no_image(tmp_path: Path) -> None:
     shutil.copytree(Settings().model_repository, tmp_path, dirs_exist_ok=True)
     with (tmp_path / "yunet/1/model.onnx").open("ab") as file:
         file.write(b"!")
@@ -119,12 +119,12 @@ def test_a_model_that_is_not_its_manifests_is_an_error_and_nothing_is_asked(tmp_
     assert "answer" not in found
     missing = findings(1, model_repository="/nowhere")["models"]["found"]
     assert "/nowhere/expressnet_moe/manifest.json is missing; set EXPRESSNET_MODEL_REPOSITORY" in missing
-    # On Triton the file is the server's.
+    # With Triton the server loads the file, so a changed file is no error here.
     found = findings(0, model_repository=tmp_path, engine="triton")
     assert found["triton"]["found"].startswith("yunet is ready at 127.0.0.1:8001")
 
 
-def test_a_server_that_is_away_is_an_error(engines: Engines) -> None:
+def test_an_unreachable_triton_is_an_error(engines: Engines) -> None:
     object.__setattr__(engines, "detector", FakeDetector(error=EngineUnavailable("it is not connected")))
     found = findings(1, engine="triton", triton_url="127.0.0.1:9")
     assert "yunet at 127.0.0.1:9: it is not connected" in found["triton"]["found"]
@@ -146,7 +146,7 @@ def test_an_engine_that_is_not_installed_is_an_error(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.usefixtures("engines")
-def test_limits_of_the_machine_are_held_against_the_settings(
+def test_settings_beyond_the_limits_of_the_machine_are_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(cores, "CGROUP", tmp_path)
@@ -161,7 +161,7 @@ def test_limits_of_the_machine_are_held_against_the_settings(
     assert "ulimit -n 612" in findings(0, worker_threads=1)["open files"]["fix"]
 
 
-def test_the_drawn_image_is_an_image() -> None:
+def test_the_drawn_photo_can_be_decoded() -> None:
     photo = decode(diagnosis._drawn_photo(), pixel_limit=1_000_000)
     assert (photo.width, photo.height) == diagnosis.DRAWN_PX
     assert photo.pixels.std() > 20
