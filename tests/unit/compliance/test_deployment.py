@@ -1,4 +1,4 @@
-"""What a deployer declares comes back on the card, at the start and in the notice."""
+"""The declaration of a deployer appears on the model card, in the log of the start and in the notice."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def settings(**values: Any) -> Settings:
     return Settings.model_validate(values)
 
 
-def test_what_is_not_declared_is_told_as_such() -> None:
+def test_an_empty_declaration_is_reported_as_undeclared() -> None:
     found = deployment(Settings().declaration)
     assert (found.purpose, found.jurisdiction, found.exemption) == ("undeclared", (), None)
     assert found.duties == []
     assert all(gap in found.notice for gap in ("[who]", "[what for]", "[contact]"))
 
 
-def test_the_notice_says_what_was_declared_and_what_the_model_cannot_know() -> None:
+def test_the_notice_has_the_declaration_and_the_limits_of_the_model() -> None:
     text = notice(settings(**DECLARED).declaration)
     assert "[" not in text
     for part in ("Example GmbH", "customer service", "privacy@example.com", "at least 8 people"):
@@ -44,12 +44,12 @@ def test_the_notice_says_what_was_declared_and_what_the_model_cannot_know() -> N
     assert "averages" not in notice(Settings().declaration)
 
 
-@pytest.mark.parametrize(("purpose", "says"), [("personal", "private use"), ("other", "[what for]")])
-def test_purposes_in_plain_words(purpose: str, says: str) -> None:
-    assert f"Purpose: {says}." in notice(settings(purpose=purpose, jurisdiction="eu").declaration)
+@pytest.mark.parametrize(("purpose", "words"), [("personal", "private use"), ("other", "[what for]")])
+def test_purposes_in_plain_words(purpose: str, words: str) -> None:
+    assert f"Purpose: {words}." in notice(settings(purpose=purpose, jurisdiction="eu").declaration)
 
 
-async def test_the_card_of_the_classifier_carries_it() -> None:
+async def test_the_card_of_the_classifier_has_the_declaration() -> None:
     transport = httpx.ASGITransport(create_app(settings(**DECLARED), fake_engines()))
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         paths = ("/v1/models/expressnet_moe", "/v1/models/yunet", "/v1/models")
@@ -62,7 +62,7 @@ async def test_the_card_of_the_classifier_carries_it() -> None:
     assert [model["deployment"] for model in both["models"]] == [expected, None]
 
 
-def test_the_start_tells_the_declaration_and_its_duties() -> None:
+def test_the_start_logs_the_declaration_and_its_duties() -> None:
     with structlog.testing.capture_logs() as events:
         announce(settings(purpose="education", jurisdiction="it", exemption="medical").declaration)
     first, *others = events
@@ -73,7 +73,7 @@ def test_the_start_tells_the_declaration_and_its_duties() -> None:
     assert all(event["text"] for event in others)
 
 
-def test_the_start_tells_that_nothing_was_declared() -> None:
+def test_the_start_warns_of_a_missing_declaration() -> None:
     with structlog.testing.capture_logs() as events:
         announce(Settings().declaration)
     (event,) = events

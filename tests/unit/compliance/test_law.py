@@ -1,4 +1,4 @@
-"""What is prohibited where, and which duties are told."""
+"""Which uses are prohibited in which place, and which duties apply."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ EUROPE = ("eu", "eea", "de", "no", "re", "ax")
 ELSEWHERE = ("gb", "us", "ch", "sj", "other")
 
 
-def sources(*what: object) -> list[str]:
-    return [duty.source for duty in duties(*what)]  # type: ignore[arg-type]
+def sources(*declaration: object) -> list[str]:
+    return [duty.source for duty in duties(*declaration)]  # type: ignore[arg-type]
 
 
-def test_countries_are_those_of_the_standard() -> None:
+def test_country_codes_are_those_of_iso_3166() -> None:
     assert (len(ISO_3166), len(EU)) == (249, 27)
     assert ISO_3166 >= EU | EU_BEYOND | EEA_ONLY
     assert "uk" not in ISO_3166
@@ -30,24 +30,24 @@ def test_countries_are_those_of_the_standard() -> None:
 
 
 @pytest.mark.parametrize("place", ["", "europe", "zz", "deu", "d"])
-def test_a_place_that_is_none_is_named(place: str) -> None:
+def test_an_unknown_place_is_refused_by_name(place: str) -> None:
     with pytest.raises(ValueError, match=f"^{place!r} is not"):
         normalized(("de", place))
 
 
 @pytest.mark.parametrize("place", EUROPE)
-def test_law_of_the_eu(place: str) -> None:
+def test_places_under_eu_law(place: str) -> None:
     assert under_eu_law(("us", place))
 
 
 @pytest.mark.parametrize("place", ELSEWHERE)
-def test_law_of_others(place: str) -> None:
+def test_places_not_under_eu_law(place: str) -> None:
     assert normalized((place.upper(),)) == (place,)
     assert not under_eu_law((place,))
 
 
 @pytest.mark.parametrize("purpose", Purpose)
-def test_work_and_education_are_prohibited_in_europe_but_for_two_reasons(purpose: Purpose) -> None:
+def test_work_and_education_are_prohibited_in_europe_without_an_exemption(purpose: Purpose) -> None:
     for place in EUROPE:
         assert prohibited(purpose, ("us", place), None) == (purpose in {"workplace", "education"})
         assert not any(prohibited(purpose, (place,), exemption) for exemption in Exemption)
@@ -55,26 +55,26 @@ def test_work_and_education_are_prohibited_in_europe_but_for_two_reasons(purpose
 
 
 @pytest.mark.parametrize("purpose", sorted(set(Purpose) - PROHIBITED - {Purpose.personal}))
-def test_in_europe_people_are_told_and_the_system_is_high_risk(purpose: Purpose) -> None:
+def test_in_europe_people_must_be_informed_and_the_system_is_high_risk(purpose: Purpose) -> None:
     found = {duty.source: duty for duty in duties(purpose, ("fr",), None)}
-    told = found["Regulation (EU) 2024/1689, Article 50(3) and (5)"]
+    inform = found["Regulation (EU) 2024/1689, Article 50(3) and (5)"]
     risk = found["Regulation (EU) 2024/1689, Article 6(2) and Annex III, point 1(c)"]
-    assert (told.applies_from, risk.applies_from) == ("2026-08-02", "2027-12-02")
-    assert ("criminal offences" in told.text) == (purpose is Purpose.law_enforcement)
+    assert (inform.applies_from, risk.applies_from) == ("2026-08-02", "2027-12-02")
+    assert ("criminal offences" in inform.text) == (purpose is Purpose.law_enforcement)
     assert any("2016/679" in source for source in found)
     assert any("2017/745" in source for source in found) == (purpose is Purpose.medical)
     assert any("2(6)" in source for source in found) == (purpose is Purpose.research)
 
 
 @pytest.mark.parametrize("exemption", Exemption)
-def test_an_exempt_use_is_told_its_bounds(exemption: Exemption) -> None:
+def test_an_exemption_adds_the_duty_to_stay_within_it(exemption: Exemption) -> None:
     (bound,) = [d for d in duties(Purpose.workplace, ("eu",), exemption) if "5(1)(f)" in d.source]
     assert str(exemption) in bound.text
     assert "Regulation (EU) 2024/1689, Article 26(7)" in sources(Purpose.workplace, ("eu",), exemption)
     assert "Regulation (EU) 2024/1689, Article 26(7)" not in sources(Purpose.education, ("eu",), exemption)
 
 
-def test_each_place_brings_its_own_duties_once() -> None:
+def test_each_place_adds_its_own_duties_once() -> None:
     assert sources(Purpose.personal, ("eu", "us"), None) == []
     assert sources(Purpose.other, ("gb",), None) == ["UK GDPR and Data Protection Act 2018"]
     assert sources(Purpose.other, ("ch", "jp"), None) == ["the law of the place"]
@@ -84,15 +84,15 @@ def test_each_place_brings_its_own_duties_once() -> None:
     assert len(everywhere) == len(set(everywhere)) == 7
 
 
-def test_every_duty_holds_for_some_declaration() -> None:
+def test_every_duty_applies_to_some_declaration() -> None:
     declared = [
         (purpose, (place,), exemption)
         for purpose in Purpose
         for place in ("eu", *ELSEWHERE, "nz")
         for exemption in (None, *Exemption)
     ]
-    reached = {duty.text for each in declared for duty in duties(*each)}
+    applied = {duty.text for each in declared for duty in duties(*each)}
     texts = files("service.compliance").joinpath("duties.toml").read_text(encoding="utf-8")
     written = tomllib.loads(texts)["duties"]
-    assert {text.replace("{exemption}", "medical") for text in (duty["text"] for duty in written)} <= reached
-    assert not any("{" in text for text in reached)
+    assert {text.replace("{exemption}", "medical") for text in (duty["text"] for duty in written)} <= applied
+    assert not any("{" in text for text in applied)
