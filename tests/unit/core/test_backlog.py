@@ -1,4 +1,4 @@
-"""When a queue stands, by a clock that the test turns."""
+"""When a backlog refuses images, with a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ def backlog(clock: Clock) -> Backlog:
 
 
 class Callers:
-    """Images that come and are answered in their order."""
+    """Sends images to a backlog, and answers them in their order."""
 
     def __init__(self, backlog: Backlog, clock: Clock) -> None:
         self.backlog, self.clock = backlog, clock
         self.waiting: deque[AbstractContextManager[None]] = deque()
 
-    def come(self) -> None:
+    def send_one(self) -> None:
         image = self.backlog.image()
         image.__enter__()
         self.waiting.append(image)
 
-    def answered(self, each_s: float) -> None:
+    def answer_one(self, each_s: float) -> None:
         self.clock.s += each_s
         self.waiting.popleft().__exit__(None, None, None)
 
     def overload(self, each_s: float, seconds: float) -> int:
-        """One is answered every `each_s`, two more would come; the most that were there at once."""
-        most = 0
+        """Offer two images before each answer, one every `each_s`. Returns the max. number of images."""
+        max_images = 0
         for _ in range(round(seconds / each_s)):
             for _ in range(2):
                 if not self.backlog.full:
-                    self.come()
-            most = max(most, len(self.waiting))
-            self.answered(each_s)
-        return most
+                    self.send_one()
+            max_images = max(max_images, len(self.waiting))
+            self.answer_one(each_s)
+        return max_images
 
 
 @pytest.fixture
@@ -63,55 +63,53 @@ def callers(backlog: Backlog, clock: Clock) -> Callers:
     return Callers(backlog, clock)
 
 
-def test_a_burst_is_not_refused_however_large(backlog: Backlog, clock: Clock, callers: Callers) -> None:
+def test_a_burst_of_any_size_is_accepted(backlog: Backlog, clock: Clock, callers: Callers) -> None:
     for _ in range(100):
         assert not backlog.full
-        callers.come()
+        callers.send_one()
         clock.s += STANDING_S / 200
 
 
 @pytest.mark.parametrize("each_s", [0.002, 0.02, 0.2, 5.0])
-def test_a_queue_that_never_empties_is_no_longer_than_keeps_the_workers_busy(
+def test_a_queue_that_never_empties_is_limited_to_what_keeps_the_workers_busy(
     callers: Callers, each_s: float
 ) -> None:
     callers.overload(each_s, max(3.0, 60 * each_s))
     while len(callers.waiting) > 3:
-        callers.answered(each_s)
+        callers.answer_one(each_s)
     assert callers.overload(each_s, max(3.0, 60 * each_s)) == LIMIT
 
 
-def test_few_callers_are_never_refused_however_few_the_workers(clock: Clock) -> None:
+def test_images_below_the_min_limit_are_never_refused(clock: Clock) -> None:
     callers = Callers(Backlog(workers=1, images_per_worker=1, now=clock), clock)
     for _ in range(1000):
         while len(callers.waiting) < MIN_LIMIT:
             assert not callers.backlog.full
-            callers.come()
-        callers.answered(0.02)
-    callers.come()
+            callers.send_one()
+        callers.answer_one(0.02)
+    callers.send_one()
     assert callers.backlog.full
 
 
-def test_workers_that_answer_nothing_let_nobody_wait(
-    backlog: Backlog, clock: Clock, callers: Callers
-) -> None:
+def test_a_backlog_of_stuck_workers_is_full(backlog: Backlog, clock: Clock, callers: Callers) -> None:
     for _ in range(LIMIT):
-        callers.come()
+        callers.send_one()
     clock.s += STANDING_S + 0.01
-    callers.come()
+    callers.send_one()
     assert backlog.full
 
 
-def test_workers_that_are_all_busy_are_no_queue(backlog: Backlog, clock: Clock, callers: Callers) -> None:
-    callers.come()
-    callers.come()
+def test_busy_workers_alone_are_no_queue(backlog: Backlog, clock: Clock, callers: Callers) -> None:
+    callers.send_one()
+    callers.send_one()
     clock.s += 100
     for _ in range(50):
-        callers.come()
-        assert not backlog.full, "it has waited for less than a moment"
+        callers.send_one()
+        assert not backlog.full, "no image has waited yet"
 
 
 @pytest.mark.parametrize(("workers", "max_images"), [(1, 0), (2, 1), (3, 1), (8, 4)])
-def test_sparse_is_when_each_image_could_have_two_cores(workers: int, max_images: int) -> None:
+def test_a_backlog_is_sparse_while_each_image_can_have_two_cores(workers: int, max_images: int) -> None:
     backlog = Backlog(workers, images_per_worker=10)
     with ExitStack() as images:
         for count in range(10):
@@ -131,25 +129,25 @@ def test_rest_begins_when_the_last_image_is_done(backlog: Backlog, clock: Clock)
     assert backlog.rest_s == 2
 
 
-def test_a_moment_without_waiting_ends_the_count_but_not_what_was_found(
+def test_a_backlog_stays_strained_for_calm_s_after_its_queue_is_empty(
     backlog: Backlog, clock: Clock, callers: Callers
 ) -> None:
     callers.overload(0.2, 3)
     while callers.waiting:
-        callers.answered(0.2)
+        callers.answer_one(0.2)
     assert not backlog.full
     for _ in range(LIMIT):
-        callers.come()
-    assert backlog.full, "it was not calm for long enough"
+        callers.send_one()
+    assert backlog.full, "it was calm for less than CALM_S"
     while callers.waiting:
-        callers.answered(0.0)
+        callers.answer_one(0.0)
     clock.s += CALM_S + 0.1
     for _ in range(LIMIT):
-        callers.come()
+        callers.send_one()
     assert not backlog.full
 
 
-def test_images_that_fail_are_gone_too(backlog: Backlog, clock: Clock) -> None:
+def test_failed_images_leave_the_backlog(backlog: Backlog, clock: Clock) -> None:
     for _ in range(LIMIT):
         with pytest.raises(KeyError), backlog.image():
             raise KeyError

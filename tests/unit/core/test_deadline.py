@@ -1,4 +1,4 @@
-"""Deadlines: when they pass, and what they turn into."""
+"""Deadlines: when they pass, and which error they raise."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from service.core.deadline import Deadline
 from service.core.errors import DeadlineExceeded
 
 
-def passed() -> Deadline:
+def passed_deadline() -> Deadline:
     return Deadline(time.monotonic() - 1, 2.5)
 
 
-def test_time_left_shrinks_to_below_zero() -> None:
+def test_remaining_time_may_be_negative() -> None:
     assert 9 < Deadline.after(10).remaining_s() <= 10
-    assert passed().remaining_s() < 0
+    assert passed_deadline().remaining_s() < 0
 
 
 def test_check_names_the_stage_and_the_timeout() -> None:
     Deadline.after(10).check("decode")
     with pytest.raises(DeadlineExceeded, match=r"the deadline of 2\.5 s passed during decode"):
-        passed().check("decode")
+        passed_deadline().check("decode")
 
 
-async def test_work_within_the_deadline_is_left_alone() -> None:
+async def test_work_within_the_deadline_is_not_interrupted() -> None:
     async with Deadline.after(10).within(lambda: "detect"):
         await asyncio.sleep(0)
 
 
-async def test_nothing_begins_after_the_deadline() -> None:
+async def test_no_work_begins_after_the_deadline() -> None:
     begun = False
     with pytest.raises(DeadlineExceeded):
-        async with passed().within(lambda: "detect"):
+        async with passed_deadline().within(lambda: "detect"):
             begun = True
     assert not begun
 
@@ -63,7 +63,7 @@ async def test_a_timeout_of_the_work_itself_is_not_the_deadline() -> None:
             raise TimeoutError("an inner one")
 
 
-async def test_a_cancellation_from_outside_stays_one() -> None:
+async def test_a_cancellation_from_outside_stays_a_cancellation() -> None:
     async def work() -> None:
         async with Deadline.after(10).within(lambda: "detect"):
             await asyncio.sleep(60)

@@ -1,4 +1,4 @@
-"""The errors' codes and statuses, and the drawing that promises them."""
+"""The codes and statuses of the errors, and the drawing that shows them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service.core import errors
 from service.core.errors import ServiceError
 from service.http.problems import problem_response, to_problem
 
-# The public contract: codes and statuses that callers were told.
+# The public contract: codes and statuses that callers rely on.
 CONTRACT = {
     "malformed_request": 400,
     "invalid_image": 400,
@@ -40,7 +40,7 @@ CONTRACT = {
 
 
 def family(root: type[Exception]) -> Iterator[type[Exception]]:
-    """The errors.py classes at and below `root`."""
+    """`root` and its subclasses in errors.py."""
     yield root
     for child in root.__subclasses__():
         if child.__module__ == errors.__name__:
@@ -61,7 +61,7 @@ def test_codes_are_those_of_the_contract() -> None:
 
 
 @pytest.mark.parametrize("error", ANSWERED, ids=lambda error: error.__name__)
-def test_only_what_passes_by_itself_says_when_to_come_back(error: type[ServiceError]) -> None:
+def test_only_temporary_errors_have_retry_after(error: type[ServiceError]) -> None:
     answer = problem_response(error("why"), "id-1")
     assert answer.status_code == error.status
     assert answer.headers["content-type"] == "application/problem+json"
@@ -69,7 +69,7 @@ def test_only_what_passes_by_itself_says_when_to_come_back(error: type[ServiceEr
 
 
 @pytest.mark.parametrize("error", ANSWERED, ids=lambda error: error.__name__)
-def test_a_caller_never_reads_what_went_wrong_inside(error: type[ServiceError]) -> None:
+def test_a_caller_never_sees_the_cause_of_an_internal_error(error: type[ServiceError]) -> None:
     problem = to_problem(error("/srv/secret: rows missing"), "id-1")
     assert (problem.code, problem.status, problem.request_id) == (error.code, error.status, "id-1")
     assert problem.type.endswith(error.code)
@@ -78,7 +78,7 @@ def test_a_caller_never_reads_what_went_wrong_inside(error: type[ServiceError]) 
 
 
 def drawn() -> dict[str, tuple[str | None, str]]:
-    """Class -> (parent, what stands beside it), out of the module's drawing."""
+    """Class -> (parent, the text beside the class), from the drawing in the module's docstring."""
     tree: dict[str, tuple[str | None, str]] = {}
     path: list[str] = []
     for line in (errors.__doc__ or "").splitlines()[2:]:

@@ -1,4 +1,4 @@
-"""The manifest: read whole, or refused with the file's name and the reason."""
+"""A manifest is read completely, or refused with the name of the file and the reason."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def write(repository: Path, content: dict[str, Any] | bytes, name: str = "tiny")
     return path
 
 
-def test_a_classifier_comes_back_as_it_was_written(tmp_path: Path) -> None:
+def test_a_written_classifier_manifest_is_read_back(tmp_path: Path) -> None:
     path = write(tmp_path, classifier())
     manifest = read_manifest(tmp_path, "tiny")
     assert isinstance(manifest, ClassifierManifest)
@@ -83,7 +83,7 @@ def test_a_classifier_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert read_manifest(tmp_path, "tiny") == manifest
 
 
-def test_the_limits_of_quality_come_back_as_they_were_written(tmp_path: Path) -> None:
+def test_written_limits_of_quality_are_read_back(tmp_path: Path) -> None:
     path = write(tmp_path, classifier(verdict=with_limit(min=0.1)))
     manifest = read_manifest(tmp_path, "tiny")
     assert isinstance(manifest, ClassifierManifest)
@@ -111,7 +111,7 @@ def test_the_right_model_file_is_accepted(tmp_path: Path, file: ModelFile) -> No
     assert digest(path) == manifest.sha256[file]
 
 
-def test_another_model_file_is_refused_with_both_digests(tmp_path: Path) -> None:
+def test_a_changed_model_file_is_refused_with_both_digests(tmp_path: Path) -> None:
     write(tmp_path, classifier())
     manifest = read_manifest(tmp_path, "tiny")
     changed = MODEL + b"!"
@@ -141,14 +141,14 @@ def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
     "content",
     [b"", b"{", b"[]", b'"text"', b"null", b"\xff\xfe", b"{}", b'{"kind": "classifier"}'],
 )
-def test_what_is_no_manifest_is_named(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_manifest_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     write(tmp_path, content)
     with pytest.raises(ModelFileError, match=r"manifest\.json is not a valid manifest"):
         read_manifest(tmp_path, "tiny")
 
 
 @pytest.mark.parametrize("missing", ["labels", "input", "verdict", "sha256", "training", "limits", "version"])
-def test_a_classifier_without_what_it_needs_is_refused(tmp_path: Path, missing: str) -> None:
+def test_a_classifier_without_a_required_field_is_refused(tmp_path: Path, missing: str) -> None:
     content = classifier()
     del content[missing]
     write(tmp_path, content)
@@ -176,7 +176,7 @@ def test_a_classifier_without_what_it_needs_is_refused(tmp_path: Path, missing: 
         {"unknown": 1},
     ],
 )
-def test_a_value_that_cannot_be_is_refused_by_name(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_an_invalid_value_is_refused_by_name(tmp_path: Path, changes: dict[str, Any]) -> None:
     write(tmp_path, classifier(**changes))
     with pytest.raises(ModelFileError, match=next(iter(changes))):
         read_manifest(tmp_path, "tiny")
