@@ -1,4 +1,4 @@
-"""Where only groups are answered, no way through the service leads to a single face."""
+"""In group mode no part of the service answers for a single face."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def test_groups_are_shaped_and_counted_as_groups(astronaut: NDArray[np.uin
     assert isinstance(few.model, GroupImage)
     assert few.model.group == Group(min_faces=5)
     assert isinstance(many.model, GroupImage)
-    assert many.model.group.face_count == 36, "more than a caller gets by default"
+    assert many.model.group.face_count == 36, "a group has more faces than a caller gets by default"
     counted = {
         name: assembly.metrics.registry.get_sample_value(f"expressnet_{name}")
         for name in ("faces_per_image_count", "faces_per_image_sum", "confidence_count")
@@ -43,7 +43,7 @@ async def test_groups_are_shaped_and_counted_as_groups(astronaut: NDArray[np.uin
         EmotionQuery(min_detection_confidence=0.5),
     ],
 )
-async def test_nobody_chooses_the_faces_of_a_group(query: EmotionQuery, astronaut_jpeg: bytes) -> None:
+async def test_a_query_cannot_choose_the_faces_of_a_group(query: EmotionQuery, astronaut_jpeg: bytes) -> None:
     classifier = FakeClassifier()
     async with assemble(Settings(aggregate_only=5), Engines(classifier, FakeDetector())) as assembly:
         with pytest.raises(InvalidRequest, match="group mode"):
@@ -51,6 +51,6 @@ async def test_nobody_chooses_the_faces_of_a_group(query: EmotionQuery, astronau
     assert classifier.batches == []
 
 
-def test_there_is_no_pipeline_of_faces_beside_that_of_groups() -> None:
+def test_group_mode_has_no_pipeline_for_single_faces() -> None:
     with pytest.raises(SettingsError, match="AGGREGATE_ONLY"):
         _ = assemble(Settings(aggregate_only=5), Engines(FakeClassifier(), FakeDetector())).faces

@@ -1,4 +1,4 @@
-"""What stops an application from being made: models of another kind, a missing engine, a bad setting."""
+"""What prevents the creation of an application: wrong models, a missing engine, an invalid setting."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from tests.fake_engine import FakeClassifier, FakeDetector, fake_engines
 
 
 @pytest.mark.parametrize(
-    ("swapped", "says"),
+    ("models", "message"),
     [
         ({"classifier": "yunet"}, "yunet is a detector, not a classifier"),
         ({"detector": "expressnet_moe"}, "expressnet_moe is a classifier, not a detector"),
         ({"classifier": "resnet"}, "resnet"),
     ],
 )
-def test_models_of_the_wrong_kind_are_refused(swapped: dict[str, Any], says: str) -> None:
-    with pytest.raises(ModelFileError, match=says):
-        create_app(Settings(**swapped), fake_engines())
+def test_models_of_the_wrong_kind_are_refused(models: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelFileError, match=message):
+        create_app(Settings(**models), fake_engines())
 
 
-def test_keys_that_cannot_be_used_stop_the_start(tmp_path: Path) -> None:
+def test_an_invalid_keys_file_stops_the_start(tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
     file.write_text("[one]")
     with pytest.raises(KeysFileError, match=r"^EXPRESSNET_KEYS_FILE=\S+ cannot be used: one\.sha256: .*\.$"):
@@ -48,7 +48,7 @@ async def test_an_engine_that_never_answered_leaves_the_service_unready() -> Non
         assert not app.state.readiness.ready
 
 
-def test_a_certificate_that_cannot_be_used_stops_the_start(tmp_path: Path) -> None:
+def test_an_invalid_certificate_stops_the_start(tmp_path: Path) -> None:
     authority = trustme.CA()
     one, other = (authority.issue_cert("127.0.0.1") for _ in range(2))
     certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
@@ -70,7 +70,7 @@ def test_a_certificate_that_cannot_be_used_stops_the_start(tmp_path: Path) -> No
         ("triton", "triton", "grpc", r"'expressnet-service\[triton\]'"),
     ],
 )
-def test_an_engine_says_what_it_needs_and_how_to_install_it(
+def test_the_error_of_a_missing_package_says_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch, engine: str, module: str, missing: str, install: str
 ) -> None:
     for name in [m for m in sys.modules if m.startswith((f"service.inference.{module}", f"{missing}."))]:
@@ -80,12 +80,12 @@ def test_an_engine_says_what_it_needs_and_how_to_install_it(
         create_app(Settings.model_validate({"engine": engine}))
 
 
-def test_without_onnxruntime_other_engines_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_engines_work_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert create_app(Settings(), fake_engines()).title == "ExpressNet Service"
 
 
-def test_the_command_line_tells_its_version_and_its_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_prints_its_version_and_invalid_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     runner = CliRunner()
     assert runner.invoke(command_line, ["--version"]).output.strip() == __version__
     monkeypatch.setenv("EXPRESSNET_PORT", "-1")

@@ -1,4 +1,4 @@
-"""The forms of a body, as clients send them."""
+"""Bodies in all the forms that clients send."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ async def from_json(text: str, before: bytes = b"") -> bytes:
         "Image/JPEG; charset=binary",
     ],
 )
-async def test_the_bytes_decide_and_not_the_type(content_type: str) -> None:
+async def test_the_exact_media_type_of_an_image_does_not_matter(content_type: str) -> None:
     assert await read_image(request(content_type, IMAGE)) == IMAGE
 
 
 @pytest.mark.parametrize("content_type", ["", "text/plain", "video/mp4", "application/x-www-form-urlencoded"])
-async def test_what_is_sent_as_no_image_is_refused(content_type: str) -> None:
+async def test_a_media_type_that_is_no_image_is_refused(content_type: str) -> None:
     with pytest.raises(UnsupportedMediaType, match=content_type or "is missing"):
         await read_image(request(content_type, IMAGE))
 
 
 @pytest.mark.parametrize("encodings", [["gzip"], ["br"], ["identity", "gzip"], ["nonsense"]])
-async def test_an_encoding_is_named_and_the_answer_says_what_may_be_sent(encodings: list[str]) -> None:
+async def test_an_encoding_is_refused_by_name_with_accept_encoding(encodings: list[str]) -> None:
     for read in (
         read_image(request("image/jpeg", b"", *encodings)),
         read_images(request("", b"", *encodings), 2),
@@ -78,7 +78,7 @@ async def test_an_encoding_is_named_and_the_answer_says_what_may_be_sent(encodin
 
 
 @pytest.mark.parametrize("encoding", ["", "identity", "Identity"])
-async def test_no_encoding_is_none(encoding: str) -> None:
+async def test_identity_is_accepted_as_no_encoding(encoding: str) -> None:
     assert await read_image(request("image/jpeg", IMAGE, encoding)) == IMAGE
 
 
@@ -97,14 +97,14 @@ async def test_no_encoding_is_none(encoding: str) -> None:
         f"data:;base64,{STANDARD}",
     ],
 )
-async def test_base64_that_can_mean_one_thing_only(text: str) -> None:
+async def test_unambiguous_base64_is_accepted(text: str) -> None:
     assert STANDARD.endswith("==")
     assert await from_json(text) == IMAGE
     assert PATTERN.search(text)
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("AAAA-AAA/AAA", "mixes the standard and the url-safe alphabet"),
         ("AAAA AAA", "spaces; a form decoder may have replaced + by a space"),
@@ -120,20 +120,20 @@ async def test_base64_that_can_mean_one_thing_only(text: str) -> None:
         ("data:image/jpeg,AAAA", ";base64"),
     ],
 )
-async def test_base64_that_cannot_is_told_apart(text: str, says: str) -> None:
-    with pytest.raises(InvalidRequest, match=re.escape(says)):
+async def test_ambiguous_or_invalid_base64_is_refused_with_the_reason(text: str, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=re.escape(message)):
         await from_json(text)
     assert not PATTERN.search(text)
 
 
-async def test_large_base64_is_that_of_its_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_large_base64_is_decoded_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "_SLICE", 8)
     for text in (STANDARD, base64.encodebytes(IMAGE).decode(), STANDARD.rstrip("=")):
         assert await from_json(text) == IMAGE
     assert await from_json("") == b""
 
 
-async def test_a_byte_order_mark_is_no_part_of_json() -> None:
+async def test_a_byte_order_mark_before_json_is_ignored() -> None:
     assert await from_json(STANDARD, before=codecs.BOM_UTF8) == IMAGE
 
 
@@ -147,12 +147,12 @@ async def test_a_byte_order_mark_is_no_part_of_json() -> None:
         PART.replace(b'; filename="a"', b";FileName*0*=UTF-8''%c3%a4; filename*1=.jpg") + b"--x--",
     ],
 )
-async def test_multipart_as_clients_write_it(body: bytes) -> None:
+async def test_multipart_is_accepted_in_the_notations_of_clients(body: bytes) -> None:
     assert await read_image(request(MULTIPART, body)) == IMAGE
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "message"),
     [
         (PART, "last boundary is missing"),
         (PART[:-2], "last boundary is missing"),
@@ -164,13 +164,13 @@ async def test_multipart_as_clients_write_it(body: bytes) -> None:
         (PART.replace(b'; filename="a"', b"") + b"--x--", "must be a file, with a filename"),
     ],
 )
-async def test_multipart_that_is_not_valid_says_why(body: bytes, says: str) -> None:
-    with pytest.raises(InvalidRequest, match=says) as refused:
+async def test_invalid_multipart_is_refused_with_the_reason(body: bytes, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message) as refused:
         await read_image(request(MULTIPART, body))
     assert len(refused.value.detail) < 200
 
 
-async def test_no_image_of_a_batch_that_was_cut_short_is_dropped_in_silence() -> None:
+async def test_a_truncated_batch_is_refused_as_a_whole() -> None:
     part = PART.replace(b'"image"', b'"images"')
     assert await read_images(request(MULTIPART, part * 3 + b"--x--"), 3) == [IMAGE] * 3
     with pytest.raises(InvalidRequest, match="last boundary is missing"):
@@ -183,21 +183,21 @@ async def test_only_small_bodies_are_parsed_on_the_event_loop(
 ) -> None:
     threads = []
 
-    def seen(parse: object) -> object:
-        def parsed(*arguments: object) -> object:
+    def recorded(parse: object) -> object:
+        def recording_parse(*arguments: object) -> object:
             threads.append(threading.current_thread())
             return parse(*arguments)  # type: ignore[operator]
 
-        return parsed
+        return recording_parse
 
-    monkeypatch.setattr(bodies, "_from_json", seen(bodies._from_json))
-    monkeypatch.setattr(bodies._Parts, "parse", seen(bodies._Parts.parse))
+    monkeypatch.setattr(bodies, "_from_json", recorded(bodies._from_json))
+    monkeypatch.setattr(bodies._Parts, "parse", recorded(bodies._Parts.parse))
     image = bytes(size)
     assert await from_json(base64.b64encode(image).decode()) == image
     assert await read_image(request(MULTIPART, PART.replace(IMAGE, image) + b"--x--")) == image
     assert [thread is threading.main_thread() for thread in threads] == [on_loop] * 2
 
 
-async def test_what_is_refused_off_the_loop_is_refused_all_the_same() -> None:
+async def test_a_body_parsed_off_the_event_loop_can_be_refused() -> None:
     with pytest.raises(ServiceError, match="outside the base64 alphabets"):
         await from_json("?" * 1_000_000)

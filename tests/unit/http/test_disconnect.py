@@ -1,4 +1,4 @@
-"""A client that hangs up cancels its work, and nothing of it stays behind."""
+"""A client that disconnects cancels its work, and no task remains."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from service.http.disconnect import ClientDisconnected, race_disconnect
 
 
 class Work:
-    """Work that runs until it is told to end, and takes its time to tidy up."""
+    """Work that runs until `finish` is set, and that needs a turn of the event loop to clean up."""
 
     def __init__(self) -> None:
-        self.go_on = asyncio.Event()
+        self.finish = asyncio.Event()
         self.state = "not begun"
 
     async def run(self, error: Exception | None = None) -> str:
         self.state = "begun"
         try:
-            await self.go_on.wait()
+            await self.finish.wait()
             if error:
                 raise error
             self.state = "done"
@@ -36,65 +36,65 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def others() -> set[asyncio.Task[object]]:
-    """What still runs once all that is over has ended."""
+async def remaining_tasks() -> set[asyncio.Task[object]]:
+    """The other tasks that still run after the event loop has settled."""
     await settle()
     return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
 
 
 def client() -> asyncio.Future[None]:
-    """Done once it has left."""
+    """A future that is done when the client disconnects."""
     return asyncio.get_running_loop().create_future()
 
 
-async def test_work_of_a_patient_client_is_answered() -> None:
+async def test_work_of_a_connected_client_is_answered() -> None:
     work = Work()
-    work.go_on.set()
+    work.finish.set()
     assert await race_disconnect(client(), work.run()) == "answer"
-    assert not await others()
+    assert not await remaining_tasks()
 
 
-async def test_errors_of_the_work_come_out() -> None:
+async def test_errors_of_the_work_are_raised() -> None:
     work = Work()
-    work.go_on.set()
+    work.finish.set()
     with pytest.raises(InvalidImage, match="broken"):
         await race_disconnect(client(), work.run(InvalidImage("broken")))
-    assert not await others()
+    assert not await remaining_tasks()
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before the work begins", "meanwhile"])
-async def test_a_client_that_leaves_cancels_the_work(before: bool) -> None:
-    left, work = client(), Work()
-    race = asyncio.create_task(race_disconnect(left, work.run()))
+async def test_a_disconnect_cancels_the_work(before: bool) -> None:
+    disconnected, work = client(), Work()
+    race = asyncio.create_task(race_disconnect(disconnected, work.run()))
     if not before:
         await settle()
         assert work.state == "begun"
-    left.set_result(None)
+    disconnected.set_result(None)
     with pytest.raises(ClientDisconnected):
         await race
     assert work.state == "cancelled and tidied up"
-    assert not await others()
+    assert not await remaining_tasks()
 
 
-async def test_an_answer_that_is_ready_wins_over_a_client_that_leaves() -> None:
-    left, work = client(), Work()
-    race = asyncio.create_task(race_disconnect(left, work.run()))
+async def test_a_ready_answer_wins_over_a_disconnect() -> None:
+    disconnected, work = client(), Work()
+    race = asyncio.create_task(race_disconnect(disconnected, work.run()))
     await settle()
-    work.go_on.set()
-    left.set_result(None)
+    work.finish.set()
+    disconnected.set_result(None)
     assert await race == "answer"
-    assert not await others()
+    assert not await remaining_tasks()
 
 
-async def test_what_comes_after_the_answer_is_not_cancelled() -> None:
-    left = client()
+async def test_code_after_the_answer_is_not_cancelled() -> None:
+    disconnected = client()
 
-    async def answered_as_the_client_leaves() -> str:
-        left.set_result(None)
+    async def answer_and_disconnect() -> str:
+        disconnected.set_result(None)
         return "answer"
 
     async def request() -> str:
-        answer = await race_disconnect(left, answered_as_the_client_leaves())
+        answer = await race_disconnect(disconnected, answer_and_disconnect())
         await settle()
         return answer
 
@@ -109,21 +109,21 @@ async def test_a_cancelled_request_cancels_its_work() -> None:
     with pytest.raises(asyncio.CancelledError):
         await race
     assert work.state == "cancelled and tidied up"
-    assert not await others()
+    assert not await remaining_tasks()
 
 
-async def test_a_cancelled_request_stays_cancelled_though_its_client_has_left() -> None:
-    left, work = client(), Work()
-    race = asyncio.create_task(race_disconnect(left, work.run()))
+async def test_a_cancelled_request_stays_cancelled_after_a_disconnect() -> None:
+    disconnected, work = client(), Work()
+    race = asyncio.create_task(race_disconnect(disconnected, work.run()))
     await settle()
-    left.set_result(None)
+    disconnected.set_result(None)
     await asyncio.sleep(0)
     race.cancel()
     with pytest.raises(asyncio.CancelledError):
         await race
 
 
-async def test_where_nobody_can_tell_the_work_goes_on() -> None:
+async def test_work_is_answered_if_a_disconnect_cannot_be_detected() -> None:
     work = Work()
-    work.go_on.set()
+    work.finish.set()
     assert await race_disconnect(None, work.run()) == "answer"

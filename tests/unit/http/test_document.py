@@ -1,4 +1,4 @@
-"""Who needs a key, by the OpenAPI document."""
+"""The OpenAPI document: which operations need a key, and what they are called."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PREDICT, ADMIN, OPEN = "/v1/emotions", "/metrics", "/livez"
 
 
 @pytest.mark.parametrize(
-    ("given", "predict", "admin"),
+    ("options", "predict", "admin"),
     [
         ({"keys_file": True}, KEYS, KEYS),
         ({"keys_file": True, "allow_anonymous": True}, [*KEYS, {}], KEYS),
@@ -27,13 +27,13 @@ PREDICT, ADMIN, OPEN = "/v1/emotions", "/metrics", "/livez"
     ],
     ids=["keys", "anonymous", "admin port", "no keys"],
 )
-def test_keys_are_needed_optional_or_not_asked_for(
-    tmp_path: Path, given: dict[str, Any], predict: object, admin: object
+def test_keys_are_required_optional_or_absent(
+    tmp_path: Path, options: dict[str, Any], predict: object, admin: object
 ) -> None:
-    if "keys_file" in given:
-        given = given | {"keys_file": tmp_path / "keys.toml"}
-        add_key(given["keys_file"], "one", [Scope.PREDICT], None, None)
-    document = create_app(Settings(**given), fake_engines()).openapi()
+    if "keys_file" in options:
+        options = options | {"keys_file": tmp_path / "keys.toml"}
+        add_key(options["keys_file"], "one", [Scope.PREDICT], None, None)
+    document = create_app(Settings(**options), fake_engines()).openapi()
     assert document["components"]["securitySchemes"].keys() == {"bearer", "header"}
     for path, expected in ((PREDICT, predict), (ADMIN, admin), (OPEN, None)):
         (operation,) = document["paths"][path].values()
@@ -41,9 +41,9 @@ def test_keys_are_needed_optional_or_not_asked_for(
         assert ({"401", "403"} <= operation["responses"].keys()) == (expected is not None)
 
 
-def test_every_operation_has_a_name_of_its_own() -> None:
+def test_no_operation_has_a_generated_name() -> None:
     document = create_app(Settings(), fake_engines()).openapi()
     for operations in document["paths"].values():
         for method, operation in operations.items():
-            # FastAPI's own end with the method.
+            # Names that FastAPI generates end with the method.
             assert not operation["operationId"].endswith(f"_{method}")

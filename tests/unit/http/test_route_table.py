@@ -1,4 +1,4 @@
-"""The table of routes: what is in no entry is not served, and what is in one is guarded by it."""
+"""The table of routes: a route without an entry stops the start, and an entry has the limits of a route."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_a_route_without_an_entry_stops_the_start() -> None:
             pass
 
 
-async def test_a_router_whose_routes_are_not_seen_stops_the_start() -> None:
+async def test_an_unknown_kind_of_route_stops_the_start() -> None:
     app = create_app(Settings(), fake_engines())
     app.host("elsewhere.example", FastAPI())
     with pytest.raises(RouteWithoutPolicyError, match="kind of route"):
@@ -58,11 +58,11 @@ def test_a_route_with_an_entry_is_limited_counted_and_audited(
         assert gateway.client.post("/v1/faces", content=b"x" * 1000).text == "1000"
         large = gateway.client.post("/v1/faces", content=b"x" * 1001)
         assert (large.status_code, large.json()["code"]) == (413, "body_too_large")
-        endless = gateway.client.post("/v1/faces", content=iter([b"x" * 600] * 2))
-        assert (endless.status_code, endless.json()["code"]) == (413, "body_too_large")
-        spent = gateway.client.post("/v1/faces", content=b"x")
-        assert (spent.status_code, spent.json()["code"]) == (429, "rate_limited")
-        assert spent.headers["RateLimit"].startswith('"default";r=0;')
+        without_length = gateway.client.post("/v1/faces", content=iter([b"x" * 600] * 2))
+        assert (without_length.status_code, without_length.json()["code"]) == (413, "body_too_large")
+        limited = gateway.client.post("/v1/faces", content=b"x")
+        assert (limited.status_code, limited.json()["code"]) == (429, "rate_limited")
+        assert limited.headers["RateLimit"].startswith('"default";r=0;')
         for status, count in ((200, 1), (413, 2), (429, 1)):
             labels = f'method="POST",route="/v1/faces",status="{status}"'
             assert gateway.metric(f"expressnet_http_requests_total{{{labels}}}") == count
@@ -84,13 +84,15 @@ def test_a_route_with_an_entry_is_limited_counted_and_audited(
         ("", None),
     ],
 )
-def test_where_a_path_is_in_the_table(path: str, found: tuple[str, str] | None) -> None:
+def test_the_table_finds_the_route_of_a_path(path: str, found: tuple[str, str] | None) -> None:
     assert RouteTable().find(path) == found
 
 
 @pytest.mark.parametrize("root_path", [None, "/faces"])
 @pytest.mark.parametrize("prefix", ["", "/faces"])
-def test_below_a_path_of_a_proxy_that_takes_it_off_or_not(root_path: str | None, prefix: str) -> None:
+def test_routes_work_behind_a_proxy_that_removes_the_prefix_or_keeps_it(
+    root_path: str | None, prefix: str
+) -> None:
     settings = Settings(port=0, root_path=root_path)
     with serving(settings, fake_engines()) as gateway:
         if prefix and not root_path:
@@ -106,13 +108,13 @@ def test_below_a_path_of_a_proxy_that_takes_it_off_or_not(root_path: str | None,
             pass
 
 
-def test_a_path_of_a_proxy_may_be_the_beginning_of_a_route() -> None:
+def test_the_root_path_may_be_the_beginning_of_a_route() -> None:
     with serving(Settings(port=0, root_path="/v1"), fake_engines()) as gateway:
         for path in ("/v1/models", "/v1/v1/models", "/livez", "/v1/livez"):
             assert gateway.client.get(path).status_code == 200, path
 
 
-def test_an_address_of_the_other_port_is_not_there_by_any_method() -> None:
+def test_routes_of_the_other_port_are_not_found_by_any_method() -> None:
     admin_port = free_port()
     with serving(Settings(port=0, admin_port=admin_port), fake_engines()) as gateway:
         admin = f"http://127.0.0.1:{admin_port}"
@@ -125,7 +127,7 @@ def test_an_address_of_the_other_port_is_not_there_by_any_method() -> None:
 @pytest.mark.parametrize(
     "path", ["/", "/docs", "/openapi.json", "/metrics", "/v1/models", "/v1/models/yunet", "/livez"]
 )
-def test_head_is_answered_where_get_is(path: str) -> None:
+def test_head_is_allowed_where_get_is_allowed(path: str) -> None:
     with serving(Settings(port=0), fake_engines()) as gateway:
         head = gateway.client.head(path)
         assert (head.status_code, head.content) == (200, b"")
@@ -134,7 +136,7 @@ def test_head_is_answered_where_get_is(path: str) -> None:
         assert (other.status_code, other.headers["Allow"]) == (405, "GET, HEAD")
 
 
-def test_a_page_can_read_a_failure_that_nobody_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_of_another_origin_can_read_an_unexpected_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = RoutePolicy("GET", "/v1/broken", None, "public")
     monkeypatch.setattr(module, "ROUTES", (*ROUTES, policy))
 

@@ -1,4 +1,4 @@
-"""The auditing layer: which requests leave a line."""
+"""The auditing layer: which requests get a line in the audit file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from service.telemetry.metrics import Metrics
 
 
 async def line_of(inner: ASGIApp, tmp_path: Path, *, path: str = "/v1/emotions", method: str = "POST") -> str:
-    """What one request by the key `shop` leaves in the file."""
+    """The content of the audit file after one request with the key `shop`."""
     audit = Audit(tmp_path / "audit.jsonl", {}, [], lambda: None)
 
     async def receive() -> Message:
@@ -53,7 +53,7 @@ def answering(status: int) -> ASGIApp:
 
 @pytest.mark.parametrize("path", ["/v1/emotions", "/v1/emotions/batch"])
 @pytest.mark.parametrize("status", [200, 400, 413, 499, 504])
-async def test_a_request_for_images_is_one_line(path: str, status: int, tmp_path: Path) -> None:
+async def test_a_request_with_images_is_one_line(path: str, status: int, tmp_path: Path) -> None:
     line = json.loads(await line_of(answering(status), tmp_path, path=path))
     assert (line["route"], line["status"], line["request_id"], line["key"]) == (path, status, "id-1", "shop")
     assert (line["images"], line["faces"]) == (1, 2)
@@ -63,14 +63,14 @@ async def test_a_request_for_images_is_one_line(path: str, status: int, tmp_path
     ("status", "path", "method"),
     [(429, "/v1/emotions", "POST"), (200, "/v1/models", "GET"), (405, "/v1/emotions", "GET")],
 )
-async def test_floods_and_other_requests_leave_none(
+async def test_rejected_floods_and_other_requests_are_no_line(
     status: int, path: str, method: str, tmp_path: Path
 ) -> None:
     assert await line_of(answering(status), tmp_path, path=path, method=method) == ""
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyError(), 500), (InvalidImage("broken"), 400)])
-async def test_a_failure_leaves_one_too(tmp_path: Path, error: Exception, status: int) -> None:
+async def test_a_failed_request_is_one_line_too(tmp_path: Path, error: Exception, status: int) -> None:
     async def inner(scope: Scope, receive: Receive, send: Send) -> None:
         raise error
 

@@ -1,4 +1,4 @@
-"""The outermost layer and the one that answers errors, over an ASGI application made by hand."""
+"""The outermost layer and the layer that answers errors, around a minimal ASGI application."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from service.telemetry.metrics import Metrics
 
 
 class Observed:
-    """An application under observation, and a client of it."""
+    """An application behind both layers, and a client that sends requests to it."""
 
     def __init__(self, inner: ASGIApp) -> None:
         self.metrics = Metrics()
@@ -63,7 +63,7 @@ def answering(status: int = 200) -> ASGIApp:
     return inner
 
 
-async def test_a_good_request_id_is_echoed_and_handed_on() -> None:
+async def test_a_good_request_id_is_echoed_and_passed_to_the_application() -> None:
     observed = Observed(answering())
     await observed.call(x_request_id="order-7.a:b_c")
     assert observed.header("x-request-id") == ["order-7.a:b_c"]
@@ -141,7 +141,7 @@ async def test_a_failure_after_the_head_was_sent_sends_no_second_head() -> None:
     assert observed.requests("/v1/emotions", 200) == 1
 
 
-async def test_a_client_that_left_is_counted_as_such() -> None:
+async def test_a_disconnected_client_is_counted_as_such() -> None:
     async def inner(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.Event().wait()
 
@@ -158,7 +158,7 @@ async def test_a_client_that_left_is_counted_as_such() -> None:
 @pytest.mark.parametrize(
     ("route", "level"), [("/v1/models", "info"), ("/livez", "debug"), ("/metrics", "debug")]
 )
-async def test_each_request_is_one_line_and_probes_are_quiet(route: str, level: str) -> None:
+async def test_each_request_is_one_line_and_probes_are_at_debug_level(route: str, level: str) -> None:
     with structlog.testing.capture_logs() as lines:
         await Observed(answering()).call(route, method="GET")
     (line,) = lines
@@ -168,7 +168,7 @@ async def test_each_request_is_one_line_and_probes_are_quiet(route: str, level: 
     assert line["duration_ms"] >= 0
 
 
-async def test_a_flood_of_refusals_is_no_flood_of_lines() -> None:
+async def test_an_answer_429_is_logged_at_debug_level() -> None:
     async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse("", 429)(scope, receive, send)
 
@@ -179,7 +179,7 @@ async def test_a_flood_of_refusals_is_no_flood_of_lines() -> None:
     assert observed.requests("/v1/emotions", 429) == 1
 
 
-async def test_the_request_id_is_bound_while_the_request_runs_only() -> None:
+async def test_the_request_id_is_bound_only_while_the_request_runs() -> None:
     seen: list[object] = []
 
     async def inner(scope: Scope, receive: Receive, send: Send) -> None:
@@ -191,7 +191,7 @@ async def test_the_request_id_is_bound_while_the_request_runs_only() -> None:
     assert "request_id" not in structlog.contextvars.get_contextvars()
 
 
-async def test_what_is_not_http_passes_unobserved() -> None:
+async def test_lifespan_events_pass_unobserved() -> None:
     seen: list[str] = []
 
     async def inner(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""What the routes for photos do around the pipeline, over scripted engines."""
+"""The routes for photos, with scripted engines: failures of batches, and options of a query."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def gateway(classifier: FakeClassifier) -> Iterator[Gateway]:
 
 
 @pytest.fixture(autouse=True)
-def _sound_again(classifier: FakeClassifier) -> Iterator[None]:
+def _restored_classifier(classifier: FakeClassifier) -> Iterator[None]:
     yield
     classifier.error, classifier.delay_s = None, 0.0
 
 
 def post_batch(gateway: Gateway, *images: bytes, **headers: str) -> Any:
     files = [("images", ("a.jpg", image)) for image in images]
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return gateway.client.post("/v1/emotions/batch", files=files, headers=named)
+    request_headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    return gateway.client.post("/v1/emotions/batch", files=files, headers=request_headers)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def post_batch(gateway: Gateway, *images: bytes, **headers: str) -> Any:
         (KeyError("x"), 500, "internal", None),
     ],
 )
-def test_a_batch_of_which_the_service_failed_all_is_what_failed(
+def test_a_batch_whose_images_all_fail_in_the_service_is_answered_with_the_error(
     gateway: Gateway,
     classifier: FakeClassifier,
     astronaut_jpeg: bytes,
@@ -65,10 +65,10 @@ def test_a_batch_of_which_the_service_failed_all_is_what_failed(
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.headers.get("Retry-After") == retry_after
     if retry_after:
-        assert gateway.metric(REJECTED.format(code)) == before + 2  # images, as in any batch
+        assert gateway.metric(REJECTED.format(code)) == before + 2  # each image is counted
 
 
-def test_a_batch_past_its_deadline_is_what_failed(
+def test_a_batch_past_its_deadline_is_answered_with_504(
     gateway: Gateway, classifier: FakeClassifier, astronaut_jpeg: bytes
 ) -> None:
     classifier.delay_s = 1
@@ -76,7 +76,7 @@ def test_a_batch_past_its_deadline_is_what_failed(
     assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
 
 
-def test_an_image_that_the_service_failed_says_when_to_come_back(
+def test_an_image_that_failed_in_the_service_has_retry_after_s(
     gateway: Gateway, classifier: FakeClassifier, astronaut_jpeg: bytes, faceless_jpeg: bytes
 ) -> None:
     classifier.error = EngineUnavailable("no model")
@@ -92,7 +92,7 @@ def test_an_image_that_the_service_failed_says_when_to_come_back(
     assert gateway.metric(REJECTED.format("engine_unavailable")) == before + 1
 
 
-def test_images_that_their_sender_can_fix_fail_no_batch(
+def test_invalid_images_do_not_fail_a_batch(
     gateway: Gateway, classifier: FakeClassifier, astronaut_jpeg: bytes
 ) -> None:
     assert post_batch(gateway, b"no image").status_code == 200
@@ -108,9 +108,7 @@ def test_images_that_their_sender_can_fix_fail_no_batch(
         "include=landmarks,&include=%20quality&include=landmarks",
     ],
 )
-def test_what_is_included_may_be_repeated_or_listed(
-    gateway: Gateway, astronaut_jpeg: bytes, query: str
-) -> None:
+def test_include_may_be_repeated_or_be_a_list(gateway: Gateway, astronaut_jpeg: bytes, query: str) -> None:
     answer = gateway.client.post(
         f"/v1/emotions?{query}", content=astronaut_jpeg, headers={"Content-Type": "image/jpeg"}
     )
@@ -118,13 +116,13 @@ def test_what_is_included_may_be_repeated_or_listed(
     assert {"landmarks", "quality"} < set(face)
 
 
-def test_one_unknown_part_among_others_is_named(gateway: Gateway, astronaut_jpeg: bytes) -> None:
+def test_an_unknown_part_of_include_is_named(gateway: Gateway, astronaut_jpeg: bytes) -> None:
     answer = gateway.client.post("/v1/emotions?include=soul&include=quality", content=astronaut_jpeg)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
     assert answer.json()["detail"].startswith("include: 'soul' is none of ")
 
 
-def test_a_batch_that_failed_in_several_ways_is_its_worst_failure(
+def test_a_batch_with_several_errors_is_answered_with_the_worst(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch, astronaut_jpeg: bytes
 ) -> None:
     errors = iter(
@@ -141,7 +139,7 @@ def test_a_batch_that_failed_in_several_ways_is_its_worst_failure(
     assert "image of a batch failed" in [line["event"] for line in lines]
 
 
-def test_a_batch_that_is_over_the_rate_by_one_is_told_so_and_not_to_wait(astronaut_jpeg: bytes) -> None:
+def test_a_batch_larger_than_the_rate_is_an_invalid_request(astronaut_jpeg: bytes) -> None:
     with serving(Settings(port=0, rate_limit="5/minute"), fake_engines()) as gateway:
         answer = post_batch(gateway, *[astronaut_jpeg] * 6)
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")

@@ -1,4 +1,4 @@
-"""The playground's files, as a browser asks for them."""
+"""The files of the playground, as a browser requests them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def gateway() -> Iterator[Gateway]:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_file_has_its_type_and_is_asked_for_again_by_its_digest(gateway: Gateway, path: str) -> None:
+def test_a_file_has_its_media_type_and_is_revalidated_by_its_digest(gateway: Gateway, path: str) -> None:
     answer = gateway.client.get(path)
     assert answer.status_code == 200
     assert (
@@ -57,7 +57,7 @@ def test_there_are_no_other_files(gateway: Gateway, name: str) -> None:
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
-def test_nothing_is_written_to(gateway: Gateway) -> None:
+def test_post_is_not_allowed(gateway: Gateway) -> None:
     answer = gateway.client.post("/")
     assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
 
@@ -68,16 +68,16 @@ def test_the_page_may_load_its_own_files_and_nothing_else(gateway: Gateway) -> N
     assert policy["default-src"] == "'none'"
     assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
     assert page.headers["Permissions-Policy"] == "camera=(self), microphone=(), geolocation=()"
-    # What the policy would stop silently in browsers that nobody tests with.
+    # The policy blocks inline styles and scripts without an error, also in browsers that no test uses.
     assert not re.findall(r"<style|<script(?![^>]*\bsrc=)|\son\w+=|\sstyle=", page.text)
     for address in re.findall(r'(?:src|href)="([^"#]+)"', page.text):
-        # Relative, so that the page also works behind a path of a proxy.
+        # The addresses are relative, so the page also works behind a proxy that adds a path.
         assert not address.startswith(("/", "http"))
         assert gateway.client.get(f"/{address}").status_code == 200
 
 
 @pytest.mark.parametrize(
-    ("given", "asks_for_key", "allows_anonymous", "shows_docs"),
+    ("options", "asks_for_key", "allows_anonymous", "shows_docs"),
     [
         ({}, False, True, True),
         ({"keys_file": True}, True, False, False),
@@ -85,18 +85,18 @@ def test_the_page_may_load_its_own_files_and_nothing_else(gateway: Gateway) -> N
         ({"admin_port": free_port()}, False, True, False),
     ],
 )
-def test_the_page_is_told_what_it_has_to_know(
-    tmp_path: Path, given: dict[str, Any], asks_for_key: bool, allows_anonymous: bool, shows_docs: bool
+def test_service_json_has_the_access_and_the_limits_of_the_service(
+    tmp_path: Path, options: dict[str, Any], asks_for_key: bool, allows_anonymous: bool, shows_docs: bool
 ) -> None:
-    if "keys_file" in given:
-        given = {**given, "keys_file": tmp_path / "keys.toml"}
-        add_key(given["keys_file"], "one", [Scope.PREDICT], None, None)
-    settings = Settings.model_validate({"port": 0, "body_limit_bytes": 1000, "timeout_s": 3, **given})
+    if "keys_file" in options:
+        options = {**options, "keys_file": tmp_path / "keys.toml"}
+        add_key(options["keys_file"], "one", [Scope.PREDICT], None, None)
+    settings = Settings.model_validate({"port": 0, "body_limit_bytes": 1000, "timeout_s": 3, **options})
     with serving(settings, fake_engines()) as served:
         about = served.client.get("/playground/service.json").json()
     assert (about["asks_for_key"], about["allows_anonymous"]) == (asks_for_key, allows_anonymous)
     assert about["shows_docs"] == shows_docs
     assert about["include"] == list(Include)
     assert (about["body_limit_bytes"], about["timeout_s"]) == (1000, 3)
-    # Whoever opens the page has shown no key yet.
+    # Anyone can read this file without a key, so it must not show a path of the server.
     assert str(tmp_path) not in str(about)

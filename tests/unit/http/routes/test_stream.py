@@ -1,4 +1,4 @@
-"""A stream over scripted engines, through a real server and a real WebSocket client."""
+"""Streams with scripted engines, a real server and a real WebSocket client."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ END = '{"type": "end"}'
 
 
 class Gate:
-    """Lets nothing through before it is opened, from whatever thread."""
+    """An event that coroutines wait for, and that any thread can open."""
 
     def __init__(self) -> None:
         self._open = threading.Event()
@@ -65,15 +65,15 @@ def opened(gateway: Gateway, query: str = "", **options: Any) -> Iterator[Client
 
 def ask(stream: ClientConnection, message: bytes | str) -> Any:
     stream.send(message)
-    return heard(stream)
+    return receive(stream)
 
 
-def heard(stream: ClientConnection) -> Any:
+def receive(stream: ClientConnection) -> Any:
     return json.loads(stream.recv(timeout=20))
 
 
 def closed(stream: ClientConnection) -> tuple[int, str]:
-    """Code and reason of a stream that says no more."""
+    """The close code and the reason, when the next event of a stream is its end."""
     with pytest.raises(ConnectionClosed) as caught:
         stream.recv(timeout=20)
     assert caught.value.rcvd is not None
@@ -81,7 +81,7 @@ def closed(stream: ClientConnection) -> tuple[int, str]:
 
 
 def refused(gateway: Gateway, query: str = "", **options: Any) -> Any:
-    """The problem with which a stream is not opened."""
+    """The problem that the server sends when it refuses to open a stream."""
     with pytest.raises(InvalidStatus) as caught, opened(gateway, query, **options):
         pass
     response = caught.value.response
@@ -100,8 +100,8 @@ def gateway() -> Iterator[Gateway]:
 
 
 @pytest.fixture(autouse=True)
-def as_before(request: pytest.FixtureRequest) -> Iterator[None]:
-    """No stream stays open, and none leaves anything in flight."""
+def no_open_streams_remain(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each test no stream is open and no request is in flight."""
     yield
     if "gateway" in request.fixturenames:
         served: Gateway = request.getfixturevalue("gateway")
@@ -114,7 +114,7 @@ def outcome(gateway: Gateway, name: str) -> float:
     return gateway.metric(f'expressnet_stream_frames_total{{outcome="{name}"}}')
 
 
-def test_frames_are_answered_as_photos_are_and_followed(
+def test_frames_are_answered_like_photos_and_have_track_numbers(
     gateway: Gateway, astronaut_jpeg: bytes, faceless_jpeg: bytes
 ) -> None:
     (photo,) = gateway.post(astronaut_jpeg, include="landmarks").json()["faces"]
@@ -140,17 +140,17 @@ def test_frames_are_answered_as_photos_are_and_followed(
     assert track["first_seen_s"] < track["last_seen_s"]
 
 
-def test_a_face_is_counted_once_however_many_frames_show_it(gateway: Gateway, astronaut_jpeg: bytes) -> None:
-    counted = 'expressnet_predictions_total{emotion="happiness",verdict="certain"}'
-    before, answered = gateway.metric(counted), outcome(gateway, "answered")
+def test_a_face_in_several_frames_is_counted_once(gateway: Gateway, astronaut_jpeg: bytes) -> None:
+    predictions = 'expressnet_predictions_total{emotion="happiness",verdict="certain"}'
+    before, answered = gateway.metric(predictions), outcome(gateway, "answered")
     with opened(gateway) as stream:
         for _ in range(3):
             ask(stream, astronaut_jpeg)
-    assert gateway.metric(counted) == before + 1
+    assert gateway.metric(predictions) == before + 1
     assert outcome(gateway, "answered") == answered + 3
 
 
-def test_what_is_no_image_is_a_problem_and_the_stream_goes_on(
+def test_an_invalid_image_is_a_problem_and_the_stream_continues(
     gateway: Gateway, astronaut_jpeg: bytes
 ) -> None:
     with opened(gateway) as stream:
@@ -165,7 +165,7 @@ def test_what_is_no_image_is_a_problem_and_the_stream_goes_on(
 @pytest.mark.parametrize(
     "text", ["", "hello", "[]", '{"type": "END"}', '{"type":' * 100_000, "end" * 500_000]
 )
-def test_what_is_no_message_is_a_problem_and_the_stream_goes_on(
+def test_an_invalid_message_is_a_problem_and_the_stream_continues(
     gateway: Gateway, astronaut_jpeg: bytes, text: str
 ) -> None:
     with opened(gateway) as stream:
@@ -175,14 +175,14 @@ def test_what_is_no_message_is_a_problem_and_the_stream_goes_on(
         assert len(ask(stream, astronaut_jpeg)["faces"]) == 1
 
 
-def test_faces_beyond_the_most_are_counted(gateway: Gateway, astronaut: NDArray[np.uint8]) -> None:
+def test_faces_beyond_max_faces_are_counted(gateway: Gateway, astronaut: NDArray[np.uint8]) -> None:
     with opened(gateway, "?max_faces=1") as stream:
         answer = ask(stream, encoded(np.tile(astronaut, (1, 3, 1))))
     assert (len(answer["faces"]), answer["faces_found"]) == (1, 3)
 
 
 @pytest.mark.parametrize(
-    ("query", "says"),
+    ("query", "parameter"),
     [
         ("?detect=true", "detect"),
         ("?time_constant_s=-1", "time_constant_s"),
@@ -191,13 +191,13 @@ def test_faces_beyond_the_most_are_counted(gateway: Gateway, astronaut: NDArray[
         ("?fps=3", "fps"),
     ],
 )
-def test_a_wrong_query_is_refused_by_name(gateway: Gateway, query: str, says: str) -> None:
+def test_a_wrong_query_is_refused_by_name(gateway: Gateway, query: str, parameter: str) -> None:
     problem = refused(gateway, query)
     assert problem["code"] == "invalid_request"
-    assert problem["detail"].startswith(says)
+    assert problem["detail"].startswith(parameter)
 
 
-def test_where_only_groups_are_answered_nobody_is_followed() -> None:
+def test_streams_are_refused_in_group_mode() -> None:
     with serving(Settings(port=0, aggregate_only=5), fake_engines()) as gateway:
         problem = refused(gateway)
         assert (problem["status"], problem["code"]) == (403, "not_available_in_group_mode")
@@ -205,7 +205,7 @@ def test_where_only_groups_are_answered_nobody_is_followed() -> None:
         assert gateway.metric("expressnet_streams") == 0
 
 
-def test_a_stream_leaves_one_line_in_the_audit(tmp_path: Path, astronaut_jpeg: bytes) -> None:
+def test_a_stream_is_one_line_of_the_audit(tmp_path: Path, astronaut_jpeg: bytes) -> None:
     audit = tmp_path / "audit.jsonl"
     with serving(Settings(port=0, audit_file=audit), fake_engines()) as gateway:
         with opened(gateway) as stream:
@@ -236,11 +236,13 @@ def test_a_recorded_video_has_its_own_clock(gateway: Gateway, astronaut_jpeg: by
             assert ask(stream, wrong)["problem"]["code"] == "invalid_request"
         assert ask(stream, at(8.0))["frame"] == 7
         tracks = ask(stream, END)["tracks"]
-    # Twelve seconds without a face in between: somebody else.
+    # After twelve seconds without a face, the next face is a new track.
     assert [(track["first_seen_s"], track["last_seen_s"]) for track in tracks] == [(-5, -5), (7.25, 8)]
 
 
-def test_the_newest_frame_wins_while_one_is_at_work(astronaut_jpeg: bytes, faceless_jpeg: bytes) -> None:
+def test_while_a_frame_is_processed_only_the_newest_frame_waits(
+    astronaut_jpeg: bytes, faceless_jpeg: bytes
+) -> None:
     engines = fake_engines()
     gate = Gate()
     assert isinstance(engines.classifier, FakeClassifier)
@@ -253,21 +255,21 @@ def test_the_newest_frame_wins_while_one_is_at_work(astronaut_jpeg: bytes, facel
         stream.send(faceless_jpeg)
         eventually(lambda: outcome(gateway, "dropped") == 5)
         gate.open()
-        first, last = heard(stream), heard(stream)
+        first, last = receive(stream), receive(stream)
         assert (first["frame"], first["dropped"], len(first["faces"])) == (0, 0, 1)
         assert (last["frame"], last["dropped"], len(last["faces"])) == (6, 5, 0)
         summary = ask(stream, END)
         assert (summary["frames"], summary["answered"], summary["dropped"]) == (7, 2, 5)
 
 
-def test_the_frame_that_waits_is_answered_before_the_end(astronaut_jpeg: bytes) -> None:
+def test_a_waiting_frame_is_answered_before_the_end(astronaut_jpeg: bytes) -> None:
     engines = fake_engines()
     assert isinstance(engines.detector, FakeDetector)
     engines.detector.delay_s = 0.2
     with serving(Settings(port=0), engines) as gateway, opened(gateway) as stream:
         stream.send(astronaut_jpeg)
         stream.send(END)
-        assert [heard(stream)["type"], heard(stream)["type"]] == ["frame", "summary"]
+        assert [receive(stream)["type"], receive(stream)["type"]] == ["frame", "summary"]
 
 
 HANDSHAKE = {
@@ -278,49 +280,49 @@ HANDSHAKE = {
 }
 
 
-def unread(gateway: Gateway, query: str = "") -> socket.socket:
-    """An open stream whose answers nobody reads."""
+def stream_without_reader(gateway: Gateway, query: str = "") -> socket.socket:
+    """An open stream whose client reads no answers."""
     host, port = gateway.url.removeprefix("http://").split(":")
-    deaf = socket.socket()
-    # Little, so that it is soon full.
-    deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    deaf.connect((host, int(port)))
+    client = socket.socket()
+    # A small buffer, so that it is full soon.
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect((host, int(port)))
     lines = [f"GET /v1/stream{query} HTTP/1.1", f"Host: {host}"]
     lines += [f"{name}: {value}" for name, value in HANDSHAKE.items()]
-    deaf.sendall("\r\n".join([*lines, "", ""]).encode())
-    return deaf
+    client.sendall("\r\n".join([*lines, "", ""]).encode())
+    return client
 
 
-def flood(deaf: socket.socket, data: bytes) -> None:
+def flood(client: socket.socket, data: bytes) -> None:
     while True:
-        deaf.sendall(data)
+        client.sendall(data)
         time.sleep(0.005)
 
 
-def test_who_does_not_read_costs_frames_and_is_cut_at_last(
+def test_a_client_that_does_not_read_loses_frames_and_is_disconnected(
     faceless_jpeg: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def bind_with_little_room(settings: Settings) -> socket.socket:
+    def bind_with_small_buffer(settings: Settings) -> socket.socket:
         listener = bind(settings)
-        # The kernel would take megabytes.
+        # By default the kernel buffers megabytes.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
         return listener
 
-    monkeypatch.setattr(conftest, "bind", bind_with_little_room)
+    monkeypatch.setattr(conftest, "bind", bind_with_small_buffer)
     engines = fake_engines()
     assert isinstance(engines.detector, FakeDetector)
-    # Many faces, so that an answer is long. The image is searched at half of its size.
+    # Many faces make a long answer. The detector gets the image at half of its size.
     boxes = np.tile(FACE_OF_TILE / np.float32(4), (40, 1))
     landmarks = np.tile(LANDMARKS_OF_TILE / np.float32(4), (40, 1, 1))
     engines.detector.answer = Detections(boxes, np.ones(40, np.float32), landmarks)
     with serving(Settings(port=0, client_timeout_s=1), engines) as gateway:
-        deaf = unread(gateway, "?include=landmarks,quality,experts&max_faces=40")
+        client = stream_without_reader(gateway, "?include=landmarks,quality,experts&max_faces=40")
         frame = b"\x82\xfe" + struct.pack(">H", len(faceless_jpeg)) + bytes(4) + faceless_jpeg
-        with deaf, pytest.raises(OSError):  # noqa: PT011
-            flood(deaf, frame)
+        with client, pytest.raises(OSError):  # noqa: PT011
+            flood(client, frame)
         assert gateway.metric('expressnet_cut_connections_total{reason="unread"}') == 1
         answered, dropped = (outcome(gateway, name) for name in ("answered", "dropped"))
-        # It went on taking frames although nobody took its answers, and of the answers only a few waited.
+        # The server accepted frames although the client read no answers, and only a few answers waited.
         assert 0 < answered < 200
         assert dropped > answered
 
@@ -346,7 +348,7 @@ def test_keys_open_a_stream_by_header_or_by_subprotocol(tmp_path: Path, astronau
         assert refused(gateway)["code"] == "unauthorized"
         assert refused(gateway, subprotocols=["key.xn_wrong"])["code"] == "unauthorized"
         assert refused(gateway, additional_headers={"X-API-Key": other})["code"] == "forbidden"
-        # A page that was refused asks for the reason like this.
+        # A page whose stream was refused requests the reason with a GET.
         assert gateway.client.get("/v1/stream").json()["code"] == "unauthorized"
         for options in (
             {"additional_headers": {"Authorization": f"Bearer {good}"}},
@@ -359,7 +361,7 @@ def test_keys_open_a_stream_by_header_or_by_subprotocol(tmp_path: Path, astronau
                 assert good not in str(stream.response.headers)
 
 
-def test_a_stream_does_not_outlive_its_key(tmp_path: Path, astronaut_jpeg: bytes) -> None:
+def test_a_stream_ends_when_its_key_is_removed(tmp_path: Path, astronaut_jpeg: bytes) -> None:
     file = tmp_path / "keys.toml"
     add_key(file, "other", [Scope.PREDICT], None, None)
     key = add_key(file, "good", [Scope.PREDICT], None, None)
@@ -368,19 +370,19 @@ def test_a_stream_does_not_outlive_its_key(tmp_path: Path, astronaut_jpeg: bytes
     with serving(settings, fake_engines()) as gateway, opened(gateway, additional_headers=headers) as stream:
         assert ask(stream, astronaut_jpeg)["type"] == "frame"
         remove_key(file, "good")
-        said: list[Any] = []
+        answers: list[Any] = []
 
         def ended() -> bool:
-            said.append(ask(stream, astronaut_jpeg))
-            return bool(said[-1]["type"] == "problem")
+            answers.append(ask(stream, astronaut_jpeg))
+            return bool(answers[-1]["type"] == "problem")
 
         eventually(ended)
-        assert said[-1]["problem"]["code"] == "unauthorized"
-        assert heard(stream)["type"] == "summary"
+        assert answers[-1]["problem"]["code"] == "unauthorized"
+        assert receive(stream)["type"] == "summary"
         assert closed(stream) == (POLICY, "the key is unknown")
 
 
-def test_each_frame_that_is_worked_on_spends_of_the_rate(astronaut_jpeg: bytes) -> None:
+def test_each_processed_frame_counts_for_the_rate(astronaut_jpeg: bytes) -> None:
     with serving(Settings(port=0, rate_limit="2/hour"), fake_engines()) as gateway, opened(gateway) as stream:
         assert [ask(stream, astronaut_jpeg)["type"] for _ in range(3)] == ["frame", "frame", "problem"]
         refusal = ask(stream, astronaut_jpeg)
@@ -391,15 +393,15 @@ def test_each_frame_that_is_worked_on_spends_of_the_rate(astronaut_jpeg: bytes) 
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://", "x"])
-def test_pages_from_elsewhere_may_not_open_a_stream(gateway: Gateway, origin: str) -> None:
+def test_pages_of_other_origins_may_not_open_a_stream(gateway: Gateway, origin: str) -> None:
     problem = refused(gateway, origin=origin)
     assert (problem["status"], problem["code"]) == (403, "origin_not_allowed")
-    # A proxy that rewrites Host is why the service's own page may be refused.
+    # The service's own page is also refused if a proxy rewrites Host, so the detail mentions Host.
     assert "Host" in problem["detail"]
     assert "EXPRESSNET_CORS_ORIGINS" in problem["detail"]
 
 
-def test_the_services_own_pages_and_those_that_are_listed_may() -> None:
+def test_own_pages_and_listed_origins_may_open_a_stream() -> None:
     listed = "https://app.example"
     with serving(Settings(port=0, cors_origins=(listed,)), fake_engines()) as gateway:
         for origin in (gateway.url, listed):
@@ -418,7 +420,7 @@ def test_there_is_no_stream_on_the_admin_port() -> None:
         admin.client.close()
 
 
-def test_streams_are_bounded_in_number() -> None:
+def test_the_number_of_streams_is_limited() -> None:
     with serving(Settings(port=0, max_streams=1), fake_engines()) as gateway:
         with opened(gateway):
             problem = refused(gateway)
@@ -431,17 +433,17 @@ def test_streams_are_bounded_in_number() -> None:
             pass
 
 
-def test_a_stream_that_sends_nothing_is_ended_with_its_summary(astronaut_jpeg: bytes) -> None:
+def test_an_idle_stream_is_closed_after_its_summary(astronaut_jpeg: bytes) -> None:
     with (
         serving(Settings(port=0, stream_idle_s=0.5), fake_engines()) as gateway,
         opened(gateway) as stream,
     ):
         ask(stream, astronaut_jpeg)
-        assert len(heard(stream)["tracks"]) == 1
+        assert len(receive(stream)["tracks"]) == 1
         assert closed(stream) == (IDLE, "nothing was sent for 0.5 s")
 
 
-def test_a_draining_service_says_what_it_saw_and_goes_away(astronaut_jpeg: bytes) -> None:
+def test_a_draining_service_sends_the_summary_and_closes_the_stream(astronaut_jpeg: bytes) -> None:
     engines = fake_engines()
     assert isinstance(engines.detector, FakeDetector)
     with serving(Settings(port=0), engines) as gateway, opened(gateway) as stream:
@@ -453,12 +455,12 @@ def test_a_draining_service_says_what_it_saw_and_goes_away(astronaut_jpeg: bytes
         assert refused(gateway)["code"] == "draining"
         assert gateway._server is not None
         gateway._server.should_exit = True
-        assert heard(stream)["frame"] == 1
-        assert heard(stream)["answered"] == 2
+        assert receive(stream)["frame"] == 1
+        assert receive(stream)["answered"] == 2
         assert closed(stream) == (GOING_AWAY, "the service is shutting down")
 
 
-def test_what_fails_inside_is_a_problem_of_one_frame(astronaut_jpeg: bytes) -> None:
+def test_an_internal_error_is_a_problem_of_one_frame(astronaut_jpeg: bytes) -> None:
     engines = fake_engines()
     assert isinstance(engines.detector, FakeDetector)
     with serving(Settings(port=0, timeout_s=0.3), engines) as gateway, opened(gateway) as stream:
@@ -473,7 +475,7 @@ def test_what_fails_inside_is_a_problem_of_one_frame(astronaut_jpeg: bytes) -> N
         assert ask(stream, astronaut_jpeg)["type"] == "frame"
 
 
-def test_frames_take_places_as_requests_do(astronaut_jpeg: bytes) -> None:
+def test_frames_take_places_like_requests(astronaut_jpeg: bytes) -> None:
     engines = fake_engines()
     gate = Gate()
     assert isinstance(engines.classifier, FakeClassifier)
@@ -485,11 +487,11 @@ def test_frames_take_places_as_requests_do(astronaut_jpeg: bytes) -> None:
         problem = ask(other, astronaut_jpeg)
         assert (problem["problem"]["code"], problem["retry_after_s"]) == ("overloaded", 1)
         gate.open()
-        assert heard(one)["type"] == "frame"
+        assert receive(one)["type"] == "frame"
         assert ask(other, astronaut_jpeg)["type"] == "frame"
 
 
-def test_a_client_that_leaves_has_its_work_cancelled(astronaut_jpeg: bytes) -> None:
+def test_the_work_of_a_disconnected_client_is_cancelled(astronaut_jpeg: bytes) -> None:
     engines = fake_engines()
     assert isinstance(engines.detector, FakeDetector)
     with serving(Settings(port=0), engines) as gateway:
@@ -501,11 +503,11 @@ def test_a_client_that_leaves_has_its_work_cancelled(astronaut_jpeg: bytes) -> N
         assert gateway.metric('expressnet_stream_frames_total{outcome="dropped"}') == 1
 
 
-def test_nothing_is_kept_after_a_stream(gateway: Gateway, astronaut_jpeg: bytes) -> None:
+def test_no_object_of_a_stream_is_kept_after_its_end(gateway: Gateway, astronaut_jpeg: bytes) -> None:
     def kept() -> int:
         gc.collect()
-        # By type: isinstance would ask the things, and some of other packages do not like that.
-        return sum(type(thing) in (Stream, Frame, Tracker) for thing in gc.get_objects())
+        # Not isinstance: it may call code of the objects, and some objects of other packages fail then.
+        return sum(type(each) in (Stream, Frame, Tracker) for each in gc.get_objects())
 
     with opened(gateway) as stream:
         ask(stream, astronaut_jpeg)
@@ -516,7 +518,7 @@ def test_nothing_is_kept_after_a_stream(gateway: Gateway, astronaut_jpeg: bytes)
     eventually(lambda: kept() == 0)
 
 
-def test_a_message_in_endless_pieces_is_refused(gateway: Gateway) -> None:
+def test_a_message_in_too_many_pieces_is_refused(gateway: Gateway) -> None:
     with opened(gateway) as stream:
         frame = b"\x02\x80" + bytes(4) + (b"\x00\x80" + bytes(4)) * (PIECES + 1)
         stream.socket.sendall(frame)
@@ -534,7 +536,7 @@ def test_a_message_in_endless_pieces_is_refused(gateway: Gateway) -> None:
         {"X-Long": "x" * 10_000},
     ],
 )
-def test_what_opens_no_websocket_is_told_so(gateway: Gateway, changes: dict[str, str | None]) -> None:
+def test_an_invalid_handshake_is_answered_with_426(gateway: Gateway, changes: dict[str, str | None]) -> None:
     headers = {name: value for name, value in (HANDSHAKE | changes).items() if value is not None}
     answer = gateway.client.get("/v1/stream", headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (426, "upgrade_required")

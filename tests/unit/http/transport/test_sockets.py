@@ -1,4 +1,4 @@
-"""What uvicorn's WebSocket leaves open, by hand."""
+"""Cases that uvicorn's WebSocket does not handle, with a transport that has no network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HANDSHAKE = [
 
 
 class Wire(asyncio.Transport):
-    """A transport that keeps what is written."""
+    """A transport that records the written bytes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ async def wire() -> Wire:
 
 @pytest.fixture
 async def opened(wire: Wire) -> Socket:
-    """A socket whose handshake is over."""
+    """A socket after its handshake."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -67,7 +67,7 @@ async def opened(wire: Wire) -> Socket:
     socket.connection_made(wire)
     head = b"".join(b"%b: %b\r\n" % header for header in HANDSHAKE)
     socket.data_received(b"GET /v1/stream HTTP/1.1\r\n" + head + b"\r\n")
-    for _ in range(3):  # the application runs until it has accepted
+    for _ in range(3):  # until the application has accepted
         await asyncio.sleep(0)
     assert wire.written.startswith(b"HTTP/1.1 101 ")
     wire.written = b""
@@ -83,7 +83,7 @@ async def test_pings_are_answered_while_the_client_reads(opened: Socket, wire: W
     assert wire.written == b"\x8a\x7d" + b"x" * 125
 
 
-async def test_pings_of_a_client_that_does_not_read_fill_nothing(opened: Socket, wire: Wire) -> None:
+async def test_pings_of_a_client_that_does_not_read_are_not_answered(opened: Socket, wire: Wire) -> None:
     opened.pause_writing()
     opened.data_received(ping() * 1000)
     assert wire.written == b""
@@ -92,7 +92,7 @@ async def test_pings_of_a_client_that_does_not_read_fill_nothing(opened: Socket,
     assert len(wire.written) == 127
 
 
-async def test_who_takes_nothing_for_too_long_is_cut(opened: Socket, wire: Wire) -> None:
+async def test_a_client_that_reads_nothing_for_too_long_is_cut(opened: Socket, wire: Wire) -> None:
     opened.pause_writing()
     opened.cut_if_late(100)
     opened.cut_if_late(104.9)
@@ -101,7 +101,7 @@ async def test_who_takes_nothing_for_too_long_is_cut(opened: Socket, wire: Wire)
     assert wire.aborted
 
 
-async def test_who_takes_something_is_not_cut(opened: Socket, wire: Wire) -> None:
+async def test_a_client_that_reads_something_is_not_cut(opened: Socket, wire: Wire) -> None:
     opened.pause_writing()
     opened.cut_if_late(100)
     opened.resume_writing()
@@ -112,14 +112,14 @@ async def test_who_takes_something_is_not_cut(opened: Socket, wire: Wire) -> Non
     assert not wire.aborted
 
 
-async def test_a_farewell_that_is_not_taken_is_not_waited_for(opened: Socket, wire: Wire) -> None:
+async def test_a_closing_connection_whose_client_reads_nothing_is_cut(opened: Socket, wire: Wire) -> None:
     wire.closing, wire.unread = True, 10
     opened.cut_if_late(100)
     opened.cut_if_late(106)
     assert wire.aborted
 
 
-async def test_at_the_end_the_application_is_told_and_the_wire_stays_open(opened: Socket, wire: Wire) -> None:
+async def test_shutdown_notifies_the_application_and_keeps_the_wire_open(opened: Socket, wire: Wire) -> None:
     opened.shutdown()
     assert await opened.receive() == {"type": "websocket.disconnect", "code": 1001}
     assert not wire.closing
@@ -127,21 +127,21 @@ async def test_at_the_end_the_application_is_told_and_the_wire_stays_open(opened
     assert wire.written == b"\x81\x03bye"
 
 
-def test_what_opens_a_websocket() -> None:
+def test_a_complete_head_is_a_handshake() -> None:
     assert is_handshake(b"/v1/stream?clock=sent", HANDSHAKE)
 
 
 @pytest.mark.parametrize("missing", range(1, len(HANDSHAKE)))
-def test_what_lacks_something_does_not(missing: int) -> None:
+def test_a_head_that_lacks_a_header_is_no_handshake(missing: int) -> None:
     assert not is_handshake(b"/v1/stream", HANDSHAKE[:missing] + HANDSHAKE[missing + 1 :])
 
 
 @pytest.mark.parametrize(
     "headers", [[(b"x-long", b"x" * 9000)], [(b"x-many", b"")] * 200, [(b"origin", b"a")] * 2]
 )
-def test_what_the_library_cannot_read_does_not(headers: list[tuple[bytes, bytes]]) -> None:
+def test_headers_that_the_library_cannot_read_are_no_handshake(headers: list[tuple[bytes, bytes]]) -> None:
     assert not is_handshake(b"/v1/stream", [*HANDSHAKE, *headers])
 
 
-def test_an_address_that_the_library_cannot_read_does_not() -> None:
+def test_an_address_that_the_library_cannot_read_is_no_handshake() -> None:
     assert not is_handshake(b"/v1/stream?" + b"x" * 9000, HANDSHAKE)
