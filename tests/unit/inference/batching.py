@@ -1,4 +1,4 @@
-"""A running batcher over a scripted classifier, closed and checked at the end."""
+"""A running batcher with a scripted classifier, closed and checked at the end."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from service.core.deadline import NEVER
 from service.inference.batcher import Batcher, BatcherEvents, BatcherLimits
 from tests.fake_engine import FakeClassifier
 
-LONG_S = 60.0  # a wait that no test may ever sit through
-PATIENCE_S = 10.0
+LONG_S = 60.0  # longer than any test may take
+TEST_LIMIT_S = 10.0
 
 
 def faces(*brightness: int, side: int = 4) -> Faces:
-    """One flat face for each value: the fake classifier's answer tells them apart."""
+    """One flat face for each value. The answer of the fake classifier differs for each brightness."""
     return np.stack([np.full((3, side, side), value, np.uint8) for value in brightness])
 
 
-def answered(result: tuple[Classification, float]) -> list[int]:
-    """The brightness that each row was answered for."""
+def brightness_of(result: tuple[Classification, float]) -> list[int]:
+    """The brightness of each face, computed from its row of the answer."""
     happiness = result[0].probabilities[:, 1]
     assert result[0].gates.shape == (len(happiness), 2, 4)
     return [round(float(share)) for share in (happiness - 0.6) / 0.4 * 255]
@@ -34,7 +34,7 @@ def answered(result: tuple[Classification, float]) -> list[int]:
 
 @dataclass
 class Rig:
-    """A running batcher and all that it told: sizes of batches, depths of its queue."""
+    """A running batcher, with the sizes of batches and the depths of the queue that it reported."""
 
     batcher: Batcher
     sizes: list[int] = field(default_factory=list)
@@ -54,18 +54,18 @@ async def batching(
     calls: int = 1,
     images_in_detection: bool = True,
 ) -> AsyncIterator[Rig]:
-    """Closes the batcher at the end, and checks that it left nothing behind.
+    """Close the batcher at the end, and check that no face and no unhandled error remains.
 
     images_in_detection: whether other images are in detection all the time, so that batches wait for faces.
     """
-    unseen: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda loop, context: unseen.append(context))
+    unhandled: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: unhandled.append(context))
     sizes: list[int] = []
     depths: list[int] = []
     limits = BatcherLimits(batch, queue, delay_s, calls)
     rig = Rig(Batcher(classifier, limits, BatcherEvents(sizes.append, depths.append)), sizes, depths)
     rig.batcher.start()
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_LIMIT_S):
         with rig.batcher.image_in_detection() if images_in_detection else nullcontext():
             yield rig
             await rig.batcher.close()
@@ -74,10 +74,10 @@ async def batching(
     assert depths[-1:] in ([], [0])
     assert min(depths, default=0) == 0
     assert max(sizes, default=0) <= batch
-    assert unseen == []
+    assert unhandled == []
 
 
 async def settle() -> None:
-    """Let everything that can run now run."""
+    """Let every task run that can run now."""
     for _ in range(20):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Batching: who shares a call, who waits how long, and who gets which answer."""
+"""Batching: which requests share a call, how long they wait, and which answer each gets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service.core.deadline import NEVER
 from service.core.errors import Draining, EngineUnavailable, Overloaded
 from service.inference.batcher import Batcher, BatcherEvents, BatcherLimits
 from tests.fake_engine import FakeClassifier
-from tests.unit.inference.batching import LONG_S, PATIENCE_S, answered, batching, faces, settle
+from tests.unit.inference.batching import LONG_S, TEST_LIMIT_S, batching, brightness_of, faces, settle
 
 
 async def test_waiters_share_a_batch_while_the_engine_is_busy() -> None:
@@ -27,17 +27,17 @@ async def test_waiters_share_a_batch_while_the_engine_is_busy() -> None:
         results = await asyncio.gather(first, *others)
     assert rig.sizes == [1, 5]
     assert classifier.batches == [1, 5]
-    assert [answered(result) for result in results] == [[0], [10], [20], [30], [40], [50]]
+    assert [brightness_of(result) for result in results] == [[0], [10], [20], [30], [40], [50]]
 
 
 async def test_every_waiter_gets_its_own_answer() -> None:
     generator = random.Random(0)
-    wanted = [[generator.randrange(256) for _ in range(generator.randint(1, 8))] for _ in range(30)]
+    requests = [[generator.randrange(256) for _ in range(generator.randint(1, 8))] for _ in range(30)]
     async with batching(FakeClassifier(), queue=1000) as rig:
-        results = await asyncio.gather(*(rig.submit(*values) for values in wanted))
-    assert [answered(result) for result in results] == wanted
-    assert sum(rig.sizes) == sum(map(len, wanted))
-    assert len(rig.sizes) < len(wanted)
+        results = await asyncio.gather(*(rig.submit(*values) for values in requests))
+    assert [brightness_of(result) for result in results] == requests
+    assert sum(rig.sizes) == sum(map(len, requests))
+    assert len(rig.sizes) < len(requests)
 
 
 async def test_a_request_larger_than_a_batch_is_split_and_joined_in_order() -> None:
@@ -46,10 +46,10 @@ async def test_a_request_larger_than_a_batch_is_split_and_joined_in_order() -> N
         result = await rig.submit(*range(10))
     assert rig.sizes == [4, 4, 2]
     assert classifier.batches == [4, 4, 2]
-    assert answered(result) == list(range(10))
+    assert brightness_of(result) == list(range(10))
 
 
-async def test_a_full_queue_answers_overloaded_at_once() -> None:
+async def test_a_full_queue_raises_overloaded_at_once() -> None:
     gate = asyncio.Event()
     async with batching(FakeClassifier(gate=gate), queue=4) as rig:
         in_call = rig.submit(1)
@@ -64,11 +64,11 @@ async def test_a_full_queue_answers_overloaded_at_once() -> None:
         with pytest.raises(Overloaded):
             await rig.submit(8)
         gate.set()
-        assert [answered(await task) for task in (in_call, waiting, last)] == [[1], [2, 3, 4], [7]]
-        assert answered(await rig.submit(9)) == [9]
+        assert [brightness_of(await task) for task in (in_call, waiting, last)] == [[1], [2, 3, 4], [7]]
+        assert brightness_of(await rig.submit(9)) == [9]
 
 
-async def test_a_lone_request_larger_than_the_queue_is_let_in_when_nothing_waits() -> None:
+async def test_a_request_larger_than_the_queue_is_accepted_when_the_queue_is_empty() -> None:
     gate = asyncio.Event()
     async with batching(FakeClassifier(gate=gate), batch=4, queue=4) as rig:
         large = rig.submit(*range(10))
@@ -76,7 +76,7 @@ async def test_a_lone_request_larger_than_the_queue_is_let_in_when_nothing_waits
         with pytest.raises(Overloaded):
             await rig.submit(11)
         gate.set()
-        assert answered(await large) == list(range(10))
+        assert brightness_of(await large) == list(range(10))
 
 
 async def test_faces_of_a_cancelled_waiter_are_not_computed() -> None:
@@ -84,18 +84,18 @@ async def test_faces_of_a_cancelled_waiter_are_not_computed() -> None:
     async with batching(FakeClassifier(gate=gate)) as rig:
         in_call = rig.submit(1)
         await settle()
-        gone, stays = rig.submit(2, 3, 4), rig.submit(5)
+        leaving, staying = rig.submit(2, 3, 4), rig.submit(5)
         await settle()
-        gone.cancel()
+        leaving.cancel()
         await settle()
-        assert gone.cancelled()
+        assert leaving.cancelled()
         assert rig.depths[-1] == 1
         gate.set()
-        assert [answered(await task) for task in (in_call, stays)] == [[1], [5]]
+        assert [brightness_of(await task) for task in (in_call, staying)] == [[1], [5]]
     assert rig.sizes == [1, 1]
 
 
-async def test_cancelling_a_split_request_takes_its_rest_out_of_the_queue() -> None:
+async def test_cancelling_a_split_request_removes_its_waiting_faces_from_the_queue() -> None:
     gate = asyncio.Event()
     async with batching(FakeClassifier(gate=gate), batch=4) as rig:
         large = rig.submit(*range(12))
@@ -108,13 +108,13 @@ async def test_cancelling_a_split_request_takes_its_rest_out_of_the_queue() -> N
     assert rig.sizes == [4]
 
 
-async def test_a_lone_face_waits_for_company_but_not_longer_than_allowed() -> None:
+async def test_a_lone_face_waits_for_others_until_the_max_delay() -> None:
     async with batching(FakeClassifier(), delay_s=0.05) as rig:
         _, waited_s = await rig.submit(1)
     assert 0.045 <= waited_s < 5
 
 
-async def test_a_face_that_nobody_follows_does_not_wait() -> None:
+async def test_a_face_does_not_wait_when_no_image_is_in_detection() -> None:
     async with batching(FakeClassifier(), delay_s=LONG_S, images_in_detection=False) as rig:
         await rig.submit(1)
         with rig.batcher.image_in_detection():
@@ -125,38 +125,38 @@ async def test_a_face_that_nobody_follows_does_not_wait() -> None:
     assert rig.sizes == [1, 1]
 
 
-async def test_newcomers_do_not_prolong_the_wait_of_the_oldest_face() -> None:
+async def test_later_faces_do_not_prolong_the_wait_of_the_oldest() -> None:
     async with batching(FakeClassifier(), batch=256, queue=256, delay_s=0.06) as rig:
         oldest = rig.submit(1)
-        newcomers = []
+        later = []
         while not oldest.done():
-            newcomers.append(rig.submit(2))
-            assert len(newcomers) < 200, "the wait began anew with each newcomer"
+            later.append(rig.submit(2))
+            assert len(later) < 200, "each later face restarts the wait"
             await asyncio.sleep(0.01)
-        assert answered(await oldest) == [1]
-        await asyncio.gather(*newcomers)
+        assert brightness_of(await oldest) == [1]
+        await asyncio.gather(*later)
     assert rig.sizes[0] > 1
 
 
-async def test_a_full_batch_goes_at_once() -> None:
+async def test_a_full_batch_is_sent_at_once() -> None:
     async with batching(FakeClassifier(), batch=4, delay_s=LONG_S) as rig:
         results = await asyncio.gather(*(rig.submit(value) for value in range(4)))
-    assert [answered(result) for result in results] == [[0], [1], [2], [3]]
+    assert [brightness_of(result) for result in results] == [[0], [1], [2], [3]]
     assert rig.sizes == [4]
-    assert all(waited_s < PATIENCE_S for _, waited_s in results)
+    assert all(waited_s < TEST_LIMIT_S for _, waited_s in results)
 
 
-async def test_as_many_calls_run_together_as_there_are_slots() -> None:
+async def test_as_many_calls_run_in_parallel_as_the_limit_allows() -> None:
     gate = asyncio.Event()
     async with batching(FakeClassifier(gate=gate), batch=2, calls=2) as rig:
         tasks = [rig.submit(value, value) for value in range(5)]
         await settle()
         assert rig.sizes == [2, 2]
         gate.set()
-        assert [answered(await task) for task in tasks] == [[value] * 2 for value in range(5)]
+        assert [brightness_of(await task) for task in tasks] == [[value] * 2 for value in range(5)]
 
 
-async def test_closing_answers_what_was_admitted_and_refuses_the_rest() -> None:
+async def test_closing_answers_admitted_requests_and_refuses_new_requests() -> None:
     gate = asyncio.Event()
     async with batching(FakeClassifier(gate=gate), batch=2, delay_s=LONG_S) as rig:
         admitted = [rig.submit(1, 2), rig.submit(3, 4), rig.submit(5)]
@@ -169,7 +169,7 @@ async def test_closing_answers_what_was_admitted_and_refuses_the_rest() -> None:
         assert not closing.done()
         gate.set()
         await closing
-        assert [answered(await task) for task in admitted] == [[1, 2], [3, 4], [5]]
+        assert [brightness_of(await task) for task in admitted] == [[1, 2], [3, 4], [5]]
 
 
 async def test_before_the_start_nothing_is_admitted() -> None:

@@ -1,4 +1,4 @@
-"""Batching when something fails: the right waiters hear of it, and no waiter ever hangs."""
+"""Batching when something fails: only the affected waiters get the error, and no waiter hangs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from service.core.deadline import NEVER, Deadline
 from service.core.errors import EngineContractError, EngineUnavailable, Internal, Overloaded, ServiceError
 from service.inference.batcher import Batcher, BatcherEvents, BatcherLimits
 from tests.fake_engine import FakeClassifier
-from tests.unit.inference.batching import PATIENCE_S, answered, batching, faces, settle
+from tests.unit.inference.batching import TEST_LIMIT_S, batching, brightness_of, faces, settle
 
 POISON = 255
 
 
 @dataclass
 class PoisonedClassifier(FakeClassifier):
-    """Fails whenever a face of one brightness is in the batch."""
+    """Fails each batch that has a face of brightness `POISON`."""
 
     failure: Exception | None = None
 
@@ -53,7 +53,7 @@ async def failure_of(task: asyncio.Task[tuple[Classification, float]]) -> Except
     return caught.value
 
 
-async def test_a_failing_batch_fails_its_own_waiters_and_nobody_else() -> None:
+async def test_a_failing_batch_fails_only_its_own_waiters() -> None:
     gate = asyncio.Event()
     async with batching(PoisonedClassifier(gate=gate, failure=EngineUnavailable("down")), batch=2) as rig:
         before = rig.submit(1, 2)
@@ -62,25 +62,25 @@ async def test_a_failing_batch_fails_its_own_waiters_and_nobody_else() -> None:
         after = rig.submit(4, 5)
         await settle()
         gate.set()
-        assert answered(await before) == [1, 2]
+        assert brightness_of(await before) == [1, 2]
         assert isinstance(await failure_of(failing), EngineUnavailable)
         assert isinstance(await failure_of(beside), EngineUnavailable)
-        assert answered(await after) == [4, 5]
+        assert brightness_of(await after) == [4, 5]
         assert rig.batcher.alive
 
 
-async def test_one_failing_part_fails_a_split_request_and_frees_its_rest() -> None:
+async def test_one_failing_part_fails_a_split_request_and_drops_its_other_parts() -> None:
     gate = asyncio.Event()
     async with batching(PoisonedClassifier(gate=gate, failure=EngineUnavailable("down")), batch=2) as rig:
         large = rig.submit(1, 2, POISON, 3, 4, 5, 6, 7)
         await settle()
         gate.set()
         assert isinstance(await failure_of(large), EngineUnavailable)
-        assert answered(await rig.submit(8)) == [8]
+        assert brightness_of(await rig.submit(8)) == [8]
     assert sum(rig.sizes) < 9
 
 
-async def test_an_error_of_the_service_passes_through_as_it_is() -> None:
+async def test_an_error_of_the_service_is_passed_on_unchanged() -> None:
     error = EngineUnavailable("the engine went away")
     async with batching(FakeClassifier(error=error)) as rig:
         assert await failure_of(rig.submit(1)) is error
@@ -96,19 +96,19 @@ async def test_any_other_exception_becomes_internal_and_keeps_its_cause() -> Non
 
 
 class Panic(BaseException):
-    """What a native extension raises past every handler of errors."""
+    """An exception of a native extension that `except Exception` does not catch."""
 
 
-async def test_what_no_handler_catches_is_heard_of_too() -> None:
+async def test_the_waiter_of_a_base_exception_gets_an_error() -> None:
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
     classifier = FakeClassifier(error=Panic())
     batcher = Batcher(classifier, BatcherLimits(8, 64, 0), BatcherEvents())
     batcher.start()
     with pytest.raises(EngineUnavailable):
-        await asyncio.wait_for(batcher.classify(faces(1), NEVER), PATIENCE_S)
+        await asyncio.wait_for(batcher.classify(faces(1), NEVER), TEST_LIMIT_S)
     classifier.error = None
-    result, _ = await asyncio.wait_for(batcher.classify(faces(2), NEVER), PATIENCE_S)
-    assert answered((result, 0.0)) == [2]
+    result, _ = await asyncio.wait_for(batcher.classify(faces(2), NEVER), TEST_LIMIT_S)
+    assert brightness_of((result, 0.0)) == [2]
     await batcher.close()
 
 
@@ -135,10 +135,10 @@ async def test_an_answer_that_breaks_the_contract_is_never_passed_on(answer: Cla
     async with batching(classifier) as rig:
         assert isinstance(await failure_of(rig.submit(1, 2, 3)), EngineContractError)
         classifier.answer = None
-        assert answered(await rig.submit(4)) == [4]
+        assert brightness_of(await rig.submit(4)) == [4]
 
 
-async def test_faces_that_do_not_fit_together_fail_and_do_not_hang() -> None:
+async def test_faces_of_different_sizes_fail_and_do_not_hang() -> None:
     gate = asyncio.Event()
     async with batching(FakeClassifier(gate=gate)) as rig:
         busy = rig.submit(0)
@@ -170,7 +170,7 @@ def raising_at_zero(faces: int) -> None:
         pytest.param(BatcherEvents(depth=raising_at_zero), id="depth"),
     ],
 )
-async def test_an_observer_that_fails_leaves_nobody_waiting(events: BatcherEvents) -> None:
+async def test_after_an_error_of_an_observer_no_waiter_hangs(events: BatcherEvents) -> None:
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
     batcher = Batcher(FakeClassifier(), BatcherLimits(8, 64, 0), events)
     batcher.start()
@@ -182,20 +182,20 @@ async def test_an_observer_that_fails_leaves_nobody_waiting(events: BatcherEvent
     assert isinstance(task.exception(), ServiceError)
 
 
-async def test_a_waiter_that_leaves_as_its_answer_arrives_harms_nobody() -> None:
+async def test_a_waiter_that_leaves_at_its_answer_does_not_affect_others() -> None:
     for leave_after in range(12):
         async with batching(FakeClassifier(), batch=2) as rig:
             leaving, staying = rig.submit(1), rig.submit(2)
             for _ in range(leave_after):
                 await asyncio.sleep(0)
             leaving.cancel()
-            assert answered(await staying) == [2]
+            assert brightness_of(await staying) == [2]
             await asyncio.wait([leaving])
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A request: its faces, the turns of the event loop before it comes, and before its caller leaves."""
+    """A request: its faces, and the turns of the event loop until it arrives and until its caller leaves."""
 
     brightness: list[int]
     after: int
@@ -219,7 +219,7 @@ ARRIVALS = st.lists(
 def test_every_waiter_gets_exactly_one_outcome(
     arrivals: list[Arrival], delay_s: float, calls: int, failing: bool
 ) -> None:
-    outcomes = asyncio.run(_play(arrivals, delay_s, calls, KeyError("poison") if failing else None))
+    outcomes = asyncio.run(_outcomes(arrivals, delay_s, calls, KeyError("poison") if failing else None))
     assert outcomes.total() == len(arrivals)
     if not failing:
         assert not outcomes["failed"]
@@ -227,7 +227,7 @@ def test_every_waiter_gets_exactly_one_outcome(
     assert outcomes["left"] <= leaving
 
 
-async def _play(
+async def _outcomes(
     arrivals: list[Arrival], delay_s: float, calls: int, failure: Exception | None
 ) -> Counter[str]:
     async def caller(arrival: Arrival) -> str:
@@ -244,7 +244,7 @@ async def _play(
             return "overloaded"
         if isinstance(error, Internal):
             return "failed"
-        assert answered(request.result()) == arrival.brightness
+        assert brightness_of(request.result()) == arrival.brightness
         return "answered"
 
     async with batching(
@@ -255,4 +255,4 @@ async def _play(
             for _ in range(arrival.after):
                 await asyncio.sleep(0)
             callers.append(asyncio.create_task(caller(arrival)))
-        return Counter(await asyncio.wait_for(asyncio.gather(*callers), PATIENCE_S))
+        return Counter(await asyncio.wait_for(asyncio.gather(*callers), TEST_LIMIT_S))

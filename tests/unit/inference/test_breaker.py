@@ -1,4 +1,4 @@
-"""The circuit breaker, at a clock of its own."""
+"""The circuit breaker, with a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from service.core.errors import DeadlineExceeded, EngineContractError, EngineUna
 from service.inference.breaker import Breaker, State
 
 
-class Scene:
-    """A breaker with what it depends on in the test's hands."""
+class Circuit:
+    """A breaker whose clock and engine the test controls."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -40,75 +40,75 @@ DOWN = EngineUnavailable("down")
 
 
 @pytest.fixture
-def scene() -> Scene:
-    return Scene()
+def circuit() -> Circuit:
+    return Circuit()
 
 
-async def test_failures_in_a_row_open_it_and_a_success_closes_it(scene: Scene) -> None:
-    await scene.fail(DOWN, 2)
-    await scene.call()
-    await scene.fail(DOWN, 2)
-    assert scene.breaker.state == "closed"
-    await scene.fail(DOWN)
-    assert scene.breaker.state == "open"  # type: ignore[comparison-overlap]  # it changes
+async def test_consecutive_failures_open_the_circuit_and_a_success_closes_it(circuit: Circuit) -> None:
+    await circuit.fail(DOWN, 2)
+    await circuit.call()
+    await circuit.fail(DOWN, 2)
+    assert circuit.breaker.state == "closed"
+    await circuit.fail(DOWN)
+    assert circuit.breaker.state == "open"  # type: ignore[comparison-overlap]  # it changes
     with pytest.raises(EngineUnavailable, match="tried again soon"):
-        await scene.call()
-    scene.now = 1
-    await scene.call()
-    assert scene.states == ["open", "half-open", "closed"]
+        await circuit.call()
+    circuit.now = 1
+    await circuit.call()
+    assert circuit.states == ["open", "half-open", "closed"]
 
 
-async def test_a_failed_probe_opens_it_for_another_rest(scene: Scene) -> None:
-    await scene.fail(DOWN, 3)
-    scene.now = 1
-    await scene.fail(DOWN)
-    scene.now = 1.9
+async def test_a_failed_probe_opens_the_circuit_for_another_rest(circuit: Circuit) -> None:
+    await circuit.fail(DOWN, 3)
+    circuit.now = 1
+    await circuit.fail(DOWN)
+    circuit.now = 1.9
     with pytest.raises(EngineUnavailable, match="tried again soon"):
-        await scene.call()
-    scene.now = 2
-    await scene.call()
-    assert scene.breaker.state == "closed"
+        await circuit.call()
+    circuit.now = 2
+    await circuit.call()
+    assert circuit.breaker.state == "closed"
 
 
-async def test_only_one_call_is_the_probe(scene: Scene) -> None:
-    await scene.fail(DOWN, 3)
-    scene.now = 1
-    async with scene.breaker.guard():
+async def test_only_one_call_is_the_probe(circuit: Circuit) -> None:
+    await circuit.fail(DOWN, 3)
+    circuit.now = 1
+    async with circuit.breaker.guard():
         with pytest.raises(EngineUnavailable, match="tried again soon"):
-            await scene.call()
-    assert scene.breaker.state == "closed"
+            await circuit.call()
+    assert circuit.breaker.state == "closed"
 
 
 @pytest.mark.parametrize("error", [Overloaded("full"), EngineContractError("wrong shape")])
-async def test_an_engine_that_answers_no_is_not_down(scene: Scene, error: Exception) -> None:
-    await scene.fail(error, 20)
-    assert scene.states == []
-    await scene.fail(DOWN, 3)
-    scene.now = 1
-    await scene.fail(error)
-    assert scene.breaker.state == "closed"
+async def test_an_engine_that_answers_with_an_error_is_not_down(circuit: Circuit, error: Exception) -> None:
+    await circuit.fail(error, 20)
+    assert circuit.states == []
+    await circuit.fail(DOWN, 3)
+    circuit.now = 1
+    await circuit.fail(error)
+    assert circuit.breaker.state == "closed"
 
 
 @pytest.mark.parametrize("error", [DeadlineExceeded("late"), asyncio.CancelledError()])
-async def test_late_answers_count_only_from_an_engine_that_is_mute_to_all(
-    scene: Scene, error: BaseException
+async def test_late_answers_count_only_while_the_engine_answers_no_call(
+    circuit: Circuit, error: BaseException
 ) -> None:
-    await scene.fail(error, 20)
-    assert scene.states == []
-    scene.silent = True
-    await scene.fail(error, 3)
-    assert scene.breaker.state == "open"
+    await circuit.fail(error, 20)
+    assert circuit.states == []
+    circuit.silent = True
+    await circuit.fail(error, 3)
+    assert circuit.breaker.state == "open"
 
 
-async def test_a_probe_that_was_given_up_leaves_the_next_call_to_probe(scene: Scene) -> None:
-    await scene.fail(DOWN, 3)
-    scene.now = 1
-    await scene.fail(asyncio.CancelledError())
-    assert scene.breaker.state == "open"
-    await scene.call()
-    assert scene.breaker.state == "closed"  # type: ignore[comparison-overlap]  # it changes
+async def test_after_a_cancelled_probe_the_next_call_is_the_probe(circuit: Circuit) -> None:
+    await circuit.fail(DOWN, 3)
+    circuit.now = 1
+    await circuit.fail(asyncio.CancelledError())
+    assert circuit.breaker.state == "open"
+    await circuit.call()
+    assert circuit.breaker.state == "closed"  # type: ignore[comparison-overlap]  # it changes
 
 
-async def test_what_nobody_expected_is_a_failure(scene: Scene) -> None:
-    await scene.fail(OSError("no more files"), 3)
-    assert scene.breaker.state == "open"
+async def test_an_unexpected_exception_is_a_failure(circuit: Circuit) -> None:
+    await circuit.fail(OSError("no more files"), 3)
+    assert circuit.breaker.state == "open"

@@ -1,4 +1,4 @@
-"""The embedded engine over tiny models."""
+"""The embedded engine with tiny models."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIDE_PX = 8
 
 
 class TinyClassifier(nn.Module):
-    """Two labels: the first is the surer the brighter the face is."""
+    """Two labels. The probability of the first is the mean brightness of the face."""
 
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         bright = faces.float().mean(dim=[1, 2, 3]) / 255
@@ -35,7 +35,7 @@ class TinyClassifier(nn.Module):
 
 
 class TinyDetector(nn.Module):
-    """One face as large as the image, found when `threshold` is at most 0.5; its nose tells `min_face_px`."""
+    """Finds a face as large as the image if `threshold` is at most 0.5. Its nose has x = `min_face_px`."""
 
     def forward(self, image: Tensor, min_face_px: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         found = threshold <= 0.5
@@ -45,7 +45,7 @@ class TinyDetector(nn.Module):
 
 
 class FailingClassifier(nn.Module):
-    """Cannot run for faces brighter than 3, as an operator that meets a wrong value."""
+    """Fails at faces brighter than 3, like an operator that gets an invalid value."""
 
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         count = faces.shape[0]
@@ -125,16 +125,16 @@ async def test_the_detector_gets_its_parameters(detector: OnnxDetector) -> None:
     await detector.warm_up()
     await detector.ping()
     image = np.zeros((30, 40, 3), np.uint8)
-    image.flags.writeable = False  # as Pillow's pixels are
+    image.flags.writeable = False  # like the pixels of Pillow
     found = detector.find(image, 24.0, 0.5)
     assert found.boxes.tolist() == [[0, 0, 40, 30]]
     assert found.scores.tolist() == [0.5]
     assert found.landmarks.shape == (1, 5, 2)
     assert found.landmarks[0, 2, 0] == 24
-    none = detector.find(image, 24.0, 0.9)
-    assert none.boxes.shape == (0, 4)
-    assert none.scores.shape == (0,)
-    assert none.landmarks.shape == (0, 5, 2)
+    empty = detector.find(image, 24.0, 0.9)
+    assert empty.boxes.shape == (0, 4)
+    assert empty.scores.shape == (0,)
+    assert empty.landmarks.shape == (0, 5, 2)
 
 
 class Named:
@@ -143,12 +143,12 @@ class Named:
     def __init__(self, name: str, session: Any, used: list[str]) -> None:
         self.name, self.session, self.used = name, session, used
 
-    def run(self, *given: Any) -> Any:
+    def run(self, *arguments: Any) -> Any:
         self.used.append(self.name)
-        return self.session.run(*given)
+        return self.session.run(*arguments)
 
 
-def recorded(engine: OnnxClassifier | OnnxDetector) -> list[str]:
+def record_runs(engine: OnnxClassifier | OnnxDetector) -> list[str]:
     used: list[str] = []
     engine._session = Named("one thread", engine._session, used)
     engine._multicore = Named("two threads", engine._multicore, used)
@@ -165,12 +165,12 @@ def recorded(engine: OnnxClassifier | OnnxDetector) -> list[str]:
         (1, True, "two threads"),
     ],
 )
-async def test_many_faces_and_an_idle_core_share_the_cores(
+async def test_many_faces_or_a_spare_core_make_the_classifier_use_two_threads(
     tmp_path: Path, count: int, spare_core: bool, session: str
 ) -> None:
     engine = classifier_of(model(TinyClassifier(), CLASSIFIER, tmp_path), spare_core)
     await engine.warm_up()
-    used = recorded(engine)
+    used = record_runs(engine)
     answer = await engine.classify(flat(*range(count)), NEVER)
     await engine.close()
     assert used == [session]
@@ -178,10 +178,10 @@ async def test_many_faces_and_an_idle_core_share_the_cores(
 
 
 @pytest.mark.parametrize("spare_core", [False, True])
-async def test_an_idle_core_helps_the_detector(tmp_path: Path, spare_core: bool) -> None:
+async def test_a_spare_core_makes_the_detector_use_two_threads(tmp_path: Path, spare_core: bool) -> None:
     engine = detector_of(model(TinyDetector(), DETECTOR, tmp_path), spare_core)
     await engine.warm_up()
-    used = recorded(engine)
+    used = record_runs(engine)
     assert len(engine.find(np.zeros((9, 9, 3), np.uint8), 32, 0.5).boxes) == 1
     await engine.close()
     assert used == ["two threads" if spare_core else "one thread"]
@@ -215,7 +215,7 @@ async def test_a_file_that_was_swapped_after_it_was_verified_is_not_loaded(tmp_p
     await engine.close()
 
 
-async def test_a_call_that_does_not_come_back_takes_the_engine_down(
+async def test_a_call_that_does_not_return_makes_the_engine_unavailable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = classifier_of(model(TinyClassifier(), CLASSIFIER, tmp_path))
@@ -225,15 +225,15 @@ async def test_a_call_that_does_not_come_back_takes_the_engine_down(
     run = engine._session.run
 
     class Hanging:
-        def run(self, *given: Any) -> Any:
+        def run(self, *arguments: Any) -> Any:
             release.wait(30)
-            return run(*given)
+            return run(*arguments)
 
     monkeypatch.setattr(engine, "_session", Hanging())
     call = asyncio.create_task(engine.classify(flat(1), NEVER))
     try:
         await asyncio.sleep(0.05)
-        await engine.ping()  # it may be slow
+        await engine.ping()  # a slow call is no error yet
         monkeypatch.setattr(onnx, "STUCK_S", 0.01)
         with pytest.raises(EngineUnavailable, match="has not returned"):
             await engine.ping()
@@ -244,7 +244,7 @@ async def test_a_call_that_does_not_come_back_takes_the_engine_down(
     await engine.close()
 
 
-async def test_a_call_that_fails_is_an_unavailable_engine(tmp_path: Path) -> None:
+async def test_a_failed_call_is_an_unavailable_engine(tmp_path: Path) -> None:
     engine = classifier_of(model(FailingClassifier(), CLASSIFIER, tmp_path))
     await engine.warm_up()
     try:
@@ -263,7 +263,7 @@ async def use(engine: OnnxClassifier | OnnxDetector) -> None:
         engine.find(np.zeros((9, 9, 3), np.uint8), 32, 0.9)
 
 
-async def test_before_loading_and_after_closing_nothing_answers(
+async def test_an_engine_refuses_calls_before_loading_and_after_closing(
     classifier: OnnxClassifier, detector: OnnxDetector
 ) -> None:
     async def refuses(engine: OnnxClassifier | OnnxDetector) -> None:
