@@ -38,26 +38,26 @@ from tests.fake_engine import FakeClassifier, FakeDetector
 SIDE = 1024
 BOX = np.array([[462, 462, 562, 562]], np.float32) / SIDE
 LANDMARKS = np.array([[[490, 495], [534, 495], [512, 515], [495, 535], [529, 535]]], np.float32) / SIDE
-# Six boxes of falling size, wherever; all within an image of 64 px.
+# Six boxes of decreasing size, all within an image of 64 px.
 FACES = np.array([[0, 0, 60 - 5 * n, 60 - 5 * n] for n in range(6)], np.float32)
 
 
 @dataclass
 class OneFace(FakeDetector):
-    """Finds a face in the middle of whatever image it is shown."""
+    """Finds one face in the middle of every image, and records the shapes of the images."""
 
-    shown: list[tuple[int, ...]] = field(default_factory=list)
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
 
     async def detect(
         self, image: Pixels, min_face_px: float, threshold: float, deadline: Deadline
     ) -> Detections:
-        self.shown.append(image.shape)
+        self.shapes.append(image.shape)
         side = image.shape[0]
         return Detections(BOX * side, np.ones(1, np.float32), LANDMARKS * side)
 
 
 @dataclass
-class Seeing(FakeClassifier):
+class RecordingClassifier(FakeClassifier):
     faces: list[Faces] = field(default_factory=list)
 
     async def classify(self, faces: Faces, deadline: Deadline) -> Classification:
@@ -67,7 +67,7 @@ class Seeing(FakeClassifier):
 
 @pytest.fixture
 def scales(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Scales at which images were decoded, in turn."""
+    """The scales at which images are decoded, in their order."""
     decoded: list[int] = []
 
     def decode(*args: object, **options: object) -> Photo:
@@ -81,7 +81,7 @@ def scales(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @asynccontextmanager
 async def started(
-    detector: FakeDetector | FaceHere,
+    detector: FakeDetector | OneFaceInThread,
     classifier: FakeClassifier,
     metrics: Metrics,
     workers: int = 1,
@@ -114,8 +114,8 @@ async def seen(image: bytes | Pixels, query: Query, detector: FakeDetector | Non
         return await pipeline.run(image, query, NEVER, Timings())
 
 
-async def run(image: bytes | Pixels, query: Query) -> tuple[OneFace, Seeing]:
-    detector, classifier = OneFace(), Seeing()
+async def run(image: bytes | Pixels, query: Query) -> tuple[OneFace, RecordingClassifier]:
+    detector, classifier = OneFace(), RecordingClassifier()
     async with started(detector, classifier, Metrics()) as pipeline:
         found = await pipeline.run(image, query, NEVER, Timings())
     np.testing.assert_allclose(found.boxes, BOX * SIDE, atol=1)
@@ -125,32 +125,32 @@ async def run(image: bytes | Pixels, query: Query) -> tuple[OneFace, Seeing]:
 
 @pytest.fixture(scope="module")
 def jpeg() -> bytes:
-    """Stripes of 2 px: decoded four times smaller they are grey."""
+    """Stripes of 2 px. They are grey when the image is decoded at a quarter of its size."""
     stripes = np.zeros((SIDE, SIDE, 3), np.uint8)
     stripes[:, np.arange(SIDE) // 2 % 2 == 0] = 255
     return encoded(Image.fromarray(stripes), quality=95, subsampling=0)
 
 
-async def test_small_faces_are_cut_from_pixels_enough(jpeg: bytes, scales: list[int]) -> None:
-    """Half of the pixels show 50 of the face's 100: enough for the classifier."""
+async def test_small_faces_are_cropped_from_enough_pixels(jpeg: bytes, scales: list[int]) -> None:
+    """At half the resolution the face has 50 of its 100 px, which is enough for the classifier."""
     detector, classifier = await run(jpeg, Query(min_face_px=96))
     assert scales == [4, 2]
-    assert detector.shown == [(256, 256, 3)]
+    assert detector.shapes == [(256, 256, 3)]
     assert classifier.faces[0].std() > 40
 
 
-async def test_a_strip_that_holds_no_face_costs_no_search() -> None:
+async def test_an_image_too_narrow_for_a_face_is_not_sent_to_the_detector() -> None:
     detector = OneFace()
     async with started(detector, FakeClassifier(), Metrics()) as pipeline:
         strip = encoded(Image.new("L", (8, 5000)), "PNG")
         found = await pipeline.run(strip, Query(), NEVER, Timings())
-    assert (found.face_count, found.faces_found, detector.shown) == (0, 0, [])
+    assert (found.face_count, found.faces_found, detector.shapes) == (0, 0, [])
 
 
 async def test_heatmaps_change_nothing_else(jpeg: bytes, scales: list[int]) -> None:
     plain = await seen(jpeg, Query(min_face_px=96))
     drawn = await seen(jpeg, Query(min_face_px=96, heatmaps=True))
-    # Asking for more must not decode finer either: the face would then be another one.
+    # Heatmaps must not change the scale either: the classifier would get another crop.
     assert scales == [4, 2, 4, 2]
     np.testing.assert_array_equal(plain.probabilities, drawn.probabilities)
     np.testing.assert_array_equal(plain.boxes, drawn.boxes)
@@ -162,14 +162,14 @@ SIX_FACES = Detections(FACES, np.ones(6, np.float32), np.repeat(LANDMARKS, 6, ax
 
 
 @pytest.mark.parametrize(("max_faces", "kept"), [(2, 2), (6, 6), (128, 6)])
-async def test_faces_beyond_the_most_are_counted(jpeg: bytes, max_faces: int, kept: int) -> None:
+async def test_faces_beyond_max_faces_are_counted(jpeg: bytes, max_faces: int, kept: int) -> None:
     found = await seen(jpeg, Query(max_faces=max_faces), FakeDetector(answer=SIX_FACES))
     assert (found.face_count, found.faces_found) == (kept, 6)
-    np.testing.assert_array_equal(found.boxes, 2 * FACES[:kept])  # searched in half of the pixels
+    np.testing.assert_array_equal(found.boxes, 2 * FACES[:kept])  # detected at half the resolution
     assert len(found.quality) == len(found.probabilities) == len(found.reasons) == kept
 
 
-async def test_a_whole_image_is_one_face_that_was_found(jpeg: bytes) -> None:
+async def test_without_detection_the_whole_image_is_one_face(jpeg: bytes) -> None:
     found = await seen(jpeg, Query(detect=False))
     assert (found.face_count, found.faces_found) == (1, 1)
     assert found.scores is None
@@ -177,26 +177,26 @@ async def test_a_whole_image_is_one_face_that_was_found(jpeg: bytes) -> None:
 
 
 @pytest.mark.parametrize("query", [Query(), Query(detect=False), Query(min_face_px=96)])
-async def test_pixels_are_seen_as_their_file_is(
+async def test_pixels_get_the_answer_of_their_file(
     astronaut: NDArray[np.uint8], scales: list[int], query: Query
 ) -> None:
     by_file = await seen(encoded(astronaut, "PNG"), query, FakeDetector())
     assert scales == [1]
     by_pixels = await seen(astronaut, query, FakeDetector())
-    assert scales == [1], "nothing was decoded"
+    assert scales == [1], "pixels are not decoded"
     np.testing.assert_array_equal(by_file.boxes, by_pixels.boxes)
     np.testing.assert_array_equal(by_file.probabilities, by_pixels.probabilities)
     assert by_file.quality == by_pixels.quality
 
 
-async def test_too_many_pixels_are_refused_however_they_come() -> None:
+async def test_an_array_with_too_many_pixels_is_refused() -> None:
     with pytest.raises(ImageTooLarge, match="8000 x 7000 pixels"):
         await seen(np.broadcast_to(np.uint8(0), (7000, 8000, 3)), Query())
 
 
 async def test_heatmaps_are_made_of_the_largest_faces_only(jpeg: bytes) -> None:
     detector = FakeDetector(answer=SIX_FACES)
-    classifier, timings = Seeing(), Timings()
+    classifier, timings = RecordingClassifier(), Timings()
     async with started(detector, classifier, Metrics()) as pipeline:
         found = await pipeline.run(jpeg, Query(heatmaps=True), NEVER, timings)
     assert (found.face_count, len(found.drawings)) == (6, 4)
@@ -206,55 +206,55 @@ async def test_heatmaps_are_made_of_the_largest_faces_only(jpeg: bytes) -> None:
 
 async def test_heatmaps_are_bound_by_the_deadline(jpeg: bytes) -> None:
     @dataclass
-    class SlowLater(FakeClassifier):
+    class SlowAfterTheFirstBatch(FakeClassifier):
         async def classify(self, faces: Faces, deadline: Deadline) -> Classification:
             self.delay_s = 30.0 if self.batches else 0.0
             return await super().classify(faces, deadline)
 
-    async with started(OneFace(), SlowLater(cancellable=True), Metrics()) as pipeline:
+    async with started(OneFace(), SlowAfterTheFirstBatch(cancellable=True), Metrics()) as pipeline:
         with pytest.raises(DeadlineExceeded, match="heatmap"):
             await pipeline.run(jpeg, Query(heatmaps=True), Deadline.after(1.5), Timings())
 
 
 @pytest.mark.parametrize("min_face_px", [32, 48])
-async def test_large_faces_are_cut_from_fewer_pixels(
+async def test_large_faces_are_cropped_from_fewer_pixels(
     min_face_px: float, jpeg: bytes, scales: list[int]
 ) -> None:
     await run(jpeg, Query(min_face_px=min_face_px))
     assert scales == [2]
 
 
-async def test_images_that_are_searched_as_they_are_are_decoded_once(jpeg: bytes, scales: list[int]) -> None:
+async def test_images_that_are_detected_at_full_size_are_decoded_once(jpeg: bytes, scales: list[int]) -> None:
     detector, _ = await run(jpeg, Query(min_face_px=40))
     assert scales == [1]
-    assert detector.shown == [(SIDE, SIDE, 3)]
+    assert detector.shapes == [(SIDE, SIDE, 3)]
 
 
-async def test_a_group_pipeline_knows_nothing_of_single_faces(astronaut: NDArray[np.uint8]) -> None:
-    """A route that forgets to keep faces back has none to show."""
+async def test_the_result_of_a_group_pipeline_has_no_single_faces(astronaut: NDArray[np.uint8]) -> None:
+    """A route of group mode gets no single faces, so it cannot answer for them by mistake."""
     async with started(FakeDetector(), FakeClassifier(), Metrics()) as faces:
         groups = GroupPipeline(faces, min_faces=5)
         few = await groups.run(encoded(np.tile(astronaut, (2, 2, 1))), NEVER, Timings())
         many = await groups.run(encoded(np.tile(astronaut, (6, 6, 1))), NEVER, Timings())
     assert (few.face_count, few.probabilities) == (0, None)
-    assert many.face_count == 36, "more than a caller gets by default"
+    assert many.face_count == 36, "a group has more faces than a caller gets by default"
     assert many.probabilities is not None
     assert many.probabilities.shape == (8,)
 
 
 @dataclass
-class Waiting(FakeClassifier):
-    """Says when it is asked, and answers once its gate is open."""
+class SignallingClassifier(FakeClassifier):
+    """Sets `called` at each call, and answers after `gate` is set."""
 
-    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    called: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def classify(self, faces: Faces, deadline: Deadline) -> Classification:
-        self.asked.set()
+        self.called.set()
         return await super().classify(faces, deadline)
 
 
-class FaceHere:
-    """A detector that works in the thread that asks, and finds what `OneFace` finds."""
+class OneFaceInThread:
+    """A detector that runs in the thread of its caller, and finds the face of `OneFace`."""
 
     circuit = None
 
@@ -267,9 +267,9 @@ class FaceHere:
         return Detections(BOX * side, np.ones(1, np.float32), LANDMARKS * side)
 
 
-@pytest.mark.parametrize("detector", [OneFace(), FaceHere()], ids=["elsewhere", "here"])
-async def test_pixels_are_gone_while_faces_wait_for_the_classifier(
-    monkeypatch: pytest.MonkeyPatch, jpeg: bytes, detector: OneFace | FaceHere
+@pytest.mark.parametrize("detector", [OneFace(), OneFaceInThread()], ids=["elsewhere", "here"])
+async def test_pixels_are_freed_while_faces_wait_for_the_classifier(
+    monkeypatch: pytest.MonkeyPatch, jpeg: bytes, detector: OneFace | OneFaceInThread
 ) -> None:
     pixels: list[weakref.ref[NDArray[np.uint8]]] = []
 
@@ -280,28 +280,28 @@ async def test_pixels_are_gone_while_faces_wait_for_the_classifier(
 
     monkeypatch.setattr(module, "decode", decode)
     gate = asyncio.Event()
-    classifier = Waiting(gate=gate)
+    classifier = SignallingClassifier(gate=gate)
     async with started(detector, classifier, Metrics()) as pipeline:
         running = asyncio.create_task(pipeline.run(jpeg, Query(), NEVER, Timings()))
-        await classifier.asked.wait()
-        await asyncio.sleep(0.05)  # until the thread has let go of it
-        left = [kept() is not None for kept in pixels]
+        await classifier.called.wait()
+        await asyncio.sleep(0.05)  # until the thread has released the pixels
+        alive = [reference() is not None for reference in pixels]
         gate.set()
         await running
-    assert left
-    assert not any(left)
+    assert alive
+    assert not any(alive)
 
 
 @pytest.mark.parametrize(
     ("image", "error"), [(b"\0\0\0\x10ftypheic", ImageTooComplex), (b"\xff\xd8\xff", HostBusy)]
 )
-async def test_threads_of_a_decoder_count_for_images_of_its_formats(
+async def test_helper_threads_of_a_decoder_count_only_for_its_formats(
     monkeypatch: pytest.MonkeyPatch, image: bytes, error: type[ServiceError]
 ) -> None:
-    let_go = threading.Event()
+    released = threading.Event()
 
     def spin() -> None:
-        while not let_go.is_set():
+        while not released.is_set():
             pass
 
     def decode(*args: object, **options: object) -> Photo:
@@ -311,11 +311,11 @@ async def test_threads_of_a_decoder_count_for_images_of_its_formats(
         return decode_image(*args, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "decode", decode)
-    # The machine of the tests may be busy.
+    # The machine that runs the tests may be busy.
     monkeypatch.setattr(workers, "MIN_CPU_SHARE", 0.05)
     async with started(OneFace(), FakeClassifier(), Metrics(), decode_budget_s=0.2) as pipeline:
         try:
             with pytest.raises(error):
                 await pipeline.run(image, Query(), NEVER, Timings())
         finally:
-            let_go.set()
+            released.set()

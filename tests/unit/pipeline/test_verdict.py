@@ -1,4 +1,4 @@
-"""Which faces are not to be relied on, and why."""
+"""Which faces are uncertain, and for which reasons."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def test_a_good_confident_face_is_certain() -> None:
         ({"yaw": None, "pitch": None, "roll_degrees": None}, []),
     ],
 )
-def test_what_lies_beyond_a_limit_is_a_reason(changes: dict[str, float | None], expected: list[str]) -> None:
+def test_a_value_beyond_a_limit_is_a_reason(changes: dict[str, float | None], expected: list[str]) -> None:
     assert reasons(0.9, replace(GOOD, **changes), RULE) == expected  # type: ignore[arg-type]
     assert reasons(0.59, replace(GOOD, **changes), RULE) == ["low_confidence", *expected]  # type: ignore[arg-type]
 
 
-def test_a_model_without_limits_knows_confidence_alone() -> None:
+def test_a_model_without_limits_has_only_low_confidence_as_a_reason() -> None:
     plain = RULE.model_copy(update={"quality": None})
     assert reasons(0.9, replace(GOOD, sharpness=0), plain) == []
     assert reasons(0.5, replace(GOOD, sharpness=0), plain) == ["low_confidence"]
