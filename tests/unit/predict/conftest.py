@@ -1,4 +1,4 @@
-"""`expressnet predict` in this process, over scripted engines."""
+"""`expressnet predict` in the process of the tests, with scripted engines."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def engines() -> Engines:
 
 @pytest.fixture
 def expressnet(monkeypatch: pytest.MonkeyPatch, engines: Engines) -> Expressnet:
-    """The command line with `engines` in place of real ones, and this process's logs left alone."""
+    """The command line with `engines` instead of real engines. It does not configure logs."""
     monkeypatch.setattr("service.assembly.make_engines", lambda *_: engines)
     monkeypatch.setattr("service.telemetry.logs.configure_logs", lambda *_: None)
-    # Tests change their folder.
+    # Tests change the working directory.
     monkeypatch.setenv("EXPRESSNET_MODEL_REPOSITORY", str(Settings().model_repository.resolve()))
 
     def run(*arguments: object, input: bytes | None = None, env: Mapping[str, str] | None = None) -> Result:
@@ -40,7 +40,7 @@ def expressnet(monkeypatch: pytest.MonkeyPatch, engines: Engines) -> Expressnet:
 
 @pytest.fixture
 def photos(tmp_path: Path, astronaut: NDArray[np.uint8], faceless_jpeg: bytes) -> Path:
-    """A folder of one face, no face, two faces, and a text that calls itself a photo."""
+    """Photos of one face, no face and two faces, a photo that is text inside, and a text file."""
     folder = tmp_path / "photos"
     (folder / "later").mkdir(parents=True)
     (folder / "one.jpg").write_bytes(encoded(astronaut))

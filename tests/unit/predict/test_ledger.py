@@ -1,4 +1,4 @@
-"""The file of rows: whatever tears it, it is resumed and nothing is lost or there twice."""
+"""The file of rows: a torn file is resumed, and no row is lost or written twice."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ROWS = [
 ]
 
 
-def written(path: Path) -> bytes:
+def write_rows(path: Path) -> bytes:
     with Ledger(path, Form.jsonl, RUN) as ledger:
         for each in ROWS:
             if not ledger.holds(each.source.key):
@@ -44,9 +44,9 @@ def written(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def test_a_file_that_was_torn_anywhere_is_resumed(tmp_path: Path) -> None:
+def test_a_file_that_is_torn_at_any_place_is_resumed(tmp_path: Path) -> None:
     path = tmp_path / "rows"
-    whole = written(path)
+    whole = write_rows(path)
     assert whole.count(b"\n") == 4
     ends = [at for at, byte in enumerate(whole) if byte == ord("\n")]
     for length in {
@@ -56,12 +56,12 @@ def test_a_file_that_was_torn_anywhere_is_resumed(tmp_path: Path) -> None:
         *(end + 2 for end in ends[:-1]),
     }:
         path.write_bytes(whole[:length])
-        assert written(path) == whole
-    assert written(path) == whole
+        assert write_rows(path) == whole
+    assert write_rows(path) == whole
 
 
-def test_what_is_there_already_is_counted(tmp_path: Path) -> None:
-    written(tmp_path / "rows")
+def test_existing_rows_are_counted(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows")
     with Ledger(tmp_path / "rows", Form.jsonl, RUN) as ledger:
         assert (len(ledger), ledger.failed_before) == (4, 1)
         assert all(ledger.holds(each.source.key) for each in ROWS)
@@ -72,7 +72,7 @@ def test_what_is_there_already_is_counted(tmp_path: Path) -> None:
     "content", [b"dear diary\n", b"dear diary", b'{"path": 1}\n', b"[1]\n", b"\0" * 40, b"path,bytes\n"]
 )
 @pytest.mark.parametrize("form", [Form.jsonl, Form.csv])
-def test_a_file_of_somebody_else_is_left_as_it_is(form: Form, content: bytes, tmp_path: Path) -> None:
+def test_a_file_with_other_content_is_not_changed(form: Form, content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "rows"
     path.write_bytes(content)
     with pytest.raises(LedgerError, match=r"rows cannot be written to: it.*[^.]\.$"):
@@ -80,9 +80,9 @@ def test_a_file_of_somebody_else_is_left_as_it_is(form: Form, content: bytes, tm
     assert path.read_bytes() == content
 
 
-def test_a_file_with_line_ends_of_old_macs_is_not_taken_for_one_torn_row(tmp_path: Path) -> None:
+def test_a_file_with_carriage_returns_is_not_taken_for_one_torn_row(tmp_path: Path) -> None:
     path = tmp_path / "rows"
-    changed = written(path).replace(b"\n", b"\r")
+    changed = write_rows(path).replace(b"\n", b"\r")
     path.write_bytes(changed)
     with pytest.raises(LedgerError, match="its line 1 is not from this command") as refused:
         Ledger(path, Form.jsonl, RUN)
@@ -90,27 +90,29 @@ def test_a_file_with_line_ends_of_old_macs_is_not_taken_for_one_torn_row(tmp_pat
     assert len(str(refused.value)) < 300
 
 
-def test_line_ends_of_windows_are_resumed(tmp_path: Path) -> None:
+def test_a_file_with_windows_line_ends_is_resumed(tmp_path: Path) -> None:
     path = tmp_path / "rows"
-    path.write_bytes(written(path).replace(b"\n", b"\r\n"))
+    path.write_bytes(write_rows(path).replace(b"\n", b"\r\n"))
     with Ledger(path, Form.jsonl, RUN) as ledger:
         assert len(ledger) == 4
 
 
 @pytest.mark.parametrize(
-    ("run", "why"),
+    ("run", "message"),
     [
         (RunInfo(ModelName(name="other", version="1"), EmotionQuery(), EMOTIONS), "another model"),
         (RunInfo(MODEL, EmotionQuery(max_faces=3), EMOTIONS), "other options"),
     ],
 )
-def test_runs_that_do_not_agree_do_not_share_a_file(run: RunInfo, why: str, tmp_path: Path) -> None:
-    written(tmp_path / "rows")
-    with pytest.raises(LedgerError, match=why):
+def test_a_run_with_another_model_or_other_options_is_refused(
+    run: RunInfo, message: str, tmp_path: Path
+) -> None:
+    write_rows(tmp_path / "rows")
+    with pytest.raises(LedgerError, match=message):
         Ledger(tmp_path / "rows", Form.jsonl, run)
 
 
-def test_two_runs_do_not_write_at_once(tmp_path: Path) -> None:
+def test_two_runs_cannot_write_to_one_file(tmp_path: Path) -> None:
     with (
         Ledger(tmp_path / "rows", Form.jsonl, RUN),
         pytest.raises(LedgerError, match="another run writes"),
@@ -118,24 +120,26 @@ def test_two_runs_do_not_write_at_once(tmp_path: Path) -> None:
         Ledger(tmp_path / "rows", Form.jsonl, RUN)
 
 
-def test_a_full_disk_is_told_of_and_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_reports_a_full_disk_and_can_be_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def write(file: int, data: memoryview) -> int:
         if len(data) <= 100:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return original(file, data[:100])
 
     original = os.write
-    whole = written(tmp_path / "whole")
+    whole = write_rows(tmp_path / "whole")
     with monkeypatch.context() as full:
         full.setattr(os, "write", write)
         with pytest.raises(LedgerError, match=r"rows cannot be written to: no space left on device\.$"):
-            written(tmp_path / "rows")
+            write_rows(tmp_path / "rows")
     assert (tmp_path / "rows").stat().st_size >= 100
-    assert written(tmp_path / "rows") == whole
+    assert write_rows(tmp_path / "rows") == whole
 
 
 @pytest.mark.parametrize("place", ["/dev/null", "folder", "file/below"])
-def test_what_is_no_file_is_refused(place: str, tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_a_file_is_refused(place: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     with pytest.raises(LedgerError, match=r"cannot be written to: .*\.$"):

@@ -1,4 +1,4 @@
-"""Pictures with boxes and labels, as people look at them."""
+"""Pictures with boxes and labels for people."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def share(pixels: NDArray[np.uint8], colour: tuple[int, int, int]) -> float:
     return float((pixels == colour).all(axis=-1).mean())
 
 
-def test_a_certain_face_has_a_whole_frame_and_an_uncertain_one_dashes() -> None:
+def test_a_certain_face_has_a_solid_border_and_an_uncertain_face_a_dashed_border() -> None:
     pixels = drawn(face(20, 80, "certain"), face(220, 80, "uncertain"))
     assert share(pixels[219, 21:139], CERTAIN) == 1
     assert share(pixels[81:219, 21], CERTAIN) == 1
     assert 0.4 < share(pixels[219, 221:339], UNCERTAIN) < 0.6
     assert 0.4 < share(pixels[90:219, 221], UNCERTAIN) < 0.6
-    # Nothing of the face itself is covered.
+    # The border covers no part of the face.
     assert share(pixels[84:216, 24:136], (128, 128, 128)) == 1
 
 
@@ -49,7 +49,9 @@ def test_the_label_is_in_the_picture_and_readable(x: float, y: float) -> None:
     assert share(label, (0, 0, 0)) > 0.01
 
 
-def test_pictures_lie_as_their_photos_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_pictures_are_in_the_same_folders_as_their_photos(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     out = Path("out")
     assert target_of("photos/a/b.jpg", out) == Path("out/photos/a/b.jpg")
@@ -60,7 +62,7 @@ def test_pictures_lie_as_their_photos_do(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert ".." not in target_of("../b.jpg", out).parts
 
 
-def test_photos_are_drawn_upright_beside_their_rows(
+def test_photos_are_drawn_upright(
     expressnet: Expressnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, astronaut: NDArray[np.uint8]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -70,7 +72,7 @@ def test_photos_are_drawn_upright_beside_their_rows(
     (tmp_path / "photos" / "deep").mkdir(parents=True)
     stored = encoded(as_stored(Image.fromarray(tall), 6), exif=exif)
     (tmp_path / "photos" / "deep" / "turned.jpg").write_bytes(stored)
-    # Inside of what is searched: the pictures must not be answered in turn.
+    # The folder `out` is inside the searched folder: the second run must skip the pictures in it.
     for _ in range(2):
         result = expressnet("predict", ".", "--annotate", "out")
         assert result.exit_code == 0
@@ -82,12 +84,12 @@ def test_photos_are_drawn_upright_beside_their_rows(
         assert not image.getexif()
         pixels = np.asarray(image).astype(int)
     for top in (0, 512):
-        # JPEG moves colours a little.
+        # JPEG changes colours slightly.
         line = pixels[top + 100 : top + 150, 181]
         assert abs(line - CERTAIN).mean() < 40 or abs(line - UNCERTAIN).mean() < 60
 
 
-def test_a_folder_that_takes_no_pictures_ends_the_run(expressnet: Expressnet, photos: Path) -> None:
+def test_a_folder_that_is_a_file_ends_the_run(expressnet: Expressnet, photos: Path) -> None:
     (photos.parent / "file").touch()
     result = expressnet("predict", photos, "--annotate", photos.parent / "file")
     assert result.exit_code == 2

@@ -1,4 +1,4 @@
-"""What `expressnet predict` says, writes and leaves alone, with scripted engines."""
+"""The output, the files and the errors of `expressnet predict`, with scripted engines."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def rows_of(result: Result) -> list[dict[str, Any]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def test_json_lines_hold_what_the_api_answers(expressnet: Expressnet, photos: Path) -> None:
+def test_json_lines_have_the_answers_of_the_api(expressnet: Expressnet, photos: Path) -> None:
     result = expressnet("predict", photos, "--include", "landmarks,experts")
-    assert result.exit_code == 1  # one of them is no photo
+    assert result.exit_code == 1  # one file is no photo
     two, none, one, torn = rows_of(result)
     assert [Path(row["path"]).name for row in (two, none, one, torn)] == [
         *("two.png", "none.jpg", "one.jpg", "torn.jpg")
@@ -54,7 +54,7 @@ def test_json_lines_hold_what_the_api_answers(expressnet: Expressnet, photos: Pa
     assert "; 1 could not be answered" in result.stderr
 
 
-def test_csv_has_a_line_for_each_face_and_for_each_image_without(
+def test_csv_has_a_line_for_each_face_and_for_each_image_without_faces(
     expressnet: Expressnet, photos: Path
 ) -> None:
     result = expressnet("predict", photos, "--format", "csv", "--include", "quality,engagement")
@@ -84,7 +84,7 @@ def test_a_table_names_faces_and_problems(expressnet: Expressnet, photos: Path) 
     assert "invalid_image: the data is not an image" in lines[4]
 
 
-def test_faces_beyond_the_most_are_counted_in_every_form(expressnet: Expressnet, photos: Path) -> None:
+def test_faces_beyond_max_faces_are_counted_in_every_form(expressnet: Expressnet, photos: Path) -> None:
     options = ("predict", photos, "--max-faces", "1", "--format")
     table = expressnet(*options, "table", env={"COLUMNS": "100"}).stdout.splitlines()
     assert table[2].split() == ["1", "more"]
@@ -94,7 +94,7 @@ def test_faces_beyond_the_most_are_counted_in_every_form(expressnet: Expressnet,
     assert (line["faces_found"], line["faces"]) == ("2", "1")
 
 
-def test_one_image_comes_on_standard_input(expressnet: Expressnet, astronaut_jpeg: bytes) -> None:
+def test_one_image_is_read_from_standard_input(expressnet: Expressnet, astronaut_jpeg: bytes) -> None:
     result = expressnet("predict", "-", "--no-detect", input=astronaut_jpeg)
     (row,) = rows_of(result)
     assert result.exit_code == 0
@@ -105,7 +105,7 @@ def test_one_image_comes_on_standard_input(expressnet: Expressnet, astronaut_jpe
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["nowhere.jpg"], "nowhere.jpg was not found"),
         ([".", "*.gif"], "*.gif was not found"),
@@ -127,14 +127,14 @@ def test_one_image_comes_on_standard_input(expressnet: Expressnet, astronaut_jpe
         ),
     ],
 )
-def test_what_cannot_be_done_is_refused_in_one_sentence(
-    expressnet: Expressnet, photos: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+def test_invalid_arguments_are_refused_in_one_sentence(
+    expressnet: Expressnet, photos: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(photos)
     Path("clip.mp4").touch()
     result = expressnet("predict", *arguments)
     assert result.exit_code == 2
-    assert result.stderr.startswith(f"expressnet: {says}")
+    assert result.stderr.startswith(f"expressnet: {message}")
     assert len(result.stderr.splitlines()) == 1
     assert result.stdout == ""
     assert Path("notes.txt").read_text() == "no photo either"
@@ -162,7 +162,7 @@ def test_a_video_becomes_a_timeline(
     assert refused.stderr == "expressnet: nowhere/rows.csv cannot be written: no such file or directory\n"
 
 
-def test_nobody_is_answered_alone_where_only_groups_are(expressnet: Expressnet, photos: Path) -> None:
+def test_the_command_is_refused_in_group_mode(expressnet: Expressnet, photos: Path) -> None:
     result = expressnet("predict", photos, env={"EXPRESSNET_AGGREGATE_ONLY": "5"})
     assert result.exit_code == 2
     assert (
@@ -180,7 +180,7 @@ def test_bad_settings_and_models_are_refused(expressnet: Expressnet, photos: Pat
         assert len(result.stderr.splitlines()) == 1
 
 
-def test_files_that_cannot_be_read_are_problems_of_their_own(
+def test_each_unreadable_file_is_a_problem_of_its_own(
     expressnet: Expressnet, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (photos / "gone.jpg").symlink_to("nowhere")
@@ -198,7 +198,7 @@ def test_files_that_cannot_be_read_are_problems_of_their_own(
     assert "EXPRESSNET_BODY_LIMIT_BYTES" in found["one.jpg"]["detail"]
 
 
-def test_a_second_run_answers_only_what_is_new(expressnet: Expressnet, photos: Path) -> None:
+def test_a_second_run_answers_only_new_and_changed_files(expressnet: Expressnet, photos: Path) -> None:
     file = photos.parent / "made" / "rows.jsonl"
     first = expressnet("predict", photos, "--output", file)
     assert (first.exit_code, first.stdout) == (1, "")
@@ -206,7 +206,7 @@ def test_a_second_run_answers_only_what_is_new(expressnet: Expressnet, photos: P
 
     again = expressnet("predict", photos, "--output", file)
     assert file.read_bytes() == before
-    assert again.exit_code == 1  # what failed then has no answer now
+    assert again.exit_code == 1  # the image that failed in the first run still has no answer
     assert "0 images" in again.stderr
     assert "4 more from earlier runs, 1 of them without an answer" in again.stderr
 
@@ -223,7 +223,7 @@ def test_a_second_run_answers_only_what_is_new(expressnet: Expressnet, photos: P
     assert "other options" in other.stderr
 
 
-def test_csv_is_an_export_and_does_not_resume(expressnet: Expressnet, photos: Path) -> None:
+def test_csv_cannot_be_resumed(expressnet: Expressnet, photos: Path) -> None:
     file = photos.parent / "rows.csv"
     file.touch()
     first = expressnet("predict", photos, "--output", file)
@@ -238,21 +238,21 @@ def test_csv_is_an_export_and_does_not_resume(expressnet: Expressnet, photos: Pa
     assert file.read_bytes() == before
 
 
-class Choosy(FakeClassifier):
-    """Fails at one photo only, or at all of them."""
+class FailingClassifier(FakeClassifier):
+    """Fails for the photo of two faces, or for every photo if `error` is set."""
 
-    fails = 0
+    failures = 0
 
     async def classify(self, faces: Faces, deadline: Deadline) -> Classification:
         if len(faces) == 2 or self.error:
-            self.fails += 1
+            self.failures += 1
             raise EngineUnavailable("the model could not be run")
         return await super().classify(faces, deadline)
 
 
 @pytest.fixture
-def choosy(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> Choosy:
-    classifier = Choosy()
+def failing_classifier(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> FailingClassifier:
+    classifier = FailingClassifier()
     object.__setattr__(engines, "classifier", classifier)
     monkeypatch.setattr(run_module, "RETRY_S", 0.01)
     monkeypatch.setattr(run_module, "PATIENCE_S", 0.1)
@@ -262,20 +262,20 @@ def choosy(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> Choosy:
     return classifier
 
 
-def test_an_image_that_the_engine_fails_at_does_not_stop_the_others(
-    expressnet: Expressnet, photos: Path, choosy: Choosy
+def test_an_image_that_fails_in_the_engine_does_not_stop_the_others(
+    expressnet: Expressnet, photos: Path, failing_classifier: FailingClassifier
 ) -> None:
     rows = rows_of(expressnet("predict", photos))
     assert [row.get("problem", {}).get("code") for row in rows] == [
         *("engine_unavailable", None, None, "invalid_image")
     ]
-    assert choosy.fails == run_module.TRIES
+    assert failing_classifier.failures == run_module.TRIES
 
 
-def test_an_engine_that_is_gone_ends_the_run_and_nothing_is_written(
-    expressnet: Expressnet, photos: Path, engines: Engines, choosy: Choosy
+def test_an_unavailable_engine_ends_the_run_and_no_row_is_written(
+    expressnet: Expressnet, photos: Path, engines: Engines, failing_classifier: FailingClassifier
 ) -> None:
-    choosy.error = EngineUnavailable("down")
+    failing_classifier.error = EngineUnavailable("down")
     detector = engines.detector
     assert isinstance(detector, FakeDetector)
 
@@ -290,14 +290,14 @@ def test_an_engine_that_is_gone_ends_the_run_and_nothing_is_written(
     assert file.read_bytes() == b""
 
 
-def test_a_busy_machine_does_not_make_photos_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_decode_budget_is_that_of_the_command_unless_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert patient(Settings()).decode_budget_s == DECODE_BUDGET_S
     monkeypatch.setenv("EXPRESSNET_DECODE_BUDGET_S", "5")
     assert patient(Settings()).decode_budget_s == 5
 
 
-async def test_paths_are_taken_as_they_are_needed() -> None:
-    """Hundreds of thousands of them must not become hundreds of thousands of tasks."""
+async def test_paths_are_read_only_when_they_are_needed() -> None:
+    """Hundreds of thousands of paths must not become hundreds of thousands of tasks."""
     from service.api.schemas import EmotionQuery
     from service.assembly import assemble
     from service.predict.run import WAITING_ROWS, Options, Predictor
@@ -318,6 +318,6 @@ async def test_paths_are_taken_as_they_are_needed() -> None:
             seen.append(row.source.path)
             if len(seen) == 500:
                 predictor.stop.set()
-    # Those in flight when it was stopped are answered, each once and in order.
+    # The images in flight at the stop are answered, each once and in order.
     assert seen == [f"/nowhere/{number}.jpg" for number in range(1, len(seen) + 1)]
     assert len(seen) <= taken <= 500 + WAITING_ROWS + 1

@@ -1,4 +1,4 @@
-"""Which files a run answers, in which order, and how a state of a file is told from another."""
+"""Which files a run answers, in which order, and how a run recognizes a changed file."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["-"], ["-"]),
     ],
 )
-def test_places_become_images_in_a_steady_order(tree: Path, places: list[str], found: list[str]) -> None:
+def test_places_become_images_in_a_fixed_order(tree: Path, places: list[str], found: list[str]) -> None:
     assert list(images(places)) == found
 
 
-def test_pictures_that_were_made_are_not_answered_in_turn(tree: Path) -> None:
+def test_an_excluded_folder_is_skipped(tree: Path) -> None:
     assert list(images(["."], excluded=Path("c/e"))) == ["./a.PNG", "./b.jpg", "./c/d.heic"]
 
 
@@ -58,12 +58,14 @@ def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tree: Path) -> None:
     assert missing(["b.jpg", "*.gif"]) == "*.gif"
 
 
-def test_a_circle_of_links_ends(tree: Path) -> None:
+def test_a_cycle_of_links_ends(tree: Path) -> None:
     Path("c/back").symlink_to(tree)
     assert list(images(["c"])) == ["c/d.heic", "c/e/f.webp"]
 
 
-def test_a_folder_that_cannot_be_listed_is_told_of(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_is_returned_as_a_source(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refusing(folder: str) -> object:
         if folder == "c/e":
             raise PermissionError
@@ -74,7 +76,7 @@ def test_a_folder_that_cannot_be_listed_is_told_of(tree: Path, monkeypatch: pyte
     assert list(images(["c"])) == ["c/d.heic", "c/e"]
 
 
-def test_another_state_of_a_file_has_another_key(tree: Path) -> None:
+def test_a_changed_file_has_another_key(tree: Path) -> None:
     before = source("b.jpg")
     assert source("b.jpg").key == before.key
     assert source("./b.jpg").key != before.key
@@ -87,12 +89,12 @@ def test_another_state_of_a_file_has_another_key(tree: Path) -> None:
     assert source("b.jpg").key not in (before.key, touched.key)
 
 
-def test_any_name_is_shown_on_one_line_of_text(tree: Path) -> None:
+def test_any_name_is_shown_on_one_line(tree: Path) -> None:
     assert source("a\nb\x1b[31m.jpg").shown == r"a\nb\x1b[31m.jpg"
     assert source(os.fsdecode(b"\xff.jpg")).shown == r"\xff.jpg"
     assert source("müde 😀.jpg").shown == "müde 😀.jpg"
 
 
-def test_videos_are_known_by_their_names() -> None:
+def test_videos_are_recognized_by_their_names() -> None:
     assert is_video("clip.MP4")
     assert not is_video("mp4.jpg")

@@ -1,4 +1,4 @@
-"""Videos of every kind to timelines, over scripted engines; one over the models."""
+"""Timelines of videos of every kind, with scripted engines."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from service.telemetry.metrics import Metrics
 from tests.fake_engine import FakeClassifier, FakeDetector
 from tests.scenes import video
 
-# An iPhone's: stored lying, to be turned a quarter clockwise before it is shown.
+# The matrix of an iPhone video: the frames are stored lying, and a player turns them a quarter clockwise.
 CLOCKWISE = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 512 << 16, 0, 1 << 30)
 
 
@@ -72,7 +72,7 @@ def portrait() -> NDArray[np.uint8]:
     return pixels
 
 
-def song(file: Path) -> Path:
+def sound_file(file: Path) -> Path:
     with av.open(str(file), "w") as container:
         sound = container.add_stream("pcm_s16le", rate=8000)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), layout="mono")
@@ -94,40 +94,40 @@ class Unreadable:
         yield
 
 
-def test_a_container_without_a_packet_that_can_be_read_has_no_frames() -> None:
+def test_a_container_without_a_readable_packet_has_no_frames() -> None:
     assert list(_decoded(Unreadable(), None)) == []
 
 
-def test_about_so_many_frames_of_each_second_are_taken(tmp_path: Path) -> None:
+def test_about_fps_frames_of_each_second_are_read(tmp_path: Path) -> None:
     file = video(tmp_path / "v.mp4", dict.fromkeys(range(50), portrait()[:64, :64]))
     assert times(file, 5) == [round(0.2 * number, 3) for number in range(10)]
     assert len(times(file, 10)) == 20
     assert len(times(file, 100)) == 50
 
 
-def test_frames_keep_their_own_times_however_uneven(tmp_path: Path) -> None:
+def test_frames_at_uneven_times_keep_their_times(tmp_path: Path) -> None:
     numbers = [0, 1, 2, 3, 4, 5, 30, 31, 32, 33, 34, 35, 36]
     file = video(tmp_path / "v.mkv", dict.fromkeys(numbers, portrait()[:64, :64]))
     assert times(file, 5) == [0, 0.2, 1.2, 1.4]
 
 
-def test_a_turned_video_is_turned_back(tmp_path: Path) -> None:
+def test_a_rotated_video_is_read_upright(tmp_path: Path) -> None:
     file = video(tmp_path / "v.mp4", {0: np.ascontiguousarray(np.rot90(portrait()))})
     data = file.read_bytes()
     matrix = data.index(b"tkhd") + 44
     file.write_bytes(data[:matrix] + CLOCKWISE + data[matrix + 36 :])
     ((_, upright),) = read_frames(file, 5)
-    off = np.abs(upright.astype(int) - portrait())
-    assert off.mean() < 10
+    difference = np.abs(upright.astype(int) - portrait())
+    assert difference.mean() < 10
 
 
-def test_sound_alone_is_no_video(tmp_path: Path) -> None:
+def test_a_file_with_sound_only_is_refused(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="no video"):
-        times(song(tmp_path / "song.wav"), 5)
+        times(sound_file(tmp_path / "song.wav"), 5)
 
 
 @pytest.mark.parametrize("data", [b"", b"no video at all", b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:1/x.ts\n"])
-def test_what_is_no_video_is_refused_in_one_sentence(tmp_path: Path, data: bytes) -> None:
+def test_a_file_that_is_no_video_is_refused_in_one_sentence(tmp_path: Path, data: bytes) -> None:
     file = tmp_path / "v.mp4"
     file.write_bytes(data)
     with pytest.raises(VideoError, match=r"v\.mp4 ") as caught:
@@ -140,7 +140,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         times(tmp_path / "v.mp4", 5)
 
 
-def test_a_damaged_video_is_followed_where_it_is_sound(tmp_path: Path) -> None:
+def test_a_truncated_video_is_read_up_to_its_end(tmp_path: Path) -> None:
     file = video(tmp_path / "v.mkv", dict.fromkeys(range(50), portrait()[:256, :256]))
     data = file.read_bytes()
     file.write_bytes(data[: len(data) // 2])
@@ -169,7 +169,7 @@ async def test_a_face_becomes_rows_and_a_picture(
         assert picture.width == 1000
 
 
-async def test_the_picture_is_white_while_nobody_is_there(
+async def test_the_picture_is_white_while_there_is_no_face(
     tmp_path: Path, pipeline: Pipeline, classifier: ClassifierManifest
 ) -> None:
     empty = np.zeros((512, 512, 3), np.uint8)
@@ -191,7 +191,7 @@ async def test_a_video_without_faces_has_a_timeline_without_rows(
     assert (tmp_path / "t.png").stat().st_size > 1000
 
 
-async def test_what_goes_wrong_in_a_frame_is_told(
+async def test_the_error_of_a_frame_is_raised(
     tmp_path: Path, pipeline: Pipeline, classifier: ClassifierManifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object, **__: object) -> None:
