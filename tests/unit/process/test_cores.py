@@ -1,4 +1,4 @@
-"""How many cores there are to use, and that as many threads work by default."""
+"""The number of cores that the process may use, and the default numbers of processes and threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.settings import Settings
 
 @pytest.fixture
 def group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A control group's folder; the process has four cores."""
+    """The folder of a control group. The affinity of the process has four cores."""
     monkeypatch.setattr(cores, "CGROUP", tmp_path)
     monkeypatch.setattr("service.process.cores.os.sched_getaffinity", lambda _: {0, 1, 2, 3})
     return tmp_path
@@ -23,7 +23,7 @@ def group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     ("quota", "expected", "threads"),
     [("max", 4, 4), ("50000", 0.5, 1), ("150000", 1.5, 2), ("200000", 2, 2), ("900000", 4, 4)],
 )
-def test_a_quota_counts(group: Path, quota: str, expected: float, threads: int) -> None:
+def test_a_quota_limits_the_cores(group: Path, quota: str, expected: float, threads: int) -> None:
     (group / "cpu.max").write_text(f"{quota} 100000\n")
     assert cores_of_process() == expected
     assert Settings().worker_threads == threads
@@ -38,17 +38,17 @@ def test_more_than_four_cores_have_several_processes(
 ) -> None:
     monkeypatch.setattr("service.settings.cores_of_process", lambda: cores)
     assert (Settings().processes, Settings().worker_threads) == (processes, threads)
-    # Nobody has to say how many threads, where somebody says how many processes.
+    # The number of threads also has a default when the number of processes is set.
     assert Settings(processes=2).worker_threads == max(2, int(cores // 2))
 
 
 @pytest.mark.parametrize(("quota", "expected"), [("-1", 4), ("70000", 0.7)])
-def test_a_quota_of_version_1_counts(group: Path, quota: str, expected: float) -> None:
+def test_a_quota_of_version_1_limits_the_cores(group: Path, quota: str, expected: float) -> None:
     (group / "cpu").mkdir()
     (group / "cpu" / "cpu.cfs_quota_us").write_text(f"{quota}\n")
     (group / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
     assert cores_of_process() == expected
 
 
-def test_without_groups_the_affinity_counts(group: Path) -> None:
+def test_without_control_groups_the_affinity_limits_the_cores(group: Path) -> None:
     assert cores_of_process() == 4

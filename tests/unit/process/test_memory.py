@@ -1,4 +1,4 @@
-"""What the process returns to the system, and when; in processes of their own where the heap counts."""
+"""Which memory the process returns to the system, and when. Tests of the heap run in their own processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def resident_mb():
 before = resident_mb()
 blocks = [bytearray(8000) for _ in range(10_000)]
 grown = resident_mb()
-last = bytearray(8000)  # above the others, so that the heap cannot shrink from its end
+last = bytearray(8000)  # above the blocks, so that the heap cannot shrink from its end
 del blocks
 kept = resident_mb()
 release_unused()
@@ -30,12 +30,12 @@ print(grown - before, kept - before, resident_mb() - before)
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator is Linux's")
-def test_what_was_freed_goes_back_to_the_system() -> None:
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the allocator of glibc")
+def test_freed_memory_is_returned_to_the_system() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     grown, kept, remaining = map(float, done.stdout.split())
     assert grown > 70
-    assert kept > 40, "the heap returns it by itself: the test shows nothing"
+    assert kept > 40, "the heap shrinks without a release, so the test shows nothing"
     assert remaining < 10
 
 
@@ -50,7 +50,7 @@ def resident_mb():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
 
 before = resident_mb()
-for size in (40, 50, 60):  # glibc by itself keeps blocks as large as those that it has seen freed
+for size in (40, 50, 60):  # by default glibc keeps blocks as large as earlier freed blocks
     large = bytearray(size << 20)
     last = bytearray(100_000)
     del large
@@ -58,8 +58,8 @@ print(resident_mb() - before)
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator is Linux's")
-def test_large_blocks_go_back_at_once() -> None:
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the allocator of glibc")
+def test_large_blocks_are_returned_at_once() -> None:
     done = subprocess.run([sys.executable, "-c", LARGE_BLOCKS], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 5
 
@@ -81,25 +81,27 @@ async def test_memory_is_released_at_rest_once_the_process_has_grown(monkeypatch
     monkeypatch.setattr(memory, "release_unused", release)
     task = asyncio.create_task(memory.release_at_rest(lambda: rest_s))
 
-    async def looks() -> None:
+    async def checks() -> None:
         for _ in range(20):
             await asyncio.sleep(0)
 
-    await looks()
+    await checks()
     resident = 200 << 20
-    await looks()
-    assert released == [], "photos come"
+    await checks()
+    assert released == [], "photos arrive, so there is no rest"
     rest_s = memory.REST_S - 0.1
-    await looks()
-    assert released == [], "between two photos"
+    await checks()
+    assert released == [], "the pause between two photos is no rest"
     rest_s = memory.REST_S
     await done.wait()
-    await looks()
+    await checks()
     assert released == [200 << 20]
     task.cancel()
 
 
-def test_without_a_descriptor_nothing_is_known_and_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_free_descriptor_the_resident_memory_is_reported_as_0(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def refuse(path: object) -> str:
         raise OSError("too many open files")
 
