@@ -1,4 +1,4 @@
-"""The audit file: who reads it, what happens when it is moved or cannot be written, and what is in a line."""
+"""The audit file: its mode, a moved file, a full disk, and the content of a line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CERTAIN, UNCERTAIN = FaceSeen(confidence=0.654321), FaceSeen(confidence=0.4, ver
 MODEL = read_manifest(Settings().model_repository, "expressnet_moe")
 
 
-def test_a_line_counts_and_tells_nothing_of_a_face(tmp_path: Path) -> None:
+def test_a_line_has_counts_and_nothing_about_a_face(tmp_path: Path) -> None:
     file = tmp_path / "audit.jsonl"
     declared = audited(Declaration(Purpose.safety, ("us",)))
     audit = Audit(file, declared, [MODEL], lambda: None)
@@ -66,7 +66,7 @@ def test_groups_are_counted_as_they_were_answered() -> None:
     assert AuditTotals.of(results, {}) == AuditTotals(images=2, faces=9)
 
 
-def test_a_new_file_is_its_owners_and_an_old_one_stays_as_it_was(tmp_path: Path) -> None:
+def test_a_new_file_is_private_and_an_old_file_keeps_its_mode(tmp_path: Path) -> None:
     AuditFile(tmp_path / "new").write("a\n")
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o600
     old = tmp_path / "old"
@@ -77,7 +77,7 @@ def test_a_new_file_is_its_owners_and_an_old_one_stays_as_it_was(tmp_path: Path)
     assert stat.S_IMODE(old.stat().st_mode) == 0o640
 
 
-def test_a_file_that_was_moved_away_or_emptied_is_found_again(tmp_path: Path) -> None:
+def test_a_file_that_is_moved_or_emptied_is_created_or_written_again(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     file = AuditFile(path)
     file.write("one\n")
@@ -98,36 +98,36 @@ def test_a_start_without_the_file_is_refused_in_one_sentence(tmp_path: Path) -> 
 
 
 def test_a_full_disk_loses_lines_and_counts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line of which half was written does not spoil the next one."""
+    """A line that is only partly written does not damage the next line."""
     path = tmp_path / "audit.jsonl"
-    write, left = os.write, [4]
+    write, room = os.write, [4]
 
-    def little_room(descriptor: int, data: bytes) -> int:
-        if not left[0]:
+    def write_while_there_is_room(descriptor: int, data: bytes) -> int:
+        if not room[0]:
             raise OSError(errno.ENOSPC, "no space left on device")
-        count = write(descriptor, data[: left[0]])
-        left[0] -= count
+        count = write(descriptor, data[: room[0]])
+        room[0] -= count
         return count
 
     lost = threading.Semaphore(0)
     lines = Lines(AuditFile(path).write, "audit", lost.release)
-    monkeypatch.setattr("service.telemetry.audit.os.write", little_room)
+    monkeypatch.setattr("service.telemetry.audit.os.write", write_while_there_is_room)
     lines.put('{"a": 1}')
     lines.put('{"b": 2}')
     assert lost.acquire(timeout=10)
     assert lost.acquire(timeout=10)
-    left[0] = 1000
+    room[0] = 1000
     lines.put('{"c": 3}')
     lines.flush()
     assert path.read_text() == '{"a"\n{"c": 3}\n'
 
 
-def test_a_disk_that_hangs_delays_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_disk_delays_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.telemetry.lines.MAX_WAITING_LINES", 3)
     hanging, lost = threading.Event(), []
     lines = Lines(lambda line: hanging.wait(30), "audit", lambda: lost.append(1))
     for _ in range(10):
         lines.put("a")
-    assert 6 <= len(lost) <= 7  # one may already be with the disk
+    assert 6 <= len(lost) <= 7  # one line may already be in the hanging write
     hanging.set()
     lines.flush()

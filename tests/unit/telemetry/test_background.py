@@ -1,4 +1,4 @@
-"""Tasks behind the requests: whatever one raises is logged and counted, and the task runs again."""
+"""Background tasks: an exception is logged and counted, and the task is restarted."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from tests.fake_engine import fake_engines
 
 
 @pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "PAUSE_S", 0.0)
 
 
-async def test_work_that_ends_is_not_begun_again() -> None:
+async def test_work_that_ends_is_not_restarted() -> None:
     begun: list[str] = []
 
     async def work() -> None:
@@ -55,9 +55,9 @@ async def test_work_that_is_cancelled_stays_cancelled() -> None:
 
 
 class Failing:
-    """In the place of a function: fails at the first call of a thread, and is the function from then on.
+    """Replaces a function: the first call in each thread fails, and later calls call the function.
 
-    A server of other tests may run in this process, and calls the same function in a thread of its own.
+    A server of another test may run in this process and call the same function in its own thread.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -71,7 +71,7 @@ class Failing:
         return self._function(*args, **options)
 
 
-# Where each is begun or, if that was not enough, what it calls.
+# The function of each task that fails in the test: the task, or a function that the task calls.
 WORK: dict[str, tuple[Any, str]] = {
     "probe": (app, "probe"),
     "memory": (app, "release_at_rest"),
@@ -86,31 +86,31 @@ def failures(metrics: Metrics, task: str) -> float | None:
 
 
 @pytest.mark.parametrize("task", WORK)
-def test_a_task_that_fails_is_logged_counted_and_begun_again(
+def test_a_task_that_fails_is_logged_counted_and_restarted(
     task: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "keys.toml"
     add_key(file, "one", [Scope.PREDICT], None, None)
     work = Failing(getattr(*WORK[task]))
-    # A function, so that a method stays one.
+    # A lambda, so that a method stays a method.
     monkeypatch.setattr(*WORK[task], lambda *args: work(*args))
     settings = Settings(port=0, keys_file=file, allow_anonymous=True, rate_limit="9/day")
-    made = create_app(settings, fake_engines())
-    with capture_logs() as lines, serving(settings, app=made, until_ready=False):
+    application = create_app(settings, fake_engines())
+    with capture_logs() as lines, serving(settings, app=application, until_ready=False):
         eventually(lambda: work.calls and min(work.calls.values()) > 1)
-        eventually(lambda: failures(made.state.metrics, task) == 1)
+        eventually(lambda: failures(application.state.metrics, task) == 1)
     failed = [line for line in lines if line["event"] == "background task failed"]
     assert {(line["task"], line["log_level"]) for line in failed} == {(task, "error")}
 
 
-def test_a_process_whose_beats_fail_goes_on_to_beat(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_continues_its_beats_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     work = Failing(Share._tell_ended)
     monkeypatch.setattr(Share, "_tell_ended", lambda share: work(share))
     settings = Settings(port=0)
-    made = create_app(settings, fake_engines())
+    application = create_app(settings, fake_engines())
     ends = [*socket.socketpair(), *socket.socketpair()]
     ends[0].setblocking(False)
-    share = Share(made, settings, ends[0], Link(ends[2]))
+    share = Share(application, settings, ends[0], Link(ends[2]))
     thread = threading.Thread(target=share.run)
     with capture_logs() as lines:
         thread.start()
@@ -122,15 +122,15 @@ def test_a_process_whose_beats_fail_goes_on_to_beat(monkeypatch: pytest.MonkeyPa
     assert [line["task"] for line in lines if line["event"] == "background task failed"] == ["beats"]
 
 
-async def test_a_supervisor_whose_watch_fails_goes_on_to_watch(
+async def test_a_supervisor_continues_its_watch_after_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     work = Failing(Supervisor._watch)
     monkeypatch.setattr(Supervisor, "_watch", lambda supervisor: work(supervisor))
-    seen = asyncio.Event()
+    watched = asyncio.Event()
 
     async def keep(_: Supervisor, number: int) -> None:
-        await seen.wait()
+        await watched.wait()
 
     monkeypatch.setattr(Supervisor, "_keep", keep)
     metrics = Metrics()
@@ -139,7 +139,7 @@ async def test_a_supervisor_whose_watch_fails_goes_on_to_watch(
         async with asyncio.timeout(10):
             while work.calls.total() < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        seen.set()
+        watched.set()
         await running
     assert [line["task"] for line in lines] == ["processes"]
     labels = {"task": "processes"}
@@ -150,7 +150,7 @@ def test_every_task_is_in_the_tests_above() -> None:
     assert {*WORK, "beats", "supervisor link", "processes"} == set(BACKGROUND_TASKS)
 
 
-def test_a_service_begins_at_no_failure(tmp_path: Path) -> None:
+def test_failures_are_counted_from_0(tmp_path: Path) -> None:
     with serving(Settings(port=0), fake_engines()) as gateway:
         assert isinstance(gateway, Gateway)
         for task in BACKGROUND_TASKS:

@@ -1,4 +1,4 @@
-"""Lines that come together are written as one, in their order, and none is left when a flush is over."""
+"""Lines that arrive together are one write, in their order. After a flush no line waits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from service.telemetry.lines import Lines
 
 
-def test_lines_that_come_together_are_one_write() -> None:
+def test_lines_that_arrive_together_are_one_write() -> None:
     written: list[str] = []
     lines = Lines(written.append, "test", gather_s=0.2)
     for line in ("one", "two", "three"):
@@ -28,7 +28,7 @@ def test_without_gathering_each_line_is_a_write() -> None:
     assert written == ["one\n", "two\n"]
 
 
-def test_each_line_of_a_write_that_fails_is_lost() -> None:
+def test_each_line_of_a_failed_write_is_reported_as_lost() -> None:
     lost = threading.Semaphore(0)
 
     def full(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Logs: one line per event with the request's id, and nothing of a photo or a person in any of them."""
+"""Logs: one line per event with the id of the request, and no line has data of a photo or a person."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IMAGE = b"pixels-of-a-person"
 
 
 @pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
+def _restored_logging() -> Iterator[None]:
     root, uvicorn = logging.getLogger(), logging.getLogger("uvicorn.error")
     handlers, level, uvicorn_level = root.handlers, root.level, uvicorn.level
     configured = structlog.get_config()
@@ -56,7 +56,7 @@ async def request(observed: Observation, request_id: str) -> None:
 
 
 async def failing(scope: Scope, receive: Receive, send: Send) -> None:
-    """Fails with the image in hand, in a local variable of every frame."""
+    """Fails while the image is a local variable of every function on the stack."""
     body = (await receive())["body"]
     probabilities = {"sadness": 0.87654321}
     classify(body, probabilities)
@@ -75,7 +75,7 @@ def test_an_event_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> None
     assert line["timestamp"].endswith("Z")
 
 
-def test_the_standard_library_logs_alike(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_standard_library_logs_in_the_same_format(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs("info", "json")
     with structlog.contextvars.bound_contextvars(request_id="id-1"):
         logging.getLogger("uvicorn.error").warning("port %d is busy", 80)
@@ -84,7 +84,7 @@ def test_the_standard_library_logs_alike(capsys: pytest.CaptureFixture[str]) -> 
     assert (line["level"], line["logger"], line["request_id"]) == ("warning", "uvicorn.error", "id-1")
 
 
-def test_what_is_below_the_level_is_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
+def test_events_below_the_level_are_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs("warning", "json")
     log.info("quiet")
     logging.getLogger("uvicorn.error").info("quiet too")
@@ -118,7 +118,7 @@ async def test_a_failure_is_logged_without_the_image(
     assert "request failed" in logged
     assert "id-1" in logged
     assert "KeyError" in logged
-    assert "in classify" in logged or "classify(" in logged, "a failure without its traceback helps nobody"
+    assert "in classify" in logged or "classify(" in logged, "the traceback is missing"
     assert IMAGE.decode() not in logged
     assert "0.876" not in logged
 
@@ -134,7 +134,7 @@ async def test_a_failure_is_one_json_object_too(capsys: pytest.CaptureFixture[st
     assert (answered["event"], answered["status"]) == ("request", 500)
 
 
-def test_text_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_text_format_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs("info", "text")
     log.info("ready", classifier="tiny")
     (line,) = written(capsys).splitlines()

@@ -1,4 +1,4 @@
-"""Metrics, by difference and by what Prometheus reads."""
+"""Metrics: their values, and the text that Prometheus reads."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def face(width: float, height: float, emotion: str = "fear", verdict: Verdict = 
     return FaceSeen(emotion, 0.75, verdict, (0, 0, width, height))
 
 
-def test_what_is_published_is_what_is_declared() -> None:
+def test_the_published_metrics_and_labels_are_known() -> None:
     metrics = Metrics()
     metrics.http_requests.labels("/v1/emotions", "POST", "200").inc()
     metrics.http_request_duration.labels("/v1/emotions").observe(0.1)
@@ -90,7 +90,7 @@ def test_what_is_published_is_what_is_declared() -> None:
     assert found == PUBLISHED
 
 
-def test_what_can_be_counted_is_known_before_it_is() -> None:
+def test_counters_are_published_at_0_before_the_first_count() -> None:
     metrics = Metrics()
     model = read_manifest(Settings().model_repository, "expressnet_moe")
     metrics.serving(model, "model.onnx")
@@ -104,7 +104,7 @@ def test_what_can_be_counted_is_known_before_it_is() -> None:
     assert zeros == {(code,) for code in PROTECTING} | verdicts
 
 
-def test_each_application_counts_for_itself() -> None:
+def test_each_application_has_its_own_counts() -> None:
     one, other = Metrics(), Metrics()
     one.faces(seen(face(10, 10)))
     assert value(one, "expressnet_faces_per_image_sum") == 1
@@ -112,7 +112,7 @@ def test_each_application_counts_for_itself() -> None:
 
 
 @pytest.mark.parametrize("error", CODES, ids=lambda error: error.__name__)
-def test_only_what_protects_the_service_is_a_rejection(error: type[ServiceError]) -> None:
+def test_only_errors_that_protect_the_service_are_rejections(error: type[ServiceError]) -> None:
     metrics = Metrics()
     metrics.count_rejection(error("why"))
     counted = value(metrics, "expressnet_rejected_total", reason=error.code)
@@ -139,7 +139,7 @@ def test_an_image_without_faces_is_counted_too() -> None:
     assert value(metrics, "expressnet_faces_per_image_bucket", le="0.0") == 1
 
 
-def test_of_a_group_only_its_size_is_counted() -> None:
+def test_only_the_size_of_a_group_is_counted() -> None:
     metrics = Metrics()
     metrics.group(SeenGroup(10, 10, 5, ("fear",), face_count=9, probabilities=np.ones(1)))
     metrics.group(SeenGroup(10, 10, 5, ("fear",)))

@@ -16,12 +16,12 @@ def _temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
-def age(folder: Path) -> None:
+def make_old(folder: Path) -> None:
     then = folder.stat().st_mtime - LEFTOVER_AGE_S - 1
     os.utime(folder, (then, then))
 
 
-def test_it_is_removed_at_the_end_with_all_that_is_in_it() -> None:
+def test_the_folder_is_removed_at_the_end_with_its_files() -> None:
     with metrics_folder() as folder:
         (folder / "counter_1.db").touch()
         assert folder.stat().st_mode & 0o077 == 0
@@ -35,9 +35,9 @@ def test_only_leftovers_are_removed_at_the_start(tmp_path: Path) -> None:
         (folder / "counter_1.db").touch()
     (tmp_path / f"{PREFIX}link").symlink_to(other)
     for folder in (leftover, other):
-        age(folder)
+        make_old(folder)
     with metrics_folder() as in_use:
-        age(in_use)
+        make_old(in_use)
         with metrics_folder():
             assert in_use.exists()
     assert not leftover.exists()
