@@ -1,4 +1,4 @@
-"""The cheapest pairs, against SciPy's."""
+"""The cheapest pairs, compared with those of SciPy."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from service.tracking.assignment import FORBIDDEN, assign
 
 
 @pytest.mark.parametrize("forbidden", [0.0, 0.4, 0.9])
-def test_costs_no_more_than_scipys(forbidden: float) -> None:
-    chosen = np.random.default_rng(0)
+def test_pairs_cost_no_more_than_those_of_scipy(forbidden: float) -> None:
+    random = np.random.default_rng(0)
     for _ in range(200):
-        costs = chosen.random(chosen.integers(0, 9, 2))
-        costs[chosen.random(costs.shape) < forbidden] = FORBIDDEN
+        costs = random.random(random.integers(0, 9, 2))
+        costs[random.random(costs.shape) < forbidden] = FORBIDDEN
         pairs = assign(costs)
         rows, columns = linear_sum_assignment(costs)
         best = [cost for cost in costs[rows, columns] if cost < FORBIDDEN]
@@ -23,5 +23,5 @@ def test_costs_no_more_than_scipys(forbidden: float) -> None:
         assert sum(costs[pair] for pair in pairs) == pytest.approx(sum(best))
 
 
-def test_forbidden_pairs_stay_alone() -> None:
+def test_forbidden_pairs_are_not_assigned() -> None:
     assert assign(np.full((3, 2), FORBIDDEN)) == []

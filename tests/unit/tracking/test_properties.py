@@ -1,4 +1,4 @@
-"""What holds of every stream, whatever its faces do."""
+"""Properties of tracks and totals that hold for every stream."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 @st.composite
 def streams(draw: st.DrawFn) -> Stream:
-    """Faces that wander about and over each other, come, leave and are missed; no two boxes are equal."""
+    """Faces that move, overlap and are missing in some frames. No two boxes are equal."""
     random = np.random.default_rng(draw(seeds))
     faces = random.uniform((0, 0, 20, 20), (600, 400, 120, 120), (draw(st.integers(1, 6)), 4))
     time_s, stream = 0.0, []
@@ -33,7 +33,7 @@ def streams(draw: st.DrawFn) -> Stream:
 
 
 @given(streams())
-def test_no_two_faces_of_a_frame_have_one_number(stream: Stream) -> None:
+def test_no_two_faces_of_a_frame_have_the_same_number(stream: Stream) -> None:
     tracker = Tracker()
     for time_s, boxes in stream:
         numbers = tracker.update(boxes, time_s)
@@ -41,7 +41,7 @@ def test_no_two_faces_of_a_frame_have_one_number(stream: Stream) -> None:
 
 
 @given(streams())
-def test_a_number_is_new_or_of_a_face_that_was_seen_lately(stream: Stream) -> None:
+def test_a_number_is_new_or_of_a_face_that_was_seen_recently(stream: Stream) -> None:
     tracker, seen_s = Tracker(), dict[int, float]()
     for time_s, boxes in stream:
         numbers = tracker.update(boxes, time_s)
@@ -52,8 +52,8 @@ def test_a_number_is_new_or_of_a_face_that_was_seen_lately(stream: Stream) -> No
 
 
 @given(streams(), seeds)
-def test_the_order_of_faces_does_not_change_who_is_who(stream: Stream, seed: int) -> None:
-    """The same faces share a number; which number that is may differ."""
+def test_the_order_of_faces_does_not_change_which_faces_share_a_number(stream: Stream, seed: int) -> None:
+    """The same faces share a number, but the number may differ."""
     one, other, random = Tracker(), Tracker(), np.random.default_rng(seed)
     pairs = set()
     for time_s, boxes in stream:
@@ -76,15 +76,15 @@ def test_still_faces_keep_their_numbers_at_any_rate(gaps: list[float], count: in
 
 @given(any_rate, st.integers(1, 5), seeds)
 @example([0.0, 1.5], 2, 0)
-def test_faces_whose_boxes_tremble_keep_their_numbers_at_any_rate(
+def test_faces_whose_boxes_jitter_keep_their_numbers_at_any_rate(
     gaps: list[float], count: int, seed: int
 ) -> None:
-    """As a detector's boxes do, by 2 % of the face. Fast frames make that a speed."""
+    """The boxes of a detector jitter by 2 % of the face. At a high frame rate the jitter looks like speed."""
     tracker, random = Tracker(), np.random.default_rng(seed)
     boxes = np.array([[100 * place, 0, 80, 80] for place in range(count)], np.float64)
     for time_s in np.cumsum([0.0, *gaps]):
-        trembling = boxes + 80 * random.uniform(-0.02, 0.02, boxes.shape)
-        assert tracker.update(trembling, float(time_s)) == list(range(1, count + 1))
+        jittered = boxes + 80 * random.uniform(-0.02, 0.02, boxes.shape)
+        assert tracker.update(jittered, float(time_s)) == list(range(1, count + 1))
 
 
 @given(
@@ -95,9 +95,9 @@ def test_shares_of_a_summary_add_up_to_one(
     frames: list[tuple[float, float, bool, bool]], time_constant_s: float
 ) -> None:
     record, time_s, shown = Record(time_constant_s, threshold=0.6), 0.0, 0
-    for gap_s, happiness, certain, there in frames:
+    for gap_s, happiness, certain, present in frames:
         time_s += gap_s
-        faces = [FaceSeen("happiness", happiness, "certain" if certain else "uncertain")] if there else []
+        faces = [FaceSeen("happiness", happiness, "certain" if certain else "uncertain")] if present else []
         shown += len(record.update(seen(*faces), time_s))
     for totals in record.totals():
         assert totals.time_share.sum() == pytest.approx(1)

@@ -1,4 +1,4 @@
-"""What is said of a face over time, and of all faces at the end."""
+"""The smoothed answer for a face over time, and the totals of all faces at the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def frame(*happiness: float, x: tuple[float, ...] = (100, 500), certain: bool = 
     return seen(*faces, labels=LABELS)
 
 
-def test_a_change_arrives_slowly() -> None:
+def test_a_change_is_smoothed() -> None:
     record = Record(time_constant_s=1.0, threshold=0.6)
     record.update(frame(0.0), 0)
     (face,) = record.update(frame(1.0), 1.0)
@@ -39,7 +39,7 @@ def test_below_the_threshold_the_smoothed_verdict_is_uncertain() -> None:
     assert face.verdict == "uncertain"
 
 
-def test_uncertain_frames_do_not_become_certain_together() -> None:
+def test_uncertain_frames_do_not_give_a_certain_verdict() -> None:
     record = Record(time_constant_s=1.0, threshold=0.6)
     for number in range(10):
         (face,) = record.update(frame(0.9, certain=False), number / 10)
@@ -47,7 +47,7 @@ def test_uncertain_frames_do_not_become_certain_together() -> None:
     assert face.verdict == "uncertain"
 
 
-def test_a_face_is_new_once() -> None:
+def test_a_face_is_new_only_in_its_first_frame() -> None:
     record = Record(1.0, 0.6)
     (first,) = record.update(frame(1.0), 0)
     again, other = record.update(frame(1.0, 1.0), 0.1)
@@ -67,7 +67,7 @@ def test_the_totals_weigh_emotions_by_time_and_means_by_frames() -> None:
     assert totals.certain == pytest.approx(0.4)
 
 
-def test_a_face_of_one_frame_showed_one_emotion() -> None:
+def test_a_face_of_one_frame_has_one_emotion_all_the_time() -> None:
     record = Record(0.5, 0.6)
     record.update(frame(1.0), 3)
     (totals,) = record.totals()
@@ -75,13 +75,13 @@ def test_a_face_of_one_frame_showed_one_emotion() -> None:
     assert totals.certain == 1
 
 
-def test_a_crowd_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_last_tracks_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "MAX_TRACKS", 3)
-    crowd = Record(0.5, 0.6)
+    visitors = Record(0.5, 0.6)
     for visit in range(5):
-        crowd.update(frame(1.0), 10.0 * visit)
-    assert [totals.number for totals in crowd.totals()] == [3, 4, 5]
-    assert crowd.omitted == 2
+        visitors.update(frame(1.0), 10.0 * visit)
+    assert [totals.number for totals in visitors.totals()] == [3, 4, 5]
+    assert visitors.omitted == 2
 
 
 def test_a_frame_without_faces_has_no_tracks() -> None:

@@ -1,4 +1,4 @@
-"""Which box is whose, in scenes that are made of numbers alone."""
+"""Which boxes get the same number, in scenes without images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_numbers_begin_at_one_and_stay_while_a_face_moves() -> None:
         assert numbers == [1, 2]
 
 
-def test_the_order_of_a_frame_does_not_matter() -> None:
+def test_the_order_of_boxes_does_not_matter() -> None:
     tracker = Tracker()
     assert tracker.update(boxes((100, 100), (300, 100)), 0) == [1, 2]
     assert tracker.update(boxes((302, 100), (101, 100)), 0.1) == [2, 1]
@@ -36,14 +36,14 @@ def test_faces_that_cross_keep_their_numbers_while_one_hides_the_other() -> None
         assert numbers == ([1] if hidden else [1, 2]), frame
 
 
-def test_a_face_that_jumps_far_between_slow_frames_is_the_same() -> None:
+def test_a_face_that_moves_far_between_slow_frames_keeps_its_number() -> None:
     tracker = Tracker()
     for frame in range(8):
-        # Almost its own width each time: its boxes hardly overlap.
+        # The face moves by almost its own width per frame, so its boxes hardly overlap.
         assert tracker.update(boxes((60 + 75 * frame, 200)), frame / 4) == [1]
 
 
-def test_a_face_that_is_missed_for_a_while_is_the_same() -> None:
+def test_a_face_that_is_missed_for_a_while_keeps_its_number() -> None:
     tracker = Tracker()
     for frame in range(5):
         tracker.update(boxes((100 + 8 * frame, 200)), frame / FPS)
@@ -51,7 +51,7 @@ def test_a_face_that_is_missed_for_a_while_is_the_same() -> None:
     assert tracker.update(boxes((100 + 8 * 9, 200)), 0.9) == [1]
 
 
-def test_who_was_away_too_long_is_somebody_new() -> None:
+def test_a_face_that_is_missed_for_too_long_gets_a_new_number() -> None:
     tracker = Tracker()
     tracker.update(boxes((100, 200)), 0)
     assert tracker.update(boxes((100, 200)), LOST_S + 0.1) == [2]
@@ -63,14 +63,14 @@ def test_a_number_is_never_used_again() -> None:
     assert seen == [[1], [2], [3], [4], [5]]
 
 
-def test_a_face_elsewhere_or_of_another_size_is_another() -> None:
+def test_a_face_at_another_place_or_of_another_size_gets_a_new_number() -> None:
     tracker = Tracker()
     tracker.update(boxes((100, 200)), 0)
     assert tracker.update(boxes((400, 200)), 0.1) == [2]
     assert tracker.update(boxes((401, 200), size=300), 0.2) == [3]
 
 
-def test_two_frames_of_one_moment_do_no_harm() -> None:
+def test_frames_with_equal_times_change_no_number() -> None:
     tracker = Tracker()
     for _ in range(3):
         assert tracker.update(boxes((100, 200)), 1.0) == [1]
