@@ -1,4 +1,4 @@
-"""The tables of docs/explanation/architecture.md are those of the code."""
+"""The tables in docs/explanation/architecture.md agree with the code."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ Instruction = tuple[str, str]
 
 
 def instructions(dockerfile: str) -> list[Instruction]:
-    """Every instruction and its argument, continued lines joined, comments gone."""
+    """Every instruction and its argument, with continued lines joined and comments removed."""
     code = re.sub(r"^\s*#.*\n", "", dockerfile, flags=re.MULTILINE).replace("\\\n", " ")
     lines = [line.split(maxsplit=1) for line in code.splitlines() if line.strip()]
     return [(name.upper(), argument) for name, argument in lines]
@@ -58,7 +58,7 @@ IMAGES = ("gateway", "embedded")
 
 
 def image(name: str) -> list[Instruction]:
-    """All instructions that make an image, those of the stages below it first."""
+    """All instructions of an image, with those of its base stages first."""
     base = STAGES[name][0][1].split()[0]
     return [*(image(base) if base in STAGES else []), *STAGES[name][1:]]
 
@@ -68,7 +68,7 @@ def arguments(name: str, found: list[Instruction]) -> list[str]:
 
 
 def pairs(name: str, found: list[Instruction]) -> dict[str, str]:
-    """What ENV or LABEL sets."""
+    """The names and values that ENV or LABEL sets."""
     return {
         key: ast.literal_eval(value) if value.startswith('"') else value
         for argument in arguments(name, found)
@@ -76,8 +76,8 @@ def pairs(name: str, found: list[Instruction]) -> dict[str, str]:
     }
 
 
-def defaulted(value: str) -> str:
-    """What Compose reads where no variable is set."""
+def without_variables(value: str) -> str:
+    """The value that Compose reads when no variable is set."""
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
 
 
@@ -93,7 +93,7 @@ def installs() -> list[str]:
     return [command for command in commands if "pip install" in command]
 
 
-def test_every_install_is_held_to_hashes_or_brings_nothing_and_none_is_editable() -> None:
+def test_every_install_requires_hashes_or_has_no_dependencies_and_none_is_editable() -> None:
     for command in installs():
         assert not re.search(r" (-e|--editable)\b", command)
     without_hashes = [
@@ -111,36 +111,36 @@ def test_each_image_has_the_packages_of_its_engine() -> None:
     assert f"{PREFIX}ENGINE" not in pairs("ENV", image("embedded"))
 
 
-def test_what_installs_is_not_left_behind() -> None:
+def test_the_images_have_no_installers() -> None:
     for name in IMAGES:
         (command,) = arguments("RUN", STAGES[f"{name}-packages"])
         assert re.search(r"&& pip uninstall --yes (av )?setuptools pip$", command)
 
 
-def test_the_embedded_image_is_what_a_build_without_target_gives() -> None:
+def test_a_build_without_target_gives_the_embedded_image() -> None:
     assert list(STAGES)[-1] == "embedded"
     assert GATEWAY["build"]["target"] == "embedded"
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_the_image_runs_as_a_number_that_is_not_root(name: str) -> None:
+def test_the_image_runs_as_a_numeric_user_that_is_not_root(name: str) -> None:
     (user,) = arguments("USER", image(name))
-    # A name could not be told from root by an orchestrator that forbids root.
+    # An orchestrator that forbids root cannot see from a name whether the user is root.
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_an_image_runs_no_command_and_takes_only_what_was_built(name: str) -> None:
+def test_an_image_runs_no_command_and_copies_only_from_other_stages(name: str) -> None:
     found = image(name)
     assert arguments("RUN", found) == arguments("ADD", found) == []
-    taken = [argument.split() for argument in arguments("COPY", found)]
-    assert all(source.startswith("--from=") for source, *_ in taken)
-    targets = [target for *_, target in taken]
+    copies = [argument.split() for argument in arguments("COPY", found)]
+    assert all(source.startswith("--from=") for source, *_ in copies)
+    targets = [target for *_, target in copies]
     assert pairs("ENV", found)[f"{PREFIX}MODEL_REPOSITORY"] in targets
     assert pairs("ENV", found)["PYTHONPATH"] in targets
 
 
-def test_the_gateway_of_triton_holds_manifests_and_no_model() -> None:
+def test_the_gateway_of_triton_has_manifests_and_no_model() -> None:
     assert "--from=manifests /opt/model_repository /opt/model_repository" in arguments(
         "COPY", image("gateway")
     )
@@ -148,31 +148,31 @@ def test_the_gateway_of_triton_holds_manifests_and_no_model() -> None:
     assert "-type f ! -name manifest.json -delete" in command
 
 
-def test_all_stages_stand_on_the_same_base() -> None:
+def test_all_stages_have_the_same_base() -> None:
     bases = {arguments("FROM", found)[0].split()[0] for found in STAGES.values()}
     # The virtual environment links to the interpreter of the stage that made it.
     assert bases - set(STAGES) == {"${BASE_IMAGE}"}
 
 
-def test_what_is_copied_exists_and_enters_the_context() -> None:
+def test_copied_paths_exist_and_are_in_the_build_context() -> None:
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").split("\n")
     assert "*" in lines
-    let_in = {line[1:] for line in lines if line.startswith("!")}
+    allowed = {line[1:] for line in lines if line.startswith("!")}
     copies = arguments("COPY", instructions(DOCKERFILE))
     copied = {source for copy in copies if "--from=" not in copy for source in copy.split()[:-1]}
-    assert copied == let_in
+    assert copied == allowed
     assert [source for source in copied if not (ROOT / source).exists()] == []
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_the_version_is_the_code_s(name: str) -> None:
+def test_the_version_label_is_the_version_of_the_code(name: str) -> None:
     assert pairs("LABEL", image(name))["org.opencontainers.image.version"] == __version__
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_the_signal_to_stop_is_one_that_the_server_drains_at(name: str) -> None:
+def test_the_stop_signal_makes_the_server_drain(name: str) -> None:
     assert arguments("STOPSIGNAL", image(name)) == ["SIGTERM"]
-    # The exec form: a shell in between would keep the signal to itself.
+    # The exec form: a shell would not pass on the signal.
     assert [json.loads(command) for command in arguments("CMD", image(name))] == [["expressnet", "serve"]]
 
 
@@ -195,49 +195,49 @@ def test_the_health_check_follows_readiness(name: str) -> None:
     assert check() == 1
 
 
-def test_the_health_check_asks_over_tls_where_the_gateway_speaks_it(tmp_path: Path) -> None:
+def test_the_health_check_uses_tls_when_the_gateway_uses_tls(tmp_path: Path) -> None:
     program, *rest = json.loads(arguments("HEALTHCHECK", image("gateway"))[0].partition(" CMD ")[2])
     assert program == "python"
     authority = trustme.CA()
-    made = authority.issue_cert("gateway.example.com")
-    made.cert_chain_pems[0].write_to_path(tmp_path / "tls.crt")
-    made.private_key_pem.write_to_path(tmp_path / "tls.key")
+    certificate = authority.issue_cert("gateway.example.com")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "tls.crt")
+    certificate.private_key_pem.write_to_path(tmp_path / "tls.key")
     settings = Settings(
         port=0,
         model_repository=ROOT / "model_repository",
         tls_certificate=tmp_path / "tls.crt",
         tls_private_key=tmp_path / "tls.key",
     )
-    # Its own certificate is for another name than the one that it is asked by here.
+    # The certificate is for another name than the address that the health check uses.
     with serving(settings, fake_engines()) as served:
-        given = {f"{PREFIX}PORT": served.url.rpartition(":")[2]}
-        given[f"{PREFIX}TLS_CERTIFICATE"] = str(settings.tls_certificate)
-        asked = subprocess.run([sys.executable, *rest], env=os.environ | given, timeout=30)
-    assert asked.returncode == 0
+        variables = {f"{PREFIX}PORT": served.url.rpartition(":")[2]}
+        variables[f"{PREFIX}TLS_CERTIFICATE"] = str(settings.tls_certificate)
+        checked = subprocess.run([sys.executable, *rest], env=os.environ | variables, timeout=30)
+    assert checked.returncode == 0
 
 
 KEYS: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "compose.keys.yaml").read_text(encoding="utf-8"))
 
 
-def test_who_is_let_in_is_said_where_the_address_is_public(tmp_path: Path) -> None:
-    # The image alone lets nobody in: it does not start before somebody says whom it serves.
+def test_who_has_access_is_set_in_the_file_that_publishes_the_address(tmp_path: Path) -> None:
+    # The image alone does not start: its operator must first choose keys or anonymous access.
     for name in IMAGES:
         assert not {f"{PREFIX}ALLOW_ANONYMOUS", f"{PREFIX}KEYS_FILE"} & set(pairs("ENV", image(name)))
-    assert defaulted(GATEWAY["environment"][f"{PREFIX}ALLOW_ANONYMOUS"]) == "true"
-    assert all(port.startswith("127.0.0.1:") for port in map(defaulted, GATEWAY["ports"]))
-    given = KEYS["services"]["gateway"]
-    environment = {name.removeprefix(PREFIX).lower(): str(v) for name, v in given["environment"].items()}
+    assert without_variables(GATEWAY["environment"][f"{PREFIX}ALLOW_ANONYMOUS"]) == "true"
+    assert all(port.startswith("127.0.0.1:") for port in map(without_variables, GATEWAY["ports"]))
+    overlay = KEYS["services"]["gateway"]
+    environment = {name.removeprefix(PREFIX).lower(): str(v) for name, v in overlay["environment"].items()}
     assert environment["allow_anonymous"] == "false"
-    ((source, target, mode),) = (volume.split(":") for volume in given["volumes"])
+    ((source, target, mode),) = (volume.split(":") for volume in overlay["volumes"])
     assert (source, target, mode) == ("./keys", str(Path(environment["keys_file"]).parent), "ro")
     (tmp_path / "keys.toml").write_text("# no keys yet")
     settings = Settings.model_validate(environment | {"host": "0.0.0.0", "keys_file": tmp_path / "keys.toml"})
-    assert [defaulted(port) for port in given["ports"]] == [
+    assert [without_variables(port) for port in overlay["ports"]] == [
         f"127.0.0.1:{settings.admin_port}:{settings.admin_port}"
     ]
 
 
-def test_prometheus_reads_the_admin_port_where_there_is_one() -> None:
+def test_prometheus_reads_the_admin_port_when_there_is_one() -> None:
     (mount,) = (volume.split(":") for volume in KEYS["services"]["prometheus"]["volumes"])
     assert mount == ["./deploy/prometheus/prometheus.keys.yml", "/etc/prometheus/prometheus.yml", "ro"]
     port = KEYS["services"]["gateway"]["environment"][f"{PREFIX}ADMIN_PORT"]
@@ -257,8 +257,8 @@ def test_the_default_port_is_exposed_published_and_checked() -> None:
         assert arguments("EXPOSE", image(name)) == [port]
         assert pairs("ENV", image(name))[f"{PREFIX}HOST"] == "0.0.0.0"
     assert f"'{PREFIX}PORT', '{port}'" in DOCKERFILE
-    assert [defaulted(published) for published in GATEWAY["ports"]] == [f"127.0.0.1:{port}:{port}"]
-    # Whatever .env chooses for the machine, in the container it stays the published one.
+    assert [without_variables(published) for published in GATEWAY["ports"]] == [f"127.0.0.1:{port}:{port}"]
+    # .env may choose another port for the machine. In the container the port stays the same.
     assert str(GATEWAY["environment"][f"{PREFIX}PORT"]) == port
     assert [published.rpartition(":")[2] for published in GATEWAY["ports"]] == [port]
 
@@ -270,20 +270,20 @@ def test_compose_waits_longer_than_the_servers_take_to_stop() -> None:
         return int(found[1])
 
     assert seconds(GATEWAY["stop_grace_period"]) > DEFAULTS["grace_s"]
-    # A first process gets no signal that it does not handle, and the server handles none while it loads.
+    # Process 1 gets only the signals that it handles, and the server handles none while it loads.
     assert GATEWAY["init"] is True
     triton_s = re.search(r"--exit-timeout-secs=(\d+)", TRITON["command"][-1])
     assert triton_s
     assert seconds(TRITON["stop_grace_period"]) > int(triton_s[1]) >= DEFAULTS["grace_s"]
 
 
-def test_without_a_profile_there_is_the_gateway_alone() -> None:
+def test_without_a_profile_there_is_only_the_gateway() -> None:
     assert [name for name, service in BASE["services"].items() if "profiles" not in service] == ["gateway"]
     assert all(BASE["services"][name]["profiles"] == ["monitoring"] for name in ("prometheus", "grafana"))
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_compose_takes_every_right_away_that_a_service_does_not_need(name: str) -> None:
+def test_compose_removes_every_right_that_a_service_does_not_need(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -291,14 +291,14 @@ def test_compose_takes_every_right_away_that_a_service_does_not_need(name: str) 
     assert not service.keys() & {"privileged", "cap_add", "network_mode", "pid", "ipc", "userns_mode"}
     assert all(":size=" in mount for mount in service.get("tmpfs", []))
     for volume in service.get("volumes", []):
-        # The figures of Prometheus are the only thing that is kept.
+        # Only the data of Prometheus is kept.
         assert volume.endswith(":ro") or volume == "prometheus:/prometheus"
     if "build" not in service:
         assert re.fullmatch(r"[1-9]\d*:\d+", service["user"])
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"gateway"}))
-def test_foreign_images_are_pinned_and_checked(name: str) -> None:
+def test_third_party_images_are_pinned_and_have_a_health_check(name: str) -> None:
     assert re.search(r":v?\d+\.\d+(\.\d+)?(-py3)?$", SERVICES[name]["image"])
     assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
 
@@ -309,7 +309,7 @@ def test_triton_is_of_a_release_without_the_known_critical_faults() -> None:
     assert (int(release[1]), int(release[2])) >= (26, 6)
 
 
-def test_what_asks_for_no_key_is_published_on_this_machine_only() -> None:
+def test_services_without_keys_are_published_on_this_machine_only() -> None:
     for name in ("prometheus", "grafana"):
         assert all(port.startswith("127.0.0.1:") for port in SERVICES[name]["ports"])
 
@@ -329,11 +329,11 @@ def test_triton_is_reached_by_the_gateway_and_prometheus_only() -> None:
     assert reached == {"gateway", "prometheus", "triton"}
 
 
-def test_the_overlay_puts_the_gateway_of_triton_before_it() -> None:
+def test_the_overlay_builds_the_gateway_of_triton() -> None:
     gateway = GPU["services"]["gateway"]
     assert gateway["build"] == {"target": "gateway"}
     assert gateway["environment"] == {f"{PREFIX}ENGINE": "triton", f"{PREFIX}TRITON_URL": "triton:8001"}
-    # Merged with the first file's, so an image of its own: else one name would stand for two images.
+    # Compose merges both files. Without a name of its own, two images would have the same name.
     assert gateway["image"] != GATEWAY["image"]
 
 

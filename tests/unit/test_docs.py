@@ -1,4 +1,4 @@
-"""The documentation says what the code does, and its examples are answers of this version."""
+"""The documentation agrees with the code, and its examples are answers of this version."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def rows(page: str) -> list[list[str]]:
 
 
 def section(page: str, heading: str) -> str:
-    """What stands under a heading, up to the next of whatever level."""
+    """The text under a heading, up to the next heading of any level."""
     _, found, rest = page.partition(f"\n{heading}\n")
     assert found, f"there is no {heading}"
     return re.split(r"^##+ ", rest, maxsplit=1, flags=re.MULTILINE)[0]
@@ -77,13 +77,13 @@ def described(page: str) -> set[str]:
     return {name for row in rows(page) for name in re.findall(r"`([^`]+)`", row[0])}
 
 
-def test_no_setting_is_described_that_does_not_exist() -> None:
+def test_every_named_setting_exists() -> None:
     named = set(re.findall(rf"\b{PREFIX}[A-Z_]+\b", API))
     assert named <= {PREFIX + name.upper() for name in Settings.model_fields}
 
 
 def model_of(example: Any) -> type[BaseModel] | None:
-    """What a JSON example is an answer of, by the field that only such an answer has."""
+    """The model of a JSON example, found by a field that only this model has."""
     if not isinstance(example, dict):
         return None
     for key, model in (
@@ -101,7 +101,7 @@ def model_of(example: Any) -> type[BaseModel] | None:
 
 
 def faces_in(example: Any) -> Iterator[dict[str, Any]]:
-    """Every face of an answer, however deep."""
+    """Every face of an answer, at any depth."""
     if isinstance(example, dict):
         if {"probabilities", "emotion"} <= set(example):
             yield example
@@ -113,9 +113,9 @@ def faces_in(example: Any) -> Iterator[dict[str, Any]]:
 
 
 def check(model: type[BaseModel], example: Any) -> None:
-    """Valid, and nothing in it that the schema does not know: reading drops what it does not know."""
+    """The example is valid and has no unknown fields: validation alone would drop unknown fields."""
     answer = model.model_validate(example)
-    # The cards of models show what they do not have; answers leave it out.
+    # These models show empty fields as null, and all others omit empty fields.
     assert example == answer.model_dump(mode="json", exclude_none=model not in (Card, ModelList, Deployment))
 
 
@@ -144,7 +144,7 @@ def test_json_examples_are_answers_of_this_version(block: str) -> None:
         assert face["confidence"] == probabilities[face["emotion"]] == max(probabilities.values())
 
 
-def test_there_is_an_example_of_every_answer_and_include() -> None:
+def test_every_answer_and_every_include_has_an_example() -> None:
     examples = [json.loads(block) for block in json_blocks(API)]
     models = {model_of(example) for example in examples}
     assert models >= {EmotionsAnswer, BatchAnswer, GroupAnswer, Deployment}
@@ -152,7 +152,7 @@ def test_there_is_an_example_of_every_answer_and_include() -> None:
 
 
 @pytest.mark.parametrize("value", ["nonsense", 1, None])
-def test_an_example_with_an_unknown_field_would_be_found(value: object) -> None:
+def test_an_unknown_field_in_an_example_is_found(value: object) -> None:
     example = next(e for e in map(json.loads, json_blocks(API)) if model_of(e) is EmotionsAnswer)
     check(EmotionsAnswer, example)
     example["faces"][0]["box"]["depth"] = value
@@ -166,7 +166,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_relative_links_lead_somewhere() -> None:
+def test_the_targets_of_relative_links_exist() -> None:
     for page in PAGES:
         for link in re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text(encoding="utf-8"))):
             if re.match(r"[a-z]+:", link):
@@ -178,7 +178,7 @@ def test_relative_links_lead_somewhere() -> None:
                 assert fragment in anchors(target), f"{page.name}: {link}"
 
 
-# Not `deploy`: readers make overlays of their own there.
+# Not `deploy`: readers create their own overlays there.
 FOLDERS = "docs|model_repository|service|tests|training"
 
 
@@ -190,7 +190,7 @@ def test_paths_in_the_text_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["accuracy", "mean_class_accuracy", "ece", "selective_accuracy"])
-def test_figures_in_the_readme_and_the_card_are_the_manifests(name: str) -> None:
+def test_figures_in_the_readme_and_the_card_are_those_of_the_manifest(name: str) -> None:
     metric = read_manifest(Settings().model_repository, "expressnet_moe").metrics["PublicTest"][name]
     card = (ROOT / "docs" / "explanation" / "model-card.md").read_text()
     assert shown(metric) in card
@@ -199,7 +199,7 @@ def test_figures_in_the_readme_and_the_card_are_the_manifests(name: str) -> None
 
 
 def test_digests_of_models_are_those_of_the_manifests() -> None:
-    """Comparing a block with its output leaves ids and digests out."""
+    """The comparison of blocks with their output ignores ids and digests, so this test checks the digests."""
     known = [
         digest
         for manifest in (ROOT / "model_repository").glob("*/manifest.json")
@@ -230,15 +230,15 @@ DUTIES = {
 }
 
 
-def test_every_duty_is_in_the_docs() -> None:
-    """By the articles and numbers that its source names."""
-    asked = section(USE, "## Duties") + section(USE, "## Prohibited uses")
+def test_every_duty_is_described() -> None:
+    """The page must have the articles and numbers of the duty's source."""
+    text = section(USE, "## Duties") + section(USE, "## Prohibited uses")
     for duty in DUTIES:
         for part in re.findall(r"\d+/\d+|Article \d+\(\d+\)|740 ILCS 14|rule 10|Act 2018", duty.source):
-            assert part in asked, duty.source
+            assert part in text, duty.source
         if duty.applies_from:
             day = date.fromisoformat(duty.applies_from)
-            assert f"{day.day} {day:%B} {day.year}" in asked or "UK" in duty.source
+            assert f"{day.day} {day:%B} {day.year}" in text or "UK" in duty.source
 
 
 def test_the_notice_and_the_refusal_are_those_of_the_service() -> None:
@@ -262,17 +262,17 @@ def test_every_field_of_an_audit_line_is_described() -> None:
     assert file_fields == described(section(DEPLOYMENT, "## Audit"))
 
 
-def test_subgroups_in_the_docs_are_the_manifests() -> None:
+def test_subgroups_in_the_docs_are_those_of_the_manifest() -> None:
     subgroups = read_manifest(Settings().model_repository, "expressnet_moe").subgroups
     assert subgroups is not None
-    told = section(USE, "## Accuracy by subgroup")
-    found = {row[0]: row[1] for row in rows(told)}
+    text = section(USE, "## Accuracy by subgroup")
+    found = {row[0]: row[1] for row in rows(text)}
     for name, metric in {**subgroups.accuracy, **subgroups.recall}.items():
         assert found[name] == shown(metric)
-    assert f"Not known: {', '.join(subgroups.not_measured)}." in told
+    assert f"Not known: {', '.join(subgroups.not_measured)}." in text
 
 
-def test_the_limits_and_bands_of_quality_are_the_manifests() -> None:
+def test_the_limits_and_bands_of_quality_are_those_of_the_manifest() -> None:
     manifest = read_manifest(Settings().model_repository, "expressnet_moe")
     assert isinstance(manifest, ClassifierManifest)
     assert manifest.verdict.quality is not None
@@ -286,7 +286,7 @@ def test_the_limits_and_bands_of_quality_are_the_manifests() -> None:
         assert shown_limits[f"`{limit.code}`"] == edge
 
 
-def test_the_rule_of_the_limits_is_the_one_of_the_code() -> None:
+def test_the_rule_of_the_limits_is_that_of_the_code() -> None:
     manifest = read_manifest(Settings().model_repository, "expressnet_moe")
     assert isinstance(manifest, ClassifierManifest)
     assert manifest.verdict.quality is not None

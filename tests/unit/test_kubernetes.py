@@ -33,7 +33,7 @@ TEXTS = {
 
 Object = dict[str, Any]
 
-# gRPC's client asks for addresses this often at most, and a cluster's DNS keeps an answer so long by default.
+# A gRPC client resolves a name at most this often. By default cluster DNS caches an answer this long.
 RESOLVES_EVERY_S, DNS_CACHE_S = 30, 30
 
 
@@ -42,13 +42,13 @@ def objects(folder: str = "base") -> list[Object]:
     return [found for path in sorted(paths) for found in yaml.safe_load_all(path.read_text(encoding="utf-8"))]
 
 
-def the(kind: str, name: str) -> Object:
+def find_object(kind: str, name: str) -> Object:
     (found,) = (o for o in objects() if o["kind"] == kind and o["metadata"]["name"] == name)
     return found
 
 
 def pod(name: str) -> Object:
-    spec: Object = the("Deployment", name)["spec"]["template"]["spec"]
+    spec: Object = find_object("Deployment", name)["spec"]["template"]["spec"]
     return spec
 
 
@@ -108,26 +108,26 @@ def test_the_gateway_s_worst_case_fits_its_memory() -> None:
     assert bodies + pixels < int(gigabytes[1]) * 2**30
 
 
-def test_the_port_is_that_of_the_gateway() -> None:
+def test_the_ports_are_those_of_the_gateway() -> None:
     given = environment("gateway")
     assert ports("gateway") == {
         "http": Settings.model_fields["port"].default,
         "admin": int(given[f"{PREFIX}ADMIN_PORT"]),
     }
     assert given[f"{PREFIX}ADMIN_HOST"] == "0.0.0.0"
-    annotations = the("Deployment", "gateway")["spec"]["template"]["metadata"]["annotations"]
+    annotations = find_object("Deployment", "gateway")["spec"]["template"]["metadata"]["annotations"]
     assert annotations["prometheus.io/port"] == given[f"{PREFIX}ADMIN_PORT"]
-    (port,) = the("Service", "gateway")["spec"]["ports"]
+    (port,) = find_object("Service", "gateway")["spec"]["ports"]
     assert port["targetPort"] == "http"
-    assert the("Service", "gateway")["spec"]["selector"].items() <= labels("gateway").items()
+    assert find_object("Service", "gateway")["spec"]["selector"].items() <= labels("gateway").items()
 
 
 def labels(name: str) -> dict[str, str]:
-    found: dict[str, str] = the("Deployment", name)["spec"]["template"]["metadata"]["labels"]
+    found: dict[str, str] = find_object("Deployment", name)["spec"]["template"]["metadata"]["labels"]
     return found
 
 
-def test_the_gateway_s_probes_follow_what_they_are_for() -> None:
+def test_a_draining_gateway_fails_only_its_readiness_probe() -> None:
     probed = {
         kind: container("gateway")[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")
     }
@@ -135,81 +135,81 @@ def test_the_gateway_s_probes_follow_what_they_are_for() -> None:
     settings = Settings(port=0, model_repository=ROOT / "model_repository")
     with serving(settings, fake_engines()) as gateway:
 
-        def asked() -> dict[str, int]:
+        def statuses() -> dict[str, int]:
             return {
                 kind: httpx.get(gateway.url + probe["path"]).status_code for kind, probe in probed.items()
             }
 
-        assert asked() == {"startup": 200, "liveness": 200, "readiness": 200}
+        assert statuses() == {"startup": 200, "liveness": 200, "readiness": 200}
         gateway.drain()
-        # A gateway that drains gets no requests and is not killed for it.
-        assert asked() == {"startup": 200, "liveness": 200, "readiness": 503}
+        # A draining gateway gets no requests, but is not killed.
+        assert statuses() == {"startup": 200, "liveness": 200, "readiness": 503}
 
 
-def test_the_gateway_is_given_the_time_that_it_takes_to_stop() -> None:
+def test_the_gateway_has_the_time_that_it_needs_to_stop() -> None:
     grace_s = float(environment("gateway")[f"{PREFIX}GRACE_S"])
     assert grace_s >= Settings().timeout_s
     assert pod("gateway")["terminationGracePeriodSeconds"] > pause_s("gateway") + grace_s
-    # Two probes have failed by then, had it not been taken off the list already.
+    # The readiness probe fails within the pause, even if the pod is still in the endpoints of the service.
     readiness = container("gateway")["readinessProbe"]
     assert pause_s("gateway") >= readiness["periodSeconds"] * readiness["failureThreshold"]
 
 
-def test_triton_is_left_by_all_gateways_before_it_stops() -> None:
+def test_all_gateways_disconnect_from_a_triton_before_it_stops() -> None:
     given = flags(container("triton")["args"])
     age_s = int(given["--grpc-max-connection-age"]) / 1000
     assert pause_s("triton") >= age_s + RESOLVES_EVERY_S + DNS_CACHE_S
     assert pod("triton")["terminationGracePeriodSeconds"] > pause_s("triton") + int(
         given["--exit-timeout-secs"]
     )
-    # The longest call must be able to end on the connection that it began on.
+    # The longest call must be able to end on the connection that it uses.
     assert int(given["--grpc-max-connection-age-grace"]) / 1000 > Settings().timeout_s
 
 
 def test_the_gateway_finds_every_triton() -> None:
     host, _, port = environment("gateway")[f"{PREFIX}TRITON_URL"].partition(":")
-    service = the("Service", host)["spec"]
+    service = find_object("Service", host)["spec"]
     assert service["clusterIP"] == "None"
     assert service["selector"].items() <= labels("triton").items()
     assert int(port) == ports("triton")["grpc"] == service["ports"][0]["port"]
     assert [served["targetPort"] for served in service["ports"]] == ["grpc"]
 
 
-def test_triton_serves_what_the_first_container_brings() -> None:
-    (brings,) = pod("triton")["initContainers"]
-    program, *_, source, target = brings["command"]
+def test_triton_serves_the_models_of_the_init_container() -> None:
+    (init,) = pod("triton")["initContainers"]
+    program, *_, source, target = init["command"]
     assert (program, source, target) == ("cp", "/opt/model_repository/.", "/models")
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     stage = re.search(r"^FROM \S+ AS models\n((?:(?!FROM).*\n)*)", dockerfile, flags=re.MULTILINE)
     assert stage
     assert "COPY model_repository /opt/model_repository" in stage[1]
     assert flags(container("triton")["args"])["--model-repository"] == target
-    mounts = [{m["name"]: m for m in c["volumeMounts"]}["models"] for c in (brings, container("triton"))]
+    mounts = [{m["name"]: m for m in c["volumeMounts"]}["models"] for c in (init, container("triton"))]
     assert mounts == [
         {"name": "models", "mountPath": target},
         {"name": "models", "mountPath": target, "readOnly": True},
     ]
 
 
-def test_nobody_changes_models_or_maps_memory_over_the_network() -> None:
+def test_models_and_shared_memory_cannot_be_changed_over_the_network() -> None:
     given = flags(container("triton")["args"])
     assert given["--model-control-mode"] == "none"
     assert given["--allow-client-shm"] == "false"
-    # What stays open is what the gateway asks for, and over HTTP what the kubelet does.
-    everything = {"health", "inference", "model-config", "metadata", "shared-memory"}
-    everything |= {"model-repository", "statistics", "trace", "logging"}
-    for option, left in (
+    # Only the calls of the gateway stay open, and over HTTP only the calls of the kubelet.
+    all_calls = {"health", "inference", "model-config", "metadata", "shared-memory"}
+    all_calls |= {"model-repository", "statistics", "trace", "logging"}
+    for option, open_calls in (
         ("--grpc-restricted-protocol", {"health", "inference", "model-config"}),
         ("--http-restricted-api", {"health"}),
     ):
         calls, _, key = given[option].partition(":")
-        assert set(calls.split(",")) == everything - left
+        assert set(calls.split(",")) == all_calls - open_calls
         assert key == "nobody=$(POD_UID)"
     (uid,) = (v for v in container("triton")["env"] if v["name"] == "POD_UID")
     assert uid["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.uid"}}
 
 
-def test_triton_is_started_as_compose_starts_it() -> None:
+def test_triton_has_the_same_flags_in_kubernetes_and_compose() -> None:
     files = [ROOT / "docker-compose.yml", *(ROOT / "deploy").glob("*.y*ml")]
     services = [
         service
@@ -218,27 +218,29 @@ def test_triton_is_started_as_compose_starts_it() -> None:
         if "tritonserver" in service.get("image", "")
     ]
     assert services
-    # Compose has one server and no kubelet: nobody finds or leaves others, or asks for health from outside.
-    own = {
+    # Compose has one server and no kubelet, so it needs no flags for other servers or outside health checks.
+    kubernetes_only = {
         "--http-address",
         "--metrics-address",
         "--grpc-max-connection-age",
         "--grpc-max-connection-age-grace",
     }
 
-    def same(arguments: list[str]) -> dict[str, str]:
+    def shared_flags(arguments: list[str]) -> dict[str, str]:
         without_key = [re.sub(r":nobody=\S+", "", argument) for argument in arguments]
-        return {name: value for name, value in flags(without_key).items() if name not in own}
+        return {name: value for name, value in flags(without_key).items() if name not in kubernetes_only}
 
     for service in services:
         assert service["image"] == f"nvcr.io/nvidia/tritonserver:{tags()['nvcr.io/nvidia/tritonserver']}"
         command = service["command"]
         text = command if isinstance(command, str) else " ".join(command)
-        assert same(re.findall(r"--\S+", text.replace('"', ""))) == same(container("triton")["args"])
+        assert shared_flags(re.findall(r"--\S+", text.replace('"', ""))) == shared_flags(
+            container("triton")["args"]
+        )
         assert service["environment"] | {"POD_UID": None} == environment("triton")
 
 
-def test_triton_s_probes_ask_what_stays_open() -> None:
+def test_the_probes_of_triton_use_calls_that_stay_open() -> None:
     for kind, path in (("startup", "ready"), ("readiness", "ready"), ("liveness", "live")):
         assert container("triton")[f"{kind}Probe"]["httpGet"] == {
             "path": f"/v2/health/{path}",
@@ -257,16 +259,16 @@ def all_containers(name: str) -> list[Object]:
     return [*pod(name).get("initContainers", []), *pod(name)["containers"]]
 
 
-def test_triton_is_no_release_with_known_holes() -> None:
+def test_triton_is_of_a_release_without_the_known_critical_faults() -> None:
     year, month = map(int, re.findall(r"\d+", tags()["nvcr.io/nvidia/tritonserver"])[:2])
     assert (year, month) >= (26, 6)
 
 
 @pytest.mark.parametrize("name", ["gateway", "triton"])
-def test_every_right_is_taken_away_that_nothing_needs(name: str) -> None:
+def test_every_right_that_nothing_needs_is_removed(name: str) -> None:
     spec = pod(name)
     assert spec["automountServiceAccountToken"] is False
-    # A service named expressnet would set EXPRESSNET_PORT, and the gateway refuses what it does not know.
+    # A service named expressnet would set EXPRESSNET_PORT and other variables, which the gateway refuses.
     assert spec["enableServiceLinks"] is False
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["runAsUser"] > 0
@@ -289,27 +291,27 @@ def test_the_gateway_runs_as_the_user_of_its_image() -> None:
 
 
 @pytest.mark.parametrize("name", ["gateway", "triton"])
-def test_the_autoscaler_owns_the_number_of_pods(name: str) -> None:
-    deployment, scaler = the("Deployment", name), the("HorizontalPodAutoscaler", name)
-    # Where the manifest names a number, every apply would undo what the autoscaler did.
+def test_only_the_autoscaler_sets_the_number_of_pods(name: str) -> None:
+    deployment, scaler = find_object("Deployment", name), find_object("HorizontalPodAutoscaler", name)
+    # If the manifest had a number, every apply would undo the change of the autoscaler.
     assert "replicas" not in deployment["spec"]
     assert scaler["spec"]["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
     assert 2 <= scaler["spec"]["minReplicas"] < scaler["spec"]["maxReplicas"]
-    budget = the("PodDisruptionBudget", name)["spec"]
+    budget = find_object("PodDisruptionBudget", name)["spec"]
     assert budget["maxUnavailable"] == 1
     assert budget["selector"] == deployment["spec"]["selector"]
     assert deployment["spec"]["selector"]["matchLabels"].items() <= labels(name).items()
 
 
-def test_the_adapter_offers_what_the_autoscalers_ask_for() -> None:
-    asked = {
+def test_the_adapter_offers_the_metrics_of_the_autoscalers() -> None:
+    needed = {
         metric["pods"]["metric"]["name"]
         for name in ("gateway", "triton")
-        for metric in the("HorizontalPodAutoscaler", name)["spec"]["metrics"]
+        for metric in find_object("HorizontalPodAutoscaler", name)["spec"]["metrics"]
         if metric["type"] == "Pods"
     }
     offered = {rule["name"]["as"]: rule for rule in adapter_rules()}
-    assert set(offered) == asked == {"triton_queue_seconds", "expressnet_queue_seconds"}
+    assert set(offered) == needed == {"triton_queue_seconds", "expressnet_queue_seconds"}
     for rule in offered.values():
         assert rule["resources"]["overrides"] == {
             "namespace": {"resource": "namespace"},
@@ -323,7 +325,7 @@ def adapter_rules() -> list[Object]:
     return found
 
 
-def test_the_adapter_asks_for_metrics_that_the_gateway_has() -> None:
+def test_the_adapter_reads_metrics_that_the_gateway_has() -> None:
     metrics = Metrics()
     metrics.stages(dict.fromkeys(STAGES, 1.0))
     samples = {sample.name for metric in metrics.registry.collect() for sample in metric.samples}
@@ -334,40 +336,42 @@ def test_the_adapter_asks_for_metrics_that_the_gateway_has() -> None:
     assert set(re.findall(r'stage="(\w+)"', text)) == {"queue"} <= set(STAGES)
 
 
-def test_nothing_is_reached_that_no_policy_names() -> None:
+def test_the_policies_allow_only_the_needed_connections() -> None:
     policies = {o["metadata"]["name"]: o["spec"] for o in objects() if o["kind"] == "NetworkPolicy"}
     assert set(policies) == {"default-deny", "gateway", "triton"}
     assert policies["default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
-    def opened(name: str, way: str) -> list[tuple[object, list[int]]]:
-        side = {"ingress": "from", "egress": "to"}[way]
-        return [(rule[side], [p["port"] for p in rule["ports"]]) for rule in policies[name].get(way, [])]
+    def allowed(name: str, direction: str) -> list[tuple[object, list[int]]]:
+        side = {"ingress": "from", "egress": "to"}[direction]
+        return [
+            (rule[side], [p["port"] for p in rule["ports"]]) for rule in policies[name].get(direction, [])
+        ]
 
     for name in ("gateway", "triton"):
         assert policies[name]["podSelector"]["matchLabels"].items() <= labels(name).items()
     gateway, triton = ([{"podSelector": policies[name]["podSelector"]}] for name in ("gateway", "triton"))
     monitoring = {"namespaceSelector": {"matchLabels": {"expressnet/monitoring": "true"}}}
     clients = {"namespaceSelector": {"matchLabels": {"expressnet/client": "true"}}}
-    assert opened("gateway", "ingress") == [
+    assert allowed("gateway", "ingress") == [
         ([clients], [ports("gateway")["http"]]),
         ([monitoring], [ports("gateway")["admin"]]),
     ]
-    assert opened("triton", "ingress") == [
+    assert allowed("triton", "ingress") == [
         (gateway, [ports("triton")["grpc"]]),
         ([monitoring], [ports("triton")["metrics"]]),
     ]
-    to_triton, to_dns = opened("gateway", "egress")
+    to_triton, to_dns = allowed("gateway", "egress")
     assert to_triton == (triton, [ports("triton")["grpc"]])
     assert to_dns[1] == [53, 53]
-    assert opened("triton", "egress") == []
+    assert allowed("triton", "egress") == []
 
 
-def test_the_page_names_the_labels_that_open_the_gateway() -> None:
+def test_the_page_names_the_labels_that_allow_connections() -> None:
     for label in set(re.findall(r"\bexpressnet/\w+", TEXTS["deploy/kubernetes/base/network-policy.yaml"])):
         assert f"{label}=true" in PAGE
 
 
-def test_what_is_scraped_are_ports_of_the_pods() -> None:
+def test_scraped_ports_are_ports_of_the_pods() -> None:
     jobs = yaml.safe_load(TEXTS["deploy/kubernetes/prometheus/scrape.yml"])["scrape_configs"]
     keep = {job["relabel_configs"][0]["regex"] for job in jobs}
     assert keep == {"gateway;gateway;admin|triton;triton;metrics"}
@@ -383,7 +387,7 @@ def test_what_is_scraped_are_ports_of_the_pods() -> None:
         }
 
 
-def test_the_page_tells_what_to_do_about_every_alert() -> None:
+def test_the_page_says_what_to_do_about_every_alert() -> None:
     rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "rules.yml").read_text(encoding="utf-8"))
     alerts = [rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule]
     listed = re.findall(r"^\| \[(\w+)\]\(#(\w+)\) \| (\w+) \|", ALERTS, flags=re.MULTILINE)
@@ -396,7 +400,7 @@ def test_the_page_tells_what_to_do_about_every_alert() -> None:
 
 
 @pytest.mark.parametrize("page", ["kubernetes", "rollout", "keys", "monitoring", "sizing", "alerts"])
-def test_a_page_asks_for_metrics_that_exist(page: str) -> None:
+def test_metrics_that_a_page_names_exist(page: str) -> None:
     metrics = Metrics()
     exist = {sample.name for metric in metrics.registry.collect() for sample in metric.samples}
     exist |= {metric.name for metric in metrics.registry.collect()}

@@ -1,4 +1,4 @@
-"""Settings: each out of its variable, and a start that is refused in one sentence."""
+"""Settings: each is read from its variable, and the refusal of a bad value is one sentence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import SecretStr, ValidationError
 from service.core.errors import SettingsError
 from service.settings import PREFIX, Settings, read_settings
 
-# What this module reads itself; the rest is pydantic's.
+# The settings that `service.settings` parses. pydantic parses the others.
 READ = {
     "trusted_proxies": ("10.0.0.0/8, ::1,", ("10.0.0.0/8", "::1")),
     "root_path": ("/a/faces", "/a/faces"),
@@ -91,7 +91,7 @@ def test_each_variable_is_read(monkeypatch: pytest.MonkeyPatch, name: str) -> No
     assert getattr(read_settings(), name) == value
 
 
-def test_models_are_those_of_the_setting_else_of_the_folder_else_of_the_package(
+def test_models_are_read_from_the_setting_or_the_folder_or_the_package(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -141,7 +141,7 @@ def test_a_password_is_not_shown_with_the_settings() -> None:
 @pytest.mark.parametrize(
     "host", ["0.0.0.0", "::", "10.0.0.1", "gateway.example.com", "localhost.example.com"]
 )
-def test_an_address_that_others_reach_needs_keys_or_leave(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+def test_a_public_address_needs_keys_or_anonymous_access(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setenv("EXPRESSNET_HOST", host)
     sentence = refusal()
     assert all(name in sentence for name in (host, "EXPRESSNET_KEYS_FILE", "EXPRESSNET_ALLOW_ANONYMOUS"))
@@ -150,7 +150,7 @@ def test_an_address_that_others_reach_needs_keys_or_leave(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
-def test_this_machine_alone_needs_none(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+def test_a_loopback_address_needs_no_keys(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setenv("EXPRESSNET_HOST", host)
     assert read_settings().loopback
 
@@ -161,7 +161,7 @@ def test_an_unknown_variable_is_refused_by_name(monkeypatch: pytest.MonkeyPatch,
     assert refusal().startswith(f"{variable} is not a setting")
 
 
-def test_who_names_a_variable_so_is_helped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_refusal_of_an_unknown_variable_says_how_to_fix_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXPRESSNET_KEY", "xn_secret")
     sentence = refusal()
     assert "unset or rename it: names with EXPRESSNET_ are settings" in sentence
@@ -171,7 +171,7 @@ def test_who_names_a_variable_so_is_helped(monkeypatch: pytest.MonkeyPatch) -> N
     assert "; did you mean EXPRESSNET_KEYS_FILE? If not, unset or rename it: " in refusal()
 
 
-def test_variables_of_others_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_without_the_prefix_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "1")
     monkeypatch.setenv("NOT_EXPRESSNET_PORT", "1")
     assert read_settings().port == 8000
@@ -207,7 +207,7 @@ def test_values_that_contradict_each_other_are_refused_by_name(
 
 @pytest.mark.parametrize("purpose", ["workplace", "education"])
 @pytest.mark.parametrize("jurisdiction", ["eu", "us,FR", "no"])
-def test_what_the_law_prohibits_is_refused_by_its_article(
+def test_a_prohibited_use_is_refused_with_its_article(
     monkeypatch: pytest.MonkeyPatch, purpose: str, jurisdiction: str
 ) -> None:
     monkeypatch.setenv("EXPRESSNET_PURPOSE", purpose)
@@ -224,7 +224,7 @@ def test_what_the_law_prohibits_is_refused_by_its_article(
 
 
 @pytest.mark.parametrize(
-    ("variables", "says"),
+    ("variables", "message"),
     [
         ({"purpose": "workplace"}, "EXPRESSNET_PURPOSE and EXPRESSNET_JURISDICTION need each other"),
         ({"jurisdiction": "us"}, "EXPRESSNET_PURPOSE and EXPRESSNET_JURISDICTION need each other"),
@@ -235,23 +235,23 @@ def test_what_the_law_prohibits_is_refused_by_its_article(
         ),
     ],
 )
-def test_half_a_declaration_is_refused(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], says: str
+def test_an_incomplete_declaration_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
 ) -> None:
     for name, text in variables.items():
         monkeypatch.setenv(PREFIX + name.upper(), text)
-    assert says in refusal()
+    assert message in refusal()
 
 
 @pytest.mark.parametrize("text", ["a\nb", "\x1b[31m", "a" * 201])
-def test_what_people_read_is_one_short_line(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_the_deployer_must_be_one_short_line(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("EXPRESSNET_DEPLOYER", text)
     sentence = refusal()
     assert sentence.startswith("EXPRESSNET_DEPLOYER=")
     assert sentence.endswith("not one printable line of up to 200 characters.")
 
 
-def test_values_at_the_edge_of_a_contradiction_are_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_limits_do_not_contradict_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in {
         "max_batch_faces": "32",
         "queue_limit_faces": "32",
@@ -262,7 +262,7 @@ def test_values_at_the_edge_of_a_contradiction_are_fine(monkeypatch: pytest.Monk
     assert read_settings().queue_limit_faces == 32
 
 
-def test_settings_are_frozen_and_know_no_others() -> None:
+def test_settings_are_frozen_and_refuse_unknown_names() -> None:
     settings = Settings()
     with pytest.raises(ValidationError):
         settings.port = 1  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""docs/reference/stream.md says what a stream does."""
+"""docs/reference/stream.md agrees with the code of streams."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ MESSAGES: dict[str, type[BaseModel]] = {
 
 
 @pytest.mark.parametrize("heading", MESSAGES)
-def test_the_example_of_a_message_is_one(heading: str) -> None:
+def test_the_example_of_a_message_is_a_valid_message(heading: str) -> None:
     (block,) = json_blocks(section(PAGE, heading))
     example = json.loads(block)
     assert MESSAGES[heading].model_validate(example).model_dump(mode="json", exclude_none=True) == example
 
 
-def test_the_numbers_of_the_page_are_the_codes() -> None:
+def test_the_numbers_of_the_page_are_those_of_the_code() -> None:
     for code in (stream.ENDED, stream.GOING_AWAY, stream.POLICY, stream.IDLE):
         assert f"| {code} |" in section(PAGE, "### Close codes")
     assert f"more than {PIECES} pieces" in PAGE
