@@ -31,7 +31,7 @@ class Backlog:
         self._now = now
         self._images = 0
         self._changed_at = now()
-        self._nobody_waited_at = -math.inf
+        self._no_queue_at = -math.inf
         self._strained_until = -math.inf
 
     @property
