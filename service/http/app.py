@@ -23,7 +23,7 @@ from service.http.routes.health import health_router
 from service.http.routes.models import models_router
 from service.http.routes.playground import ServiceFacts, playground_router
 from service.http.routes.stream import StreamLimits, stream_router
-from service.process.memory import release_at_rest, release_unused
+from service.process.memory import end_startup, release_at_rest
 from service.settings import Settings
 from service.telemetry.background import supervised
 from service.telemetry.logs import log
@@ -70,7 +70,7 @@ def create_app(
                 asyncio.create_task(supervised(name, work, metrics.background_failed))
                 for name, work in background.items()
             ]
-            release_unused()
+            end_startup()
             readiness.warmed_up = True
             log.info("ready", classifier=classifier.name, version=classifier.version)
             try:

@@ -132,7 +132,7 @@ def _process(idle: Sample, samples: list[Sample], minutes: float) -> Iterator[Ro
         )
     threads = [each.threads for each in warm]
     # The threads of the event loop's pool start one by one, when no idle thread can take new work.
-    limit = threads[0] if bounded else max(threads[0], idle.threads + POOL_THREADS)
+    limit = max(threads[0], idle.threads + POOL_THREADS)
     yield Row(
         "threads: idle, start, end, max",
         f"{idle.threads}, {threads[0]}, {threads[-1]}, {max(threads)}",

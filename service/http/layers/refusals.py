@@ -35,12 +35,18 @@ class Refusals:
         except Exception as error:
             if scope["type"] not in ("http", "websocket"):
                 raise
-            problem = error if isinstance(error, ServiceError) else Internal("")
-            if begun or isinstance(problem, Internal):
-                log.error("request failed", error=type(error).__name__, exc_info=error)
-            if begun == "websocket.accept":
-                with contextlib.suppress(OSError):  # the client may have left by then
-                    await send({"type": "websocket.close", "code": INTERNAL_ERROR})
-            elif not begun:
-                self._metrics.count_rejection(problem)
-                await problem_response(problem, state_of(scope).request_id)(scope, receive, send)
+            # No variable of this frame may keep the error: its traceback keeps the frame.
+            await self._answer(error, begun, scope, receive, send)
+
+    async def _answer(
+        self, error: Exception, begun: str | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        problem = error if isinstance(error, ServiceError) else Internal("")
+        if begun or isinstance(problem, Internal):
+            log.error("request failed", error=type(error).__name__, exc_info=error)
+        if begun == "websocket.accept":
+            with contextlib.suppress(OSError):  # the client may have left by then
+                await send({"type": "websocket.close", "code": INTERNAL_ERROR})
+        elif not begun:
+            self._metrics.count_rejection(problem)
+            await problem_response(problem, state_of(scope).request_id)(scope, receive, send)

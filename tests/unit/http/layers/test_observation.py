@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
+import weakref
 
 import pytest
 import structlog
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.core.errors import Overloaded
 from service.http.layers.observation import CLIENT_LEFT, Observation
 from service.http.layers.refusals import Refusals
 from service.http.request_state import state_of
@@ -207,3 +210,22 @@ async def test_lifespan_events_pass_unobserved() -> None:
 
     await observed.app({"type": "lifespan"}, receive, send)
     assert seen == ["lifespan"]
+
+
+async def test_a_refusal_leaves_no_work_to_the_garbage_collector() -> None:
+    errors: list[weakref.ref[Overloaded]] = []
+
+    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
+        error = Overloaded("")
+        errors.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            del error
+
+    gc.disable()
+    try:
+        await Observed(inner).call()
+        assert [error() for error in errors] == [None]
+    finally:
+        gc.enable()
