@@ -1,8 +1,16 @@
-"""`python -m service` is `expressnet`."""
+"""The program `expressnet`, also as `python -m service`."""
 
 from __future__ import annotations
 
-from service.cli import main
+
+def main() -> None:
+    try:
+        from service.cli import main as run
+
+        run()
+    except KeyboardInterrupt:  # while modules load: a command handles its own
+        raise SystemExit(130) from None
+
 
 if __name__ == "__main__":
     main()

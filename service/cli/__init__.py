@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from importlib.metadata import entry_points
 
 import typer
@@ -37,6 +38,10 @@ app.add_typer(keys_app, name="keys")
 
 def main() -> None:
     """Run the command line, with the commands of other installed packages."""
-    for commands in entry_points(group="expressnet.commands"):
-        app.add_typer(commands.load())
-    app()
+    try:
+        for commands in entry_points(group="expressnet.commands"):
+            app.add_typer(commands.load())
+        app()
+    finally:
+        # What follows cannot be interrupted in a useful way, so Ctrl-C must not print a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)

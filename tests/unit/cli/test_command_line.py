@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from service.__main__ import main as program
 from service.api.schemas import Face, ImageAnswer
 from service.cli import app
 from service.predict.rows import HEAD, TAIL
@@ -135,3 +136,13 @@ def test_the_commands_on_the_page_run(
     assert Path("walk.timeline.csv").exists()
     assert Path("answers.jsonl").read_bytes().count(b"\n") == 1
     assert Path("pictures/photos/astronaut.jpg").exists()
+
+
+def test_an_interrupt_while_modules_load_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("service.cli.main", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        program()
+    assert ended.value.code == 130
