@@ -1,4 +1,4 @@
-"""`expressnet predict`: the emotions of every face in files, folders and globs, without a server."""
+"""`expressnet predict`: the emotions of every face in photos and videos, without a server."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ import typer
 
 from service.api.schemas import EmotionQuery, Include
 from service.cli.counts import counted
-from service.cli.video import predict_video
+from service.cli.request import Options, RefusedError, Request, check_writable, request_of
+from service.cli.video import predict_videos
 from service.predict.forms import Form
 
 if TYPE_CHECKING:
     from service.predict.ledger import Ledger
-    from service.predict.rows import Row
+    from service.predict.rows import Row, RunInfo
+    from service.predict.run import Predictor
     from service.settings import Settings
 
 DEFAULT = EmotionQuery()
 # No client waits, and the machine may be busy.
 DECODE_BUDGET_S = 60.0
+# Names of skipped files in the last message.
+SKIPPED_NAMES = 5
 
 Places = Annotated[
     list[str],
     typer.Argument(
-        metavar="PATH", help="Images, folders, globs, or one video. - is one image on standard input."
+        metavar="PATH", help="Images, videos, folders or globs. - is one image on standard input."
     ),
 ]
-
-
-class RefusedError(Exception):
-    """The command cannot be run as it was given. The message is one sentence."""
 
 
 def predict_command(
@@ -48,7 +48,7 @@ def predict_command(
         typer.Option(
             "--format",
             help="Format of the output. The default is a table on a terminal, CSV if --output ends in .csv, "
-            "else JSON lines.",
+            "else JSON lines. The timeline of a video is CSV by default.",
         ),
     ] = None,
     output: Annotated[
@@ -59,7 +59,7 @@ def predict_command(
         ),
     ] = None,
     annotate: Annotated[
-        Path | None, typer.Option(help="Folder for copies of the images with boxes and labels.")
+        Path | None, typer.Option(help="Folder for copies of the images and videos with boxes and labels.")
     ] = None,
     include: Annotated[
         list[str] | None,
@@ -90,23 +90,30 @@ def predict_command(
             min=0.01, max=1000, help="Frames to analyse in each second of a video. The default is 5."
         ),
     ] = None,
+    thumbnails: Annotated[
+        bool,
+        typer.Option("--thumbnails", help="Show each face of a video in the picture of its timeline."),
+    ] = False,
 ) -> None:
-    """Find the emotions of all faces in images, folders or a video, without a server.
+    """Find the emotions of all faces in images, videos, folders or globs, without a server.
 
-    A video gives a timeline: a CSV file and a picture, named after the video or `--output`. The settings are
-    the same as for `serve`.
+    Each video gives a timeline: a file of rows and a picture, named after the video or `--output`. The
+    settings are the same as for `serve`.
 
-    Exit codes: 0 if all images were answered, 1 if some were not, 2 if the run could not start or continue,
-    130 if it was interrupted.
+    Exit codes: 0 if all images and videos were answered, 1 if some were not, 2 if the run could not start or
+    continue, 130 if it was interrupted.
     """
     # Imported late: `--help` and completions must not wait for it.
-    from pydantic import ValidationError
+    try:
+        from pydantic import ValidationError
 
-    from service.core.errors import ModelFileError, SettingsError
-    from service.predict.ledger import LedgerError
-    from service.predict.run import RunStoppedError
-    from service.predict.timeline import DEFAULT_FPS, VideoError
-    from service.settings import read_settings
+        from service.core.errors import ModelFileError, SettingsError
+        from service.predict.ledger import LedgerError
+        from service.predict.rows import DEFAULT_FPS
+        from service.predict.run import RunStoppedError
+        from service.settings import read_settings
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
 
     try:
         query = EmotionQuery(
@@ -116,26 +123,15 @@ def predict_command(
             detect=detect,
             include=include or (),
         )
-        video = _video(paths, form, output, annotate, query, fps)
-        request = (
-            None if video else _checked(_Request(tuple(paths), _form(form, output), output, annotate, query))
+        request = request_of(
+            Options(tuple(paths), form, output, annotate, query, fps, thumbnails), DEFAULT_FPS
         )
         # Only a server has several processes.
-        settings = patient(read_settings(processes=1))
-        if request is not None:
-            code = asyncio.run(_predict(request, settings))
-        else:
-            csv_file = output or Path(f"{Path(paths[0]).stem}.timeline.csv")
-            _say(
-                asyncio.run(
-                    predict_video(settings, Path(paths[0]), csv_file, query.to_pipeline(), fps or DEFAULT_FPS)
-                )
-            )
-            code = 0
+        code = asyncio.run(_predict(request, patient(read_settings(processes=1))))
     except ValidationError as error:
         first = error.errors()[0]
         _complain(f"--{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}")
-    except (RefusedError, LedgerError, RunStoppedError, SettingsError, ModelFileError, VideoError) as error:
+    except (RefusedError, LedgerError, RunStoppedError, SettingsError, ModelFileError) as error:
         _complain(str(error))
     except KeyboardInterrupt:
         _say("stopped at once; images in flight were not answered")
@@ -154,15 +150,6 @@ def _complain(sentence: str) -> None:
 
 def _say(sentence: str) -> None:
     typer.echo(f"expressnet: {sentence}", err=True)
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    paths: tuple[str, ...]
-    form: Form
-    output: Path | None
-    pictures: Path | None
-    query: EmotionQuery
 
 
 @dataclass(slots=True)
@@ -192,54 +179,6 @@ class _Tally:
         return said
 
 
-def _form(form: Form | None, output: Path | None) -> Form:
-    if output is None:
-        return form or (Form.table if sys.stdout.isatty() else Form.jsonl)
-    if form is Form.table:
-        raise RefusedError("--output takes JSON lines or CSV, not a table")
-    return form or (Form.csv if output.suffix.lower() == ".csv" else Form.jsonl)
-
-
-def _video(
-    paths: list[str],
-    form: Form | None,
-    output: Path | None,
-    pictures: Path | None,
-    query: EmotionQuery,
-    fps: float | None,
-) -> bool:
-    """Whether the path is a video. Raises `RefusedError` for options that do not fit a video."""
-    from service.predict.sources import is_video
-
-    videos = [path for path in paths if is_video(path)]
-    if not videos:
-        if fps is not None:
-            raise RefusedError("--fps is only for videos")
-        return False
-    if len(paths) > 1:
-        raise RefusedError(f"{videos[0]} is a video, and a video must be the only path")
-    if not Path(videos[0]).is_file():
-        raise RefusedError(f"{videos[0]} was not found")
-    if form not in (None, Form.csv) or (output is not None and output.suffix.lower() != ".csv"):
-        raise RefusedError("the timeline of a video is always CSV")
-    if pictures is not None or query.include or not query.detect:
-        raise RefusedError("--annotate, --include and --no-detect are not for videos")
-    return True
-
-
-def _checked(request: _Request) -> _Request:
-    from service.predict.pictures import would_overwrite
-    from service.predict.sources import STANDARD_INPUT, missing
-
-    if (absent := missing(request.paths)) is not None:
-        raise RefusedError(f"{absent} was not found")
-    if STANDARD_INPUT in request.paths and (len(request.paths) > 1 or request.output is not None):
-        raise RefusedError("- must be the only path, and without --output")
-    if request.pictures is not None and would_overwrite(request.pictures):
-        raise RefusedError("--annotate needs a folder of its own: pictures would overwrite their photos")
-    return request
-
-
 def patient(settings: Settings) -> Settings:
     """The settings, with a decode budget for a busy machine unless the operator has set one."""
     if "decode_budget_s" in settings.model_fields_set:
@@ -247,58 +186,98 @@ def patient(settings: Settings) -> Settings:
     return settings.model_copy(update={"decode_budget_s": DECODE_BUDGET_S})
 
 
-async def _predict(request: _Request, settings: Settings) -> int:
+async def _predict(request: Request, settings: Settings) -> int:
     """The exit code."""
     from service.api.schemas import ModelName
     from service.assembly import assemble
-    from service.predict.display import Display
     from service.predict.ledger import Ledger
     from service.predict.rows import RunInfo
-    from service.predict.run import Options, Predictor
-    from service.predict.sources import images
+    from service.predict.run import Options as RunOptions
+    from service.predict.run import Predictor
+    from service.predict.video_rows import header
+    from service.predict.videos import VideoOptions
     from service.process.memory import bound_heap
     from service.telemetry.logs import configure_logs
 
+    options = request.options
     # Rows may go to standard output, so the engines may only log warnings.
     configure_logs("warning", "text")
     bound_heap()
     assembly = assemble(settings)
     card = assembly.classifier
-    run = RunInfo(ModelName(name=card.name, version=card.version), request.query, card.labels)
+    run = RunInfo(ModelName(name=card.name, version=card.version), options.query, card.labels, request.fps)
     predictor = Predictor(
         assembly,
-        Options(
-            request.query,
+        RunOptions(
+            options.query,
             settings.worker_threads,
             settings.body_limit_bytes,
             settings.pixel_limit,
-            request.pictures,
+            options.copies,
         ),
     )
-
-    def paths() -> Iterator[str]:
-        return images(request.paths, request.pictures)
-
+    ledger, tally, failed = None, _Tally(), 0
     async with AsyncExitStack() as stack:
-        ledger = None
-        if request.output is not None:
-            ledger = stack.enter_context(Ledger(request.output, request.form, run))
+        if options.output is not None:
+            first_line = None if request.has_images else header(run)
+            ledger = stack.enter_context(Ledger(options.output, request.form, run, first_line))
+        elif request.clips:
+            check_writable(request.clips[0].rows)
         await stack.enter_async_context(assembly)
         signals = _stopped_by_signals(predictor.stop)
-        display = stack.enter_context(Display(request.form, run, ledger, paths))
-        tally = _Tally()
-        known = (lambda key: False) if ledger is None else ledger.holds
-        rows = await stack.enter_async_context(aclosing(predictor.rows(paths(), known, display.skipped)))
-        async for row in rows:
-            display.show(row)
-            tally.count(row)
+        if request.has_images:
+            await _predict_images(request, predictor, run, ledger, tally)
+        if request.clips:
+            watching = VideoOptions(
+                request.clip_form,
+                run,
+                card.verdict.threshold,
+                settings.pixel_limit,
+                options.copies,
+                options.thumbnails,
+            )
+            # Rows of images on standard output must stay alone.
+            prints_tables = not request.has_images or request.form is Form.table
+            failed, last = await predict_videos(
+                predictor, watching, request.clips, ledger, _say, prints_tables
+            )
     before, failed_before = (0, 0) if ledger is None else (len(ledger), ledger.failed_before)
-    if tally.images != 1 or request.output is not None:
+    if request.has_images and (tally.images != 1 or options.output is not None):
         _say(tally.sentence(before, failed_before))
+    if request.skipped:
+        _say(_skipped(request.skipped))
     if signals:
-        _say(f"interrupted; {_after_interruption(ledger)}")
+        _say(f"interrupted; {_after_interruption(last if request.clips else ledger)}")
         return 128 + signals[0]
-    return 1 if tally.failed or failed_before else 0
+    return 1 if tally.failed or failed or failed_before else 0
+
+
+async def _predict_images(
+    request: Request, predictor: Predictor, run: RunInfo, ledger: Ledger | None, tally: _Tally
+) -> None:
+    from service.predict.display import Display
+    from service.predict.sources import images
+
+    options = request.options
+
+    def paths() -> Iterator[str]:
+        return images(options.paths, options.copies)
+
+    known = (lambda key: False) if ledger is None else ledger.holds
+    with Display(request.form, run, ledger, paths) as display:
+        async with aclosing(predictor.rows(paths(), known, display.skipped)) as rows:
+            async for row in rows:
+                display.show(row)
+                tally.count(row)
+
+
+def _skipped(paths: list[str]) -> str:
+    from service.predict.sources import Source
+
+    names = ", ".join(Source(path).shown for path in paths[:SKIPPED_NAMES])
+    more = f" and {len(paths) - SKIPPED_NAMES} more" if len(paths) > SKIPPED_NAMES else ""
+    what = "is neither an image nor a video" if len(paths) == 1 else "are neither images nor videos"
+    return f"skipped {names}{more}, which {what}"
 
 
 def _after_interruption(ledger: Ledger | None) -> str:

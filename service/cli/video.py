@@ -1,7 +1,10 @@
-"""A video for `expressnet predict`: its timeline as CSV and as a picture, and its faces as a table."""
+"""The videos of `expressnet predict`: where their timelines go, and what is printed about them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,58 +12,111 @@ from rich.console import Console
 from rich.table import Table
 
 from service.cli.counts import counted
+from service.predict.forms import Form
 
 if TYPE_CHECKING:
-    from service.core.query import Query
-    from service.predict.timeline import Timeline
-    from service.settings import Settings
+    from service.predict.ledger import Ledger
+    from service.predict.rows import RunInfo
+    from service.predict.run import Predictor
+    from service.predict.videos import VideoOptions, Watched
     from service.tracking.record import TrackTotals
 
 
-async def predict_video(settings: Settings, video: Path, csv_file: Path, query: Query, fps: float) -> str:
-    """Write the CSV file and a PNG beside it, print the faces, return a summary. Raises `VideoError`."""
-    from service.assembly import assemble
-    from service.core.errors import ServiceError, reason_of
-    from service.predict.run import TIMEOUT_S
-    from service.predict.timeline import VideoError, write_timeline
-    from service.process.memory import bound_heap
-    from service.telemetry.logs import configure_logs
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One video, the file for its rows, and the file for its picture."""
 
-    picture = csv_file.with_suffix(".png")
-    for file in (csv_file, picture):
-        if file.exists() and (not file.is_file() or file.stat().st_size):
-            raise VideoError(f"{file} is not empty; name another file, or delete it")
-    configure_logs("warning", "text")
-    bound_heap()
-    assembly = assemble(settings)
-    pipeline = assembly.faces
-    async with assembly:
-        try:
-            timeline = await write_timeline(
-                pipeline,
-                assembly.classifier,
-                video,
-                csv_file,
-                picture,
-                query,
-                fps=fps,
-                timeout_s=TIMEOUT_S,
-            )
-        except ServiceError as error:
-            raise VideoError(f"{video} has a frame without an answer: {error.detail}") from error
-        except OSError as error:
-            raise VideoError(f"{csv_file} cannot be written: {reason_of(error)}") from error
-    Console().print(_table(timeline))
-    frames, faces = counted(len(timeline.moments), "frame"), counted(len(timeline.tracks), "face")
-    return f"{frames}, {faces}: {csv_file} and {picture}"
+    path: str
+    rows: Path
+    picture: Path
 
 
-def _table(timeline: Timeline) -> Table:
+def clips_of(paths: Sequence[str], output: Path | None, form: Form) -> list[Clip]:
+    """Files for each video: below `output` or in this folder, and named after the video."""
+    from service.predict.videos import names_of
+
+    if output is not None and len(paths) == 1:
+        return [Clip(paths[0], output, output.with_suffix(".png"))]
+    folder = Path() if output is None else output.parent
+    return [
+        Clip(path, output or Path(f"{name}.timeline.{form}"), folder / f"{name}.timeline.png")
+        for path, name in zip(paths, names_of(paths), strict=True)
+    ]
+
+
+def occupied(clips: Sequence[Clip], form: Form) -> Path | None:
+    """The first file that a run would overwrite or cannot resume, or None."""
+    for clip in clips:
+        resumes = form is Form.jsonl and _has_content(clip.rows)
+        for file in (clip.picture,) if form is Form.jsonl else (clip.rows, clip.picture):
+            if not resumes and _has_content(file):
+                return file
+    return None
+
+
+def _has_content(file: Path) -> bool:
+    return file.exists() and (not file.is_file() or file.stat().st_size > 0)
+
+
+async def predict_videos(
+    predictor: Predictor,
+    options: VideoOptions,
+    clips: Sequence[Clip],
+    shared: Ledger | None,
+    say: Callable[[str], None],
+    prints_tables: bool,
+) -> tuple[int, Ledger | None]:
+    """Answer the videos. Returns how many have no answer, and the ledger of the last one."""
+    from service.predict.ledger import Ledger
+    from service.predict.sources import source
+    from service.predict.video_rows import header
+    from service.predict.videos import answer_video
+
+    failed, skipped, last = 0, 0, shared
+    for clip in clips:
+        if predictor.stop.is_set():
+            break
+        opened = (
+            nullcontext(shared)
+            if shared is not None
+            else Ledger(clip.rows, options.form, options.run, header(options.run))
+        )
+        with opened as ledger:
+            assert ledger is not None
+            last = ledger
+            if ledger.holds(source(clip.path).key):
+                skipped += 1
+                failed += ledger.failed_before if shared is None else 0
+                continue
+            watched = await answer_video(predictor, options, clip.path, ledger, clip.picture)
+        if prints_tables and watched.frames:
+            Console().print(_table(watched, options.run))
+        if watched.problem is not None:
+            failed += 1
+            say(f"{watched.source.shown} {_sentence(watched)}")
+        if watched.frames:
+            frames = counted(watched.frames, "frame")
+            faces = counted(len(watched.record.totals()), "face")
+            before = f"{watched.source.shown}: " if len(clips) > 1 else ""
+            say(f"{before}{frames}, {faces}: {clip.rows} and {clip.picture}")
+    if skipped:
+        say(f"{counted(skipped, 'video')} from earlier runs")
+    return failed, last
+
+
+def _sentence(watched: Watched) -> str:
+    assert watched.problem is not None
+    what = "has a frame without an answer" if watched.frames else "cannot be read as a video"
+    return f"{what}: {watched.problem.detail}"
+
+
+def _table(watched: Watched, run: RunInfo) -> Table:
     table = Table("face", "seen", "frames", "emotions", "certain")
-    for track in timeline.tracks:
+    for track in watched.record.totals():
         seen = f"{track.first_seen_s:.1f} to {track.last_seen_s:.1f} s"
-        shares = _shares(track, timeline.labels)
-        table.add_row(str(track.number), seen, str(track.frames), shares, f"{track.certain:.0%}")
+        table.add_row(
+            str(track.number), seen, str(track.frames), _shares(track, run.labels), f"{track.certain:.0%}"
+        )
     return table
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from service.core.arrays import Image as Pixels
 from service.core.arrays import corner_and_size
-from service.core.seen import Seen
+from service.core.seen import Seen, Verdict
 from service.vision.decode import decode
 
 # Okabe-Ito palette: colour-blind people can tell these apart. Uncertain boxes are also dashed.
@@ -29,11 +31,15 @@ def would_overwrite(folder: Path) -> bool:
 
 def target_of(path: str, folder: Path) -> Path:
     """Path of an image's picture: the image's path relative to the working folder, moved to `folder`."""
+    target = folder / inner_path(path)
+    return target if target.suffix.lower() in KEPT else target.with_name(f"{target.name}.jpg")
+
+
+def inner_path(path: str) -> Path:
+    """The path relative to the working folder, or to the root for a file elsewhere."""
     absolute = Path(os.path.abspath(path))
     here = Path.cwd()
-    inner = absolute.relative_to(here if absolute.is_relative_to(here) else absolute.anchor)
-    target = folder / inner
-    return target if target.suffix.lower() in KEPT else target.with_name(f"{target.name}.jpg")
+    return absolute.relative_to(here if absolute.is_relative_to(here) else absolute.anchor)
 
 
 def write_picture(data: bytes, seen: Seen, pixel_limit: int, target: Path) -> None:
@@ -48,11 +54,23 @@ def write_picture(data: bytes, seen: Seen, pixel_limit: int, target: Path) -> No
 
 def annotated(data: bytes, seen: Seen, pixel_limit: int) -> Image.Image:
     """The photo, upright and without metadata, with a box and a label for each face."""
-    picture = Image.fromarray(decode(data, pixel_limit=pixel_limit).pixels)
+    texts = [
+        f"{emotion} {100 * confidence:.0f} %"
+        for emotion, confidence in zip(seen.emotions, seen.confidences, strict=True)
+    ]
+    verdicts = [seen.verdict(face) for face in range(seen.face_count)]
+    return marked(decode(data, pixel_limit=pixel_limit).pixels, seen, texts, verdicts)
+
+
+def marked(pixels: Pixels, seen: Seen, texts: Sequence[str], verdicts: Sequence[Verdict]) -> Image.Image:
+    """A copy of the pixels, uint8 [H,W,3], with a box, a text and a verdict for each face."""
+    picture = Image.fromarray(pixels).copy()
     draw = ImageDraw.Draw(picture)
     line_px = max(MIN_LINE_PX, round(min(picture.size) * LINE_SHARE))
+    boxes = corner_and_size(seen.boxes).tolist()
+    marks = [_mark(*face, line_px) for face in zip(boxes, texts, verdicts, strict=True)]
     # The largest face is drawn last, so that no other label covers its label.
-    marks = [_mark(seen, face, line_px) for face in reversed(range(seen.face_count))]
+    marks.reverse()
     for mark in marks:
         _box(draw, mark)
     for mark in marks:
@@ -77,12 +95,11 @@ class _Mark:
         return CERTAIN if self.certain else UNCERTAIN
 
 
-def _mark(seen: Seen, face: int, line_px: int) -> _Mark:
-    left, top, width, height = corner_and_size(seen.boxes[face]).tolist()
-    text = f"{seen.emotions[face]} {100 * seen.confidences[face]:.0f} %"
+def _mark(box: list[float], text: str, verdict: Verdict, line_px: int) -> _Mark:
+    left, top, width, height = box
     # Lines around small faces must not hide them.
     thin_px = max(MIN_LINE_PX, min(line_px, round(width / 24)))
-    return _Mark(left, top, width, height, seen.verdict(face) == "certain", text, thin_px)
+    return _Mark(left, top, width, height, verdict == "certain", text, thin_px)
 
 
 def _box(draw: ImageDraw.ImageDraw, mark: _Mark) -> None:

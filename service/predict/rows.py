@@ -21,6 +21,7 @@ from service.core.seen import Seen
 from service.predict.sources import Source
 
 INCLUDES = set(Include)
+DEFAULT_FPS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +49,34 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What all rows of a run share. labels: emotions of the model."""
+    """What all rows of a run share. labels: emotions of the model. fps: frames of each second of a video."""
 
     model: ModelName
     query: EmotionQuery
     labels: tuple[str, ...]
+    fps: float = DEFAULT_FPS
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options of the query that differ from their defaults."""
-        return self.query.model_dump(mode="json", exclude_defaults=True)
+        """Options of the run that differ from their defaults."""
+        options = self.query.model_dump(mode="json", exclude_defaults=True)
+        return options if self.fps == DEFAULT_FPS else options | {"fps": self.fps}
+
+
+def json_head(source: Source, run: RunInfo) -> dict[str, Any]:
+    """What every line of JSON begins with."""
+    content: dict[str, Any] = {"path": source.shown}
+    if source.bytes is not None:
+        content["file"] = {"bytes": source.bytes, "modified": source.modified}
+    content["model"] = run.model
+    if options := run.options:
+        content["query"] = options
+    return content
 
 
 def json_line(row: Row, run: RunInfo) -> bytes:
     """The path and the fields of `POST /v1/emotions`, as one line of JSON."""
-    content: dict[str, Any] = {"path": row.source.shown}
-    if row.source.bytes is not None:
-        content["file"] = {"bytes": row.source.bytes, "modified": row.source.modified}
-    content["model"] = run.model
-    if options := run.options:
-        content["query"] = options
+    content = json_head(row.source, run)
     if row.seen is not None:
         content |= shape_image(row.seen, run.query).model_dump(exclude_none=True)
     if row.problem is not None:
@@ -84,8 +93,11 @@ TAIL = ("problem", "detail")
 
 def csv_columns(run: RunInfo) -> list[str]:
     """Names of the columns. A face has the requested fields of the API; dots join nested names."""
-    inner = _columns(Face, run.labels, {name for name in INCLUDES if run.query.includes(name)})
-    return [*HEAD, *inner, *TAIL]
+    return [*HEAD, *face_columns(run), *TAIL]
+
+
+def face_columns(run: RunInfo) -> Iterator[str]:
+    return _columns(Face, run.labels, {name for name in INCLUDES if run.query.includes(name)})
 
 
 def csv_rows(row: Row, run: RunInfo) -> bytes:
@@ -104,7 +116,7 @@ def csv_rows(row: Row, run: RunInfo) -> bytes:
         head |= {"image_width": seen.width, "image_height": seen.height}
         head |= {"faces_found": seen.faces_found, "faces": seen.face_count}
         faces = shape_faces(seen, run.query)
-        found = [{"face": index, **dict(_flat(face))} for index, face in enumerate(faces)] or [{}]
+        found = [{"face": index, **dict(flat(face))} for index, face in enumerate(faces)] or [{}]
     text = io.StringIO()
     writer = csv.DictWriter(text, csv_columns(run), restval="", lineterminator="\n")
     writer.writerows({**head, **each} for each in found)
@@ -147,7 +159,9 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _flat(face: Face) -> Iterator[tuple[str, Any]]:
+def flat(face: Face) -> Iterator[tuple[str, Any]]:
+    """The fields of a face with the names of their columns."""
+
     def walk(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         if isinstance(value, dict):
             for key, below in value.items():

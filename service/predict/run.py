@@ -13,6 +13,7 @@ from pathlib import Path
 
 from service.api.schemas import EmotionQuery
 from service.assembly import Assembly
+from service.core.arrays import Image
 from service.core.deadline import Deadline
 from service.core.errors import (
     BodyTooLarge,
@@ -123,7 +124,7 @@ class Predictor:
         """The row of an image; None if the run was stopped before the answer."""
         try:
             data = await asyncio.to_thread(read, found, self._options.body_limit_bytes)
-            seen = await self._see(data)
+            seen = await self.see(data)
             if self._options.pictures is not None:
                 await self._draw(found, data, seen, self._options.pictures)
         except OSError as error:
@@ -144,13 +145,16 @@ class Predictor:
             return Row(found, problem=RowProblem.of(Internal("")))
         return Row(found, seen)
 
-    async def _see(self, data: bytes) -> Seen:
-        """Answer an image; retry errors that it did not cause. Raises `ServiceError` or `RunStoppedError`."""
+    async def see(self, image: bytes | Image) -> Seen:
+        """Answer an image; retry errors that it did not cause. Raises `ServiceError` or `RunStoppedError`.
+
+        image: an encoded image, or its pixels, uint8 [H,W,3].
+        """
         query = self._options.query.to_pipeline()
         began = time.monotonic()
         for tries in range(1, sys.maxsize):
             try:
-                return await self._pipeline.run(data, query, Deadline.after(TIMEOUT_S), Timings())
+                return await self._pipeline.run(image, query, Deadline.after(TIMEOUT_S), Timings())
             except (DeadlineExceeded, EngineUnavailable, HostBusy, Overloaded) as error:
                 gone = await self._gone()
                 still_patient = time.monotonic() - began <= PATIENCE_S

@@ -1,22 +1,35 @@
-"""Expands files, folders and globs to paths of images, one at a time and in a stable order."""
+"""Expands files, folders and globs to paths of images and videos, one at a time and in a stable order."""
 
 from __future__ import annotations
 
 import glob
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
+
+from service.vision.video import is_video as holds_video
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif"),
     *(".tif", ".tiff", ".avif", ".heic", ".heif"),
 )
 """Endings of images in folders and globs. A file that is named directly may have any ending."""
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".divx"),
+    *(".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".m2t"),
+    *(".3gp", ".3g2", ".flv", ".f4v", ".wmv", ".asf", ".ogv", ".ogm", ".rm", ".rmvb"),
+    *(".mxf", ".dv", ".mjpg", ".mjpeg", ".h264", ".264", ".h265", ".265", ".hevc", ".ivf", ".y4m"),
+)
+"""Endings of videos in folders and globs."""
+# TypeScript has these endings too. A transport stream has this byte at its beginning, or after a time stamp.
+TRANSPORT_SUFFIXES = (".ts", ".mts", ".m2ts", ".m2t")
+SYNC_BYTE = 0x47
+# What earlier runs wrote is no input.
+OUTPUT_SUFFIXES = (".timeline.csv", ".timeline.jsonl", ".timeline.png")
 
 STANDARD_INPUT = "-"
 
@@ -59,7 +72,16 @@ def source(path: str) -> Source:
 
 
 def is_video(path: str) -> bool:
-    return os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES
+    """Whether a file is a video: by its ending, or by its content if the ending is unknown."""
+    if _has_suffix(path, VIDEO_SUFFIXES):
+        return True
+    if _has_suffix(path, IMAGE_SUFFIXES) or not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return holds_video(file)
+    except OSError:
+        return False
 
 
 def missing(places: Sequence[str]) -> str | None:
@@ -75,12 +97,22 @@ def missing(places: Sequence[str]) -> str | None:
 
 
 def images(places: Sequence[str], excluded: Path | None = None) -> Iterator[str]:
-    """Paths of the images at all places, each once; nothing below `excluded`."""
+    """The images of `files`."""
+    return (path for path in files(places, excluded) if not is_video(path))
+
+
+def files(
+    places: Sequence[str], excluded: Path | None = None, skipped: Callable[[str], None] = lambda path: None
+) -> Iterator[str]:
+    """Paths of the images and videos at all places, each once; nothing below `excluded`.
+
+    skipped: is called with each file of a folder or glob that is neither.
+    """
     excluded_folder = None if excluded is None else os.path.realpath(excluded)
     # Hashes instead of paths, to save memory: places may overlap in hundreds of thousands of files.
     seen: set[int] | None = set() if len(places) > 1 or any(map(glob.has_magic, places)) else None
     for place in places:
-        for path in _at(place, excluded_folder):
+        for path in _at(place, excluded_folder, skipped):
             if seen is not None:
                 number = hash(os.path.abspath(path))
                 if number in seen:
@@ -89,20 +121,22 @@ def images(places: Sequence[str], excluded: Path | None = None) -> Iterator[str]
             yield path
 
 
-def _at(place: str, excluded: str | None) -> Iterator[str]:
+def _at(place: str, excluded: str | None, skipped: Callable[[str], None]) -> Iterator[str]:
     if os.path.isdir(place):
-        yield from _below(place, excluded)
+        yield from _below(place, excluded, skipped)
     elif place == STANDARD_INPUT or os.path.lexists(place):
         yield place
     else:
         for path in sorted(glob.iglob(place, recursive=True)):
             if os.path.isdir(path):
-                yield from _below(path, excluded)
-            elif _is_image(path):
+                yield from _below(path, excluded, skipped)
+            elif _is_taken(path):
                 yield path
+            else:
+                skipped(path)
 
 
-def _below(folder: str, excluded: str | None) -> Iterator[str]:
+def _below(folder: str, excluded: str | None, skipped: Callable[[str], None]) -> Iterator[str]:
     if excluded is not None and os.path.realpath(folder) == excluded:
         return
     try:
@@ -112,7 +146,6 @@ def _below(folder: str, excluded: str | None) -> Iterator[str]:
                 entry.name + os.sep * entry.is_dir(follow_symlinks=False)
                 for entry in entries
                 if not entry.name.startswith(".")
-                and (entry.is_dir(follow_symlinks=False) or _is_image(entry.name))
             )
     except OSError:
         yield folder  # reading it reports the error
@@ -120,10 +153,32 @@ def _below(folder: str, excluded: str | None) -> Iterator[str]:
     for name in names:
         path = os.path.join(folder, name)
         if name.endswith(os.sep):
-            yield from _below(path.rstrip(os.sep), excluded)
-        else:
+            yield from _below(path.rstrip(os.sep), excluded, skipped)
+        elif _is_taken(path):
             yield path
+        else:
+            skipped(path)
 
 
-def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+def _is_taken(path: str) -> bool:
+    """Whether a file of a folder or glob is answered."""
+    if _has_suffix(path, IMAGE_SUFFIXES):
+        return not path.endswith(OUTPUT_SUFFIXES)
+    if _has_suffix(path, TRANSPORT_SUFFIXES):
+        return _is_transport_stream(path)
+    return _has_suffix(path, VIDEO_SUFFIXES)
+
+
+def _has_suffix(path: str, suffixes: tuple[str, ...]) -> bool:
+    return os.path.splitext(path)[1].lower() in suffixes
+
+
+def _is_transport_stream(path: str) -> bool:
+    if not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            head = file.read(5)
+    except OSError:
+        return True  # reading it reports the error
+    return SYNC_BYTE in (head[:1] + head[4:])

@@ -87,6 +87,7 @@ FILES: dict[str, Callable[[], bytes]] = {
     "lesson/09-02.jpg": _photo,
     "call.mp4": _two_people,
     "walk.mp4": _two_people,
+    "calls/walk.mp4": _two_people,
     **{f"frames/{number}.jpg": _photo for number in range(3)},
 }
 

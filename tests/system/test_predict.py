@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+from numpy.typing import NDArray
 
 from tests.conftest import eventually
+from tests.scenes import video
 
 # A busy machine takes long to start three processes.
 pytestmark = pytest.mark.timeout(300)
@@ -120,13 +123,21 @@ def test_a_run_that_is_stopped_and_resumed_answers_each_photo_once(photos: Path)
 @pytest.mark.parametrize(
     "preparation", ["", SIGNALS_TO_ANOTHER_THREAD], ids=["to the first thread", "to another thread"]
 )
-def test_a_second_signal_ends_the_run_at_once(preparation: str, photos: Path) -> None:
-    photo, output = photos / "0" / "000.jpg", photos.parent / "rows.jsonl"
-    with started(preparation + ENDLESS, "predict", photo, "--output", output) as process:
+@pytest.mark.parametrize("name", ["photos/0/000.jpg", "clip.mp4"])
+def test_a_second_signal_ends_the_run_at_once(
+    preparation: str, name: str, photos: Path, astronaut: NDArray[np.uint8]
+) -> None:
+    folder = photos.parent
+    video(folder / "clip.mp4", dict.fromkeys(range(100), astronaut))
+    with started(
+        preparation + ENDLESS, "predict", folder / name, "--output", folder / "rows.jsonl"
+    ) as process:
         assert process.stderr is not None
         assert process.stderr.readline() == "searching\n"
         process.send_signal(signal.SIGINT)
-        assert "stopping after the images in flight" in process.stderr.readline()
+        while (line := process.stderr.readline()) == "searching\n":  # several frames are in flight
+            pass
+        assert "stopping after the images in flight" in line
         # The event loop must be idle now: two signals at once count as one, and the second signal must wake
         # the loop.
         eventually(lambda: psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING)
@@ -134,6 +145,37 @@ def test_a_second_signal_ends_the_run_at_once(preparation: str, photos: Path) ->
         _, stderr = process.communicate(timeout=90)
     assert process.returncode == 130
     assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_an_interrupted_video_keeps_its_rows(tmp_path: Path, form: str, astronaut: NDArray[np.uint8]) -> None:
+    video(tmp_path / "clip.mp4", dict.fromkeys(range(100), astronaut))
+    output = tmp_path / f"rows.{form}"
+
+    def lines() -> int:
+        return output.read_bytes().count(b"\n") if output.exists() else 0
+
+    command = ("predict", tmp_path / "clip.mp4", "--fps", "25", "--output", output)
+    with started(SLOW, *command) as process:
+        eventually(lambda: lines() >= 5 or process.poll() is not None, 90)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=90)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    assert 5 <= lines() < 100
+    assert output.with_suffix(".png").stat().st_size > 1000
+    advice = "CSV does not resume; JSON lines do" if form == "csv" else "the same command resumes"
+    assert stderr.splitlines()[-1] == f"expressnet: interrupted; {advice}"
+
+    with started(SLOW, *command) as process:
+        _, stderr = process.communicate(timeout=90)
+    if form == "csv":
+        assert process.returncode == 2
+        return
+    assert process.returncode == 0, stderr
+    *frames, last = (json.loads(line) for line in output.read_text().splitlines())
+    assert [row["time_s"] for row in frames] == [round(number / 25, 3) for number in range(100)]
+    assert last["frames"] == 100
 
 
 def test_a_run_ends_quietly_when_its_reader_closes_the_pipe(photos: Path) -> None:

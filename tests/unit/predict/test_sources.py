@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from service.predict.sources import images, is_video, missing, source
+from service.predict.sources import files, images, is_video, missing, source
+from tests.scenes import video
 
 
 @pytest.fixture
@@ -95,6 +97,20 @@ def test_any_name_is_shown_on_one_line(tree: Path) -> None:
     assert source("müde 😀.jpg").shown == "müde 😀.jpg"
 
 
-def test_videos_are_recognized_by_their_names() -> None:
+def test_videos_are_known_by_their_names_or_else_by_their_content(tree: Path) -> None:
     assert is_video("clip.MP4")
     assert not is_video("mp4.jpg")
+    video(tree / "clip.mp4", {0: np.zeros((64, 64, 3), np.uint8)}).rename("clip")
+    assert is_video("clip")
+    assert not is_video("notes.txt")
+
+
+def test_files_that_are_neither_image_nor_video_are_named(tree: Path) -> None:
+    Path("code.ts").write_text("let x = 1")
+    Path("tv.ts").write_bytes(b"\x47" + bytes(187))
+    Path("h.timeline.png").touch()
+    for place in (".", "*"):
+        skipped: list[str] = []
+        found = [Path(path).name for path in files([place], skipped=skipped.append)]
+        assert sorted(found) == ["a.PNG", "b.jpg", "d.heic", "f.webp", "h.mp4", "tv.ts"]
+        assert [Path(path).name for path in skipped] == ["code.ts", "h.timeline.png", "notes.txt"]

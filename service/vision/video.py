@@ -1,0 +1,177 @@
+"""Decode a video to upright RGB frames. Only this module parses video files.
+
+The file is read through an open file object: FFmpeg opens no other file and no network address. The size in
+the header is checked before a frame is decoded, and the decoder refuses larger frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from service.core.arrays import Image
+from service.core.errors import reason_of
+
+# A jump by more than this is not a pause but a new clock, as where parts of a recording were joined.
+MAX_BACK_S, MAX_GAP_S = 0.2, 10.0
+DEFAULT_RATE = 25
+# FFmpeg decodes a frame to learn what a file is. No video has more pixels than this.
+PROBED_PIXELS = 100_000_000
+# Pixels are rarely more than twice as wide as high. A wilder value is an error in the file.
+MAX_PIXEL_ASPECT = 4
+# FFmpeg shows texts and single pictures as videos too.
+NOT_VIDEOS = ("tty", "gif", "apng", "image2", "bin", "xbin", "adf", "idf")
+PICTURE_BRANDS = ("avif", "avis", "heic", "heix", "heim", "heis", "hevc", "hevx", "mif1", "msf1")
+
+
+class VideoError(Exception):
+    """The data cannot be read as a video. The message is the reason, without the name of the file."""
+
+
+def read_frames(
+    file: BinaryIO, fps: float, pixel_limit: int, after_s: float = -1.0
+) -> Generator[tuple[float, Image], None, None]:
+    """Seconds since the first frame and upright pixels, uint8 [H,W,3], of about `fps` frames a second.
+
+    Frames are chosen by their own times, which may be uneven. Frames without times follow the frame rate of
+    the file. Damaged parts are skipped. Frames up to `after_s` are not returned. Raises `VideoError`.
+    """
+    with _opened(file) as container:
+        stream = _video_of(container)
+        if stream.width * stream.height > pixel_limit:
+            raise VideoError(_too_large(stream.width, stream.height, pixel_limit))
+        stream.thread_type = "AUTO"
+        stream.codec_context.options = {"max_pixels": str(pixel_limit)}
+        clock = _Clock(container, stream)
+        due_s = None
+        for frame in _decoded(container, stream):
+            time_s = clock.time_of(frame)
+            # Half a millisecond allows for rounded times.
+            if due_s is not None and time_s < due_s - 5e-4:
+                continue
+            due_s = time_s + 1 / fps if due_s is None else due_s + 1 / fps
+            if due_s <= time_s:  # after a gap
+                due_s = time_s + 1 / fps
+            if time_s > after_s:
+                yield time_s, _upright(frame, stream.sample_aspect_ratio, pixel_limit)
+        if due_s is None:
+            raise VideoError("no frame can be decoded")
+
+
+def is_video(file: BinaryIO) -> bool:
+    """Whether the data is a video, by its content."""
+    try:
+        with _opened(file) as container:
+            _video_of(container)
+    except VideoError:
+        return False
+    return True
+
+
+def _opened(file: BinaryIO) -> Any:
+    try:
+        import av
+    except ModuleNotFoundError as error:
+        raise VideoError("videos need PyAV: pip install av") from error
+    try:
+        # No protocol: without this, a playlist could make the decoder open other files and addresses.
+        options = {"protocol_whitelist": "none", "max_pixels": str(PROBED_PIXELS)}
+        return av.open(file, options=options)
+    except (av.error.FFmpegError, OSError, UnicodeError, ValueError) as error:
+        raise VideoError(reason_of(error)) from error
+
+
+def _video_of(container: Any) -> Any:
+    """The first stream of frames. Raises `VideoError` if the data is a picture, a text or only sound."""
+    from av.stream import Disposition
+
+    name = container.format.name
+    if (
+        name in NOT_VIDEOS
+        or name.endswith("_pipe")
+        or container.metadata.get("major_brand") in PICTURE_BRANDS
+    ):
+        raise VideoError("it is a picture or a text, not a video")
+    for stream in container.streams.video:
+        # For the decoder, the cover picture of a song is a video of one frame.
+        if not stream.disposition & Disposition.attached_pic:
+            return stream
+    raise VideoError("it has no video, only sound or pictures")
+
+
+def _decoded(container: Any, stream: Any) -> Iterator[Any]:
+    """Every frame that can be decoded, in the order in which frames are shown."""
+    import av
+
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.FFmpegError):  # a truncated file ends with an error
+            return
+        try:
+            frames = packet.decode()
+        except av.error.EOFError:
+            return
+        except av.error.FFmpegError:  # damaged packets are skipped
+            continue
+        yield from frames
+
+
+class _Clock:
+    """The time of each frame in seconds since the first frame. It never goes back."""
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        from av.format import Flags
+
+        self._step_s = float(1 / (stream.guessed_rate or stream.average_rate or DEFAULT_RATE))
+        # In these formats a clock may begin anew in the middle of a file.
+        self._may_jump = bool(container.format.flags & Flags.ts_discont.value)
+        self._zero_s: float | None = None
+        self._last_s = 0.0
+        self._started = False
+
+    def time_of(self, frame: Any) -> float:
+        expected_s = self._last_s + self._step_s if self._started else 0.0
+        now_s = expected_s
+        if frame.time is not None:
+            if self._zero_s is None or self._jumped(frame.time - self._zero_s):
+                self._zero_s = frame.time - expected_s
+            now_s = frame.time - self._zero_s
+        self._started = True
+        self._last_s = max(self._last_s, now_s)
+        return self._last_s
+
+    def _jumped(self, now_s: float) -> bool:
+        off_s = now_s - self._last_s
+        return off_s < -MAX_BACK_S or (self._may_jump and off_s > MAX_GAP_S)
+
+
+def _upright(frame: Any, pixel_aspect: Any, pixel_limit: int) -> Image:
+    """The pixels as a player shows them: square, turned and mirrored. Raises `VideoError`."""
+    width, height, aspect = frame.width, frame.height, float(pixel_aspect or 1)
+    if 1 < aspect <= MAX_PIXEL_ASPECT:
+        width = round(width * aspect)
+    elif 1 / MAX_PIXEL_ASPECT <= aspect < 1:
+        height = round(height / aspect)
+    if width * height > pixel_limit:
+        raise VideoError(_too_large(width, height, pixel_limit))
+    pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
+    if "DISPLAYMATRIX" in {data.type.name for data in frame.side_data}:
+        matrix = np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32)
+        pixels = _placed(pixels, *matrix[[0, 1, 3, 4]].tolist())
+    return np.ascontiguousarray(pixels)
+
+
+def _placed(pixels: Image, a: int, b: int, c: int, d: int) -> Image:
+    """The pixels placed by a display matrix, to the nearest quarter turn: x' = ax + cy, y' = bx + dy."""
+    across, down = a, d
+    if abs(b) > abs(a):
+        pixels, across, down = pixels.swapaxes(0, 1), c, b
+    return pixels[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
+
+
+def _too_large(width: int, height: int, pixel_limit: int) -> str:
+    return f"its frames have {width} x {height} pixels; at most {pixel_limit} pixels are accepted"

@@ -1,0 +1,215 @@
+"""Videos of every kind to upright frames with their times."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import skimage.data
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.vision.video import VideoError, _decoded, is_video, read_frames
+from tests.scenes import video
+
+LIMIT = 10**6
+
+
+def matrix(a: int, b: int, c: int, d: int) -> bytes:
+    """A display matrix of MP4, without a shift."""
+    return struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+
+
+def portrait() -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = skimage.data.astronaut()
+    return pixels
+
+
+def written(
+    file: Path, codec: str, kind: str, *, size: tuple[int, int] = (128, 128), rate: int = 25, frames: int = 25
+) -> Path:
+    """A video of equal frames by an encoder and a container of FFmpeg. size: width and height in px."""
+    with av.open(str(file), "w", format=kind) as container:
+        stream: Any = container.add_stream(codec, rate=rate)
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
+        for number in range(frames):
+            pixels = np.asarray(Image.fromarray(portrait()).resize(size))
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return file
+
+
+def song(file: Path) -> Path:
+    with av.open(str(file), "w") as container:
+        sound = container.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), layout="mono")
+        frame.rate = 8000
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode())
+    return file
+
+
+def read(file: Path, fps: float = 5, **options: float) -> list[tuple[float, NDArray[np.uint8]]]:
+    with file.open("rb") as opened:
+        return list(read_frames(opened, fps, LIMIT, **options))
+
+
+def times(file: Path, fps: float = 5, **options: float) -> list[float]:
+    return [round(time_s, 3) for time_s, _ in read(file, fps, **options)]
+
+
+class Unreadable:
+    """A container whose first packet cannot be read."""
+
+    def demux(self, stream: object) -> Iterator[object]:
+        raise av.error.InvalidDataError(1, "invalid data")
+        yield
+
+
+def test_a_container_without_a_packet_that_can_be_read_has_no_frames() -> None:
+    assert list(_decoded(Unreadable(), None)) == []
+
+
+def test_about_so_many_frames_of_each_second_are_taken(tmp_path: Path) -> None:
+    file = video(tmp_path / "v.mp4", dict.fromkeys(range(50), portrait()[:64, :64]))
+    assert times(file, 5) == [round(0.2 * number, 3) for number in range(10)]
+    assert len(times(file, 10)) == 20
+    assert len(times(file, 100)) == 50
+    assert times(file, 5, after_s=1.4) == [1.6, 1.8]
+
+
+def test_frames_keep_their_own_times_however_uneven(tmp_path: Path) -> None:
+    numbers = [0, 1, 2, 3, 4, 5, 30, 31, 32, 33, 34, 35, 36]
+    file = video(tmp_path / "v.mkv", dict.fromkeys(numbers, portrait()[:64, :64]))
+    assert times(file, 5) == [0, 0.2, 1.2, 1.4]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "kind"),
+    [
+        ("v.mpg", "mpeg2video", "mpeg"),
+        ("v.vob", "mpeg2video", "vob"),
+        ("v.ts", "mpeg2video", "mpegts"),
+        ("v.mts", "mpeg2video", "mpegts"),
+        ("v.3gp", "mpeg4", "3gp"),
+        ("v.flv", "flv", "flv"),
+        ("v.wmv", "wmv2", "asf"),
+        ("v.ogv", "libvpx", "ogv"),
+        ("v.webm", "libvpx", "webm"),
+        ("v.avi", "mpeg4", "avi"),
+    ],
+)
+def test_every_container_has_the_same_times(tmp_path: Path, name: str, codec: str, kind: str) -> None:
+    assert times(written(tmp_path / name, codec, kind)) == [0, 0.2, 0.4, 0.6, 0.8]
+
+
+@pytest.mark.parametrize(("codec", "kind"), [("libx264", "h264"), ("mpeg4", "m4v")])
+def test_frames_without_times_follow_the_frame_rate(tmp_path: Path, codec: str, kind: str) -> None:
+    """A stream without a container. The rate is not FFmpeg's default of 25."""
+    file = written(tmp_path / "v.mp4", codec, kind, rate=10)
+    assert times(file) == [round(0.2 * number, 3) for number in range(13)]
+
+
+def test_joined_recordings_have_one_clock(tmp_path: Path) -> None:
+    """The clock of the second part begins anew."""
+    part = written(tmp_path / "part.ts", "mpeg2video", "mpegts").read_bytes()
+    file = tmp_path / "v.ts"
+    file.write_bytes(part + part)
+    found = times(file)
+    assert len(found) == 10
+    assert found == sorted(found)
+    assert 1.7 < found[-1] < 2.1
+
+
+@pytest.mark.parametrize(
+    ("stored", "shown"),
+    [
+        (matrix(0, 1, -1, 0), lambda pixels: np.rot90(pixels, -1)),
+        (matrix(0, -1, 1, 0), lambda pixels: np.rot90(pixels, 1)),
+        (matrix(-1, 0, 0, -1), lambda pixels: np.rot90(pixels, 2)),
+        (matrix(-1, 0, 0, 1), np.fliplr),
+        (matrix(1, 0, 0, -1), np.flipud),
+        (matrix(0, 1, 1, 0), lambda pixels: pixels.swapaxes(0, 1)),
+        (matrix(0, -1, -1, 0), lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1)),
+    ],
+    ids=["clockwise", "counterclockwise", "half", "mirrored", "upside down", "transposed", "transverse"],
+)
+def test_a_video_is_turned_and_mirrored_as_its_matrix_says(
+    tmp_path: Path, stored: bytes, shown: object
+) -> None:
+    assert callable(shown)
+    file = video(tmp_path / "v.mp4", {0: portrait()[:256, :192]})
+    data = file.read_bytes()
+    at = data.index(b"tkhd") + 44
+    file.write_bytes(data[:at] + stored + data[at + 36 :])
+    ((_, upright),) = read(file)
+    expected = shown(portrait()[:256, :192]).astype(int)
+    assert upright.shape == expected.shape
+    assert np.abs(upright - expected).mean() < 10
+
+
+def test_wide_pixels_become_square(tmp_path: Path) -> None:
+    """DV of 4:3 is stored with 720 x 576 pixels that are wider than high."""
+    (_, pixels), *_ = read(written(tmp_path / "v.dv", "dvvideo", "dv", size=(720, 576)))
+    assert pixels.shape == (576, 768, 3)
+
+
+def test_sound_alone_is_no_video(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match="no video"):
+        times(song(tmp_path / "song.wav"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"no video at all",
+        b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:1/x.ts\n",
+        b"ffconcat version 1.0\nfile other.mp4\n",
+    ],
+)
+def test_what_is_no_video_is_refused_in_one_sentence(tmp_path: Path, data: bytes) -> None:
+    video(tmp_path / "other.mp4", {0: portrait()[:64, :64]})
+    file = tmp_path / "v.mp4"
+    file.write_bytes(data)
+    with pytest.raises(VideoError) as caught:
+        times(file)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "AVIF", "BMP"])
+def test_a_picture_is_no_video(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "picture"
+    Image.fromarray(portrait()).save(file, kind)
+    with file.open("rb") as opened:
+        assert not is_video(opened)
+    with pytest.raises(VideoError):
+        times(file)
+
+
+def test_a_video_without_an_ending_is_a_video(tmp_path: Path) -> None:
+    file = written(tmp_path / "v", "mpeg2video", "mpeg")
+    with file.open("rb") as opened:
+        assert is_video(opened)
+
+
+def test_frames_of_too_many_pixels_are_not_decoded(tmp_path: Path) -> None:
+    file = video(tmp_path / "v.mp4", {0: np.zeros((1024, 1024, 3), np.uint8)})
+    with pytest.raises(VideoError, match="1024 x 1024 pixels; at most 1000000"):
+        times(file)
+
+
+def test_a_damaged_video_is_followed_where_it_is_whole(tmp_path: Path) -> None:
+    file = video(tmp_path / "v.mkv", dict.fromkeys(range(50), portrait()[:256, :256]))
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2])
+    assert 2 <= len(times(file)) < 10
