@@ -28,6 +28,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from service.core.arrays import Photo
 from service.core.errors import ImageTooLarge, InvalidImage, ServiceError, UnsupportedMediaType
 from service.vision.parts import count_items, count_png_chunks, count_tiff_strips
+from service.vision.signatures import RAW_PHOTO, refusal
 
 CONTENT_TYPES = frozenset(
     {
@@ -73,6 +74,7 @@ _OPENERS: dict[str, Callable[[io.BytesIO, str], ImageFile.ImageFile]] = {
 _FORMATS = "JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC"
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
+_RAW_BRANDS = {b"crx "}  # CR3
 
 
 class _Turn(NamedTuple):
@@ -174,6 +176,8 @@ def _identify(data: bytes) -> str:
     for kind in _OPENERS:
         if kind in Image.OPEN and _accepts(kind, prefix):
             return kind
+    if detail := refusal(data):
+        raise UnsupportedMediaType(detail)
     # Registers all other formats, so that the error can name this one. Few services need these modules.
     Image.init()
     for kind in list(Image.OPEN):
@@ -199,6 +203,8 @@ def _identify_container(data: bytes) -> str:
         return "AVIF"
     if brands & _HEIF_BRANDS:
         return "HEIF"
+    if brands & _RAW_BRANDS:
+        raise UnsupportedMediaType(RAW_PHOTO)
     raise InvalidImage(f"the data is a video or another container, not an image; send {_FORMATS}")
 
 
