@@ -11,6 +11,7 @@ import re
 import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -27,7 +28,16 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from service.core.arrays import Photo
 from service.core.errors import ImageTooLarge, InvalidImage, ServiceError, UnsupportedMediaType
-from service.vision.parts import count_items, count_png_chunks, count_tiff_strips
+from service.vision.parts import (
+    JpegParts,
+    count_items,
+    count_png_chunks,
+    count_tiff_strips,
+    find_tiff_picture,
+    is_turned,
+    read_jpeg,
+    without_extras,
+)
 from service.vision.signatures import RAW_PHOTO, refusal
 
 CONTENT_TYPES = frozenset(
@@ -54,9 +64,12 @@ CONTENT_TYPES = frozenset(
 
 
 def _open_heif(file: io.BytesIO, name: str) -> ImageFile.ImageFile:
-    from pillow_heif import HeifImageFile  # 4 MB that most services do not need
+    from pillow_heif import HeifImageFile, open_heif  # 4 MB that most services do not need
 
     opened: ImageFile.ImageFile = HeifImageFile(file, name)  # type: ignore[no-untyped-call]
+    if "exif" in opened.info and not is_turned(file.getvalue()):
+        # HeifImageFile resets the orientation, even if nothing in the container turns the image.
+        opened.info["exif"] = open_heif(file).info["exif"]
     return opened
 
 
@@ -105,15 +118,23 @@ _TURNS = {
 _SCANS_AT_PIXEL_LIMIT = 32
 # Pillow keeps every segment as Python objects; 20 MB of ICC and XMP segments are about 320.
 _JPEG_SEGMENT_LIMIT = 4096
-# Any marker except fill bytes, stuffed zeros, and markers without a length: TEM, RST0..7, SOI.
-_JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
 # Pillow reads each chunk in Python. Encoders write chunks of 8 KB or more, and a file has at most 20 MB.
 _PNG_CHUNK_LIMIT = 32_768
 # Pillow makes a Python object of each strip or tile; 50 megapixels in tiles of 32 px are about this many.
 _TIFF_STRIP_LIMIT = 49_152
 # A phone's photo of 48 megapixels with a gain map has about 400 tiles, each in four tables.
 _ITEM_LIMIT = 4096
-_EOI, _SOS = 0xD9, 0xDA
+_JPEG_END = b"\xff\xd9"
+# libjpeg takes zeros in place of missing data. These bits give other pixels.
+_JPEG_FILLER = b"\xaa" * 1000
+
+# Frame markers (ITU-T T.81 and T.87). libjpeg cannot decode a lossless JPEG at a smaller scale.
+_LOSSLESS = 0xC3
+_UNSUPPORTED_JPEGS = {
+    **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF, 0xDE), "hierarchical JPEG"),
+    0xCB: "arithmetic lossless JPEG",
+    0xF7: "JPEG-LS",
+}
 
 _STRIP_PIXELS = 1 << 20
 
@@ -127,9 +148,10 @@ def decode(data: bytes, *, pixel_limit: int, shrinkage: Callable[[int, int], int
     shrinkage: takes width and height in px, returns the largest factor to shrink by. Only a JPEG becomes
     smaller, by 2, 4 or 8: its blocks can be decoded to their means, in a fraction of the time.
 
-    Accepts JPEG, PNG, WebP, BMP, GIF (first frame), TIFF (first page), AVIF and HEIC. Orientation comes from
-    EXIF. Grey of 16 or more bits is scaled to 8. Colour profiles are not applied. Safe to call from several
-    threads.
+    Accepts JPEG, PNG, WebP, BMP, GIF (first frame), TIFF (first page, or the largest if that is a thumbnail),
+    AVIF and HEIC. Orientation comes from EXIF, in AVIF from the container, in HEIC from the container or else
+    from EXIF. Grey of 16 or more bits is scaled to 8. Colour profiles are not applied. Safe to call from
+    several threads.
 
     Raises `InvalidImage` (empty, not an image, truncated, corrupt), `ImageTooLarge` (more than `pixel_limit`
     pixels by its header) and `UnsupportedMediaType` (an image of another format).
@@ -137,14 +159,20 @@ def decode(data: bytes, *, pixel_limit: int, shrinkage: Callable[[int, int], int
     _silence_pillow()
     kind = _identify(data)
     try:
-        image = _open(data, kind, pixel_limit)
+        jpeg = _check_jpeg(data) if kind == "JPEG" else None
+        image = _open(data, kind, jpeg, pixel_limit)
         width, height = image.size
         scale = 1
-        if kind == "JPEG" and shrinkage:
+        if jpeg and jpeg.frame != _LOSSLESS and shrinkage:
             scale = _draft_scale(width, height, shrinkage(width, height), _turn(image))
-            image.draft(None, (width // scale, height // scale))
+        size = (width // scale, height // scale)
+        filled = _checksum_of_filled(data, size) if jpeg and not jpeg.ended else None
+        if scale > 1:
+            image.draft(None, size)
         image.load()
-        # Read again: Pillow turns a TIFF itself while loading.
+        if filled is not None and filled != _checksum(image):
+            raise InvalidImage("the image is cut short")
+        # Read again: the EXIF data of a PNG may follow its pixels.
         turn = _turn(image)
         if scale == 1:
             width, height = image.size
@@ -208,19 +236,31 @@ def _identify_container(data: bytes) -> str:
     raise InvalidImage(f"the data is a video or another container, not an image; send {_FORMATS}")
 
 
-def _open(data: bytes, kind: str, pixel_limit: int) -> ImageFile.ImageFile:
+def _open(data: bytes, kind: str, jpeg: JpegParts | None, pixel_limit: int) -> ImageFile.ImageFile:
     """Read the header only, and refuse an image that costs too much to decode."""
-    scans = _jpeg_scans(data) if kind == "JPEG" else 0
+    tiff = find_tiff_picture(data) if kind == "TIFF" else None
+    if tiff and tiff.is_raw:
+        raise UnsupportedMediaType(RAW_PHOTO)
+    data = tiff.data if tiff else data
     if (
         (kind == "PNG" and count_png_chunks(data, _PNG_CHUNK_LIMIT) >= _PNG_CHUNK_LIMIT)
         or (kind == "TIFF" and count_tiff_strips(data) > _TIFF_STRIP_LIMIT)
         or (kind in ("AVIF", "HEIF") and count_items(data) > _ITEM_LIMIT)
     ):
         raise InvalidImage(f"the {kind} has far more parts than an image needs")
+    if kind == "PNG":
+        data = without_extras(data)
+    if jpeg and not jpeg.ended:
+        data = data.rstrip(b"\xff") + _JPEG_END
     image = _OPENERS[kind](io.BytesIO(data), "")
+    image.info.pop("xmp", None)  # Pillow would turn a TIFF by it
+    if tiff and tiff.orientation in _TURNS:
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = tiff.orientation
+        image.info["exif"] = exif.tobytes()
     width, height = image.size
     check_size(width, height, pixel_limit)
-    if scans * width * height > _SCANS_AT_PIXEL_LIMIT * pixel_limit:
+    if jpeg and jpeg.scans * width * height > _SCANS_AT_PIXEL_LIMIT * pixel_limit:
         raise InvalidImage("the JPEG has far more progressive scans than an image needs")
     if isinstance(image, TiffImageFile):
         # libtiff decodes whole tiles, even for an image that is smaller than a tile.
@@ -253,23 +293,44 @@ def _too_large(pixel_limit: int, width: int = 0, height: int = 0) -> ImageTooLar
     return ImageTooLarge(f"the image has {found}; at most {pixel_limit / 1e6:g} megapixels are accepted")
 
 
-def _jpeg_scans(data: bytes) -> int:
-    """Count the scans by walking the markers as libjpeg does."""
-    scans = segments = 0
-    found = _JPEG_MARKER.search(data, 2)
-    while found and (marker := data[found.end() - 1]) != _EOI:
-        scans += marker == _SOS
-        segments += 1
-        if segments > _JPEG_SEGMENT_LIMIT:
-            raise InvalidImage("the JPEG has far more segments than an image needs")
-        length = int.from_bytes(data[found.end() : found.end() + 2])
-        found = _JPEG_MARKER.search(data, found.end() + length)
-    return scans
+def _check_jpeg(data: bytes) -> JpegParts:
+    """Refuse a kind of JPEG that libjpeg-turbo does not decode to 8 bits, and too many segments."""
+    jpeg = read_jpeg(data, _JPEG_SEGMENT_LIMIT)
+    if jpeg.segments > _JPEG_SEGMENT_LIMIT:
+        raise InvalidImage("the JPEG has far more segments than an image needs")
+    name = _UNSUPPORTED_JPEGS.get(jpeg.frame) or (8 < jpeg.bits <= 16 and f"{jpeg.bits}-bit JPEG")
+    if name:
+        raise UnsupportedMediaType(f"{name} images are not supported; save the image as JPEG of 8 bits")
+    return jpeg
+
+
+def _checksum_of_filled(data: bytes, size: tuple[int, int]) -> int:
+    """The checksum of a JPEG without end marker, with other bits in place of what may be missing.
+
+    If no pixel is missing, the bits after the data change nothing.
+    """
+    filled = JpegImageFile(io.BytesIO(data.rstrip(b"\xff") + _JPEG_FILLER + _JPEG_END), "")
+    filled.draft(None, size)
+    filled.load()
+    return _checksum(filled)
+
+
+def _checksum(image: Image.Image) -> int:
+    checksum = 0
+    for _, _, strip in _strips(image):
+        checksum = zlib.crc32(strip.tobytes(), checksum)
+    return checksum
 
 
 def _turn(image: Image.Image) -> _Turn:
+    """By EXIF alone. Browsers ignore the orientation in XMP, which `getexif` reads too.
+
+    A TIFF has no such EXIF: Pillow turns it while loading.
+    """
+    exif = Image.Exif()
     try:
-        return _TURNS.get(int(image.getexif().get(ExifTags.Base.Orientation, 1)), _UPRIGHT)
+        exif.load(image.info["exif"])
+        return _TURNS.get(int(exif.get(ExifTags.Base.Orientation, 1)), _UPRIGHT)
     except Exception:
         return _UPRIGHT  # broken EXIF must not cost an otherwise fine image
 

@@ -116,6 +116,16 @@ def _tiled(original: str, side: int, **options: object) -> bytes:
     return tiled(Coded.of(originals()[original]), tile=(side, side), **options)  # type: ignore[arg-type]
 
 
+def _thumbnails(pages: int) -> bytes:
+    """A TIFF of thumbnails, each of which contains all the others and itself."""
+    size = 2 + 4 * 12 + 4
+    at = 8 + 4 * pages
+    tags = {254: _number(1), 256: _number(64), 257: _number(64), 330: (4, pages, _number(8)[2])}
+    offsets = [at + page * size for page in range(pages)]
+    directories = b"".join(_directory(tags, offset + size) for offset in offsets)
+    return b"II*\0" + struct.pack("<L", at) + struct.pack(f"<{pages}L", *offsets) + directories
+
+
 def _multi_picture(pictures: int) -> bytes:
     file, out = originals()["mpo-two"], io.BytesIO()
     at = file.index(b"\x01\xb0\x04\x00")  # the number of pictures in its index
@@ -180,6 +190,10 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "tiff directory inside itself": lambda: _tiff(
         bytes(4096), t330=8 + 4096, t34665=8 + 4096, t34853=8 + 4096, t40965=8 + 4096
     ),
+    "tiff 10,000 thumbnails": lambda: _thumbnails(10_000),
+    "tiff 4 billion pictures inside": lambda: _tiff(
+        bytes(4096), t254=1, t330=(4, 0xFFFFFFFF, struct.pack("<L", 8 + 4096))
+    ),
     "tiff 4 billion values": lambda: _tiff(bytes(4096), t273=(4, 0xFFFFFFFF, bytes(4))),
     "tiff 4 billion rationals": lambda: _tiff(bytes(4096), t282=(5, 0xFFFFFFFF, b"\x08\0\0\0")),
     "tiff 2,000,000 strips": lambda: _tiff(
@@ -198,6 +212,8 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "tiff jpeg of 2,000 scans": lambda: _scans_in_a_tiff(2000, 2000),
     "jpeg size": lambda: _sized_jpeg(60_000, 60_000),
     "jpeg of 49 megapixels without pixels": lambda: _sized_jpeg(7000, 7000),
+    "jpeg of 4 megapixels without pixels and end": lambda: _sized_jpeg(2000, 2000)[:-2],
+    "jpeg of 4 megapixels without end": lambda: encode(_noise(2000), "JPEG", quality=99)[:-2],
     "jpeg 100,000 segments": lambda: _jpeg_with(_segment(0xE5, b"") * 100_000),
     "jpeg 4,000 segments": lambda: _jpeg_with(_segment(0xE5, b"x" * 4000) * 4000),
     "jpeg 4,000 tables": lambda: _jpeg_with(_segment(0xDB, b"\0" + b"\1" * 64) * 4000),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import threading
@@ -14,9 +15,10 @@ import numpy as np
 import pillow_heif
 import psutil
 import pytest
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 from skimage import data as photographs
 
 from service.core.errors import ImageTooLarge, InvalidImage, ServiceError, UnsupportedMediaType
@@ -244,6 +246,48 @@ def test_heic_is_turned_by_its_container_and_not_again_by_its_exif() -> None:
     assert difference(decode(file, pixel_limit=LIMIT), RGB) < 5
 
 
+def with_orientation(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return exif.tobytes()
+
+
+def xmp(orientation: int) -> bytes:
+    return (
+        b'<rdf:Description tiff:Orientation="%d" xmlns:tiff="http://ns.adobe.com/tiff/1.0/"/>' % orientation
+    )
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_heic_without_rotation_is_turned_by_its_exif(orientation: int) -> None:
+    upright = encode(as_stored(PHOTO, orientation), "HEIF", exif=with_orientation(1), quality=95)
+    assert b"irot" not in upright
+    file = upright.replace(with_orientation(1)[6:], with_orientation(orientation)[6:])
+    assert difference(decode(file, pixel_limit=LIMIT), RGB) < 5
+
+
+@pytest.mark.parametrize("exif", [b"", with_orientation(1)], ids=["without_exif", "with_exif"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
+def test_orientation_in_xmp_is_ignored(kind: str, exif: bytes) -> None:
+    options: dict[str, Any] = {"xmp": xmp(1), "quality": 95} | ({"exif": exif} if exif else {})
+    if kind == "PNG":
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp(6).decode())
+    elif kind == "TIFF":
+        options["tiffinfo"] = {700: xmp(1)}
+    upright = encode(PHOTO, kind, **options)
+    # Encoders turn the image themselves for another orientation.
+    file = upright.replace(xmp(1), xmp(6))
+    assert xmp(6) in file
+    assert difference(decode(file, pixel_limit=LIMIT), RGB) < 6
+
+
+def test_orientation_in_exif_counts_beside_xmp() -> None:
+    for kind in ("JPEG", "WEBP"):
+        file = encode(as_stored(PHOTO, 6), kind, exif=with_orientation(6), xmp=xmp(1), quality=95)
+        assert difference(decode(file, pixel_limit=LIMIT), RGB) < 5
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_strips_join_without_a_seam(orientation: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.vision.decode._STRIP_PIXELS", 7 * 80)
@@ -296,6 +340,137 @@ def test_truncated_image_is_invalid(kind: str, kept: float) -> None:
     assert caught.value.status == 400
 
 
+JPEGS: dict[str, tuple[Image.Image, dict[str, Any]]] = {
+    "baseline": (PHOTO, {}),
+    "fine": (PHOTO, {"subsampling": 0, "quality": 97}),
+    "progressive": (PHOTO, {"progressive": True}),
+    "restarts": (PHOTO, {"restart_marker_rows": 2}),
+    "grey": (PHOTO.convert("L"), {}),
+    "cmyk": (PHOTO.convert("CMYK"), {}),
+    "turned": (PHOTO, {"exif": with_orientation(6)}),
+}
+
+
+@pytest.mark.parametrize("rest", [b"", b"\xff", bytes(500), b"\xff\xff\xff"])
+@pytest.mark.parametrize("name", JPEGS)
+def test_a_jpeg_without_its_end_marker_is_decoded(name: str, rest: bytes) -> None:
+    image, options = JPEGS[name]
+    whole = encode(image, "JPEG", **options)
+    assert whole.endswith(b"\xff\xd9")
+    for shrinkage in (1, 2, 8):
+        file, expected = (
+            decode_photo(data, pixel_limit=LIMIT, shrinkage=lambda *_, to=shrinkage: to)
+            for data in (whole[:-2] + rest, whole)
+        )
+        assert file.scale == expected.scale
+        assert np.array_equal(file.pixels, expected.pixels)
+
+
+@pytest.mark.parametrize("name", JPEGS)
+def test_a_jpeg_that_lacks_pixels_is_invalid(name: str) -> None:
+    image, options = JPEGS[name]
+    whole = encode(image, "JPEG", **options)
+    for lost in (*range(4, 40), 100, 500):
+        with pytest.raises(InvalidImage, match="cut short"):
+            decode(whole[: -2 - lost], pixel_limit=LIMIT)
+
+
+# Eight and eight shades from black to white: no package writes such files.
+RARE_JPEGS = {
+    "arithmetic": (
+        "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAMCAgMCAgMDAwMEAwMEBQgFBQQEBQoHBwYIDAoMDAsKCwsNDhIQDQ4RDgsLEBYQER"
+        "MUFRUVDA8XGBYUGBIUFRT/yQALCAAQABABAREA/8wABgAQEAX/2gAIAQEAAD8A/wDn4Yz6JRhvnHJ443pEKB+JS8unVI20rrkP"
+        "+mZ7LP/Z"
+    ),
+    "progressive arithmetic": (
+        "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAMCAgMCAgMDAwMEAwMEBQgFBQQEBQoHBwYIDAoMDAsKCwsNDhIQDQ4RDgsLEBYQER"
+        "MUFRUVDA8XGBYUGBIUFRT/ygALCAAQABABAREA/8wABAAQ/9oACAEBAAAAAf8Az+CMCKYQ/8wABBAF/9oACAEBAAEFAhWo86kW"
+        "hnYvO//MAAQQBf/aAAgBAQAGPwJeFP/MAAQQBf/aAAgBAQABPyHXbnL/2gAIAQEAAAAQ4P/MAAQQBf/aAAgBAQABPxAkWWO2WA"
+        "j/2Q=="
+    ),
+    "lossless": (
+        "/9j/4AAQSkZJRgABAQAAAQABAAD/wwALCAAQABABAREA/8QAFgABAQEAAAAAAAAAAAAAAAAABAMI/9oACAEBAAcAAM/1rWta1r"
+        "Wta1rVSEIQhCEIQhCEIUhCEIQhCEIQhCFIQhCEIQhCEIQhSEIQhCEIQhCEIUhCEIQhCEIQhCFIQhCEIQhCEIQhSEIQhCEIQhCE"
+        "IUhCEIQhCEIQhCFIQhCEIQhCEIQhSEIQhCEIQhCEIUhCEIQhCEIQhCFIQhCEIQhCEIQhSEIQhCEIQhCEIUhCEIQhCEIQhCFIQh"
+        "CEIQhCEIQj/9k="
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RARE_JPEGS)
+def test_rare_kinds_of_jpeg_are_decoded(name: str) -> None:
+    ramp = np.add.outer(np.arange(0, 160, 10), np.arange(0, 80, 5)).astype(np.uint8)
+    for factor in (1, 2):
+        photo = decode_photo(
+            base64.b64decode(RARE_JPEGS[name]), pixel_limit=LIMIT, shrinkage=lambda *_, to=factor: to
+        )
+        scaled = np.asarray(Image.fromarray(ramp).reduce(photo.scale))
+        assert difference(photo.pixels, grey(scaled)) < 2
+
+
+@pytest.mark.parametrize(
+    ("marker", "bits", "name"),
+    [
+        (0xC1, 12, "12-bit JPEG"),
+        (0xC3, 16, "16-bit JPEG"),
+        (0xC5, 8, "hierarchical JPEG"),
+        (0xDE, 8, "hierarchical JPEG"),
+        (0xF7, 8, "JPEG-LS"),
+    ],
+)
+def test_other_kinds_of_jpeg_are_unsupported_by_name(marker: int, bits: int, name: str) -> None:
+    at = FILES["jpeg"].index(b"\xff\xc0")
+    file = FILES["jpeg"][: at + 1] + bytes((marker, 0, 17, bits)) + FILES["jpeg"][at + 5 :]
+    with pytest.raises(UnsupportedMediaType, match=f"{name} images are not supported; save"):
+        decode(file, pixel_limit=LIMIT)
+
+
+def with_chunk(chunk: bytes, before: bytes = b"IDAT") -> bytes:
+    at = FILES["png"].index(before) - 4
+    return FILES["png"][:at] + chunk + FILES["png"][at:]
+
+
+@pytest.mark.parametrize("before", [b"IDAT", b"IEND"])
+@pytest.mark.parametrize("kind", [b"tEXt", b"pHYs", b"eXIf", b"tRNS", b"iCCP", b"acTL", b"prVt"])
+def test_ancillary_chunks_of_a_png_may_be_damaged(kind: bytes, before: bytes) -> None:
+    chunk = png_chunk(kind, b"damaged")
+    for damaged in (chunk[:-1] + b"\0", chunk if kind != b"tRNS" else b"", chunk[:-4] + b"\0\0\0\0"):
+        assert np.array_equal(decode(with_chunk(damaged, before), pixel_limit=LIMIT), RGB)
+
+
+def test_a_png_may_end_after_its_pixels() -> None:
+    file = FILES["png"]
+    end = file.index(b"IEND") - 4
+    for rest in (
+        file[end:] + b"more",
+        file[end:-4] + b"\0\0\0\0",
+        b"",
+        png_chunk(b"tEXt", b"a\0b" * 9)[:-20],
+    ):
+        assert np.array_equal(decode(file[:end] + rest, pixel_limit=LIMIT), RGB)
+
+
+@pytest.mark.parametrize("kind", [b"IHDR", b"PLTE"])
+def test_critical_chunks_of_a_png_must_be_intact(kind: bytes) -> None:
+    file = bytearray(encode(PHOTO.quantize(16), "PNG"))
+    at = file.index(kind)
+    file[at + 4 + int.from_bytes(file[at - 4 : at])] ^= 1
+    with pytest.raises(InvalidImage):
+        decode(bytes(file), pixel_limit=LIMIT)
+
+
+@pytest.mark.parametrize("kind", ["zTXt", "iTXt", "iCCP", "tEXt"])
+def test_large_metadata_of_a_png_is_not_inflated(kind: str) -> None:
+    packed = b"x" * 5_000_000 if kind == "tEXt" else zlib.compress(bytes(100_000_000))
+    head = {"zTXt": b"a\0\0", "iTXt": b"XML:com.adobe.xmp\0\1\0\0\0", "iCCP": b"a\0\0", "tEXt": b"a\0"}[kind]
+    for before in (b"IDAT", b"IEND"):
+        file = with_chunk(png_chunk(kind.encode(), head + packed), before)
+        with PeakMemory() as peak:
+            assert np.array_equal(decode(file, pixel_limit=LIMIT), RGB)
+        assert peak.grown_bytes < 20e6
+        assert peak.seconds < 0.5
+
+
 @pytest.mark.parametrize("file", [b"", b"\xff", b"\xff\xd8\xff", b"hello, I am no JPEG", b"\0" * 5000, b"BM"])
 def test_data_that_is_not_an_image_is_invalid(file: bytes) -> None:
     with pytest.raises(InvalidImage):
@@ -318,6 +493,83 @@ def test_other_formats_are_unsupported(kind: str) -> None:
 def test_other_formats_are_recognised_by_signature_alone(prefix: bytes) -> None:
     with pytest.raises(UnsupportedMediaType):
         decode(prefix + b"\xff" * 200, pixel_limit=LIMIT)
+
+
+THUMBNAIL = np.asarray(PHOTO.resize((8, 12)).transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+
+
+def tiff_pages(*pages: tuple[np.ndarray, dict[str, Any]], **options: Any) -> bytes:
+    """A TIFF of pages, with tifffile's options for each. `subifds=N` puts the next N into the page."""
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file, **options) as tiff:
+        for pixels, of_page in pages:
+            tiff.write(pixels, photometric=of_page.pop("photometric", "rgb"), metadata=None, **of_page)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("options", [{}, {"byteorder": ">"}, {"bigtiff": True}])
+@pytest.mark.parametrize("place", ["inside", "inside_two", "inside_unmarked", "next_page"])
+def test_a_tiff_with_a_thumbnail_gives_its_largest_picture(place: str, options: dict[str, Any]) -> None:
+    inner = place.count("inside") + place.count("two")
+    first = {"subfiletype": int(place != "inside_unmarked"), **({"subifds": inner} if inner else {})}
+    preview = (RGB[::2, ::2, ::-1], {"subfiletype": 1})
+    pages = [(THUMBNAIL, first), *([preview] if inner == 2 else []), (RGB, {"subfiletype": 0})]
+    assert np.array_equal(decode(tiff_pages(*pages, **options), pixel_limit=LIMIT), RGB)
+
+
+def test_a_tiff_gives_its_first_page_unless_that_is_a_thumbnail() -> None:
+    other = np.zeros((300, 300, 3), np.uint8)
+    mask = (np.ones((300, 300), bool), {"subfiletype": 4, "photometric": "minisblack"})
+    assert np.array_equal(decode(tiff_pages((RGB, {}), (other, {})), pixel_limit=LIMIT), RGB)
+    # A pyramid, and a mask that is larger than its picture.
+    assert np.array_equal(
+        decode(tiff_pages((RGB, {"subifds": 1}), (THUMBNAIL, {"subfiletype": 1})), pixel_limit=LIMIT), RGB
+    )
+    assert np.array_equal(decode(tiff_pages((RGB, {"subifds": 1}), mask), pixel_limit=LIMIT), RGB)
+    assert np.array_equal(decode(tiff_pages((RGB, {"subfiletype": 1})), pixel_limit=LIMIT), RGB)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_of_a_thumbnail_holds_for_the_picture_inside(orientation: int) -> None:
+    stored = np.asarray(as_stored(PHOTO, orientation))
+    turned = {"subfiletype": 1, "subifds": 1, "extratags": [(274, 3, 1, orientation, True)]}
+    file = tiff_pages((THUMBNAIL, turned), (stored, {"subfiletype": 0}))
+    assert np.array_equal(decode(file, pixel_limit=LIMIT), RGB)
+
+
+def test_the_size_of_the_largest_picture_is_checked() -> None:
+    file = tiff_pages((THUMBNAIL, {"subfiletype": 1, "subifds": 1}), (RGB, {"subfiletype": 0}))
+    with pytest.raises(ImageTooLarge, match="80 x 120"):
+        decode(file, pixel_limit=80 * 120 - 1)
+
+
+@pytest.mark.parametrize("photometric", ["cfa", "linear_raw"])
+def test_a_raw_photo_is_unsupported(photometric: str) -> None:
+    sensor = (GREY if photometric == "cfa" else RGB).astype(np.uint16) * 16
+    dng = [(50706, 1, 4, b"\1\4\0\0", True)]
+    inside = tiff_pages(
+        (THUMBNAIL, {"subfiletype": 1, "subifds": 1, "extratags": dng}),
+        (sensor, {"photometric": photometric}),
+    )
+    for file in (inside, tiff_pages((sensor, {"photometric": photometric}))):
+        with pytest.raises(UnsupportedMediaType, match="raw photos of a camera are not supported; export"):
+            decode(file, pixel_limit=LIMIT)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        FILES["tiff"][:4] + b"\x10\0\0\0CR\2\0" + FILES["tiff"][12:],
+        b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(100),
+        b"FUJIFILMCCD-RAW 0201" + bytes(100),
+        b"IIRO\x08\0\0\0" + bytes(100),
+        b"IIU\0\x18\0\0\0" + bytes(100),
+    ],
+    ids=["CR2", "CR3", "RAF", "ORF", "RW2"],
+)
+def test_raw_photos_are_recognised_by_signature(file: bytes) -> None:
+    with pytest.raises(UnsupportedMediaType, match="raw photos"):
+        decode(file, pixel_limit=LIMIT)
 
 
 def test_details_are_plain_sentences() -> None:
