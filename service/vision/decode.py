@@ -23,11 +23,19 @@ from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH
 from PIL.WebPImagePlugin import WebPImageFile
 
 from service.core.arrays import Photo
 from service.core.errors import ImageTooLarge, InvalidImage, ServiceError, UnsupportedMediaType
+from service.vision.depth import (
+    add_low_bytes,
+    grey_scaling,
+    is_dark,
+    is_deep_rgb,
+    open_low_bytes,
+    scale_transparency,
+)
 from service.vision.parts import (
     JpegParts,
     count_items,
@@ -39,6 +47,7 @@ from service.vision.parts import (
     without_extras,
 )
 from service.vision.signatures import RAW_PHOTO, refusal
+from service.vision.tiff import Tiff
 
 CONTENT_TYPES = frozenset(
     {
@@ -73,18 +82,34 @@ def _open_heif(file: io.BytesIO, name: str) -> ImageFile.ImageFile:
     return opened
 
 
+def _open_bmp(file: io.BytesIO, name: str) -> ImageFile.ImageFile:
+    try:
+        return BmpImageFile(file, name)
+    except OSError as error:
+        if str(error).startswith("Unsupported BMP"):
+            raise UnsupportedMediaType(_ODD_BMP) from error
+        raise
+
+
 # JpegImageFile instead of Pillow's factory: only the first picture of a multi-picture file matters.
 _OPENERS: dict[str, Callable[[io.BytesIO, str], ImageFile.ImageFile]] = {
     "JPEG": JpegImageFile,
     "PNG": PngImageFile,
     "WEBP": WebPImageFile,
-    "BMP": BmpImageFile,
+    "BMP": _open_bmp,
     "GIF": GifImageFile,
-    "TIFF": TiffImageFile,
+    "TIFF": Tiff,
     "AVIF": AvifImageFile,
     "HEIF": _open_heif,
 }
 _FORMATS = "JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC"
+_ODD_BMP = (
+    "BMP images with these bits per pixel or this compression are not supported; save the image with 24 bits"
+)
+_DARK = (
+    "images of 16 bits with transparency or in separate planes are not supported if their values have fewer "
+    "bits; save the image as 8-bit RGB"
+)
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 _RAW_BRANDS = {b"crx "}  # CR3
@@ -150,8 +175,8 @@ def decode(data: bytes, *, pixel_limit: int, shrinkage: Callable[[int, int], int
 
     Accepts JPEG, PNG, WebP, BMP, GIF (first frame), TIFF (first page, or the largest if that is a thumbnail),
     AVIF and HEIC. Orientation comes from EXIF, in AVIF from the container, in HEIC from the container or else
-    from EXIF. Grey of 16 or more bits is scaled to 8. Colour profiles are not applied. Safe to call from
-    several threads.
+    from EXIF. More than 8 bits are scaled to 8. Colour profiles are not applied. Safe to call from several
+    threads.
 
     Raises `InvalidImage` (empty, not an image, truncated, corrupt), `ImageTooLarge` (more than `pixel_limit`
     pixels by its header) and `UnsupportedMediaType` (an image of another format).
@@ -169,16 +194,24 @@ def decode(data: bytes, *, pixel_limit: int, shrinkage: Callable[[int, int], int
         filled = _checksum_of_filled(data, size) if jpeg and not jpeg.ended else None
         if scale > 1:
             image.draft(None, size)
+        deep, low = is_deep_rgb(image), open_low_bytes(image)
         image.load()
         if filled is not None and filled != _checksum(image):
             raise InvalidImage("the image is cut short")
+        dark = deep and is_dark(image)
+        if dark and not low:
+            raise UnsupportedMediaType(_DARK)
         # Read again: the EXIF data of a PNG may follow its pixels.
         turn = _turn(image)
         if scale == 1:
             width, height = image.size
         if turn.to_columns:
             width, height = height, width
-        return Photo(_upright_rgb(image, turn), width, height, scale)
+        pixels = _upright_rgb(image, turn)
+        if dark and low:
+            del image  # two decoded images at a time would take too much memory
+            _add_low_bytes(pixels, low, turn)
+        return Photo(pixels, width, height, scale)
     except ServiceError:
         raise
     except Image.DecompressionBombError as error:
@@ -258,11 +291,13 @@ def _open(data: bytes, kind: str, jpeg: JpegParts | None, pixel_limit: int) -> I
         exif = Image.Exif()
         exif[ExifTags.Base.Orientation] = tiff.orientation
         image.info["exif"] = exif.tobytes()
+    if kind == "PNG":
+        scale_transparency(image)
     width, height = image.size
     check_size(width, height, pixel_limit)
     if jpeg and jpeg.scans * width * height > _SCANS_AT_PIXEL_LIMIT * pixel_limit:
         raise InvalidImage("the JPEG has far more progressive scans than an image needs")
-    if isinstance(image, TiffImageFile):
+    if isinstance(image, Tiff):
         # libtiff decodes whole tiles, even for an image that is smaller than a tile.
         tile_width, tile_height = image.tag_v2.get(TILEWIDTH, 0), image.tag_v2.get(TILELENGTH, 0)
         if not (isinstance(tile_width, int) and isinstance(tile_height, int)):
@@ -340,12 +375,27 @@ def _upright_rgb(image: Image.Image, turn: _Turn) -> NDArray[np.uint8]:
     width, height = image.size
     upright = np.empty((width, height, 3) if turn.to_columns else (height, width, 3), np.uint8)
     convert = _converter(image)
+    for place, strip in _upright_strips(image, turn):
+        upright[place] = convert(strip)
+    return upright
+
+
+def _upright_strips(image: Image.Image, turn: _Turn) -> Iterator[tuple[tuple[slice, ...], Image.Image]]:
+    """The place of each strip in the upright image, and the strip, upright."""
+    height = image.height
     for top, bottom, strip in _strips(image):
         if turn.how is not None:
             strip = strip.transpose(turn.how)
         place = slice(height - bottom, height - top) if turn.backwards else slice(top, bottom)
-        upright[(slice(None), place) if turn.to_columns else place] = convert(strip)
-    return upright
+        yield (slice(None), place) if turn.to_columns else (place,), strip
+
+
+def _add_low_bytes(pixels: NDArray[np.uint8], low: Image.Image, turn: _Turn) -> None:
+    """Make 8-bit pixels of the high bytes of 16-bit RGB, in place."""
+    brightest = int(pixels.max())
+    low.load()
+    for place, strip in _upright_strips(low, turn):
+        pixels[place] = add_low_bytes(pixels[place], np.asarray(strip), brightest)
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, int, Image.Image]]:
@@ -367,10 +417,10 @@ def _converter(image: Image.Image) -> Callable[[Image.Image], NDArray[np.uint8]]
         return lambda strip: np.asarray(strip)
     if mode == "L" and not image.has_transparency_data:
         return lambda strip: np.asarray(strip)[..., None]
-    if mode.startswith("I;16"):
-        return lambda strip: (np.asarray(strip) >> 8).astype(np.uint8)[..., None]
-    if mode in ("I", "F"):
-        return _wide_grey_converter(image)
+    if mode.startswith("I;16") or mode in ("I", "F"):
+        arrays = (np.asarray(strip) for _, _, strip in _strips(image))
+        scale = grey_scaling(mode, arrays, image.info.get("transparency"))
+        return lambda strip: scale(np.asarray(strip))[..., None]
     if mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         transform = ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
@@ -387,21 +437,6 @@ def _over_white(strip: Image.Image) -> NDArray[np.uint8]:
     paper = Image.new("RGB", strip.size, "white")
     paper.paste(rgba, mask=rgba)
     return np.asarray(paper)
-
-
-def _wide_grey_converter(image: Image.Image) -> Callable[[Image.Image], NDArray[np.uint8]]:
-    """32-bit grey defines no white: use the smallest usual range that contains the brightest pixel."""
-    arrays = (np.asarray(strip) for _, _, strip in _strips(image))
-    brightest = max(float(np.max(array, initial=0, where=np.isfinite(array))) for array in arrays)
-    usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-    white = next((value for value in usual if brightest <= value), brightest)
-
-    def convert(strip: Image.Image) -> NDArray[np.uint8]:
-        scaled = np.nan_to_num(np.asarray(strip, np.float64) * (255 / white), posinf=255, neginf=0)
-        grey: NDArray[np.uint8] = np.rint(scaled.clip(0, 255)).astype(np.uint8)
-        return grey[..., None]
-
-    return convert
 
 
 def _silence_pillow() -> None:

@@ -572,6 +572,25 @@ def test_raw_photos_are_recognised_by_signature(file: bytes) -> None:
         decode(file, pixel_limit=LIMIT)
 
 
+@pytest.mark.parametrize(
+    ("bits", "compression", "masks"),
+    [
+        (32, 3, (0x3FF00000, 0xFFC00, 0x3FF)),
+        (16, 3, (0xF00, 0xF0, 0xF)),
+        (24, 4, (0, 0, 0)),  # JPEG
+        (2, 0, (0, 0, 0)),
+        (64, 0, (0, 0, 0)),
+    ],
+)
+def test_a_bmp_of_an_odd_kind_is_unsupported(bits: int, compression: int, masks: tuple[int, ...]) -> None:
+    header = struct.pack("<IiiHHIIiiII", 40, 80, 120, 1, bits, compression, 0, 0, 0, 0, 0)
+    file = (
+        b"BM" + struct.pack("<IHHI", 80_000, 0, 0, 66) + header + struct.pack("<III", *masks) + bytes(76_800)
+    )
+    with pytest.raises(UnsupportedMediaType, match="BMP"):
+        decode(file, pixel_limit=LIMIT)
+
+
 def test_details_are_plain_sentences() -> None:
     hostile = [
         b"",
