@@ -84,6 +84,12 @@ def predict_command(
         bool,
         typer.Option("--detect/--no-detect", help="Find faces, or take each image as one face."),
     ] = True,
+    bom: Annotated[
+        bool,
+        typer.Option(
+            "--bom", help="Begin CSV with a byte order mark: Excel then reads names that are not ASCII."
+        ),
+    ] = False,
     fps: Annotated[
         float | None,
         typer.Option(
@@ -124,7 +130,7 @@ def predict_command(
             include=include or (),
         )
         request = request_of(
-            Options(tuple(paths), form, output, annotate, query, fps, thumbnails), DEFAULT_FPS
+            Options(tuple(paths), form, output, annotate, query, fps, thumbnails, bom), DEFAULT_FPS
         )
         # Only a server has several processes.
         code = asyncio.run(_predict(request, patient(read_settings(processes=1))))
@@ -205,7 +211,8 @@ async def _predict(request: Request, settings: Settings) -> int:
     bound_heap()
     assembly = assemble(settings)
     card = assembly.classifier
-    run = RunInfo(ModelName(name=card.name, version=card.version), options.query, card.labels, request.fps)
+    name = ModelName(name=card.name, version=card.version)
+    run = RunInfo(name, options.query, card.labels, request.fps, options.bom)
     predictor = Predictor(
         assembly,
         RunOptions(

@@ -27,6 +27,7 @@ class Options:
     query: EmotionQuery
     fps: float | None
     thumbnails: bool
+    bom: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,9 @@ def request_of(options: Options, default_fps: float) -> Request:
         raise RefusedError(f"{'--fps' if options.fps is not None else '--thumbnails'} is only for videos")
     if videos and has_images and output is not None and form is Form.csv:
         raise RefusedError("images and videos do not fit into one CSV file; use JSON lines, or two runs")
+    has_images = has_images or not videos
+    if options.bom and Form.csv not in ([form] if has_images else []) + ([clip_form] if videos else []):
+        raise RefusedError("--bom is only for CSV")
     clips = clips_of(videos, output, clip_form)
     if (file := occupied(clips, clip_form)) is not None:
         hint = "" if clip_form is Form.jsonl else "; CSV cannot resume, --format jsonl can"
@@ -77,9 +81,7 @@ def request_of(options: Options, default_fps: float) -> Request:
     skipped = [
         path for path in skipped if not path.endswith(OUTPUT_SUFFIXES) and os.path.abspath(path) not in taken
     ]
-    return Request(
-        options, form, clip_form, options.fps or default_fps, has_images or not videos, clips, skipped
-    )
+    return Request(options, form, clip_form, options.fps or default_fps, has_images, clips, skipped)
 
 
 def check_writable(file: Path) -> None:

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from service.predict.forms import Form
 from service.predict.ledger import Ledger
-from service.predict.rows import Row, RunInfo, TableLines, csv_header, csv_rows, json_line
+from service.predict.rows import Row, RunInfo, TableLines, csv_columns, csv_header, csv_rows, json_line
 
 
 class _Rate(ProgressColumn):
@@ -68,7 +68,7 @@ class Display:
         if self._ledger is None and self._form is Form.table:
             self._out.print(self._table.header())
         elif self._ledger is None and self._form is Form.csv:
-            self._write(csv_header(self._run))
+            self._write(csv_header(self._run, csv_columns(self._run)))
         return self
 
     def __exit__(

@@ -13,7 +13,7 @@ from typing import Any
 
 from service.core.errors import reason_of
 from service.predict.forms import Form
-from service.predict.rows import Row, RunInfo, csv_header, csv_rows, json_line
+from service.predict.rows import Row, RunInfo, csv_columns, csv_header, csv_rows, json_line
 from service.predict.sources import key_of
 
 
@@ -33,7 +33,7 @@ class Ledger:
     def __init__(self, path: Path, form: Form, run: RunInfo, header: bytes | None = None) -> None:
         self.path = path
         self._run = run
-        self._header = csv_header(run) if header is None else header
+        self._header = csv_header(run, csv_columns(run)) if header is None else header
         self.resumes = form is Form.jsonl
         self._encoded = json_line if self.resumes else csv_rows
         self._known: set[int] = set()

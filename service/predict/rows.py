@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -49,12 +50,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What all rows of a run share. labels: emotions of the model. fps: frames of each second of a video."""
+    """What all rows of a run share.
+
+    labels: emotions of the model; fps: frames of each second of a video; bom: whether CSV begins with a byte
+    order mark.
+    """
 
     model: ModelName
     query: EmotionQuery
     labels: tuple[str, ...]
     fps: float = DEFAULT_FPS
+    bom: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
@@ -123,8 +129,10 @@ def csv_rows(row: Row, run: RunInfo) -> bytes:
     return text.getvalue().encode()
 
 
-def csv_header(run: RunInfo) -> bytes:
-    return ",".join(csv_columns(run)).encode() + b"\n"
+def csv_header(run: RunInfo, columns: Iterable[str]) -> bytes:
+    # Excel takes a file without the mark for the old code page of its system.
+    mark = codecs.BOM_UTF8 if run.bom else b""
+    return mark + ",".join(columns).encode() + b"\n"
 
 
 def csv_model(run: RunInfo) -> str:

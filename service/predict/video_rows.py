@@ -16,7 +16,7 @@ from service.core.arrays import corner_and_size
 from service.core.seen import Seen
 from service.pipeline.timeline import Moment
 from service.predict.forms import Form
-from service.predict.rows import TAIL, RowProblem, RunInfo, face_columns, flat, json_head
+from service.predict.rows import TAIL, RowProblem, RunInfo, csv_header, face_columns, flat, json_head
 from service.predict.sources import Source
 from service.tracking.record import Record
 
@@ -26,7 +26,7 @@ _ANSWER = ("emotion", "verdict", "confidence")
 
 
 def header(run: RunInfo) -> bytes:
-    return ",".join(_columns(run)).encode() + b"\n"
+    return csv_header(run, _columns(run))
 
 
 def frame_rows(form: Form, source: Source, moment: Moment, run: RunInfo) -> bytes:

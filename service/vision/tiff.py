@@ -61,10 +61,8 @@ _COLOURS = {
     8: "CIELAB",
     9: "ICCLAB",
     10: "ITULAB",
-    32803: "raw sensor",
     32844: "LogL",
     32845: "LogLuv",
-    34892: "linear raw",
 }
 _UNSIGNED, _SIGNED = 1, 2
 _FORMS = {_SIGNED: "signed ", 3: "floating-point ", 5: "complex ", 6: "complex "}

@@ -35,9 +35,11 @@ FER2013_LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise"
 AS_EMOTIONS = np.array([EMOTIONS.index(label) for label in FER2013_LABELS])
 
 CSV_FILES = ("fer2013.csv", "fer2013.csv.gz", "icml_face_data.csv")
+TRAINING_FILE = "train.csv"  # of the challenge: training images only, so without Usage
 COLUMNS = ("emotion", "pixels", "Usage")
 TRAINING = "Training"
 PUBLISHED_COUNTS = {TRAINING: 28_709, "PublicTest": 3_589, "PrivateTest": 3_589}
+_SPLIT_OF = {name.lower(): name for name in PUBLISHED_COUNTS}
 MAY_BE_ABSENT = "PrivateTest"
 
 # Kaggle's folders of images mix both tests into one.
@@ -66,19 +68,24 @@ def load_fer2013(
     `skip_bad`, bad rows are skipped and counts are only reported.
     """
     faults = Faults(folder, skip_bad=skip_bad)
-    path = next((folder / name for name in CSV_FILES if (folder / name).is_file()), None)
+    has_folders = all((folder / name).is_dir() for name in FOLDER_SPLITS)
+    names = CSV_FILES if has_folders else (*CSV_FILES, TRAINING_FILE)
+    path = next((folder / name for name in names if (folder / name).is_file()), None)
+    problems: tuple[str, ...] = ()
     if path is not None:
         rows = _read_csv(path, faults)
         expected = dict(PUBLISHED_COUNTS if published is None else published)
-    elif all((folder / name).is_dir() for name in FOLDER_SPLITS):
+        if rows.usages and path.name == TRAINING_FILE and set(rows.usages) <= {TRAINING, None}:
+            expected = {TRAINING: expected[TRAINING]}
+            problems = (f"{TRAINING_FILE} has no test images: those are in icml_face_data.csv",)
+    elif has_folders:
         rows = _read_folders(folder, faults)
         expected = dict(PUBLISHED_FOLDER_COUNTS if published is None else published)
     else:
-        looked_for = (*CSV_FILES, *(f"{name}/" for name in FOLDER_SPLITS))
+        looked_for = (*names, *(f"{name}/" for name in FOLDER_SPLITS))
         raise not_found("FER-2013", folder, looked_for, SOURCE)
 
     voted = (folder / ferplus.FILE).is_file()
-    problems: tuple[str, ...] = ()
     if voted and path is None:
         voted = False
         problems = (f"{ferplus.FILE} is not used: votes need the rows of a CSV file",)
@@ -151,17 +158,19 @@ def _read_csv(path: Path, faults: Faults) -> _Rows:
         # Text mode accepts the line ends of any system.
         with opened(path, "rt", encoding="utf-8-sig", errors="replace") as file:
             header = _cells(next(iter(file), ""))
-            if missing := set(COLUMNS) - set(header):
+            found = {name.lower(): place for place, name in enumerate(header)}
+            missing = [name for name in COLUMNS if name.lower() not in found]
+            if missing and not (path.name == TRAINING_FILE and missing == ["Usage"]):
                 raise DatasetError(
                     f"{path} has no column {' or '.join(sorted(missing))}, but {shown(str(header))}"
                 )
-            columns = [header.index(name) for name in COLUMNS]
+            places = [found[name.lower()] for name in COLUMNS if name not in missing]
             for number, line in enumerate(file, start=2):
                 if line.isspace():
                     continue
                 where = f"{path.name} line {number}"
                 try:
-                    usage, label, image = _parse_row(line, *columns)
+                    usage, label, image = _parse_row(line, *places)
                 except (ValueError, IndexError) as error:
                     faults.add("malformed rows", f"{where} ({error})")
                     usage, label, image = None, -1, bytes(SIDE_PX**2)
@@ -175,8 +184,11 @@ def _read_csv(path: Path, faults: Faults) -> _Rows:
     return _Rows(names, usages, np.array(labels, np.int64), images)
 
 
-def _parse_row(line: str, emotion: int, pixels: int, usage: int) -> tuple[str, int, bytes]:
-    """(usage, label into `EMOTIONS`, pixels). No field has a comma, so the slower csv is not needed."""
+def _parse_row(line: str, emotion: int, pixels: int, usage: int | None = None) -> tuple[str, int, bytes]:
+    """(usage, label into `EMOTIONS`, pixels). No field has a comma, so the slower csv is not needed.
+
+    emotion, pixels, usage: places of the columns; without usage, all images are for training
+    """
     cells = line.split(",")
     image = np.fromstring(_text(cells[pixels]), np.int64, sep=" ")
     if len(image) != SIDE_PX**2 or image.min() < 0 or image.max() > 255:
@@ -184,9 +196,10 @@ def _parse_row(line: str, emotion: int, pixels: int, usage: int) -> tuple[str, i
     label = int(_text(cells[emotion]))
     if not 0 <= label < len(FER2013_LABELS):
         raise ValueError(f"emotion {label} is not from 0 to 6")
-    split = _text(cells[usage])
-    if split not in PUBLISHED_COUNTS:
-        raise ValueError(f"Usage {split!r} is none of {', '.join(PUBLISHED_COUNTS)}")
+    named = TRAINING if usage is None else _text(cells[usage])
+    split = _SPLIT_OF.get(named.lower())
+    if split is None:
+        raise ValueError(f"Usage {named!r} is none of {', '.join(PUBLISHED_COUNTS)}")
     return split, int(AS_EMOTIONS[label]), image.astype(np.uint8).tobytes()
 
 

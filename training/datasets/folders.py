@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ SYNONYMS = {
     "fear": ("fear", "fearful", "afraid", "scared"),
     "contempt": ("contempt", "contemptuous"),
 }
+_NUMBER = re.compile(r"^\d+[ ._-]+|[ ._-]+\d+$")
 EMOTION_OF = {name: EMOTIONS.index(emotion) for emotion, names in SYNONYMS.items() for name in names}
 TRAINING_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "val", "valid", "validation")
@@ -75,7 +77,13 @@ def list_splits(
     """
     for subfolder, split in splits.items():
         for group in _folders_in(folder / subfolder):
-            emotion = EMOTION_OF.get(group.name.lower())
+            if group.name.isdecimal():
+                raise DatasetError(
+                    f"the name of {group} is a number, which means another emotion in each data set; rename "
+                    "the folders to emotions. docs/reference/datasets.md has the numbers of FER-2013, RAF-DB "
+                    "and AffectNet"
+                )
+            emotion = EMOTION_OF.get(_NUMBER.sub("", group.name.lower()))
             if emotion is None or EMOTIONS[emotion] not in known:
                 names = ", ".join("/".join(SYNONYMS[emotion]) for emotion in known)
                 raise DatasetError(f"the name of {group} is not a known emotion; known names are {names}")

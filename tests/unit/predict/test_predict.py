@@ -229,6 +229,17 @@ def test_csv_cannot_be_resumed(expressnet: Expressnet, photos: Path) -> None:
     assert file.read_bytes() == before
 
 
+def test_csv_for_excel_begins_with_a_byte_order_mark(expressnet: Expressnet, photos: Path) -> None:
+    plain = expressnet("predict", photos, "--format", "csv").stdout
+    file = photos.parent / "rows.csv"
+    expressnet("predict", photos, "--output", file, "--bom")
+    assert file.read_bytes() == b"\xef\xbb\xbf" + plain.encode()
+    for options in (["--format", "jsonl"], ["--output", photos.parent / "rows.jsonl"]):
+        refused = expressnet("predict", photos, "--bom", *options)
+        assert refused.exit_code == 2
+        assert refused.stderr == "expressnet: --bom is only for CSV\n"
+
+
 class FailingClassifier(FakeClassifier):
     """Fails for the photo of two faces, or for every photo if `error` is set."""
 

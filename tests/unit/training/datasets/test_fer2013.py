@@ -149,6 +149,33 @@ def test_the_other_csv_of_kaggle_gives_the_same_set(files: Files) -> None:
     assert found.training.names[0] == "icml_face_data.csv line 2"
 
 
+def test_names_of_columns_and_splits_ignore_case(files: Files) -> None:
+    lines = [[cell.lower() for cell in line] for line in files.images()]
+    files.write(images=lines)
+    assert {name: len(faces) for name, faces in files.load().tests.items()} == {
+        "PublicTest": 1,
+        "PrivateTest": 1,
+    }
+
+
+def test_the_training_images_of_the_challenge_are_read_without_tests(files: Files) -> None:
+    rows = [line[:2] for line in files.images()[:4]]
+    with (files.folder / "train.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    dataset = files.load()
+    assert len(dataset.training) == 3
+    assert not dataset.tests
+    assert dataset.problems == ("train.csv has no test images: those are in icml_face_data.csv",)
+    with pytest.raises(DatasetError, match="published: 28709"):
+        load("fer2013", files.folder)
+
+
+def test_other_files_go_before_the_training_images_of_the_challenge(files: Files) -> None:
+    files.write()
+    (files.folder / "train.csv").write_text("unlike\n")
+    assert len(files.load().tests) == 2
+
+
 def test_quoted_cells_and_blank_lines_are_accepted(files: Files) -> None:
     files.write()
     expected = pixels(files.load())

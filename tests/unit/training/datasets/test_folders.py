@@ -8,7 +8,7 @@ import pytest
 
 from service.core.manifest import EMOTIONS
 from tests.unit.training.made_up import write_class_folders, write_picture
-from training.datasets import load
+from training.datasets import DatasetKind, load
 from training.datasets.faces import DatasetError
 from training.datasets.folders import EMOTION_OF, SYNONYMS, load_pictures
 
@@ -38,6 +38,20 @@ def test_every_emotion_and_synonym_is_known(tmp_path: Path) -> None:
     assert dataset.served == EMOTIONS
     for name, label in zip(dataset.training.names, dataset.training.labels, strict=True):
         assert name.split("/")[1].lower() in SYNONYMS[EMOTIONS[label]]
+
+
+def test_a_number_beside_the_name_is_ignored(tmp_path: Path) -> None:
+    names = ("0_angry", "01 - Happy", "sad.2", "surprise_03")
+    dataset = load("folder", write_class_folders(tmp_path / "data", {f"train/{name}": 1 for name in names}))
+    labels = [EMOTIONS[label] for label in dataset.training.labels]
+    assert sorted(labels) == ["anger", "happiness", "sadness", "surprise"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "fer2013"])
+def test_a_number_as_the_name_is_refused_with_what_helps(tmp_path: Path, kind: DatasetKind) -> None:
+    folder = write_class_folders(tmp_path / "data", {"train/0": 1, "train/1": 1, "test/0": 1})
+    with pytest.raises(DatasetError, match=r"0 is a number.*rename the folders to emotions.*RAF-DB"):
+        load(kind, folder)
 
 
 @pytest.mark.parametrize("parent", ["", "train/"])
