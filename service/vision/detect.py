@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as Pictures
 
 from service.core.arrays import Detections, Image, Photo
@@ -21,6 +22,11 @@ SMALLEST_FACE_SHARE = 0.017
 SHRUNK_FACE_PX = 24
 # How far the smallest face may exceed its share, so that a factor of the JPEG decoder makes it 16 px.
 ROUNDED_UP = 1.15
+# The detector may also find parts of a large face. A box is such a part if most of it is inside of a box that
+# is larger, but not by far: a face on a shirt or a poster is smaller than a part.
+PART_SHARE = 0.7
+PART_AREA = 0.04
+HOLDERS = 64  # only the largest boxes can have parts: bounds the time for a hostile image
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +85,27 @@ def tolerable_shrinkage(found: Detections, min_px: int) -> int:
 
 
 def largest_first(found: Detections, width: int, height: int) -> Detections:
-    """The faces sorted by size, boxes clipped to the image; faces outside of it are dropped.
+    """The faces sorted by size, boxes clipped to the image.
 
-    Landmarks are not clipped: they may be outside the image.
+    Faces outside the image, and parts of another face, are dropped. Landmarks are not clipped: they may be
+    outside the image.
     """
     boxes = found.boxes.clip(0, np.array([width, height, width, height], dtype=np.float32))
     areas = (boxes[:, 2] - boxes[:, 0]).clip(0) * (boxes[:, 3] - boxes[:, 1]).clip(0)
     order = np.argsort(-areas, kind="stable")
     order = order[areas[order] > 0]
+    order = order[~_parts(boxes[order], found.scores[order], areas[order])]
     return Detections(boxes[order], found.scores[order], found.landmarks[order])
+
+
+def _parts(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], areas: NDArray[np.float32]
+) -> NDArray[np.bool_]:
+    """Which boxes, largest first, are inside a larger one with a better score: bool [N]."""
+    parts = np.zeros(len(boxes), dtype=bool)
+    for index, (box, score, area) in enumerate(zip(boxes[:HOLDERS], scores, areas, strict=False)):
+        shared = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
+        inside = shared.clip(0).prod(axis=1) > PART_SHARE * areas
+        inside[: index + 1] = False
+        parts |= inside & (scores < score) & (areas > area * PART_AREA)
+    return parts

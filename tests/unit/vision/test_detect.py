@@ -153,6 +153,19 @@ def test_faces_outside_of_the_image_and_empty_boxes_are_dropped() -> None:
     np.testing.assert_array_equal(ordered.boxes, [[1, 1, 2, 2]])
 
 
+def test_a_part_of_a_larger_face_is_dropped() -> None:
+    beside, corner, poster = (70, 0, 100, 60), (0, 0, 40, 30), (10, 60, 18, 70)
+    worse_part, face = (20, 20, 60, 55), (0, 0, 80, 80)
+    ordered = largest_first(detections(beside, corner, poster, worse_part, face), 100, 100)
+    np.testing.assert_array_equal(ordered.boxes, [face, beside, poster])
+
+
+def test_a_box_around_better_faces_keeps_them() -> None:
+    pattern, faces = (0, 0, 80, 80), [(0, 0, 30, 40), (40, 10, 70, 50)]
+    ordered = largest_first(detections(pattern, *faces), 100, 100)
+    np.testing.assert_array_equal(ordered.boxes, [pattern, *faces])
+
+
 def test_an_empty_result_keeps_its_shapes() -> None:
     ordered = largest_first(detections(), 100, 100)
     assert ordered.boxes.shape == (0, 4)
