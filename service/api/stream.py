@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -18,6 +19,7 @@ from service.api.schemas import (
     Problem,
     Sparse,
 )
+from service.core.query import Query
 from service.core.seen import Verdict
 from service.tracking.smoothing import TIME_CONSTANT_S
 
@@ -42,6 +44,10 @@ class StreamQuery(DetectionQuery):
         description="Source of `time_s`. `sent`: each frame begins with its time of 8 bytes. "
         "`arrival`: the time of arrival.",
     )
+
+    def to_pipeline(self) -> Query:
+        """Cameras know which way is up, and a frame without a face must not take longer than others."""
+        return replace(super().to_pipeline(), turned=False)
 
     @field_validator("include")
     @classmethod

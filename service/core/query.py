@@ -12,6 +12,7 @@ class Query:
     """max_faces: the largest faces are kept. min_face_px: in px of the image.
 
     detect: False takes the whole image as one face. heatmaps: whether the largest faces get a heatmap.
+    turned: whether an image without a sure face is also searched turned by quarters.
     """
 
     max_faces: int = 32
@@ -19,3 +20,4 @@ class Query:
     min_detection_confidence: float = 0.9
     detect: bool = True
     heatmaps: bool = False
+    turned: bool = True

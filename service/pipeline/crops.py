@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,10 @@ from service.core.timings import Timings
 from service.vision.align import Similarity, align_faces, placement, whole_image, whole_placement
 from service.vision.decode import check_size, decode
 from service.vision.detect import (
+    QUARTERS,
+    SURE_SCORE,
     SearchPlan,
+    best_score,
     largest_first,
     search,
     shrinkage,
@@ -24,6 +27,8 @@ from service.vision.detect import (
     too_narrow,
 )
 from service.vision.quality import measure
+
+NOTHING = Detections.none()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,7 @@ class Crops:
 
 
 class Cropper:
-    """The steps of one image, each in a worker thread: `plan` and then `crop`, or `whole` alone.
+    """The work on one image in a worker thread: `steps` between the detector's calls, or `whole` alone.
 
     image: an encoded image, or its pixels. spec: the classifier's input. timings: each step adds its time.
     """
@@ -75,8 +80,42 @@ class Cropper:
             faces = whole_image(photo.pixels, self._spec.size)
             return Crops(photo.width, photo.height, 1, None, boxes, faces, measure(faces, boxes, None))
 
-    def plan(self) -> SearchPlan | None:
-        """What the detector searches; None if the image is too narrow. Raises what `decode` raises."""
+    def steps(self) -> Generator[SearchPlan, Detections, Crops]:
+        """Yields what the detector must search and takes what it found; returns the crops.
+
+        Raises what `decode` raises, and `EngineContractError`.
+        """
+        plan = self._plan()
+        found = NOTHING
+        if plan is not None:
+            found = yield plan
+            _check(found)
+            if self._query.turned and best_score(found) < SURE_SCORE:
+                found = yield from self._turned(plan, found)
+            else:
+                found = plan.in_photo(found)
+        return self._crop(found)
+
+    def _turned(self, plan: SearchPlan, found: Detections) -> Generator[SearchPlan, Detections, Detections]:
+        """The faces of the turned photo if it has a better face than the photo as it is."""
+        best, faces = plan, found
+        smaller = plan.smaller()
+        for quarters in QUARTERS:
+            turned = smaller.turned(quarters)
+            found = yield turned
+            _check(found)
+            if best_score(found) > best_score(faces):
+                best, faces = turned, found
+            if best_score(faces) >= SURE_SCORE:
+                break
+        if best.quarters and smaller is not plan:
+            best = plan.turned(best.quarters)
+            faces = yield best
+            _check(faces)
+        return best.in_photo(faces)
+
+    def _plan(self) -> SearchPlan | None:
+        """What the detector searches first; None if the image is too narrow."""
         min_px = self._query.min_face_px
         self._decode(lambda width, height: shrinkage(width, height, min_px))
         with self._timings.stage("decode"):
@@ -84,13 +123,11 @@ class Cropper:
                 return None
             return search(self._photo, min_px)
 
-    def crop(self, plan: SearchPlan | None, found: Detections) -> Crops:
-        """Cut out the faces that a detector found in the plan's image. Raises `EngineContractError`."""
+    def _crop(self, found: Detections) -> Crops:
+        """Cut out the faces that were found in the photo."""
         with self._timings.stage("detect"):
-            if plan is not None:
-                _check(found)
-                photo = self._photo
-                found = largest_first(found.scaled(plan.scale), photo.width, photo.height)
+            photo = self._photo
+            found = largest_first(found, photo.width, photo.height)
             kept = found[: self._query.max_faces]
         # The crop is about as wide as the box is high. A photo with fewer pixels there would blur the crop.
         tolerable = tolerable_shrinkage(kept, self._spec.size)

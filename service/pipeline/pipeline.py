@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -26,11 +26,11 @@ from service.pipeline.verdict import reasons
 from service.telemetry.metrics import Metrics
 from service.vision import heatmap
 from service.vision.decode import has_own_threads
+from service.vision.detect import SearchPlan
 from service.vision.workers import Slot, Workers
 
 T = TypeVar("T")
 
-NOTHING = Detections.none()
 # A heatmap costs as much as 64 faces, so only the largest faces get one.
 HEATMAP_FACES = 4
 
@@ -153,14 +153,16 @@ class Pipeline:
             in_one_go = partial(_search_here, cropper, local, query, slot, timings)
             return await _timed(slot, in_one_go, timings)
         assert self._remote is not None
-        plan = await _timed(slot, cropper.plan, timings)
-        found = NOTHING
-        if plan is not None:
+        steps = cropper.steps()
+        found: Detections | None = None
+        while True:
+            step = await _timed(slot, partial(_next, steps, found), timings)
+            if isinstance(step, Crops):
+                return step
             with timings.stage("detect"):
                 found = await self._remote.detect(
-                    plan.image, plan.min_face_px, query.min_detection_confidence, deadline
+                    step.image, step.min_face_px, query.min_detection_confidence, deadline
                 )
-        return await _timed(slot, lambda: cropper.crop(plan, found), timings)
 
     async def _classify(self, faces: Faces, deadline: Deadline, timings: Timings) -> Classification:
         if not len(faces):
@@ -196,14 +198,25 @@ def _search_here(
     cropper: Cropper, detector: LocalDetector, query: Query, slot: Slot, timings: Timings
 ) -> Crops:
     """Run all steps in one thread. Raises `GivenUp` between steps when no caller waits for the image."""
-    plan = cropper.plan()
-    slot.check()
-    found = NOTHING
-    if plan is not None:
+    steps = cropper.steps()
+    found: Detections | None = None
+    while True:
+        step = _next(steps, found)
+        if isinstance(step, Crops):
+            return step
+        slot.check()
         with timings.stage("detect"):
-            found = detector.find(plan.image, plan.min_face_px, query.min_detection_confidence)
-    slot.check()
-    return cropper.crop(plan, found)
+            found = detector.find(step.image, step.min_face_px, query.min_detection_confidence)
+        slot.check()
+
+
+def _next(steps: Generator[SearchPlan, Detections, Crops], found: Detections | None) -> SearchPlan | Crops:
+    """found: in the image that was yielded last, None before the first step."""
+    try:
+        return next(steps) if found is None else steps.send(found)
+    except StopIteration as end:
+        crops: Crops = end.value
+        return crops
 
 
 async def _timed(slot: Slot, function: Callable[[], T], timings: Timings) -> T:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from service.api.schemas import EmotionQuery
@@ -151,6 +151,8 @@ class Predictor:
         image: an encoded image, or its pixels, uint8 [H,W,3].
         """
         query = self._options.query.to_pipeline()
+        if not isinstance(image, bytes):
+            query = replace(query, turned=False)  # a video says how its frames are turned
         began = time.monotonic()
         for tries in range(1, sys.maxsize):
             try:

@@ -81,6 +81,20 @@ def test_exif_orientation_gives_the_same_answer(
     assert face["emotion"] == "happiness"
 
 
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_turned_photo_is_answered_as_upright(
+    gateway: Gateway, astronaut: NDArray[np.uint8], quarters: int
+) -> None:
+    turned = np.rot90(astronaut, quarters)
+    (face,) = gateway.post(encoded(turned), include="quality").json()["faces"]
+    left, top, right, bottom = ASTRONAUT_FACE
+    for _ in range(quarters):  # anticlockwise
+        left, top, right, bottom = top, 512 - right, bottom, 512 - left
+    assert overlap(face["box"], (left, top, right, bottom)) >= 0.7
+    assert face["emotion"] == "happiness"
+    assert abs((face["quality"]["roll_degrees"] + 90 * quarters + 180) % 360 - 180) < 15
+
+
 def test_montage_of_nine_gives_nine_faces_largest_first(
     gateway: Gateway, astronaut: NDArray[np.uint8]
 ) -> None:

@@ -57,6 +57,26 @@ class OneFace(FakeDetector):
 
 
 @dataclass
+class UprightFace(FakeDetector):
+    """Finds the white corner of an image as a face, and is only sure of it in the upper left corner."""
+
+    searches: int = 0
+
+    async def detect(
+        self, image: Pixels, min_face_px: float, threshold: float, deadline: Deadline
+    ) -> Detections:
+        self.searches += 1
+        rows, columns = (np.unique(place) for place in np.nonzero(image[:, :, 0] > 200))
+        if not len(rows):
+            return Detections.none()
+        corner = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+        score = 0.99 if corner[:2].max() == 0 else 0.95
+        return Detections(
+            corner[None], np.array([score], np.float32), np.repeat(corner[None, None, :2], 5, 1)
+        )
+
+
+@dataclass
 class RecordingClassifier(FakeClassifier):
     faces: list[Faces] = field(default_factory=list)
 
@@ -319,3 +339,40 @@ async def test_helper_threads_of_a_decoder_count_only_for_its_formats(
                 await pipeline.run(image, Query(), NEVER, Timings())
         finally:
             released.set()
+
+
+def photo_with_corner(*, width: int = 640, height: int = 320) -> Pixels:
+    photo = np.zeros((height, width, 3), np.uint8)
+    photo[:80, :100] = 255
+    return photo
+
+
+@pytest.mark.parametrize("quarters", range(4))
+@pytest.mark.parametrize("width", [640, 2000])
+async def test_a_turned_photo_is_searched_until_a_sure_face_is_found(quarters: int, width: int) -> None:
+    photo = np.ascontiguousarray(np.rot90(photo_with_corner(width=width, height=width // 2), quarters))
+    found = await seen(photo, Query(), UprightFace())
+    height, width = photo.shape[:2]
+    rows, columns = (np.unique(place) for place in np.nonzero(photo[:, :, 0]))
+    assert (found.width, found.height) == (width, height)
+    np.testing.assert_allclose(
+        found.boxes, [[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], atol=width / 100
+    )
+    assert found.scores is not None
+    assert found.scores[0] == np.float32(0.99)
+
+
+@pytest.mark.parametrize(
+    ("quarters", "turned", "searches"),
+    [(0, True, 1), (1, True, 3), (3, True, 2), (2, True, 4), (2, False, 1)],
+)
+async def test_a_sure_face_ends_the_search(quarters: int, turned: bool, searches: int) -> None:
+    detector = UprightFace()
+    await seen(np.rot90(photo_with_corner(), quarters).copy(), Query(turned=turned), detector)
+    assert detector.searches == searches
+
+
+async def test_a_photo_without_a_face_is_searched_once_for_each_turn() -> None:
+    detector = UprightFace()
+    found = await seen(np.zeros((320, 640, 3), np.uint8), Query(), detector)
+    assert (found.face_count, detector.searches) == (0, 4)

@@ -13,6 +13,7 @@ from service.core.arrays import Detections, Image, Photo
 from service.vision.detect import (
     SEARCHED_FACE_PX,
     SHRUNK_FACE_PX,
+    SearchPlan,
     largest_first,
     search,
     smallest_face_px,
@@ -151,6 +152,30 @@ def test_faces_outside_of_the_image_and_empty_boxes_are_dropped() -> None:
     outside = [(-20, 0, -5, 10), (100, 0, 120, 10), (0, 80, 10, 90), (30, 30, 30, 40), (40, 40, 30, 30)]
     ordered = largest_first(detections(*outside, (1, 1, 2, 2)), 100, 80)
     np.testing.assert_array_equal(ordered.boxes, [[1, 1, 2, 2]])
+
+
+@pytest.mark.parametrize("quarters", range(4))
+def test_faces_of_a_turned_search_are_turned_back(quarters: int) -> None:
+    image = blank(60, 100)
+    image[10:15, 70:90] = 200  # the box
+    image[11, 72] = 255  # its first landmark
+    plan = SearchPlan(image, 16, 3).turned(quarters)
+    rows, columns = np.nonzero(plan.image[:, :, 0] >= 200)
+    (y, x) = (float(place[0]) + 0.5 for place in np.nonzero(plan.image[:, :, 0] == 255))
+    found = detections((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
+    found.landmarks[0, 0] = x, y
+    turned_back = plan.in_photo(found)
+    np.testing.assert_array_equal(turned_back.boxes, [[210, 30, 270, 45]])
+    np.testing.assert_array_equal(turned_back.landmarks[0, 0], [72.5 * 3, 11.5 * 3])
+    assert turned_back.scores is found.scores
+
+
+def test_a_turned_search_of_a_large_image_is_smaller() -> None:
+    plan = SearchPlan(blank(800, 1000), 20, 2)
+    assert plan.smaller().image.shape == (267, 334, 3)
+    assert (plan.smaller().min_face_px, plan.smaller().scale) == (SEARCHED_FACE_PX, 6)
+    small = SearchPlan(blank(479, 1000), 20, 2)
+    assert small.smaller() is small
 
 
 def test_a_part_of_a_larger_face_is_dropped() -> None:
