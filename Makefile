@@ -9,7 +9,7 @@ INSTALL := $(PIP) -c constraints.txt
 LOCK := $(BIN)/uv pip compile --quiet --no-annotate --generate-hashes --universal --python-version 3.11 \
 	-c constraints.txt --custom-compile-command "make lock"
 
-.PHONY: install run check test test-fast test-oldest docs reference examples hostile bench overload soak lock sbom clean
+.PHONY: install run check test test-fast test-oldest docs reference examples hostile faces bench overload soak lock sbom clean
 
 # Everything for development. `make run` installs less.
 install: $(VENV)/.dev
@@ -62,6 +62,11 @@ examples: $(VENV)/.dev
 # Sends thousands of damaged images to a real gateway, and prints the table of docs/notes/hostile-images.md.
 hostile: $(VENV)/.dev
 	$(BIN)/python -m tests.hostile $(HOSTILE)
+
+# Turned photos, close-ups and selfies: docs/explanation/quality.md. `make faces FACES="--photos FOLDER"` takes photos
+# with one main face each.
+faces: $(VENV)/.dev
+	$(BIN)/python -m tests.faces $(FACES)
 
 # `make bench BENCH="service peers --plot bench.png"` selects the parts: docs/explanation/performance.md. Only `peers`
 # needs the peers' environment.

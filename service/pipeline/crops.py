@@ -26,6 +26,7 @@ from service.vision.detect import (
     tolerable_shrinkage,
     too_narrow,
 )
+from service.vision.level import Tiles, tilted, unsure
 from service.vision.quality import measure
 
 NOTHING = Detections.none()
@@ -94,7 +95,11 @@ class Cropper:
                 found = yield from self._turned(plan, found)
             else:
                 found = plan.in_photo(found)
-        return self._crop(found)
+        with self._timings.stage("detect"):
+            found = largest_first(found, self._photo.width, self._photo.height)
+            kept = found[: self._query.max_faces]
+        kept = yield from self._levelled(kept)
+        return self._crop(kept, len(found.boxes))
 
     def _turned(self, plan: SearchPlan, found: Detections) -> Generator[SearchPlan, Detections, Detections]:
         """The faces of the turned photo if it has a better face than the photo as it is."""
@@ -114,6 +119,19 @@ class Cropper:
             _check(faces)
         return best.in_photo(faces)
 
+    def _levelled(self, kept: Detections) -> Generator[SearchPlan, Detections, Detections]:
+        """The faces with level landmarks where they were tilted."""
+        for quarters in (0, *(QUARTERS if self._query.turned else ())):
+            with self._timings.stage("detect"):
+                faces = unsure(kept) if quarters else tilted(kept)
+                if not faces:
+                    break
+                tiles = Tiles.of(self._photo, kept, faces, quarters)
+            seen = yield tiles.plan
+            _check(seen)
+            kept = tiles.level(kept, seen)
+        return kept
+
     def _plan(self) -> SearchPlan | None:
         """What the detector searches first; None if the image is too narrow."""
         min_px = self._query.min_face_px
@@ -123,12 +141,8 @@ class Cropper:
                 return None
             return search(self._photo, min_px)
 
-    def _crop(self, found: Detections) -> Crops:
-        """Cut out the faces that were found in the photo."""
-        with self._timings.stage("detect"):
-            photo = self._photo
-            found = largest_first(found, photo.width, photo.height)
-            kept = found[: self._query.max_faces]
+    def _crop(self, kept: Detections, faces_found: int) -> Crops:
+        """Cut the faces out of the photo."""
         # The crop is about as wide as the box is high. A photo with fewer pixels there would blur the crop.
         tolerable = tolerable_shrinkage(kept, self._spec.size)
         if self._photo.scale > tolerable:
@@ -138,7 +152,7 @@ class Cropper:
             landmarks = kept.scaled(1 / photo.scale).landmarks
             faces = align_faces(photo.pixels, landmarks, self._spec.crop, self._spec.size)
             quality = measure(faces, kept.boxes, kept.landmarks)
-            return Crops(photo.width, photo.height, len(found.boxes), kept, kept.boxes, faces, quality)
+            return Crops(photo.width, photo.height, faces_found, kept, kept.boxes, faces, quality)
 
     def _decode(self, shrinkage: Callable[[int, int], int] | None) -> None:
         with self._timings.stage("decode"):

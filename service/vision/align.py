@@ -37,7 +37,7 @@ def align_faces(
     faces = np.empty((len(landmarks), 3, size, size), np.uint8)
     for face, points in zip(faces, landmarks, strict=True):
         placed = placement(points, crop, size)
-        face[:] = whole_image(image, size)[0] if placed is None else _warp(image, placed, size)
+        face[:] = whole_image(image, size)[0] if placed is None else cut(image, placed, size)
     return faces
 
 
@@ -90,8 +90,8 @@ def placement(points: NDArray[np.float32], crop: Crop, size: int) -> Similarity 
     return Similarity(scale_rotation, middle - scale_rotation * aim)
 
 
-def _warp(image: NDArray[np.uint8], placed: Similarity, size: int) -> NDArray[np.uint8]:
-    """Sample the crop's pixels from the image. Returns uint8 [3,size,size].
+def cut(image: NDArray[np.uint8], placed: Similarity, size: int) -> NDArray[np.uint8]:
+    """Sample the pixels of a crop from the image: uint8 [H,W,3] -> uint8 [3,size,size].
 
     Large faces are first box-reduced to at least 2 px per crop px. Then they are sampled bilinearly, at most
     1.5 px apart so that no pixel is missed, and averaged. Small faces are enlarged bicubically. Only the
