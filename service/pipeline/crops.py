@@ -87,40 +87,50 @@ class Cropper:
         Raises what `decode` raises, and `EngineContractError`.
         """
         plan = self._plan()
-        found = NOTHING
-        if plan is not None:
-            found = yield plan
-            _check(found)
-            if self._query.turned and best_score(found) < SURE_SCORE:
-                found = yield from self._turned(plan, found)
-            else:
-                found = plan.in_photo(found)
-        with self._timings.stage("detect"):
-            found = largest_first(found, self._photo.width, self._photo.height)
-            kept = found[: self._query.max_faces]
-        kept = yield from self._levelled(kept)
-        return self._crop(kept, len(found.boxes))
+        if plan is None:
+            return self._crop(NOTHING, 0)
+        found = yield plan
+        _check(found)
+        if self._query.turned and best_score(found) < SURE_SCORE:
+            turned = yield from self._turned(plan, found)
+            if turned is not None:
+                kept, count = yield from self._levelled(turned)
+                # Patterns look like faces in some of the turns, but seldom like sure ones.
+                if best_score(kept) >= SURE_SCORE:
+                    return self._crop(kept, count)
+        kept, count = yield from self._levelled(plan.in_photo(found))
+        return self._crop(kept, count)
 
-    def _turned(self, plan: SearchPlan, found: Detections) -> Generator[SearchPlan, Detections, Detections]:
-        """The faces of the turned photo if it has a better face than the photo as it is."""
+    def _turned(
+        self, plan: SearchPlan, found: Detections
+    ) -> Generator[SearchPlan, Detections, Detections | None]:
+        """The faces of the turned photo, None if no turn has a better face than the photo as it is."""
         best, faces = plan, found
-        smaller = plan.smaller()
+        with self._timings.stage("detect"):
+            smaller = plan.smaller()
         for quarters in QUARTERS:
-            turned = smaller.turned(quarters)
+            with self._timings.stage("detect"):
+                turned = smaller.turned(quarters)
             found = yield turned
             _check(found)
             if best_score(found) > best_score(faces):
                 best, faces = turned, found
             if best_score(faces) >= SURE_SCORE:
                 break
-        if best.quarters and smaller is not plan:
-            best = plan.turned(best.quarters)
+        if best is plan:
+            return None
+        if smaller is not plan:
+            with self._timings.stage("detect"):
+                best = plan.turned(best.quarters)
             faces = yield best
             _check(faces)
         return best.in_photo(faces)
 
-    def _levelled(self, kept: Detections) -> Generator[SearchPlan, Detections, Detections]:
-        """The faces with level landmarks where they were tilted."""
+    def _levelled(self, found: Detections) -> Generator[SearchPlan, Detections, tuple[Detections, int]]:
+        """The largest faces, with level landmarks where they were tilted, and the number of all faces."""
+        with self._timings.stage("detect"):
+            found = largest_first(found, self._photo.width, self._photo.height)
+            kept = found[: self._query.max_faces]
         for quarters in (0, *(QUARTERS if self._query.turned else ())):
             with self._timings.stage("detect"):
                 faces = unsure(kept) if quarters else tilted(kept)
@@ -130,7 +140,7 @@ class Cropper:
             seen = yield tiles.plan
             _check(seen)
             kept = tiles.level(kept, seen)
-        return kept
+        return kept, len(found.boxes)
 
     def _plan(self) -> SearchPlan | None:
         """What the detector searches first; None if the image is too narrow."""

@@ -88,7 +88,7 @@ async def measure(folder: Path | None) -> None:
     turns: dict[str, Counter[str]] = {f"{degrees} degrees": Counter() for degrees in ANGLES}
     close_ups: dict[str, Counter[str]] = {f"{px} px": Counter() for px in CLOSE_UPS_PX}
     selfies: dict[str, Counter[str]] = {f"{share:.0%} of the height": Counter() for share in SHARES}
-    async with assemble(read_settings(processes=1)) as assembly:
+    async with assemble(read_settings(processes=1, decode_budget_s=600)) as assembly:
 
         async def see(image: Image.Image) -> Seen:
             return await assembly.faces.run(np.asarray(image), Query(), NEVER, Timings())

@@ -373,6 +373,24 @@ async def test_a_sure_face_ends_the_search(quarters: int, turned: bool, searches
     assert detector.searches == searches
 
 
+class PatternInATurn(FakeDetector):
+    """Finds an unsure face in the middle of upright images only."""
+
+    async def detect(
+        self, image: Pixels, min_face_px: float, threshold: float, deadline: Deadline
+    ) -> Detections:
+        height, width = image.shape[:2]
+        if width >= height:
+            return Detections.none()
+        box = np.array([[width / 2 - 30, height / 2 - 30, width / 2 + 30, height / 2 + 30]], np.float32)
+        return Detections(box, np.array([0.96], np.float32), np.repeat(box[:, None, :2], 5, 1))
+
+
+async def test_an_unsure_face_of_a_turned_photo_does_not_count() -> None:
+    found = await seen(np.zeros((320, 640, 3), np.uint8), Query(), PatternInATurn())
+    assert found.face_count == 0
+
+
 async def test_a_photo_without_a_face_is_searched_once_for_each_turn() -> None:
     detector = UprightFace()
     found = await seen(np.zeros((320, 640, 3), np.uint8), Query(), detector)
