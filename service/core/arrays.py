@@ -47,7 +47,7 @@ class Detections:
     def none(cls) -> Detections:
         return cls(*(np.empty(shape, np.float32) for shape in ((0, 4), (0,), (0, 5, 2))))
 
-    def __getitem__(self, rows: slice) -> Detections:
+    def __getitem__(self, rows: slice | NDArray[np.bool_]) -> Detections:
         return Detections(self.boxes[rows], self.scores[rows], self.landmarks[rows])
 
     def scaled(self, factor: float) -> Detections:

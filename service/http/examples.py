@@ -100,8 +100,8 @@ DETECTOR = Manifest(
     version="1",
     kind="detector",
     sha256={
-        "model.pt": "95dd47757d17c0a9e1b9f32720cf85c704744ccd339d5a51301ee7ae5c9aa11a",
-        "model.onnx": "3c94e24abd683b48078227a996c68efafb34071663e2d621ad4b1db4114c92df",
+        "model.pt": "4ee102ca625d888a2fbf60c4d228bb64a82e53c65014555364ac3f681ed293dd",
+        "model.onnx": "70fa541e14f45782a0387019f5793f7698bcf18a6cc1fdfed432ea6a71b00efd",
     },
     training=Training(
         data=("weights of libfacedetection (Shiqi Yu et al.), trained on WIDER FACE",),

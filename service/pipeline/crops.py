@@ -16,10 +16,12 @@ from service.core.timings import Timings
 from service.vision.align import Similarity, align_faces, placement, whole_image, whole_placement
 from service.vision.decode import check_size, decode
 from service.vision.detect import (
+    LARGE_PX,
     QUARTERS,
     SURE_SCORE,
     SearchPlan,
     best_score,
+    joined,
     largest_first,
     search,
     shrinkage,
@@ -89,42 +91,49 @@ class Cropper:
         plan = self._plan()
         if plan is None:
             return self._crop(NOTHING, 0)
-        found = yield plan
-        _check(found)
+        found = yield from self._search(plan)
         if self._query.turned and best_score(found) < SURE_SCORE:
             turned = yield from self._turned(plan, found)
-            if turned is not None:
-                kept, count = yield from self._levelled(turned)
-                # Patterns look like faces in some of the turns, but seldom like sure ones.
-                if best_score(kept) >= SURE_SCORE:
-                    return self._crop(kept, count)
-        kept, count = yield from self._levelled(plan.in_photo(found))
+            kept, count = yield from self._levelled(turned)
+            # Patterns look like faces in some of the turns, but seldom like sure ones.
+            if best_score(kept) >= SURE_SCORE:
+                return self._crop(kept, count)
+        kept, count = yield from self._levelled(found)
         return self._crop(kept, count)
 
-    def _turned(
-        self, plan: SearchPlan, found: Detections
-    ) -> Generator[SearchPlan, Detections, Detections | None]:
-        """The faces of the turned photo, None if no turn has a better face than the photo as it is."""
-        best, faces = plan, found
+    def _search(self, plan: SearchPlan) -> Generator[SearchPlan, Detections, Detections]:
+        """The faces that are found, in px of the photo."""
+        found = yield plan
+        _check(found)
+        with self._timings.stage("detect"):
+            found = plan.in_photo(found)
+            smaller = plan.for_large_faces()
+        if smaller is None:
+            return found
+        large = yield smaller
+        _check(large)
+        with self._timings.stage("detect"):
+            return joined(found, smaller.in_photo(large), LARGE_PX * plan.scale)
+
+    def _turned(self, plan: SearchPlan, upright: Detections) -> Generator[SearchPlan, Detections, Detections]:
+        """The faces of the turned photo; none if no turn has a better face than the photo as it is."""
+        best, turn = best_score(upright), 0
+        found = faces = NOTHING
         with self._timings.stage("detect"):
             smaller = plan.smaller()
         for quarters in QUARTERS:
             with self._timings.stage("detect"):
                 turned = smaller.turned(quarters)
-            found = yield turned
-            _check(found)
-            if best_score(found) > best_score(faces):
-                best, faces = turned, found
-            if best_score(faces) >= SURE_SCORE:
+            found = yield from self._search(turned)
+            if best_score(found) > best:
+                best, turn, faces = best_score(found), quarters, found
+            if best >= SURE_SCORE:
                 break
-        if best is plan:
-            return None
-        if smaller is not plan:
+        if turn and smaller is not plan:
             with self._timings.stage("detect"):
-                best = plan.turned(best.quarters)
-            faces = yield best
-            _check(faces)
-        return best.in_photo(faces)
+                turned = plan.turned(turn)
+            faces = yield from self._search(turned)
+        return faces
 
     def _levelled(self, found: Detections) -> Generator[SearchPlan, Detections, tuple[Detections, int]]:
         """The largest faces, with level landmarks where they were tilted, and the number of all faces."""

@@ -22,6 +22,12 @@ SMALLEST_FACE_SHARE = 0.017
 SHRUNK_FACE_PX = 24
 # How far the smallest face may exceed its share, so that a factor of the JPEG decoder makes it 16 px.
 ROUNDED_UP = 1.15
+# The detector misses or splits faces of more than about 300 px. So an image with a shorter side of at least
+# `LARGE_FROM_PX` is searched once more with about `SMALL_PX`, and faces of `LARGE_PX` come from that search.
+LARGE_FROM_PX = 384
+SMALL_PX = 128
+LARGE_PX = 320
+SAME_FACE = 0.3  # intersection over union of two boxes of one face
 # The detector may also find parts of a large face. A box is such a part if most of it is inside of a box that
 # is larger, but not by far: a face on a shirt or a poster is smaller than a part.
 PART_SHARE = 0.7
@@ -59,6 +65,15 @@ class SearchPlan:
             return self
         image = np.asarray(Pictures.fromarray(self.image).reduce(factor))
         return SearchPlan(image, max(self.min_face_px / factor, SEARCHED_FACE_PX), self.scale * factor)
+
+    def for_large_faces(self) -> SearchPlan | None:
+        """The search of a much smaller image, None if no face is too large for this one."""
+        side = min(self.image.shape[:2])
+        if side < LARGE_FROM_PX:
+            return None
+        factor = side // SMALL_PX
+        image = np.asarray(Pictures.fromarray(self.image).reduce(factor))
+        return replace(self, image=image, min_face_px=SEARCHED_FACE_PX, scale=self.scale * factor)
 
     def in_photo(self, found: Detections) -> Detections:
         """Faces in px of the image -> faces in px of the photo, turned back."""
@@ -120,8 +135,35 @@ def tolerable_shrinkage(found: Detections, min_px: int) -> int:
 
     Without faces, `sys.maxsize`.
     """
-    sides = (found.boxes[:, 2:] - found.boxes[:, :2]).max(axis=1, initial=0)
+    sides = _longer_sides(found.boxes)
     return max(1, int(sides.min() // min_px)) if len(sides) else sys.maxsize
+
+
+def joined(found: Detections, large: Detections, large_px: float) -> Detections:
+    """The faces of a search and of its search for large faces, all in px of the photo.
+
+    large_px: from this size on, the first search is not used; the second is used from half of it on. Of two
+    boxes of one face the better one is kept.
+    """
+    found = found[_longer_sides(found.boxes) < large_px]
+    large = large[_longer_sides(large.boxes) >= large_px / 2]
+    corners = np.minimum(found.boxes[:, None, 2:], large.boxes[None, :, 2:])
+    corners -= np.maximum(found.boxes[:, None, :2], large.boxes[None, :, :2])
+    shared = corners.clip(0).prod(axis=2)
+    areas = [(part.boxes[:, 2:] - part.boxes[:, :2]).prod(axis=1) for part in (found, large)]
+    same = shared > SAME_FACE * (areas[0][:, None] + areas[1][None] - shared)
+    better = found.scores[:, None] >= large.scores[None]
+    found, large = found[~(same & ~better).any(axis=1)], large[~(same & better).any(axis=0)]
+    return Detections(
+        np.concatenate([found.boxes, large.boxes]),
+        np.concatenate([found.scores, large.scores]),
+        np.concatenate([found.landmarks, large.landmarks]),
+    )
+
+
+def _longer_sides(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    sides: NDArray[np.float32] = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0)
+    return sides
 
 
 def largest_first(found: Detections, width: int, height: int) -> Detections:

@@ -1,7 +1,6 @@
 """YuNet (Wu et al., 2023, doi 10.1007/s11633-023-1423-y), with libfacedetection's weights.
 
-One pass over one shrunk image finds frontal and turned faces of at least 16 px in the shrunk image. The
-network misses or splits faces of more than about 300 px: a pass over a smaller image finds these.
+One pass over one shrunk image finds frontal and turned faces of at least 16 px in the shrunk image.
 """
 
 from __future__ import annotations
@@ -64,11 +63,6 @@ class YuNet(nn.Module):
     MIN_FACE = 12  # min face in px of the image, enlarged to 16
     PIXELS = 1 << 20  # max pixels of the shrunk image: bounds time and memory for any input
     SCORE = 0.3  # min score of a candidate, as in libfacedetection
-    # A shrunk image whose shorter side is at least `SMALL_FROM` px is searched once more, with a shorter side
-    # of `SMALL` px. Faces of at least `LARGE` px in the first image are only taken from the second.
-    SMALL_FROM = 384
-    SMALL = 128
-    LARGE = 320
     CANDIDATES = 5000  # max candidates in suppression, the best ones, as in OpenCV
     OVERLAP = 0.3  # intersection over union above which the better score suppresses the other
     # Clear faces have scores of 0.6 to 0.95. The fifth root maps 0.6 to 0.9 and 0.95 to 0.99.
@@ -77,9 +71,6 @@ class YuNet(nn.Module):
         "FACE",
         "MIN_FACE",
         "PIXELS",
-        "SMALL_FROM",
-        "SMALL",
-        "LARGE",
         "SCORE",
         "CANDIDATES",
         "CERTAINTY",
@@ -123,19 +114,14 @@ class YuNet(nn.Module):
         """As `forward`: faces of at least `smallest` px, in an image where `searched` px shrink to 16."""
         height, width = image.shape[0], image.shape[1]
         shrunk = self.shrink(image, searched)
+        # Sides of a shrunk pixel in px of the image. They differ by rounding.
+        pixel = torch.tensor([width / shrunk.shape[3], height / shrunk.shape[2]], device=image.device)
+
         candidates = self.candidates(shrunk)
-        scale = self.SMALL / min(shrunk.shape[2], shrunk.shape[3])
-        if scale <= self.SMALL / self.SMALL_FROM:
-            small = self.resized(shrunk, scale)
-            large = self.candidates(small)
-            large[:, 1:] *= self.pixel(small, shrunk.shape[3], shrunk.shape[2]).repeat(7)
-            candidates = torch.cat(
-                [candidates[self.sides(candidates) < self.LARGE], large[self.sides(large) >= self.LARGE / 2]]
-            )
         if candidates.shape[0] > self.CANDIDATES:
             candidates = candidates[candidates[:, 0].topk(self.CANDIDATES)[1]]
         scores = candidates[:, 0] ** self.CERTAINTY
-        points = candidates[:, 1:].view(-1, 7, 2) * self.pixel(shrunk, width, height)
+        points = candidates[:, 1:].view(-1, 7, 2) * pixel
         boxes = points[:, :2].flatten(1)
         sides = (points[:, 1] - points[:, 0]).amax(dim=1)
         wanted = (scores >= threshold) & (sides >= smallest)
@@ -152,12 +138,8 @@ class YuNet(nn.Module):
         """Shrink so that `smallest` px become 16, to at most a megapixel: float32 [1,3,h,w] in 0..255."""
         height, width = image.shape[0], image.shape[1]
         scale = min(self.FACE / smallest, (self.PIXELS / (height * width)) ** 0.5)
-        return self.resized(image.permute(2, 0, 1)[None].float(), scale)
-
-    def resized(self, pixels: Tensor, scale: float) -> Tensor:
-        """float32 [1,3,H,W] -> float32 [1,3,h,w], both sides times `scale` and rounded, at least 1 px."""
-        height, width = pixels.shape[2], pixels.shape[3]
         size = [max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))]
+        pixels = image.permute(2, 0, 1)[None].float()
         # What `interpolate(mode="bilinear")` calls, which the exporter to ONNX does not script.
         if 2 * size[0] < height or 2 * size[1] < width:
             pixels = torch._C._nn._upsample_bilinear2d_aa(pixels, size, False, None)
@@ -165,14 +147,6 @@ class YuNet(nn.Module):
             # Down to half the size, no pixel is skipped, so averaging would only cost time.
             pixels = torch._C._nn.upsample_bilinear2d(pixels, size, False, None)
         return pixels
-
-    def pixel(self, shrunk: Tensor, width: int, height: int) -> Tensor:
-        """Sides of a pixel of a shrunk image, in px of the image: float32 [2]. They differ by rounding."""
-        return torch.tensor([width / shrunk.shape[3], height / shrunk.shape[2]], device=shrunk.device)
-
-    def sides(self, candidates: Tensor) -> Tensor:
-        """Longer side of each candidate's box: float32 [N]."""
-        return (candidates[:, 3:5] - candidates[:, 1:3]).amax(dim=1)
 
     def candidates(self, image: Tensor) -> Tensor:
         """Cells that may show a face: float32 [N,15] of score, box and landmarks, in pixels of `image`."""

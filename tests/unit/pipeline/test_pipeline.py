@@ -178,12 +178,21 @@ async def test_heatmaps_change_nothing_else(jpeg: bytes, scales: list[int]) -> N
     assert (len(plain.drawings), len(drawn.drawings)) == (0, 1)
 
 
-SIX_FACES = Detections(FACES, np.ones(6, np.float32), np.repeat(LANDMARKS, 6, axis=0))
+@dataclass
+class SixFaces(FakeDetector):
+    """Finds six faces in a search for small faces, and no large ones."""
+
+    async def detect(
+        self, image: Pixels, min_face_px: float, threshold: float, deadline: Deadline
+    ) -> Detections:
+        if image.shape[0] < SIDE // 4:
+            return Detections.none()
+        return Detections(FACES, np.ones(6, np.float32), np.repeat(LANDMARKS, 6, axis=0))
 
 
 @pytest.mark.parametrize(("max_faces", "kept"), [(2, 2), (6, 6), (128, 6)])
 async def test_faces_beyond_max_faces_are_counted(jpeg: bytes, max_faces: int, kept: int) -> None:
-    found = await seen(jpeg, Query(max_faces=max_faces), FakeDetector(answer=SIX_FACES))
+    found = await seen(jpeg, Query(max_faces=max_faces), SixFaces())
     assert (found.face_count, found.faces_found) == (kept, 6)
     np.testing.assert_array_equal(found.boxes, 2 * FACES[:kept])  # detected at half the resolution
     assert len(found.quality) == len(found.probabilities) == len(found.reasons) == kept
@@ -215,7 +224,7 @@ async def test_an_array_with_too_many_pixels_is_refused() -> None:
 
 
 async def test_heatmaps_are_made_of_the_largest_faces_only(jpeg: bytes) -> None:
-    detector = FakeDetector(answer=SIX_FACES)
+    detector = SixFaces()
     classifier, timings = RecordingClassifier(), Timings()
     async with started(detector, classifier, Metrics()) as pipeline:
         found = await pipeline.run(jpeg, Query(heatmaps=True), NEVER, timings)
@@ -247,7 +256,9 @@ async def test_large_faces_are_cropped_from_fewer_pixels(
 async def test_images_that_are_detected_at_full_size_are_decoded_once(jpeg: bytes, scales: list[int]) -> None:
     detector, _ = await run(jpeg, Query(min_face_px=40))
     assert scales == [1]
-    assert detector.shapes == [(SIDE, SIDE, 3)]
+    assert detector.shapes == [(SIDE, SIDE, 3), (SIDE // 8, SIDE // 8, 3)], (
+        "and searched again for large faces"
+    )
 
 
 async def test_the_result_of_a_group_pipeline_has_no_single_faces(astronaut: NDArray[np.uint8]) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from PIL import Image
 
 from service.core.arrays import Detections
 from tests.unit.training.scenes import (
@@ -90,23 +89,6 @@ def test_finds_the_faces_of_every_image(name: str, detect: Detect) -> None:
     found = detect(make(), min_face_px, 0.9)
     assert len(found.scores) >= min_faces
     assert len(found.scores) == 0 or name != "noise"
-
-
-@pytest.mark.parametrize("height_px", [160, 320, 480, 640, 960])
-@pytest.mark.parametrize("margin", [0.0, 0.15, 0.5])
-def test_a_face_that_fills_the_image_is_one_face(margin: float, height_px: int, detect: Detect) -> None:
-    photo = astronaut()
-    left, top, right, bottom = detect(np.asarray(photo), 40, 0.9).boxes[0].tolist()
-    across, down = margin * (right - left), margin * (bottom - top)
-    close_up = photo.crop(
-        (round(left - across), round(top - down), round(right + across), round(bottom + down))
-    )
-    scale = height_px / close_up.height
-    image = np.asarray(close_up.resize((round(close_up.width * scale), height_px), Image.Resampling.BICUBIC))
-    found = detect(image, UNRESIZED_MIN_FACE_PX, 0.9)
-    face = np.array([across, down, across + right - left, down + bottom - top], np.float32) * scale
-    assert len(found.scores) == 1
-    assert overlap(face[None], found.boxes).item() > 0.6
 
 
 @pytest.mark.parametrize("min_face_px", [12, 24, 40, 64, 100])

@@ -14,6 +14,7 @@ from service.vision.detect import (
     SEARCHED_FACE_PX,
     SHRUNK_FACE_PX,
     SearchPlan,
+    joined,
     largest_first,
     search,
     smallest_face_px,
@@ -176,6 +177,34 @@ def test_a_turned_search_of_a_large_image_is_smaller() -> None:
     assert (plan.smaller().min_face_px, plan.smaller().scale) == (SEARCHED_FACE_PX, 6)
     small = SearchPlan(blank(479, 1000), 20, 2)
     assert small.smaller() is small
+
+
+def test_a_large_image_has_a_search_for_large_faces() -> None:
+    plan = SearchPlan(blank(800, 1000), 20, 2).turned(1)
+    large = plan.for_large_faces()
+    assert large is not None
+    assert large.image.shape == (167, 134, 3)
+    assert (large.min_face_px, large.scale, large.quarters) == (SEARCHED_FACE_PX, 12, 1)
+    assert SearchPlan(blank(383, 1000), 20, 2).for_large_faces() is None
+
+
+def test_faces_of_both_searches_are_joined_and_none_is_there_twice() -> None:
+    small, middle, huge = (0, 0, 40, 40), (100, 100, 300, 300), (0, 400, 400, 900)
+    found = detections(
+        small, (110, 100, 310, 300), (50, 450, 400, 900)
+    )  # the last is too large for this search
+    large = detections((5, 0, 45, 40), middle, huge)  # the first is too small for this search
+    both = joined(found, large, 320)
+    # Scores rise with the index, so `middle` is as good in both; the first search counts.
+    np.testing.assert_array_equal(both.boxes, [small, (110, 100, 310, 300), huge])
+    assert joined(detections(), detections(), 320).boxes.shape == (0, 4)
+
+
+def test_the_better_box_of_a_face_counts() -> None:
+    found, large = detections((110, 100, 310, 300)), detections((100, 100, 300, 300))
+    large.scores[0] = 0.95
+    np.testing.assert_array_equal(joined(found, large, 320).boxes, [(100, 100, 300, 300)])
+    np.testing.assert_array_equal(joined(large, found, 320).boxes, [(100, 100, 300, 300)])
 
 
 def test_a_part_of_a_larger_face_is_dropped() -> None:
