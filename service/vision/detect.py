@@ -185,7 +185,8 @@ def _parts(
 ) -> NDArray[np.bool_]:
     """Which boxes, largest first, are inside a larger one with a better score: bool [N]."""
     parts = np.zeros(len(boxes), dtype=bool)
-    for index, (box, score, area) in enumerate(zip(boxes[:HOLDERS], scores, areas, strict=False)):
+    holders = boxes[: min(HOLDERS, len(boxes) - 1)]  # the smallest box holds none
+    for index, (box, score, area) in enumerate(zip(holders, scores, areas, strict=False)):
         shared = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
         inside = shared.clip(0).prod(axis=1) > PART_SHARE * areas
         inside[: index + 1] = False
