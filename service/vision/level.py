@@ -34,13 +34,9 @@ def unsure(found: Detections) -> list[int]:
 
 def tilted(found: Detections) -> list[int]:
     """The faces to search again near their quarter: the largest that may be tilted. found: largest first."""
-    rolls = [pose(points)[0] for points in found.landmarks]
-    faces = [
-        face
-        for face, (score, roll) in enumerate(zip(found.scores.tolist(), rolls, strict=True))
-        if score < SURE_SCORE or (roll is not None and abs(_from_quarter(roll)) > LEVEL_DEGREES)
-    ]
-    return faces[:MAX_FACES]
+    rolls = [pose(points)[0] or 0.0 for points in found.landmarks]
+    rolled = {face for face, roll in enumerate(rolls) if abs(_from_quarter(roll)) > LEVEL_DEGREES}
+    return sorted(rolled.union(unsure(found)))[:MAX_FACES]
 
 
 def _from_quarter(degrees: float) -> float:

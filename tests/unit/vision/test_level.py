@@ -37,7 +37,7 @@ def test_level_and_sure_faces_are_not_searched_again() -> None:
 
 def test_tilted_and_unsure_faces_are_searched_again() -> None:
     assert tilted(faces(0, 20, -100, 45)) == [1, 2, 3]
-    assert tilted(faces(0, 0, score=0.95)) == [0, 1]
+    assert tilted(faces(0, 0, 0, 20, score=0.95)) == [0, 1, 3], "of level faces only the largest"
     assert tilted(faces(*[30] * 20)) == list(range(MAX_FACES))
 
 
