@@ -21,7 +21,7 @@ from training.config import RunConfig
 from training.datasets import load
 from training.datasets.faces import Dataset, Pictures
 from training.datasets.folders import load_pictures
-from training.datasets.splits import carve_validation
+from training.datasets.splits import split_validation
 from training.evaluation.metrics import accuracy, calibration_error, mean_class_accuracy
 from training.evaluation.predict import predict
 from training.models import Network
@@ -124,7 +124,7 @@ def with_test(dataset: Dataset, seed: int) -> Dataset:
     """The data set with a test split, held out of the training rows if missing."""
     if dataset.tests:
         return dataset
-    training, test = carve_validation(dataset.training, TEST_SHARE, seed + 1)
+    training, test = split_validation(dataset.training, TEST_SHARE, seed + 1)
     return replace(dataset, training=training, tests={"held out": test})
 
 

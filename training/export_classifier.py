@@ -24,7 +24,7 @@ from training.calibrate import choose_threshold, fit_temperature
 from training.checkpoint import Trained, load_trained
 from training.datasets import DatasetKind, load
 from training.datasets.faces import Dataset
-from training.datasets.splits import without_copies_of
+from training.datasets.splits import drop_near_duplicates
 from training.evaluation.metrics import calibration_error, figures
 from training.evaluation.predict import predict
 from training.evaluation.subgroups import for_manifest
@@ -118,7 +118,7 @@ def export_classifier(
         metrics[split] = figures(predicted, test, auxiliary, threshold)
         subgroups = subgroups or for_manifest(split, predicted.probabilities, test)
         # Training rows contain no copies of test images, so these figures should hardly differ.
-        alone = without_copies_of(test, dataset.training)
+        alone = drop_near_duplicates(test, dataset.training)
         predicted = predict(network, alone, temperature=temperature)
         metrics[f"{split}_without_copies"] = figures(predicted, alone, auxiliary, threshold)
         # The same images with and without the gateway's crop show the cost of the crop.

@@ -26,7 +26,7 @@ from training.checkpoint import checkpoint_file, config_of, describe, save_atomi
 from training.config import RunConfig
 from training.datasets import summary
 from training.datasets.faces import Dataset, LabelledFaces, one_hot
-from training.datasets.splits import carve_validation, without_copies_of
+from training.datasets.splits import drop_near_duplicates, split_validation
 from training.evaluation.metrics import accuracy
 from training.evaluation.predict import predict
 from training.initialise import initialise
@@ -216,20 +216,20 @@ class Targets:
 
 def training_rows(dataset: Dataset, config: RunConfig) -> tuple[LabelledFaces, LabelledFaces]:
     """(training, validation) rows of the training split, without copies of test rows or of each other."""
-    rows, held_out = _carved(dataset, config)
-    return without_copies_of(rows, held_out), held_out
+    rows, held_out = _split(dataset, config)
+    return drop_near_duplicates(rows, held_out), held_out
 
 
 def validation_rows(dataset: Dataset, config: RunConfig) -> LabelledFaces:
     """The validation rows of `training_rows`, in half of the time."""
-    return _carved(dataset, config)[1]
+    return _split(dataset, config)[1]
 
 
-def _carved(dataset: Dataset, config: RunConfig) -> tuple[LabelledFaces, LabelledFaces]:
+def _split(dataset: Dataset, config: RunConfig) -> tuple[LabelledFaces, LabelledFaces]:
     clean = dataset.training
     for test in dataset.tests.values():
-        clean = without_copies_of(clean, test)
-    return carve_validation(clean, config.validation_share, SPLIT_SEED)
+        clean = drop_near_duplicates(clean, test)
+    return split_validation(clean, config.validation_share, SPLIT_SEED)
 
 
 def refuse_what_learned_validation(start: Start, config: RunConfig) -> None:

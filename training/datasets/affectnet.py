@@ -13,7 +13,7 @@ import numpy as np
 from service.core.manifest import EMOTIONS
 from training.datasets.faces import Dataset, DatasetError
 from training.datasets.faults import Faults, not_found, wrong_counts
-from training.datasets.files import Box, Listed, gather
+from training.datasets.files import Box, ImageEntry, load_entries
 
 EXPRESSIONS = (
     *("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt"),
@@ -62,14 +62,14 @@ def load_affectnet(folder: Path, classes: Literal[7, 8], *, skip_bad: bool = Fal
         labelled = _from_lists(folder, faults)
     served = EMOTIONS[:classes]
     others: Counter[tuple[str, str]] = Counter()
-    listed = []
+    entries = []
     for split, file, expression, box in labelled:
         if expression in served:
-            listed.append(Listed(split, file, EMOTIONS.index(expression), box))
+            entries.append(ImageEntry(split, file, EMOTIONS.index(expression), box))
         else:
             others[split, expression] += 1
-    splits = gather(listed, folder, faults)
-    problems = faults.settle()
+    splits = load_entries(entries, folder, faults)
+    problems = faults.raise_or_report()
     problems += tuple(
         f"skipped: {count} {split} images labelled {expression}"
         for (split, expression), count in others.items()

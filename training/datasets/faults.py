@@ -24,7 +24,7 @@ class Faults:
         """kind: a plural, such as "missing files"; where: the file or the line."""
         self._found[kind].append(shown(where))
 
-    def settle(self) -> tuple[str, ...]:
+    def raise_or_report(self) -> tuple[str, ...]:
         """One sentence per kind of skipped rows. Raises `DatasetError` for bad rows unless `skip_bad`."""
         sentences = [f"{kind} ({len(places)}): {_first(places)}" for kind, places in self._found.items()]
         if sentences and not self._skip_bad:

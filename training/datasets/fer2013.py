@@ -26,7 +26,7 @@ from training.datasets.faces import (
     one_hot,
 )
 from training.datasets.faults import Faults, not_found, shown, wrong_counts
-from training.datasets.files import Listed
+from training.datasets.files import ImageEntry
 from training.datasets.folders import list_splits
 
 SIDE_PX = 48
@@ -90,7 +90,7 @@ def load_fer2013(
         voted = False
         problems = (f"{ferplus.FILE} is not used: votes need the rows of a CSV file",)
     everything, splits = _labelled(rows, folder / ferplus.FILE if voted else None, faults)
-    problems += faults.settle()
+    problems += faults.raise_or_report()
 
     counts = {split: int((splits == split).sum()) for split in dict.fromkeys(splits.tolist())}
     if MAY_BE_ABSENT not in counts:
@@ -213,9 +213,9 @@ def _text(cell: str) -> str:
 
 def _read_folders(folder: Path, faults: Faults) -> _Rows:
     """Decode all images into memory (83 MB), so that copies are found by pixels, as in a CSV file."""
-    listed = list(list_splits(folder, FOLDER_SPLITS, faults, known=SEVEN))
+    entries = list(list_splits(folder, FOLDER_SPLITS, faults, known=SEVEN))
 
-    def read(row: Listed) -> Bytes | str:
+    def read(row: ImageEntry) -> Bytes | str:
         try:
             image = np.asarray(decoded(row.file, "L"))
         except DatasetError as error:
@@ -224,15 +224,15 @@ def _read_folders(folder: Path, faults: Faults) -> _Rows:
 
     def read_all() -> Iterator[Bytes | str]:
         with ThreadPoolExecutor(DECODING_THREADS) as pool:
-            yield from pool.map(read, listed)
+            yield from pool.map(read, entries)
 
-    names = [row.file.relative_to(folder).as_posix() for row in listed]
-    labels = np.array([row.emotion for row in listed], np.int64)
-    images = np.zeros((len(listed), SIDE_PX, SIDE_PX), np.uint8)
+    names = [row.file.relative_to(folder).as_posix() for row in entries]
+    labels = np.array([row.emotion for row in entries], np.int64)
+    images = np.zeros((len(entries), SIDE_PX, SIDE_PX), np.uint8)
     for number, answer in enumerate(read_all()):
         if isinstance(answer, str):
             faults.add("unreadable images", f"{names[number]} ({answer})")
             labels[number] = -1
         else:
             images[number] = answer
-    return _Rows(names, [row.split for row in listed], labels, images)
+    return _Rows(names, [row.split for row in entries], labels, images)

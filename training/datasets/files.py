@@ -23,7 +23,7 @@ BLOCK = 4096
 Box = tuple[int, int, int, int]
 
 
-class Listed(NamedTuple):
+class ImageEntry(NamedTuple):
     """A picture as a data set lists it. emotion: index into `EMOTIONS`; box: xyxy of the face in px."""
 
     split: str
@@ -32,14 +32,14 @@ class Listed(NamedTuple):
     box: Box | None = None
 
 
-def gather(listed: Sequence[Listed], root: Path, faults: Faults) -> dict[str, LabelledFaces]:
-    """Split -> faces, in the order listed. Unreadable files are skipped and added to `faults`.
+def load_entries(entries: Sequence[ImageEntry], root: Path, faults: Faults) -> dict[str, LabelledFaces]:
+    """Split -> faces, in their order. Unreadable files are skipped and added to `faults`.
 
     Copies are files with the same bytes, in any split. A JPEG with damage in its middle passes this check and
-    fails when it is decoded. Either all of `listed` have boxes, or none.
+    fails when it is decoded. Either all of `entries` have boxes, or none.
     """
     readable, digests = [], []
-    for row, checked in zip(listed, _check_all(listed), strict=True):
+    for row, checked in zip(entries, _digests(entries), strict=True):
         if isinstance(checked, _Fault):
             detail = f" ({checked.detail})" if checked.detail else ""
             faults.add(checked.kind, f"{_name(row.file, root)}{detail}")
@@ -75,13 +75,13 @@ class _Fault(NamedTuple):
     detail: str = ""
 
 
-def _check_all(listed: Sequence[Listed]) -> Iterable[bytes | _Fault]:
+def _digests(entries: Sequence[ImageEntry]) -> Iterable[bytes | _Fault]:
     with ThreadPoolExecutor(DECODING_THREADS) as pool:
-        blocks = (listed[start : start + BLOCK] for start in range(0, len(listed), BLOCK))
-        return list(chain.from_iterable(pool.map(_check, block) for block in blocks))
+        blocks = (entries[start : start + BLOCK] for start in range(0, len(entries), BLOCK))
+        return list(chain.from_iterable(pool.map(_digest_or_fault, block) for block in blocks))
 
 
-def _check(row: Listed) -> bytes | _Fault:
+def _digest_or_fault(row: ImageEntry) -> bytes | _Fault:
     """The digest of one file's bytes, or its fault."""
     try:
         content = row.file.read_bytes()
@@ -96,15 +96,15 @@ def _check(row: Listed) -> bytes | _Fault:
             # A complete JPEG ends with these bytes. Only others are decoded, to find their fault.
             elif not (image.format == "JPEG" and content.endswith(b"\xff\xd9")):
                 image.load()
-        meets = row.box is None or _meets(row.box, content)
+        overlaps = row.box is None or _box_overlaps(row.box, content)
     except UNREADABLE as error:
         return _Fault("unreadable images", str(error))
-    if not meets:
+    if not overlaps:
         return _Fault("face boxes outside of their image")
     return hashlib.sha256(content).digest()[:16]
 
 
-def _meets(box: Box, content: bytes) -> bool:
+def _box_overlaps(box: Box, content: bytes) -> bool:
     left, top, right, bottom = box
     with Image.open(io.BytesIO(content)) as image:
         width, height = image.size

@@ -9,7 +9,7 @@ from pathlib import Path
 from service.core.manifest import EMOTIONS
 from training.datasets.faces import Dataset, DatasetError, FilePictures
 from training.datasets.faults import Faults, not_found
-from training.datasets.files import PICTURE_SUFFIXES, Listed, gather, pictures_below
+from training.datasets.files import PICTURE_SUFFIXES, ImageEntry, load_entries, pictures_below
 
 SYNONYMS = {
     "neutral": ("neutral", "neutrality"),
@@ -37,15 +37,15 @@ def load_folder(folder: Path, *, skip_bad: bool = False) -> Dataset:
     Raises `DatasetError` for a folder whose name is not a known emotion, and for bad files unless `skip_bad`.
     """
     faults = Faults(folder, skip_bad=skip_bad)
-    listed = list(list_splits(folder, _splits(folder), faults))
-    splits = gather(listed, folder, faults)
-    problems = faults.settle()
+    entries = list(list_splits(folder, _splits(folder), faults))
+    splits = load_entries(entries, folder, faults)
+    problems = faults.raise_or_report()
     training = splits.pop("training", None)
     if training is None:
         raise DatasetError(f"{folder} holds no training pictures. {LAYOUT}")
     return Dataset(
         name="folder",
-        served=EMOTIONS[: 1 + max(row.emotion for row in listed)],
+        served=EMOTIONS[: 1 + max(row.emotion for row in entries)],
         auxiliary=(),
         training=training,
         tests=splits,
@@ -61,8 +61,8 @@ def load_pictures(folder: Path) -> FilePictures:
     """
     faults = Faults(folder, skip_bad=False)
     files = list(pictures_below(folder, faults))
-    gather([Listed("", file, -1) for file in files], folder, faults)
-    faults.settle()
+    load_entries([ImageEntry("", file, -1) for file in files], folder, faults)
+    faults.raise_or_report()
     if not files:
         raise not_found("pictures", folder, sorted(PICTURE_SUFFIXES), "Pictures may be at any depth")
     return FilePictures(tuple(files))
@@ -70,7 +70,7 @@ def load_pictures(folder: Path) -> FilePictures:
 
 def list_splits(
     folder: Path, splits: Mapping[str, str], faults: Faults, *, known: Sequence[str] = EMOTIONS
-) -> Iterator[Listed]:
+) -> Iterator[ImageEntry]:
     """The pictures of `folder/<subfolder>/<emotion>/`, sorted. splits: subfolder -> name of the split.
 
     Raises `DatasetError` for a folder whose name is not one of the `known` emotions or their synonyms.
@@ -88,7 +88,7 @@ def list_splits(
                 names = ", ".join("/".join(SYNONYMS[emotion]) for emotion in known)
                 raise DatasetError(f"the name of {group} is not a known emotion; known names are {names}")
             for file in pictures_below(group, faults):
-                yield Listed(split, file, emotion)
+                yield ImageEntry(split, file, emotion)
 
 
 def _splits(folder: Path) -> dict[str, str]:

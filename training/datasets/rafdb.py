@@ -9,7 +9,7 @@ from pathlib import Path
 from service.core.manifest import EMOTIONS
 from training.datasets.faces import Dataset, DatasetError
 from training.datasets.faults import Faults, not_found, wrong_counts
-from training.datasets.files import Listed, gather
+from training.datasets.files import ImageEntry, load_entries
 
 LIST = Path("EmoLabel/list_patition_label.txt")  # the authors' spelling
 IMAGES = Path("Image/aligned")
@@ -34,12 +34,12 @@ def load_rafdb(folder: Path, *, skip_bad: bool = False) -> Dataset:
     if not (root / IMAGES).is_dir():
         raise not_found("aligned images of RAF-DB", root, [IMAGES], SOURCE)
     faults = Faults(folder, skip_bad=skip_bad)
-    listed = list(_listed(root, faults))
-    splits = gather(listed, root, faults)
-    problems = faults.settle() + wrong_counts(
+    entries = list(_entries(root, faults))
+    splits = load_entries(entries, root, faults)
+    problems = faults.raise_or_report() + wrong_counts(
         {name: len(rows) for name, rows in splits.items()}, PUBLISHED_COUNTS
     )
-    if extra := len({path.name for path in (root / IMAGES).iterdir()} - {row.file.name for row in listed}):
+    if extra := len({path.name for path in (root / IMAGES).iterdir()} - {row.file.name for row in entries}):
         problems += (f"not used: {extra} files in {IMAGES} that {LIST.name} does not list",)
     if "train" not in splits:
         raise DatasetError(f"{root / LIST} lists no training images")
@@ -54,7 +54,7 @@ def load_rafdb(folder: Path, *, skip_bad: bool = False) -> Dataset:
     )
 
 
-def _listed(root: Path, faults: Faults) -> Iterator[Listed]:
+def _entries(root: Path, faults: Faults) -> Iterator[ImageEntry]:
     seen = set()
     for number, line in enumerate((root / LIST).read_text(errors="replace").splitlines(), start=1):
         if not line.strip():
@@ -72,4 +72,4 @@ def _listed(root: Path, faults: Faults) -> Iterator[Listed]:
         else:
             seen.add(name)
             emotion = EMOTIONS.index(LABELS[int(label) - 1])
-            yield Listed(split, root / IMAGES / f"{name}_aligned.jpg", emotion)
+            yield ImageEntry(split, root / IMAGES / f"{name}_aligned.jpg", emotion)

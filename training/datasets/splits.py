@@ -14,7 +14,7 @@ BLOCK = 1024
 Floats = NDArray[np.float32]
 
 
-def carve_validation(faces: LabelledFaces, share: float, seed: int) -> tuple[LabelledFaces, LabelledFaces]:
+def split_validation(faces: LabelledFaces, share: float, seed: int) -> tuple[LabelledFaces, LabelledFaces]:
     """Split into (training, validation) with all exact copies of a picture on one side."""
     groups = np.unique(faces.group)
     held_out = np.random.default_rng(seed).permutation(groups)[: round(share * len(groups))]
@@ -22,7 +22,7 @@ def carve_validation(faces: LabelledFaces, share: float, seed: int) -> tuple[Lab
     return faces.rows(~validation), faces.rows(validation)
 
 
-def without_copies_of(
+def drop_near_duplicates(
     faces: LabelledFaces, others: LabelledFaces, *, correlation: float = 0.99
 ) -> LabelledFaces:
     """Drop every row that is an exact or near copy of a picture of `others`.

@@ -13,7 +13,7 @@ from training.calibrate import choose_threshold, fit_temperature
 from training.checkpoint import Trained, load_trained
 from training.datasets import DatasetKind, load
 from training.datasets.faces import Dataset
-from training.datasets.splits import without_copies_of
+from training.datasets.splits import drop_near_duplicates
 from training.evaluation import metrics, plots, robustness
 from training.evaluation.figures import Report
 from training.evaluation.predict import Predictions, predict
@@ -83,7 +83,7 @@ def make_report(
     network, rows = trained.network, dataset.tests[split]
     answers, labels = predicted.probabilities, rows.majority
     auxiliary = len(trained.auxiliary) if dataset.auxiliary else 0
-    alone = without_copies_of(rows, dataset.training)
+    alone = drop_near_duplicates(rows, dataset.training)
     flipped = predict(network, rows, temperature=temperature, flip=True)
     kept = predict(network, alone, temperature=temperature)
     uncalibrated = predict(network, rows).probabilities
@@ -98,7 +98,7 @@ def make_report(
         figures_with_flip=metrics.figures(flipped, rows, auxiliary, threshold),
         figures_without_copies=metrics.figures(kept, alone, auxiliary, threshold),
         original_labels_from_votes=labels_from_votes(
-            without_copies_of(dataset.training, rows), rows, auxiliary
+            drop_near_duplicates(dataset.training, rows), rows, auxiliary
         )
         if auxiliary
         else None,

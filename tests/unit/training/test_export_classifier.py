@@ -89,8 +89,8 @@ def dataset(faces: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> Datase
     # A network trained for two seconds is seldom right.
     monkeypatch.setattr(exporting, "SELECTIVE_ACCURACY", 0.0)
     # All rows show the same face. Without near-copies of the test rows, no training rows would remain.
-    monkeypatch.setattr("training.train.without_copies_of", lambda rows, others: rows)
-    monkeypatch.setattr(exporting, "without_copies_of", lambda rows, others: rows)
+    monkeypatch.setattr("training.train.drop_near_duplicates", lambda rows, others: rows)
+    monkeypatch.setattr(exporting, "drop_near_duplicates", lambda rows, others: rows)
     # One strength of each harm saves time. Figures of so few faces mean nothing.
     weakest = tuple(replace(harm, strengths=harm.strengths[:1]) for harm in HARMS)
     monkeypatch.setattr("training.evaluation.quality.HARMS", weakest)

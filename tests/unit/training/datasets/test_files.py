@@ -14,14 +14,14 @@ from PIL import Image
 from tests.unit.training.made_up import noise, write_picture
 from training.datasets.faces import DatasetError, FilePictures, PixelPictures
 from training.datasets.faults import Faults
-from training.datasets.files import Box, Listed, gather
+from training.datasets.files import Box, ImageEntry, load_entries
 
 
 def checked(root: Path, *files: Path, box: Box | None = None) -> tuple[list[str], tuple[str, ...]]:
     """Returns (names of the accepted files, problems)."""
     faults = Faults(root, skip_bad=True)
-    faces = gather([Listed("all", file, 0, box) for file in files], root, faults).get("all")
-    return [] if faces is None else faces.names.tolist(), faults.settle()
+    faces = load_entries([ImageEntry("all", file, 0, box) for file in files], root, faults).get("all")
+    return [] if faces is None else faces.names.tolist(), faults.raise_or_report()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -98,17 +98,17 @@ def test_every_fault_is_counted_and_the_first_are_named(tmp_path: Path) -> None:
     assert problems[1].startswith("skipped: unreadable images (1): text.png (cannot identify")
     assert problems[2] == "skipped: missing files (7): 0.png, 1.png, 2.png, 3.png, 4.png and 2 more"
     faults = Faults(tmp_path, skip_bad=False)
-    gather([Listed("all", file, 0) for file in files], tmp_path, faults)
+    load_entries([ImageEntry("all", file, 0) for file in files], tmp_path, faults)
     with pytest.raises(DatasetError, match=r"missing files \(7\): .*--skip-bad"):
-        faults.settle()
+        faults.raise_or_report()
 
 
 def test_copies_share_a_group_and_rows_keep_their_order(tmp_path: Path) -> None:
     files = [
         write_picture(tmp_path / f"{name}.png", seed) for name, seed in zip("dacb", (4, 5, 4, 6), strict=True)
     ]
-    listed = [Listed(split, file, 1) for split, file in zip(("x", "y", "y", "x"), files, strict=True)]
-    splits = gather(listed, tmp_path, Faults(tmp_path, skip_bad=False))
+    listed = [ImageEntry(split, file, 1) for split, file in zip(("x", "y", "y", "x"), files, strict=True)]
+    splits = load_entries(listed, tmp_path, Faults(tmp_path, skip_bad=False))
     assert {name: faces.names.tolist() for name, faces in splits.items()} == {
         "x": ["d.png", "b.png"],
         "y": ["a.png", "c.png"],
