@@ -27,7 +27,7 @@ Kind = Annotated[
     str | None,
     typer.Option(
         "--dataset",
-        help="fer2013, rafdb, affectnet7, affectnet8 or folder. The default is that of the run.",
+        help="Kind of the data set: docs/reference/datasets.md lists all. The default is that of the run.",
     ),
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip unreadable files, and list them.")]

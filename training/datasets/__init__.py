@@ -9,19 +9,27 @@ from typing import Literal
 import numpy as np
 
 from training.datasets.affectnet import load_affectnet
+from training.datasets.diffusionfer import load_diffusionfer
+from training.datasets.emonet_face import load_emonet_face
 from training.datasets.faces import Dataset, LabelledFaces
 from training.datasets.fer2013 import load_fer2013
 from training.datasets.folders import load_folder
+from training.datasets.lists import load_list
 from training.datasets.rafdb import load_rafdb
 
-DatasetKind = Literal["fer2013", "rafdb", "affectnet7", "affectnet8", "folder"]
+DatasetKind = Literal[
+    "fer2013", "rafdb", "affectnet7", "affectnet8", "emonet_face", "diffusionfer", "folder", "list"
+]
 
 _LOADERS: dict[DatasetKind, Callable[[Path, bool], Dataset]] = {
     "fer2013": lambda folder, skip_bad: load_fer2013(folder, skip_bad=skip_bad),
     "rafdb": lambda folder, skip_bad: load_rafdb(folder, skip_bad=skip_bad),
     "affectnet7": lambda folder, skip_bad: load_affectnet(folder, 7, skip_bad=skip_bad),
     "affectnet8": lambda folder, skip_bad: load_affectnet(folder, 8, skip_bad=skip_bad),
+    "emonet_face": lambda folder, skip_bad: load_emonet_face(folder, skip_bad=skip_bad),
+    "diffusionfer": lambda folder, skip_bad: load_diffusionfer(folder, skip_bad=skip_bad),
     "folder": lambda folder, skip_bad: load_folder(folder, skip_bad=skip_bad),
+    "list": lambda folder, skip_bad: load_list(folder, skip_bad=skip_bad),
 }
 
 

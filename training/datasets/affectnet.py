@@ -1,9 +1,7 @@
-"""AffectNet (Mollahosseini et al., 2017) in both published forms."""
+"""AffectNet (Mollahosseini et al., 2017) in both published forms and in Kaggle's."""
 
 from __future__ import annotations
 
-import csv
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -11,9 +9,11 @@ from typing import Literal
 import numpy as np
 
 from service.core.manifest import EMOTIONS
-from training.datasets.faces import Dataset, DatasetError
-from training.datasets.faults import Faults, not_found, wrong_counts
-from training.datasets.files import Box, ImageEntry, load_entries
+from training.datasets.faces import Dataset
+from training.datasets.faults import Faults, not_found
+from training.datasets.files import Box, ImageEntry, make_dataset
+from training.datasets.labels import emotion_of
+from training.datasets.lists import read_box, read_rows
 
 EXPRESSIONS = (
     *("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt"),
@@ -36,6 +36,8 @@ LISTS = {
     "automatically_annotated.csv": ("training", "Automatically_annotated_file_list", AUTOMATIC),
     "validation.csv": ("validation", "Manually_Annotated_file_lists", MANUAL),
 }
+KAGGLE_LIST = "labels.csv"
+KAGGLE_NOTE = "labels.csv is of Kaggle's part of AffectNet, which has no validation images: no test split"
 PUBLISHED_COUNTS = {
     7: {"training": 283_901, "validation": 3_500},
     8: {"training": 287_651, "validation": 4_000},
@@ -48,7 +50,7 @@ SOURCE = (
 
 
 def load_affectnet(folder: Path, classes: Literal[7, 8], *, skip_bad: bool = False) -> Dataset:
-    """AffectNet with one label each: folders of cropped faces, or lists of photos from which faces are cut.
+    """AffectNet with one label each: folders of cropped faces, lists of photos, or Kaggle's `labels.csv`.
 
     The official validation set is the test split, because the authors do not publish their test set. Images
     without an emotion are skipped and counted, and with 7 classes also contempt.
@@ -56,39 +58,41 @@ def load_affectnet(folder: Path, classes: Literal[7, 8], *, skip_bad: bool = Fal
     ones are only reported: subsets are common.
     """
     faults = Faults(folder, skip_bad=skip_bad)
+    kaggle = False
     if all((folder / name).is_dir() for name in FOLDER_SPLITS):
         labelled = _from_folders(folder, faults)
+    elif kaggle := (folder / KAGGLE_LIST).is_file():
+        labelled = _from_kaggle(folder)
     else:
         labelled = _from_lists(folder, faults)
     served = EMOTIONS[:classes]
-    others: Counter[tuple[str, str]] = Counter()
     entries = []
     for split, file, expression, box in labelled:
         if expression in served:
             entries.append(ImageEntry(split, file, EMOTIONS.index(expression), box))
         else:
-            others[split, expression] += 1
-    splits = load_entries(entries, folder, faults)
-    problems = faults.raise_or_report()
-    problems += tuple(
-        f"skipped: {count} {split} images labelled {expression}"
-        for (split, expression), count in others.items()
-    )
-    counts = {name: len(rows) for name, rows in splits.items()}
-    if "training" not in splits:
-        raise DatasetError(f"{folder} has no training images of {classes} emotions")
-    return Dataset(
-        name=f"affectnet{classes}",
+            faults.leave_out(f"{split} images labelled {expression}")
+    dataset = make_dataset(
+        f"affectnet{classes}",
+        folder,
+        entries,
+        faults,
         served=served,
-        auxiliary=(),
-        training=splits.pop("training"),
-        tests=splits,
-        licences=(LICENCE,),
-        problems=problems + wrong_counts(counts, PUBLISHED_COUNTS[classes]),
+        licence=LICENCE,
+        published=None if kaggle else PUBLISHED_COUNTS[classes],
     )
+    return dataset.noting(KAGGLE_NOTE) if kaggle else dataset
 
 
 _Labelled = tuple[str, Path, str, Box | None]  # split, file, expression, box
+
+
+def _from_kaggle(folder: Path) -> Iterator[_Labelled]:
+    """`labels.csv`: pth (such as anger/image0000006.jpg) and label, which corrects the folder's name."""
+    for place, row in read_rows(folder / KAGGLE_LIST, ("pth", "label")):
+        emotion = emotion_of(row["label"], {}, f"the label {row['label']!r} of {place}")
+        assert emotion is not None
+        yield "training", folder / row["pth"], EMOTIONS[emotion], None
 
 
 def _from_folders(folder: Path, faults: Faults) -> Iterator[_Labelled]:
@@ -131,44 +135,26 @@ def _from_lists(folder: Path, faults: Faults) -> Iterator[_Labelled]:
             raise not_found(f"images of {name}", folder, image_folders, SOURCE)
         yield from _from_list(path, split, folder / place, faults)
     if "training" not in done:
-        looked_for = [*(f"{subfolder}/" for subfolder in FOLDER_SPLITS), *LISTS]
+        looked_for = [*(f"{subfolder}/" for subfolder in FOLDER_SPLITS), KAGGLE_LIST, *LISTS]
         looked_for += [f"{home}/{name}" for name, (_, home, _) in LISTS.items()]
         raise not_found("AffectNet", folder, looked_for, SOURCE)
 
 
 def _from_list(path: Path, split: str, images: Path, faults: Faults) -> Iterator[_Labelled]:
-    with path.open(newline="", errors="replace") as file:
-        # Some copies of validation.csv come without a header.
-        columns: tuple[str, ...] = COLUMNS
-        for cells in (lines := csv.reader(file)):
-            if lines.line_num == 1 and COLUMNS[0] in cells:
-                if missing := set(COLUMNS) - set(cells):
-                    raise DatasetError(f"{path} has no column {' or '.join(sorted(missing))}")
-                columns = tuple(cells)
-                continue
-            if not cells:
-                continue
-            row = dict(zip(columns, cells, strict=False))
-            where = f"{path.name} line {lines.line_num}"
-            try:
-                expression = _expression(row["expression"])
-                # Rows without a face have no box either.
-                box = _box(row) if expression in EMOTIONS else None
-                yield split, images / row["subDirectory_filePath"], expression, box
-            except (KeyError, ValueError) as error:
-                faults.add("malformed rows", f"{where} ({error})")
+    # Some copies of validation.csv come without a header.
+    for place, row in read_rows(path, COLUMNS, without_header=COLUMNS):
+        try:
+            expression = _expression(row["expression"])
+            # Rows without a face have no box either.
+            box = read_box(row, COLUMNS[1:5]) if expression in EMOTIONS else None
+            yield split, images / row["subDirectory_filePath"], expression, box
+        except ValueError as error:
+            faults.add("malformed rows", f"{place} ({error})")
 
 
 def _expression(number: object) -> str:
     """The name of an expression. Raises `ValueError` unless `number` is a whole number from 0 to 10."""
-    found = int(str(number))
-    if not 0 <= found < len(EXPRESSIONS):
-        raise ValueError(f"expression {found} is not from 0 to 10")
-    return EXPRESSIONS[found]
-
-
-def _box(row: dict[str, str]) -> Box:
-    left, top, width, height = (int(row[column]) for column in COLUMNS[1:5])
-    if width <= 0 or height <= 0:
-        raise ValueError(f"a face of {width}x{height} px")
-    return left, top, left + width, top + height
+    text = str(number).strip()
+    if text not in map(str, range(len(EXPRESSIONS))):
+        raise ValueError(f"expression {text!r} is not from 0 to 10")
+    return EXPRESSIONS[int(text)]

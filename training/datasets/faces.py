@@ -157,6 +157,9 @@ class Dataset:
     licences: tuple[str, ...]
     problems: tuple[str, ...] = ()
 
+    def noting(self, problem: str) -> Dataset:
+        return replace(self, problems=(*self.problems, problem))
+
 
 def decoded(file: Path, mode: str, box: Ints | None = None) -> Image.Image:
     """One upright picture. Raises `DatasetError`, which names a file that cannot be decoded."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -13,8 +13,16 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image
 
-from training.datasets.faces import DECODING_THREADS, UNREADABLE, FilePictures, LabelledFaces
-from training.datasets.faults import Faults
+from service.core.manifest import EMOTIONS
+from training.datasets.faces import (
+    DECODING_THREADS,
+    UNREADABLE,
+    Dataset,
+    DatasetError,
+    FilePictures,
+    LabelledFaces,
+)
+from training.datasets.faults import Faults, wrong_counts
 
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 CLUTTER = frozenset({"desktop.ini", "thumbs.db"})  # of file managers; hidden files are skipped too
@@ -30,6 +38,40 @@ class ImageEntry(NamedTuple):
     file: Path
     emotion: int
     box: Box | None = None
+
+
+def make_dataset(
+    name: str,
+    root: Path,
+    entries: Sequence[ImageEntry],
+    faults: Faults,
+    *,
+    training: str = "training",
+    served: tuple[str, ...] | None = None,
+    licence: str = "the pictures' own: not known to this program",
+    published: Mapping[str, int] | None = None,
+) -> Dataset:
+    """The data set of pictures with one label each. Splits other than `training` are test splits.
+
+    served: the emotions; by default the shortest prefix of `EMOTIONS` that has every label. published: number
+    of images of each split; others are only reported, because subsets are common.
+    Raises `DatasetError` for bad files, and when no training picture remains.
+    """
+    splits = load_entries(entries, root, faults)
+    problems = faults.raise_or_report()
+    if published is not None:
+        problems += wrong_counts({split: len(rows) for split, rows in splits.items()}, published)
+    if training not in splits:
+        raise DatasetError(f"{root} has no training pictures of {', '.join(served or EMOTIONS)}")
+    return Dataset(
+        name=name,
+        served=served or EMOTIONS[: 1 + max(entry.emotion for entry in entries)],
+        auxiliary=(),
+        training=splits.pop(training),
+        tests=splits,
+        licences=(licence,),
+        problems=problems,
+    )
 
 
 def load_entries(entries: Sequence[ImageEntry], root: Path, faults: Faults) -> dict[str, LabelledFaces]:

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from service.core.manifest import EMOTIONS
 from training.datasets.faces import Dataset, DatasetError, FilePictures
 from training.datasets.faults import Faults, not_found
-from training.datasets.files import PICTURE_SUFFIXES, ImageEntry, load_entries, pictures_below
+from training.datasets.files import (
+    PICTURE_SUFFIXES,
+    ImageEntry,
+    load_entries,
+    make_dataset,
+    pictures_below,
+)
+from training.datasets.labels import emotion_of, read_label_map
 
-SYNONYMS = {
-    "neutral": ("neutral", "neutrality"),
-    "happiness": ("happiness", "happy", "joy"),
-    "surprise": ("surprise", "surprised"),
-    "sadness": ("sadness", "sad"),
-    "anger": ("anger", "angry"),
-    "disgust": ("disgust", "disgusted"),
-    "fear": ("fear", "fearful", "afraid", "scared"),
-    "contempt": ("contempt", "contemptuous"),
-}
-_NUMBER = re.compile(r"^\d+[ ._-]+|[ ._-]+\d+$")
-EMOTION_OF = {name: EMOTIONS.index(emotion) for emotion, names in SYNONYMS.items() for name in names}
 TRAINING_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "val", "valid", "validation")
 LAYOUT = (
@@ -33,25 +27,10 @@ LAYOUT = (
 def load_folder(folder: Path, *, skip_bad: bool = False) -> Dataset:
     """Load `train/<emotion>/` with optional `test/<emotion>/` or `val/<emotion>/`, or `<emotion>/` alone.
 
-    `served` is the shortest prefix of `EMOTIONS` that has every emotion of the pictures.
     Raises `DatasetError` for a folder whose name is not a known emotion, and for bad files unless `skip_bad`.
     """
     faults = Faults(folder, skip_bad=skip_bad)
-    entries = list(list_splits(folder, _splits(folder), faults))
-    splits = load_entries(entries, folder, faults)
-    problems = faults.raise_or_report()
-    training = splits.pop("training", None)
-    if training is None:
-        raise DatasetError(f"{folder} holds no training pictures. {LAYOUT}")
-    return Dataset(
-        name="folder",
-        served=EMOTIONS[: 1 + max(row.emotion for row in entries)],
-        auxiliary=(),
-        training=training,
-        tests=splits,
-        licences=("the pictures' own: not known to this program",),
-        problems=problems,
-    )
+    return make_dataset("folder", folder, list(list_splits(folder, _splits(folder), faults)), faults)
 
 
 def load_pictures(folder: Path) -> FilePictures:
@@ -61,7 +40,7 @@ def load_pictures(folder: Path) -> FilePictures:
     """
     faults = Faults(folder, skip_bad=False)
     files = list(pictures_below(folder, faults))
-    load_entries([ImageEntry("", file, -1) for file in files], folder, faults)
+    load_entries([ImageEntry("all", file, -1) for file in files], folder, faults)
     faults.raise_or_report()
     if not files:
         raise not_found("pictures", folder, sorted(PICTURE_SUFFIXES), "Pictures may be at any depth")
@@ -73,22 +52,17 @@ def list_splits(
 ) -> Iterator[ImageEntry]:
     """The pictures of `folder/<subfolder>/<emotion>/`, sorted. splits: subfolder -> name of the split.
 
-    Raises `DatasetError` for a folder whose name is not one of the `known` emotions or their synonyms.
+    Raises `DatasetError` for a folder whose name is no emotion of `known` or of the folder's `emotions.yaml`.
     """
+    own = read_label_map(folder)
     for subfolder, split in splits.items():
         for group in _folders_in(folder / subfolder):
-            if group.name.isdecimal():
-                raise DatasetError(
-                    f"the name of {group} is a number, which means another emotion in each data set; rename "
-                    "the folders to emotions. docs/reference/datasets.md has the numbers of FER-2013, RAF-DB "
-                    "and AffectNet"
-                )
-            emotion = EMOTION_OF.get(_NUMBER.sub("", group.name.lower()))
-            if emotion is None or EMOTIONS[emotion] not in known:
-                names = ", ".join("/".join(SYNONYMS[emotion]) for emotion in known)
-                raise DatasetError(f"the name of {group} is not a known emotion; known names are {names}")
+            emotion = emotion_of(group.name, own, f"the name of {group}", known)
             for file in pictures_below(group, faults):
-                yield ImageEntry(split, file, emotion)
+                if emotion is None:
+                    faults.leave_out(f"{split} images labelled {group.name}")
+                else:
+                    yield ImageEntry(split, file, emotion)
 
 
 def _splits(folder: Path) -> dict[str, str]:

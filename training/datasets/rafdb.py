@@ -1,18 +1,22 @@
-"""RAF-DB, the basic emotions (Li et al., 2017), in its published form."""
+"""RAF-DB, the basic emotions (Li et al., 2017), in its published form and in Kaggle's."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from service.core.manifest import EMOTIONS
-from training.datasets.faces import Dataset, DatasetError
-from training.datasets.faults import Faults, not_found, wrong_counts
-from training.datasets.files import ImageEntry, load_entries
+from training.datasets.faces import Dataset
+from training.datasets.faults import Faults, not_found
+from training.datasets.files import ImageEntry, make_dataset
+from training.datasets.lists import read_rows
 
 LIST = Path("EmoLabel/list_patition_label.txt")  # the authors' spelling
 IMAGES = Path("Image/aligned")
+KAGGLE_LISTS = {"train_labels.csv": "train", "test_labels.csv": "test"}
+KAGGLE_IMAGES = Path("DATASET")
 LABELS = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")  # 1 to 7
 PUBLISHED_COUNTS = {"train": 12_271, "test": 3_068}
 LICENCE = "RAF-DB: its authors' terms, non-commercial research only, no redistribution"
@@ -23,53 +27,70 @@ SOURCE = (
 
 
 def load_rafdb(folder: Path, *, skip_bad: bool = False) -> Dataset:
-    """RAF-DB from its `basic` folder or the folder above: aligned images, seven emotions, one label each.
+    """RAF-DB from the authors' `basic` folder, the folder above or Kaggle's: seven emotions, one label each.
 
     Raises `DatasetError` when files are missing, or bad without `skip_bad`. Other counts than the published
     ones are only reported: subsets are common.
     """
-    root = next((root for root in (folder, folder / "basic") if (root / LIST).is_file()), None)
-    if root is None:
-        raise not_found("RAF-DB", folder, (LIST, "basic" / LIST), SOURCE)
-    if not (root / IMAGES).is_dir():
-        raise not_found("aligned images of RAF-DB", root, [IMAGES], SOURCE)
     faults = Faults(folder, skip_bad=skip_bad)
-    entries = list(_entries(root, faults))
-    splits = load_entries(entries, root, faults)
-    problems = faults.raise_or_report() + wrong_counts(
-        {name: len(rows) for name, rows in splits.items()}, PUBLISHED_COUNTS
-    )
-    if extra := len({path.name for path in (root / IMAGES).iterdir()} - {row.file.name for row in entries}):
-        problems += (f"not used: {extra} files in {IMAGES} that {LIST.name} does not list",)
-    if "train" not in splits:
-        raise DatasetError(f"{root / LIST} lists no training images")
-    return Dataset(
-        name="rafdb",
+    root = next((root for root in (folder, folder / "basic") if (root / LIST).is_file()), folder)
+    if (root / LIST).is_file():
+        rows, images = _official(root, faults), IMAGES
+    elif (folder / next(iter(KAGGLE_LISTS))).is_file():
+        rows, images = _kaggle(folder), KAGGLE_IMAGES
+    else:
+        raise not_found("RAF-DB", folder, (LIST, "basic" / LIST, *map(Path, KAGGLE_LISTS)), SOURCE)
+    if not (root / images).is_dir():
+        raise not_found("aligned images of RAF-DB", root, [images], SOURCE)
+    dataset = make_dataset(
+        "rafdb",
+        root,
+        entries := list(_checked(rows, root / images, faults)),
+        faults,
+        training="train",
         served=EMOTIONS[:7],
-        auxiliary=(),
-        training=splits.pop("train"),
-        tests=splits,
-        licences=(LICENCE,),
-        problems=problems,
+        licence=LICENCE,
+        published=PUBLISHED_COUNTS,
     )
+    there = sum(path.is_file() for path in (root / images).rglob("*"))
+    if extra := there - sum(entry.file.is_file() for entry in entries):
+        dataset = dataset.noting(f"not used: {extra} files in {images} that the list does not name")
+    return dataset
 
 
-def _entries(root: Path, faults: Faults) -> Iterator[ImageEntry]:
-    seen = set()
+class _Row(NamedTuple):
+    place: str
+    split: str
+    image: str
+    label: str
+
+
+def _official(root: Path, faults: Faults) -> Iterator[_Row]:
     for number, line in enumerate((root / LIST).read_text(errors="replace").splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"{LIST.name} line {number} ({line.strip()})"
+        place = f"{LIST.name} line {number} ({line.strip()})"
         match = re.fullmatch(r"((train|test)_\w+)\.jpg\s+(\d+)", line.strip())
-        if match is None:
-            faults.add("lines that are not 'train_NUMBER.jpg LABEL' or 'test_NUMBER.jpg LABEL'", where)
-            continue
-        name, split, label = match.groups()
-        if not 1 <= int(label) <= len(LABELS):
-            faults.add("labels that are not from 1 to 7", where)
-        elif name in seen:
-            faults.add("images listed twice", where)
+        if match is not None:
+            yield _Row(place, match[2], f"{match[1]}_aligned.jpg", match[3])
+        elif line.strip():
+            faults.add("lines that are not 'train_NUMBER.jpg LABEL' or 'test_NUMBER.jpg LABEL'", place)
+
+
+def _kaggle(root: Path) -> Iterator[_Row]:
+    """Images are in `DATASET/<split>/<label>/`."""
+    for name, split in KAGGLE_LISTS.items():
+        if (root / name).is_file():
+            for place, row in read_rows(root / name, ("image", "label")):
+                label = row["label"].strip()
+                yield _Row(f"{place} ({label})", split, f"{split}/{label}/{row['image'].strip()}", label)
+
+
+def _checked(rows: Iterator[_Row], images: Path, faults: Faults) -> Iterator[ImageEntry]:
+    seen = set()
+    for row in rows:
+        if row.label not in map(str, range(1, len(LABELS) + 1)):
+            faults.add("labels that are not from 1 to 7", row.place)
+        elif row.image in seen:
+            faults.add("images listed twice", row.place)
         else:
-            seen.add(name)
-            emotion = EMOTIONS.index(LABELS[int(label) - 1])
-            yield ImageEntry(split, root / IMAGES / f"{name}_aligned.jpg", emotion)
+            seen.add(row.image)
+            yield ImageEntry(row.split, images / row.image, EMOTIONS.index(LABELS[int(row.label) - 1]))

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from service.core.manifest import EMOTIONS
-from tests.unit.training.made_up import write_affectnet_folders, write_affectnet_lists
+from tests.unit.training.made_up import (
+    write_affectnet_folders,
+    write_affectnet_lists,
+    write_list,
+    write_picture,
+)
 from training.datasets import DatasetKind, load
 from training.datasets.affectnet import MANUAL
 from training.datasets.faces import DatasetError
@@ -89,7 +94,9 @@ def test_automatic_annotations_are_used_if_manual_ones_are_missing(tmp_path: Pat
 
 
 def test_an_error_names_missing_files_and_where_to_get_them(tmp_path: Path, lists: Path) -> None:
-    with pytest.raises(DatasetError, match=r"looked for .*train_set/.*training\.csv.*signed agreement"):
+    with pytest.raises(
+        DatasetError, match=r"looked for .*train_set/.*labels\.csv.*training\.csv.*signed agreement"
+    ):
         load("affectnet8", tmp_path / "nowhere")
     (lists / MANUAL[0]).rename(lists / "elsewhere")
     with pytest.raises(
@@ -108,9 +115,9 @@ def test_a_missing_column_is_named(lists: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("0/training.csv.png,10,20,20,20,1;2;3,11,-2,-2", "expression 11"),
+        ("0/training.csv.png,10,20,20,20,1;2;3,11,-2,-2", "expression '11'"),
         ("0/training.csv.png,10,20,20,20,1;2;3,happy,-2,-2", "happy"),
-        ("0/training.csv.png,10,20,20,20,1;2;3,,-2,-2", "invalid literal"),
+        ("0/training.csv.png,10,20,20,20,1;2;3,,-2,-2", "expression ''"),
         ("0/training.csv.png,10,20,0,20,1;2;3,0,-2,-2", "a face of 0x20 px"),
         ("0/training.csv.png,NULL,20,20,20,1;2;3,0,-2,-2", "NULL"),
         ("0/training.csv.png,10,20", "expression"),
@@ -166,5 +173,33 @@ def test_folders_without_annotations_are_refused(folders: Path) -> None:
 
 def test_a_set_without_training_images_is_refused(tmp_path: Path) -> None:
     folder = write_affectnet_folders(tmp_path / "data", [7], [0])
-    with pytest.raises(DatasetError, match="no training images of 7 emotions"):
+    with pytest.raises(DatasetError, match=r"no training pictures of neutral.* fear$"):
         load("affectnet7", folder)
+
+
+@pytest.fixture
+def kaggle(tmp_path: Path) -> Path:
+    """Kaggle's form: its list corrects the folder of the second picture."""
+    rows = [(0, "anger/image0000006.jpg", "anger", 0.87), (1, "anger/image0000060.jpg", "surprise", 0.8)]
+    rows += [(2, "contempt/image0000043.jpg", "contempt", 0.7)]
+    for seed, row in enumerate(rows):
+        write_picture(tmp_path / "data" / str(row[1]), seed)
+    write_list(tmp_path / "data/labels.csv", ("", "pth", "label", "relFCs"), rows)
+    return tmp_path / "data"
+
+
+def test_kaggles_list_is_read_and_has_no_test_split(kaggle: Path) -> None:
+    dataset = load("affectnet8", kaggle)
+    assert [EMOTIONS[label] for label in dataset.training.labels] == ["anger", "surprise", "contempt"]
+    assert (dataset.served, dataset.tests) == (EMOTIONS, {})
+    assert "no test split" in dataset.problems[-1]
+    seven = load("affectnet7", kaggle)
+    assert len(seven.training) == 2
+    assert seven.problems[0] == "skipped: 1 training images labelled contempt"
+
+
+def test_an_unknown_label_of_kaggles_list_is_named(kaggle: Path) -> None:
+    path = kaggle / "labels.csv"
+    path.write_text(path.read_text().replace("surprise", "boredom"))
+    with pytest.raises(DatasetError, match=r"'boredom' of labels\.csv line 3 is not a known emotion"):
+        load("affectnet8", kaggle)

@@ -10,7 +10,8 @@ from service.core.manifest import EMOTIONS
 from tests.unit.training.made_up import write_class_folders, write_picture
 from training.datasets import DatasetKind, load
 from training.datasets.faces import DatasetError
-from training.datasets.folders import EMOTION_OF, SYNONYMS, load_pictures
+from training.datasets.folders import load_pictures
+from training.datasets.labels import EMOTION_OF, SYNONYMS
 
 
 def test_training_and_tests_are_found_by_their_folders(tmp_path: Path) -> None:
@@ -50,7 +51,7 @@ def test_a_number_beside_the_name_is_ignored(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["folder", "fer2013"])
 def test_a_number_as_the_name_is_refused_with_what_helps(tmp_path: Path, kind: DatasetKind) -> None:
     folder = write_class_folders(tmp_path / "data", {"train/0": 1, "train/1": 1, "test/0": 1})
-    with pytest.raises(DatasetError, match=r"0 is a number.*rename the folders to emotions.*RAF-DB"):
+    with pytest.raises(DatasetError, match=r"train/0 is a number.*emotions\.yaml.*'0: anger'.*RAF-DB"):
         load(kind, folder)
 
 
@@ -81,7 +82,7 @@ def test_an_empty_or_missing_folder_is_refused(tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match=r"no pictures in .*: looked for train/"):
             load("folder", folder)
     (tmp_path / "train" / "happy").mkdir(parents=True)
-    with pytest.raises(DatasetError, match="holds no training pictures"):
+    with pytest.raises(DatasetError, match="has no training pictures"):
         load("folder", tmp_path)
 
 
@@ -114,3 +115,30 @@ def test_unlabelled_pictures_are_found_at_any_depth(tmp_path: Path) -> None:
         load_pictures(folder)
     with pytest.raises(DatasetError, match=r"no pictures in .*: looked for"):
         load_pictures(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("kind", ["folder", "fer2013"])
+def test_numbers_are_read_with_a_map(tmp_path: Path, kind: DatasetKind) -> None:
+    folder = write_class_folders(
+        tmp_path / "data", {"train/0": 2, "train/1": 1, "train/happy": 1, "train/Sleepy": 3, "test/0": 1}
+    )
+    (folder / "emotions.yaml").write_text("0: Angry\n1: fear\nsleepy: skip\n")
+    dataset = load(kind, folder, skip_bad=True)
+    labels = [EMOTIONS[label] for label in dataset.training.labels]
+    assert labels == ["anger", "anger", "fear", "happiness"]
+    assert dataset.problems[0].lower() == "skipped: 3 training images labelled sleepy"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("0: sleepy\n", "0: sleepy is no known emotion; known are neutral"),
+        ("anger\n", "is no map of labels to emotions"),
+        ("0: [\n", "is not YAML"),
+    ],
+)
+def test_a_bad_map_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    folder = write_class_folders(tmp_path / "data", {"train/0": 1})
+    (folder / "emotions.yaml").write_text(content)
+    with pytest.raises(DatasetError, match=message):
+        load("folder", folder)

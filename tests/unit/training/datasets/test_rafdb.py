@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.core.manifest import EMOTIONS
-from tests.unit.training.made_up import write_rafdb
+from tests.unit.training.made_up import write_list, write_picture, write_rafdb
 from training.datasets import load
 from training.datasets.faces import DatasetError
 
@@ -82,5 +82,47 @@ def test_a_listed_image_that_cannot_be_read_is_named(folder: Path, content: byte
 
 
 def test_a_list_without_training_images_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="lists no training images"):
+    with pytest.raises(DatasetError, match="no training pictures of neutral"):
         load("rafdb", write_rafdb(tmp_path / "basic", {"test_0001": 1}))
+
+
+@pytest.fixture
+def kaggle(tmp_path: Path) -> Path:
+    for name, labels in (("train", range(1, 8)), ("test", (4,))):
+        rows = [(f"{name}_{number:05}_aligned.jpg", number) for number in labels]
+        write_list(tmp_path / f"data/{name}_labels.csv", ("image", "label"), rows)
+        for image, number in rows:
+            write_picture(tmp_path / "data/DATASET" / name / str(number) / image, number + 10 * len(rows))
+    return tmp_path / "data"
+
+
+def test_kaggles_lists_are_read(kaggle: Path, folder: Path) -> None:
+    dataset, official = load("rafdb", kaggle), load("rafdb", folder)
+    assert dataset.training.labels.tolist() == official.training.labels.tolist()
+    assert dataset.tests["test"].labels.tolist() == official.tests["test"].labels.tolist()
+    assert dataset.training.names[0] == "DATASET/train/1/train_00001_aligned.jpg"
+    assert dataset.served == EMOTIONS[:7]
+
+
+def test_bad_rows_of_kaggles_lists_are_named(kaggle: Path) -> None:
+    with (kaggle / "train_labels.csv").open("a") as file:
+        file.write("train_00001_aligned.jpg,1\ntrain_00009_aligned.jpg,8\ntrain_00009_aligned.jpg,2\n")
+    with pytest.raises(DatasetError, match="Fix them") as refused:
+        load("rafdb", kaggle)
+    for part in (
+        "images listed twice (1): train_labels.csv line 9",
+        "labels that are not from 1 to 7 (1): train_labels.csv line 10",
+        "missing files (1): DATASET/train/2/train_00009_aligned.jpg",
+    ):
+        assert part in str(refused.value)
+    assert len(load("rafdb", kaggle, skip_bad=True).training) == 7
+
+
+def test_an_error_names_both_forms(kaggle: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        DatasetError, match=r"list_patition_label\.txt, .*train_labels\.csv, test_labels\.csv"
+    ):
+        load("rafdb", tmp_path)
+    (kaggle / "DATASET").rename(kaggle / "elsewhere")
+    with pytest.raises(DatasetError, match="looked for DATASET"):
+        load("rafdb", kaggle)
