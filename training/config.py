@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from training.datasets import DatasetKind
+from training.datasets import DatasetKind, DatasetSource
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -131,7 +131,8 @@ class AugmentConfig(_Part):
 class RunConfig(_Part):
     """One run."""
 
-    dataset: DatasetKind = "fer2013"
+    dataset: DatasetKind | Annotated[tuple[DatasetSource, ...], Field(min_length=1)] = "fer2013"
+    """One data set in the folder of the data, or several in folders below it."""
     network: NetworkConfig
     emotions: Annotated[int, Field(ge=2, le=8)] | None = None
     """Outputs of the served head; by default as many as the data set has."""
@@ -147,10 +148,22 @@ class RunConfig(_Part):
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the training split's distinct images. Every run on the same data holds out the same images."""
+    fold: Annotated[int, Field(ge=0)] = 0
+    """Which of the 1 / `validation_share` parts of the training split is held out."""
     seed: int = 0
+
+    @property
+    def dataset_names(self) -> set[str]:
+        return {self.dataset} if isinstance(self.dataset, str) else {each.name for each in self.dataset}
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if not isinstance(self.dataset, str) and len({each.root for each in self.dataset}) < len(
+            self.dataset
+        ):
+            raise ValueError("dataset: each set needs a root of its own")
+        if (self.fold + 1) * self.validation_share > 1 + 1e-9:
+            raise ValueError("fold must be below 1 / validation_share")
         if self.augment.mixup + self.augment.cutmix > 1:
             raise ValueError(
                 "augment.mixup and augment.cutmix are shares of batches: their sum must be at most 1"

@@ -26,7 +26,7 @@ from training.checkpoint import checkpoint_file, config_of, describe, save_atomi
 from training.config import RunConfig
 from training.datasets import summary
 from training.datasets.faces import Dataset, LabelledFaces, one_hot
-from training.datasets.splits import drop_near_duplicates, split_validation
+from training.datasets.splits import drop_near_duplicates, split_training
 from training.evaluation.metrics import accuracy
 from training.evaluation.predict import predict
 from training.initialise import initialise
@@ -37,8 +37,6 @@ from training.progress import Progress
 from training.teachers import Teachers
 
 SETTLED = 512  # training images for `Network.settle`
-# Equal for all seeds of runs: a teacher must not learn from the rows on which its student is validated.
-SPLIT_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def train(
     refuse_what_learned_validation(start, config)
     teachers = Teachers.load(start.teachers, network, dataset) if start.teachers else None
     targets = Targets.of(rows, dataset)
-    objective = Objective(config.loss, targets.served.sum(dim=0))
+    objective = Objective(config.loss, targets.drawn())
     progress = Progress(run, enabled=fabric.is_global_zero)
     progress.say(summary(dataset))
     if start.weights is not None:
@@ -139,7 +137,7 @@ def train(
     for epoch in range(state["epoch"], config.epochs):
         started, total = time.monotonic(), torch.zeros((), device=fabric.device)
         # One seed per epoch and process, so that a resumed run equals an uninterrupted run.
-        order = epoch_order(targets.emotion, config, epoch)
+        order = epoch_order(targets.emotion, config, epoch, targets.weights)
         torch.manual_seed(1000 * (config.seed + epoch + 1) + fabric.global_rank)
         model.train()
         mine = order[: steps * config.batch].reshape(steps, fabric.world_size, share)[:, fabric.global_rank]
@@ -199,51 +197,53 @@ def train(
 class Targets:
     """Targets of each head for every training row: served float [N,C], auxiliary float [N,A].
 
-    emotion: int64 [N], the most likely served emotion, -1 without a target.
+    emotion: int64 [N], the most likely served emotion, -1 without a target. weights: float [N], how often a
+    row is drawn relative to others, None if all are drawn alike.
     """
 
     served: Tensor
     auxiliary: Tensor
     emotion: Tensor
+    weights: Tensor | None = None
 
     @classmethod
     def of(cls, rows: LabelledFaces, dataset: Dataset) -> Targets:
         served = torch.from_numpy(rows.distributions[:, : len(dataset.served)])
         auxiliary = torch.from_numpy(one_hot(rows.labels, len(dataset.auxiliary)))
         emotion = torch.where(served.sum(dim=1) > 0, served.argmax(dim=1), -1)
-        return cls(served, auxiliary, emotion)
+        return cls(
+            served, auxiliary, emotion, None if rows.weights is None else torch.from_numpy(rows.weights)
+        )
+
+    def drawn(self) -> Tensor:
+        """[C], how often each served emotion is drawn."""
+        return self.served.sum(dim=0) if self.weights is None else self.weights @ self.served
 
 
 def training_rows(dataset: Dataset, config: RunConfig) -> tuple[LabelledFaces, LabelledFaces]:
     """(training, validation) rows of the training split, without copies of test rows or of each other."""
-    rows, held_out = _split(dataset, config)
+    rows, held_out = split_training(dataset, config.validation_share, config.fold)
     return drop_near_duplicates(rows, held_out), held_out
 
 
 def validation_rows(dataset: Dataset, config: RunConfig) -> LabelledFaces:
     """The validation rows of `training_rows`, in half of the time."""
-    return _split(dataset, config)[1]
-
-
-def _split(dataset: Dataset, config: RunConfig) -> tuple[LabelledFaces, LabelledFaces]:
-    clean = dataset.training
-    for test in dataset.tests.values():
-        clean = drop_near_duplicates(clean, test)
-    return split_validation(clean, config.validation_share, SPLIT_SEED)
+    return split_training(dataset, config.validation_share, config.fold)[1]
 
 
 def refuse_what_learned_validation(start: Start, config: RunConfig) -> None:
-    """Raises `ValueError` for a checkpoint of the same data set with a smaller `validation_share`."""
+    """Raises `ValueError` for a checkpoint of one of the data sets that held out other rows."""
     for file in (*start.teachers, *([] if start.weights is None else [start.weights])):
         other = config_of(file)
         if (
             other is not None
-            and other.dataset == config.dataset
-            and other.validation_share < config.validation_share
+            and other.dataset_names & config.dataset_names
+            and (other.validation_share < config.validation_share or other.fold != config.fold)
         ):
             raise ValueError(
                 f"{file} was trained on rows that validate this run: its validation_share "
-                f"was {other.validation_share:g}, this run's is {config.validation_share:g}"
+                f"was {other.validation_share:g}, this run's is {config.validation_share:g}; "
+                f"its fold was {other.fold}, this run's is {config.fold}"
             )
 
 
@@ -257,14 +257,16 @@ def widened(dataset: Dataset, emotions: int) -> Dataset:
     return replace(dataset, served=EMOTIONS[:emotions])
 
 
-def epoch_order(emotion: Tensor, config: RunConfig, epoch: int) -> Tensor:
+def epoch_order(emotion: Tensor, config: RunConfig, epoch: int, weights: Tensor | None = None) -> Tensor:
     """The rows of one epoch, the same in every process: a permutation or a draw with replacement."""
     generator = torch.Generator().manual_seed(config.seed + epoch + 1)
-    if not config.balanced_sampling:
+    if not config.balanced_sampling and weights is None:
         return torch.randperm(len(emotion), generator=generator)
     # Rows without an emotion count as one more emotion.
     kind = torch.where(emotion < 0, len(EMOTIONS), emotion)
     chance = torch.bincount(kind)[kind].double() ** -config.balanced_sampling
+    if weights is not None:
+        chance *= weights
     return torch.multinomial(chance, len(emotion), replacement=True, generator=generator)
 
 

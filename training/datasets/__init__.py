@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from training.datasets.affectnet import load_affectnet
 from training.datasets.diffusionfer import load_diffusionfer
 from training.datasets.emonet_face import load_emonet_face
-from training.datasets.faces import Dataset, LabelledFaces
+from training.datasets.faces import Dataset, DatasetError, LabelledFaces
 from training.datasets.fer2013 import load_fer2013
 from training.datasets.folders import load_folder
+from training.datasets.joined import joined
 from training.datasets.lists import load_list
 from training.datasets.rafdb import load_rafdb
 
@@ -33,13 +35,33 @@ _LOADERS: dict[DatasetKind, Callable[[Path, bool], Dataset]] = {
 }
 
 
-def load(kind: DatasetKind, folder: Path, *, skip_bad: bool = False) -> Dataset:
-    """Load a data set from its folder, and check every file.
+class DatasetSource(BaseModel):
+    """One of several data sets that are joined."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: DatasetKind
+    root: str
+    """Folder of the set, relative to the folder of the data."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """How often training draws a picture of this set, relative to one of a set with weight 1."""
+
+
+def load(dataset: DatasetKind | Sequence[DatasetSource], folder: Path, *, skip_bad: bool = False) -> Dataset:
+    """Load one data set from its folder, or several from folders below it, and check every file.
 
     skip_bad: skip rows that are missing, unreadable or mislabelled, and report them in `Dataset.problems`.
     Raises `DatasetError`, which names the fault, the expected paths and the source of the data.
     """
-    return _LOADERS[kind](folder, skip_bad)
+    if isinstance(dataset, str):
+        if dataset not in _LOADERS:
+            raise DatasetError(f"{dataset} is no kind of data set; kinds are {', '.join(_LOADERS)}")
+        return _LOADERS[dataset](folder, skip_bad)
+    # The configuration in a manifest is plain dictionaries.
+    sources = [DatasetSource.model_validate(each) for each in dataset]
+    return joined(
+        [(each.root, load(each.name, folder / each.root, skip_bad=skip_bad), each.weight) for each in sources]
+    )
 
 
 def summary(dataset: Dataset) -> str:

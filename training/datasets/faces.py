@@ -109,6 +109,7 @@ class LabelledFaces:
     label, all zero if missing.
     majority: int64 [N], the label that the served head is measured against, -1 if missing.
     group: int64 [N], equal for exact copies of a picture.
+    weights: float32 [N], how often training draws a face, relative to others; None: all faces alike.
     """
 
     pictures: Pictures
@@ -117,6 +118,7 @@ class LabelledFaces:
     distributions: NDArray[np.float32]
     majority: Ints
     group: Ints
+    weights: NDArray[np.float32] | None = None
 
     @classmethod
     def singly_labelled(
@@ -132,6 +134,7 @@ class LabelledFaces:
         return replace(
             self,
             pictures=self.pictures.choose(chosen),
+            weights=None if self.weights is None else self.weights[chosen],
             **{name: getattr(self, name)[chosen] for name in ROW_ALIGNED},
         )
 
@@ -146,7 +149,7 @@ class Dataset:
     served: the emotions of the served head, a prefix of `EMOTIONS`. auxiliary: the emotions of the data set's
     own labels, also a prefix; empty if the served head learns these labels. tests: test splits by the
     authors' names, in their order; no test split chooses anything. problems: one sentence with a count for
-    each kind of skipped rows.
+    each kind of skipped rows. parts: the data sets that this one joins, if any.
     """
 
     name: str
@@ -156,6 +159,7 @@ class Dataset:
     tests: dict[str, LabelledFaces]
     licences: tuple[str, ...]
     problems: tuple[str, ...] = ()
+    parts: tuple[Dataset, ...] = ()
 
     def noting(self, problem: str) -> Dataset:
         return replace(self, problems=(*self.problems, problem))

@@ -1,23 +1,58 @@
-"""Carves out validation rows, and keeps copies of a picture on one side of a split."""
+"""Splits off validation rows, and keeps copies of a picture on one side of a split."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.datasets.faces import Bools, Bytes, LabelledFaces
+from training.datasets.faces import Bools, Bytes, Dataset, LabelledFaces
+from training.datasets.joined import concatenated
 
 SIDE_PX = 48  # side of the grey pictures that are compared
 CELL_PX = 4
 BLOCK = 1024
+# Equal for all seeds of runs: a teacher must not learn from the rows on which its student is validated.
+SPLIT_SEED = 0
 
 Floats = NDArray[np.float32]
 
 
-def split_validation(faces: LabelledFaces, share: float, seed: int) -> tuple[LabelledFaces, LabelledFaces]:
-    """Split into (training, validation) with all exact copies of a picture on one side."""
+def split_training(dataset: Dataset, share: float, fold: int = 0) -> tuple[LabelledFaces, LabelledFaces]:
+    """Split the training rows into (training, validation), both without copies of test rows.
+
+    Each of several joined sets is split as it would be alone, so that its validation rows do not depend on
+    the other sets. Then training rows that are near copies of rows of an earlier set are dropped.
+    """
+    training: list[LabelledFaces] = []
+    validation: list[LabelledFaces] = []
+    for part in dataset.parts or (dataset,):
+        rows, held_out = split_validation(
+            without_test_rows(part.training, part), share, SPLIT_SEED, fold=fold
+        )
+        if dataset.parts:
+            rows, held_out = without_test_rows(rows, dataset), without_test_rows(held_out, dataset)
+        training.append(drop_near_duplicates(rows, concatenated(training)) if training else rows)
+        validation.append(held_out)
+    return concatenated(training), concatenated(validation)
+
+
+def without_test_rows(faces: LabelledFaces, dataset: Dataset) -> LabelledFaces:
+    """Drop every row that is an exact or near copy of a row of a test split."""
+    for test in dataset.tests.values():
+        faces = drop_near_duplicates(faces, test)
+    return faces
+
+
+def split_validation(
+    faces: LabelledFaces, share: float, seed: int, *, fold: int = 0
+) -> tuple[LabelledFaces, LabelledFaces]:
+    """Split into (training, validation) with all exact copies of a picture on one side.
+
+    fold: which of the 1 / `share` parts without common pictures is held out.
+    """
     groups = np.unique(faces.group)
-    held_out = np.random.default_rng(seed).permutation(groups)[: round(share * len(groups))]
+    count = round(share * len(groups))
+    held_out = np.random.default_rng(seed).permutation(groups)[fold * count : (fold + 1) * count]
     validation = np.isin(faces.group, held_out)
     return faces.rows(~validation), faces.rows(validation)
 

@@ -345,6 +345,13 @@ def test_balanced_sampling_draws_rare_emotions_more_often(power: float, share: f
     assert (emotion[order] == 1).float().mean() == pytest.approx(share, abs=0.05)
 
 
+def test_rows_of_a_set_with_more_weight_are_drawn_more_often() -> None:
+    weights = torch.tensor([1.0] * 500 + [3.0] * 500)
+    order = epoch_order(torch.zeros(1000, dtype=torch.int64), tiny_config(), 0, weights)
+    assert len(order) == 1000
+    assert (order >= 500).float().mean() == pytest.approx(0.75, abs=0.05)
+
+
 def test_batches_are_read_in_their_order(data: Dataset) -> None:
     rows, order = data.training, torch.tensor([[3, 1], [0, 2], [5, 4]])
     read = list(read_ahead(rows, order, build(tiny_config().network, served=8, auxiliary=7)))
