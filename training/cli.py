@@ -1,4 +1,4 @@
-"""The training commands of `expressnet`: train, evaluate, adapt, explain, export.
+"""The training commands of `expressnet`: train, prepare, evaluate, adapt, explain, export.
 
 torch is imported inside the commands, so that `--help` answers at once.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import typer
 
@@ -88,6 +88,50 @@ def train_command(
             threads=threads,
             devices=devices,
         )
+
+
+@app.command("prepare")
+def prepare_command(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for the faces and their card. The same command resumes.")],
+    dataset: Annotated[
+        str, typer.Option(help="Kind of the data set: docs/reference/datasets.md lists all.")
+    ] = "folder",
+    size: Annotated[
+        int | None,
+        typer.Option(min=16, max=1024, help="Side of the crops in px. The default is the classifier's."),
+    ] = None,
+    min_face_px: Annotated[
+        float, typer.Option(min=0, help="Min length of the shorter side of a face, in px of its picture.")
+    ] = 32.0,
+    max_tilt: Annotated[
+        float, typer.Option(min=0, max=180, help="Max tilt of a face in degrees. Faces are levelled.")
+    ] = 45.0,
+    largest: Annotated[
+        bool, typer.Option("--largest", help="Keep the largest face of a picture with several faces.")
+    ] = False,
+    source: Annotated[str | None, typer.Option(help="Where the pictures are from, for the card.")] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Licence of the pictures, for the card and for models.")
+    ] = None,
+    repository: Repository = Path("model_repository"),
+) -> None:
+    """Find, level and crop the faces of a data set as the service does, for `--dataset prepared`."""
+    with _explained():
+        from training.datasets import DatasetKind
+        from training.prepare import Choice, prepare
+
+        card = prepare(
+            cast(DatasetKind, dataset),
+            data,
+            out,
+            repository,
+            size=size,
+            choice=Choice(min_face_px, max_tilt, largest),
+            source=source,
+            licence=licence,
+        )
+        typer.echo(card.read_text())
 
 
 @app.command("evaluate")
@@ -290,7 +334,7 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("expressnet: stopped; `train --resume` continues after the last complete epoch", err=True)
+        typer.echo("expressnet: stopped; `train --resume` and `prepare` continue where they were", err=True)
         raise SystemExit(130) from None
     except (OSError, ValueError, FloatingPointError, ModelFileError) as error:
         typer.echo(f"expressnet: {error}", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.core.manifest import TORCHSCRIPT, Crop, read_manifest, verified_model_path
+from service.core.manifest import TORCHSCRIPT, Crop, Input, read_manifest, verified_model_path
+from service.core.query import Query
+from service.core.timings import Timings
+from service.inference.onnx import OnnxDetector
+from service.pipeline.crops import Cropper, Crops
 from service.settings import Settings
 from service.vision.align import align_faces
+from service.vision.decode import decode
 from training.datasets.faces import Pictures, PixelPictures
 
 # Pictures are enlarged to this side, get a margin, and are searched at half the size. YuNet places mouths too
@@ -48,6 +54,43 @@ class FaceDetector:
             )
         order = scores.argsort(descending=True)
         return boxes[order].numpy(), landmarks[order].numpy()
+
+
+class PhotoCropper:
+    """Crops the faces of photos with the gateway's own code, in any thread. Raises `ModelFileError`.
+
+    The default options of a request apply: photos are also searched turned, and tilted faces are levelled.
+    spec: side and geometry of the crops.
+    """
+
+    def __init__(self, repository: Path, spec: Input) -> None:
+        settings = Settings()
+        self.detector = read_manifest(repository, settings.detector)
+        self._spec = spec
+        self._pixel_limit = settings.pixel_limit
+        self._engine = OnnxDetector(repository, self.detector, spare_core=lambda: False)
+        asyncio.run(self._engine.warm_up())
+
+    def crop(self, photo: bytes | NDArray[np.uint8]) -> Crops:
+        """The faces of an encoded photo, or of pixels, uint8 [H,W,3] RGB. Raises `ServiceError`."""
+        query = Query()
+        steps = Cropper(photo, query, self._spec, self._pixel_limit, Timings()).steps()
+        try:
+            plan = next(steps)
+            while True:
+                found = self._engine.find(plan.image, plan.min_face_px, query.min_detection_confidence)
+                plan = steps.send(found)
+        except StopIteration as end:
+            crops: Crops = end.value
+            return crops
+
+    def crop_close_up(self, photo: bytes | NDArray[np.uint8]) -> tuple[Crops, int]:
+        """As `crop`, with a margin: the detector misses faces that fill their photo. Raises `ServiceError`.
+
+        Also returns how many times the crops' px are enlarged.
+        """
+        pixels = decode(photo, pixel_limit=self._pixel_limit).pixels if isinstance(photo, bytes) else photo
+        return self.crop(scene(pixels)), _upscale(min(pixels.shape[:2]))
 
 
 def measure_crop(
@@ -91,25 +134,28 @@ def realign(
 
 def detect_landmarks(images: NDArray[np.uint8], detector: FaceDetector) -> NDArray[np.float32]:
     """Landmarks in px, NaN unless an image has exactly one sure face: [N,S,S,3] RGB -> float32 [N,5,2]."""
-    upscale = _upscale(images.shape[1])
-    margin = round(MARGIN * images.shape[1] * upscale)
+    factor = _upscale(images.shape[1])
+    margin = round(MARGIN * images.shape[1] * factor)
     answer = np.full((len(images), 5, 2), np.nan, np.float32)
     for points, image in zip(answer, images, strict=True):
         found = detector.landmarks(scene(image), MIN_FACE_PX, CONFIDENCE)
         if len(found) == 1:
-            points[:] = (found[0] - margin) / upscale
+            points[:] = (found[0] - margin) / factor
     return answer
 
 
 def scene(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Enlarge a picture [S,S,3] for the detector, and add a margin that repeats its edge."""
-    side = image.shape[0] * _upscale(image.shape[0])
-    margin = round(MARGIN * side)
-    enlarged = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+    """Enlarge a picture [H,W,3] for the detector, and add a margin that repeats its edge."""
+    height, width = image.shape[:2]
+    factor = _upscale(min(height, width))
+    margin = round(MARGIN * min(height, width) * factor)
+    size = width * factor, height * factor
+    enlarged = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
     return np.pad(enlarged, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
 
 
 def _upscale(side: int) -> int:
+    """How many times `scene` enlarges a picture whose shorter side has `side` px."""
     return max(1, DETECTION_PX // side)
 
 

@@ -17,10 +17,19 @@ from training.datasets.fer2013 import load_fer2013
 from training.datasets.folders import load_folder
 from training.datasets.joined import joined
 from training.datasets.lists import load_list
+from training.datasets.prepared import load_prepared
 from training.datasets.rafdb import load_rafdb
 
 DatasetKind = Literal[
-    "fer2013", "rafdb", "affectnet7", "affectnet8", "emonet_face", "diffusionfer", "folder", "list"
+    "fer2013",
+    "rafdb",
+    "affectnet7",
+    "affectnet8",
+    "emonet_face",
+    "diffusionfer",
+    "folder",
+    "list",
+    "prepared",
 ]
 
 _LOADERS: dict[DatasetKind, Callable[[Path, bool], Dataset]] = {
@@ -31,6 +40,7 @@ _LOADERS: dict[DatasetKind, Callable[[Path, bool], Dataset]] = {
     "emonet_face": lambda folder, skip_bad: load_emonet_face(folder, skip_bad=skip_bad),
     "diffusionfer": lambda folder, skip_bad: load_diffusionfer(folder, skip_bad=skip_bad),
     "folder": lambda folder, skip_bad: load_folder(folder, skip_bad=skip_bad),
+    "prepared": lambda folder, skip_bad: load_prepared(folder, skip_bad=skip_bad),
     "list": lambda folder, skip_bad: load_list(folder, skip_bad=skip_bad),
 }
 

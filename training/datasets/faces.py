@@ -34,6 +34,9 @@ class Pictures(Protocol):
     def read(self, rows: Ints, *, size: int, channels: int) -> Bytes:
         """uint8 [n, channels, size, size] of the given rows; 1 channel is grey (BT.601), 3 are RGB."""
 
+    def original(self, row: int) -> tuple[bytes | Bytes, Ints | None]:
+        """One picture as it is, an encoded file or pixels [H,W,3], with the box of its face, if any."""
+
     def choose(self, rows: Bools | Ints) -> Self:
         """Only the pictures of the given rows, in their order."""
 
@@ -55,6 +58,9 @@ class PixelPictures:
             image = Image.fromarray(self.pixels[row]).convert("L" if channels == 1 else "RGB")
             picture[:] = np.moveaxis(np.atleast_3d(np.asarray(_fitted(image, size))), 2, 0)
         return pictures
+
+    def original(self, row: int) -> tuple[bytes | Bytes, Ints | None]:
+        return np.asarray(Image.fromarray(self.pixels[row]).convert("RGB")), None
 
     def choose(self, rows: Bools | Ints) -> PixelPictures:
         return PixelPictures(self.pixels[rows])
@@ -87,6 +93,9 @@ class FilePictures:
         for _ in self._pool.map(read_one, images, rows.tolist()):
             pass
         return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+    def original(self, row: int) -> tuple[bytes | Bytes, Ints | None]:
+        return self.files[row].read_bytes(), None if self.boxes is None else self.boxes[row]
 
     def choose(self, rows: Bools | Ints) -> FilePictures:
         chosen = np.arange(len(self))[rows]

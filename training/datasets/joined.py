@@ -29,6 +29,10 @@ class JoinedPictures:
                 images[mine] = pictures.read(self.row[rows[mine]], size=size, channels=channels)
         return images
 
+    def original(self, row: int) -> tuple[bytes | Bytes, Ints | None]:
+        pictures: Pictures = self.parts[self.part[row]]
+        return pictures.original(int(self.row[row]))
+
     def choose(self, rows: Bools | Ints) -> JoinedPictures:
         return replace(self, part=self.part[rows], row=self.row[rows])
 

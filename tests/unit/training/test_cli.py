@@ -61,6 +61,20 @@ def test_a_run_is_adapted(folder: Path, tmp_path: Path) -> None:
     assert "| fine-tuned |" in stdout
 
 
+def test_faces_are_prepared(astronaut: NDArray[np.uint8], tmp_path: Path) -> None:
+    (tmp_path / "data/happy").mkdir(parents=True)
+    Image.fromarray(astronaut).save(tmp_path / "data/happy/photo.png")
+    command = ("prepare", "--data", tmp_path / "data", "--out", tmp_path / "out", "--repository", REPOSITORY)
+    code, stdout, _ = expressnet(*command, "--licence", "CC0")
+    assert code == 0
+    assert "Licence: CC0" in stdout
+    assert len(list(tmp_path.glob("out/training/happiness/*.png"))) == 1
+    code, _, stderr = expressnet(*command, "--size", "40")
+    assert code == 1
+    assert stderr.startswith("expressnet: ")
+    assert "begun with other options (crop)" in stderr
+
+
 def test_a_photo_is_explained(folder: Path, astronaut: NDArray[np.uint8], tmp_path: Path) -> None:
     Image.fromarray(astronaut).save(tmp_path / "photo.png")
     code, stdout, _ = expressnet(

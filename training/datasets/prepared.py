@@ -1,0 +1,73 @@
+"""Faces that `expressnet prepare` has cropped: one picture per face, and a line of `faces.jsonl` for each."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.datasets.faces import Dataset, DatasetError, LabelledFaces
+from training.datasets.faults import Faults, not_found
+from training.datasets.files import ImageEntry, load_entries
+
+CARD = "card.json"
+JOURNAL = "faces.jsonl"
+TRAINING = "training"
+
+
+def load_prepared(folder: Path, *, skip_bad: bool = False) -> Dataset:
+    """Load a finished folder of `expressnet prepare`.
+
+    Raises `DatasetError` when it is not finished or a picture is missing or bad, unless `skip_bad`.
+    """
+    if not (folder / CARD).is_file():
+        raise not_found("prepared faces", folder, (CARD,), "`expressnet prepare` writes them and can resume")
+    return read_prepared(folder, json.loads((folder / CARD).read_text()), skip_bad=skip_bad)
+
+
+def read_prepared(folder: Path, card: dict[str, Any], *, skip_bad: bool = False) -> Dataset:
+    """card: has the name, the emotions and the licences of the data set."""
+    faults = Faults(folder, skip_bad=skip_bad)
+    lines = {line["image"]: line for line in read_journal(folder / JOURNAL)[1] if line["image"]}
+    entries = [ImageEntry(line["split"], folder / image, line["majority"]) for image, line in lines.items()]
+    splits = {
+        split: _with_labels(rows, [lines[name] for name in rows.names.tolist()])
+        for split, rows in load_entries(entries, folder, faults).items()
+    }
+    problems = faults.raise_or_report()
+    if TRAINING not in splits:
+        raise DatasetError(f"{folder} has no training pictures")
+    return Dataset(
+        name=card["dataset"],
+        served=tuple(card["served"]),
+        auxiliary=tuple(card["auxiliary"]),
+        training=splits.pop(TRAINING),
+        tests=splits,
+        licences=tuple(card["licences"]),
+        problems=problems,
+    )
+
+
+def read_journal(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The options of the preparation, and one entry for each picture of the data set so far, in its order.
+
+    An incomplete last line is removed from the file.
+    """
+    content = path.read_bytes()
+    complete = content.rfind(b"\n") + 1
+    if complete < len(content):
+        with path.open("r+b") as file:
+            file.truncate(complete)
+    options, *lines = map(json.loads, content[:complete].splitlines() or [b"{}"])
+    return options, lines
+
+
+def _with_labels(rows: LabelledFaces, lines: list[dict[str, Any]]) -> LabelledFaces:
+    return replace(
+        rows,
+        labels=np.array([line["label"] for line in lines], np.int64),
+        distributions=np.array([line["distribution"] for line in lines], np.float32),
+    )
