@@ -71,7 +71,7 @@ def load_affectnet(folder: Path, classes: Literal[7, 8], *, skip_bad: bool = Fal
         if expression in served:
             entries.append(ImageEntry(split, file, EMOTIONS.index(expression), box))
         else:
-            faults.leave_out(f"{split} images labelled {expression}")
+            faults.skip(f"{split} images labelled {expression}")
     dataset = make_dataset(
         f"affectnet{classes}",
         folder,

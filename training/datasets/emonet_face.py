@@ -19,7 +19,7 @@ LIST = "binary.csv"
 COLUMNS = ("path", "annotator", "value", "emotion")
 IMAGES = "images"
 # The project's choice: only categories whose own synonyms in the authors' guide.json name the emotion. All
-# others are left out, such as Affection, Awe, Distress, Pain and Shame. No category is neutral.
+# others are skipped, such as Affection, Awe, Distress, Pain and Shame. No category is neutral.
 CATEGORIES = {
     "happiness": ("Amusement", "Contentment", "Elation", "Pleasure/Ecstasy"),
     "surprise": ("Astonishment/Surprise",),
@@ -66,10 +66,10 @@ def _entries(folder: Path, faults: Faults) -> Iterator[ImageEntry]:
         categories = [category for category, surplus in balance.items() if surplus > 0]
         emotions = {EMOTION_OF_CATEGORY.get(category) for category in categories}
         if len(emotions) > 1:
-            faults.leave_out("training images with categories of several emotions")
+            faults.skip("training images with categories of several emotions")
         elif emotion := next(iter(emotions), None):
             file = files.get(name, folder / IMAGES / f"{name}.jpg")
             yield ImageEntry("training", file, EMOTIONS.index(emotion))
         else:
             what = f"labelled {categories[0]}" if categories else "without a confirmed category"
-            faults.leave_out(f"training images {what}")
+            faults.skip(f"training images {what}")

@@ -15,22 +15,22 @@ MAX_SHOWN = 200
 class Faults:
     """Unusable rows by kind of fault. All rows are counted, and the first few are named.
 
-    Rows that the data set or the user leaves out on purpose are no faults, but are counted, too.
+    Rows that the data set or the user skips on purpose are no faults, but are counted, too.
     """
 
     def __init__(self, folder: Path, *, skip_bad: bool) -> None:
         self._folder = folder
         self._skip_bad = skip_bad
         self._found: defaultdict[str, list[str]] = defaultdict(list)
-        self._left_out: Counter[str] = Counter()
+        self._skipped: Counter[str] = Counter()
 
     def add(self, kind: str, where: str) -> None:
         """kind: a plural, such as "missing files"; where: the file or the line."""
         self._found[kind].append(shown(where))
 
-    def leave_out(self, what: str) -> None:
+    def skip(self, what: str) -> None:
         """Count a row that is skipped on purpose. what: a plural, such as "images labelled none"."""
-        self._left_out[what] += 1
+        self._skipped[what] += 1
 
     def raise_or_report(self) -> tuple[str, ...]:
         """One sentence per kind of skipped rows. Raises `DatasetError` for bad rows unless `skip_bad`."""
@@ -39,7 +39,7 @@ class Faults:
             raise DatasetError(
                 f"{self._folder} has {'; '.join(sentences)}. Fix them, or skip them with --skip-bad"
             )
-        sentences += [f"{count} {what}" for what, count in self._left_out.items()]
+        sentences += [f"{count} {what}" for what, count in self._skipped.items()]
         return tuple(f"skipped: {sentence}" for sentence in sentences)
 
 

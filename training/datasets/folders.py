@@ -60,7 +60,7 @@ def list_splits(
             emotion = emotion_of(group.name, own, f"the name of {group}", known)
             for file in pictures_below(group, faults):
                 if emotion is None:
-                    faults.leave_out(f"{split} images labelled {group.name}")
+                    faults.skip(f"{split} images labelled {group.name}")
                 else:
                     yield ImageEntry(split, file, emotion)
 

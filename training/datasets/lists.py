@@ -39,7 +39,7 @@ def load_list(folder: Path, *, skip_bad: bool = False) -> Dataset:
                 continue
             emotion = emotion_of(label, own, f"the label {label!r} of {place}")
             if emotion is None:
-                faults.leave_out(f"{split} images labelled {label}")
+                faults.skip(f"{split} images labelled {label}")
             else:
                 entries.append(ImageEntry(split, folder / row["image"], emotion, box))
     if len({entry.box is None for entry in entries}) > 1:
