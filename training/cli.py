@@ -12,7 +12,7 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from service.core.errors import ModelFileError
+from service.core.errors import ModelFileError, ServiceError
 
 app = typer.Typer()
 export = typer.Typer(no_args_is_help=True, help="Export models into a model repository.")
@@ -336,7 +336,7 @@ def _explained() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("expressnet: stopped; `train --resume` and `prepare` continue where they were", err=True)
         raise SystemExit(130) from None
-    except (OSError, ValueError, FloatingPointError, ModelFileError) as error:
+    except (OSError, ValueError, FloatingPointError, ModelFileError, ServiceError) as error:
         typer.echo(f"expressnet: {error}", err=True)
     else:
         return

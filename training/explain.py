@@ -15,18 +15,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.core.manifest import read_manifest
+from service.core.manifest import Input, read_manifest
 from service.settings import Settings
-from service.vision.align import align_faces
-from service.vision.decode import decode
 from training.checkpoint import Trained, load_trained
 from training.datasets.faces import PixelPictures
-from training.framing import FaceDetector
+from training.framing import PhotoCropper
 from training.models import Network
 
-MIN_FACE_PX, CONFIDENCE = 32.0, 0.9
 MAX_FACES = 16
-PIXEL_LIMIT = 50_000_000
 
 
 def heatmaps(network: Network, faces: NDArray[np.uint8], emotions: list[int]) -> NDArray[np.float32]:
@@ -55,13 +51,13 @@ def explain_photo(run: Path, photo: Path, out: Path, repository: Path) -> Path:
     """
     trained, settings = load_trained(run), Settings()
     classifier = read_manifest(repository, settings.classifier)
-    detector = FaceDetector(repository)
-    image = decode(photo.read_bytes(), pixel_limit=PIXEL_LIMIT).pixels
-    found = detector.landmarks(image, MIN_FACE_PX, CONFIDENCE)
-    if not len(found) or classifier.input is None:
+    if classifier.input is None:
+        raise ValueError(f"{classifier.name} is not a classifier")
+    spec = Input(size=trained.network.size, crop=classifier.input.crop)
+    faces = PhotoCropper(repository, spec).crop(photo.read_bytes()).faces[:MAX_FACES]
+    if not len(faces):
         raise ValueError(f"{photo} shows no face")
-    aligned = align_faces(image, found[:MAX_FACES], classifier.input.crop, trained.network.size)
-    _draw(trained, aligned, out)
+    _draw(trained, faces, out)
     return out
 
 

@@ -124,6 +124,7 @@ def test_pictures_without_faces_are_not_exported(
         (("evaluate", "--data", "{data}", "--run", "{tiny}", "--out", "{tmp}/out"), "not a checkpoint"),
         (("export", "quality", "--data", "{data}", "--name", "yunet"), "not a classifier"),
         (("export", "quality", "--data", "{data}", "--repository", "{tmp}"), "is missing"),
+        (("explain", "--photo", "{tiny}", "--out", "{tmp}/out.png"), "not an image"),
         (("adapt", "--run", "{run}", "--out", "{tmp}/out"), "needs a folder"),
         (("export", "subgroups", "--data", "{data}", "--repository", "{tmp}"), "manifest.json is missing"),
     ],

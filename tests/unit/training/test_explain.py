@@ -89,8 +89,12 @@ def read(path: Path) -> NDArray[np.uint8]:
 def test_every_face_of_a_photo_is_explained(run: Path, astronaut: NDArray[np.uint8], tmp_path: Path) -> None:
     Image.fromarray(np.concatenate([astronaut, astronaut], axis=1)).save(tmp_path / "two.jpg")
     Image.fromarray(astronaut).save(tmp_path / "one.jpg")
+    Image.fromarray(np.rot90(astronaut)).save(tmp_path / "turned.jpg")
     two = read(explain_photo(run, tmp_path / "two.jpg", tmp_path / "two.png", REPOSITORY))
     one = read(explain_photo(run, tmp_path / "one.jpg", tmp_path / "one.png", REPOSITORY))
+    turned = read(explain_photo(run, tmp_path / "turned.jpg", tmp_path / "turned.png", REPOSITORY))
+    # The face is level in both pictures, as the gateway's crop is.
+    assert np.abs(turned[60:-60, 30:150].astype(int) - one[60:-60, 30:150]).mean() < 20
     assert two.shape == (2 * one.shape[0], one.shape[1], 3)
     # The picture has the face on the left, and the face coloured by its heatmap in the middle.
     left, middle = (one[60:-60, x : x + 120].astype(int) for x in (30, 220))

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.unit.training.made_up import noise
-from training.datasets.faces import LabelledFaces, PixelPictures
-from training.datasets.splits import drop_near_duplicates, split_validation
+from training.datasets.faces import Dataset, LabelledFaces, PixelPictures
+from training.datasets.splits import drop_near_duplicates, split_training, split_validation
 
 
 def faces_of(*images: NDArray[np.uint8], group: Sequence[int] | None = None) -> LabelledFaces:
@@ -91,3 +91,11 @@ def test_the_bound_of_the_correlation_misses_no_copy(seed: int, cell: int, sprea
     certain = np.abs(matrix.max(axis=1) - 0.99) > 1e-5
     assert set(np.flatnonzero(certain & (matrix.max(axis=1) < 0.99))) <= set(kept)
     assert not set(np.flatnonzero(certain & (matrix.max(axis=1) > 0.99))) & set(kept)
+
+
+def test_the_first_fold_is_the_split_of_earlier_checkpoints() -> None:
+    """Their validation rows must stay the same, so the rule is written out here."""
+    faces = faces_of(*(noise(number) for number in range(40)))
+    held_out = np.random.default_rng(0).permutation(40)[:10]
+    dataset = Dataset("noise", ("neutral",), (), faces, {}, ())
+    assert sorted(split_training(dataset, 0.25)[1].labels) == sorted(held_out)
