@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,16 +33,16 @@ DatasetKind = Literal[
     "prepared",
 ]
 
-_LOADERS: dict[DatasetKind, Callable[[Path, bool], Dataset]] = {
-    "fer2013": lambda folder, skip_bad: load_fer2013(folder, skip_bad=skip_bad),
-    "rafdb": lambda folder, skip_bad: load_rafdb(folder, skip_bad=skip_bad),
-    "affectnet7": lambda folder, skip_bad: load_affectnet(folder, 7, skip_bad=skip_bad),
-    "affectnet8": lambda folder, skip_bad: load_affectnet(folder, 8, skip_bad=skip_bad),
-    "emonet_face": lambda folder, skip_bad: load_emonet_face(folder, skip_bad=skip_bad),
-    "diffusionfer": lambda folder, skip_bad: load_diffusionfer(folder, skip_bad=skip_bad),
-    "folder": lambda folder, skip_bad: load_folder(folder, skip_bad=skip_bad),
-    "prepared": lambda folder, skip_bad: load_prepared(folder, skip_bad=skip_bad),
-    "list": lambda folder, skip_bad: load_list(folder, skip_bad=skip_bad),
+_LOADERS: dict[DatasetKind, Callable[..., Dataset]] = {
+    "fer2013": load_fer2013,
+    "rafdb": load_rafdb,
+    "affectnet7": partial(load_affectnet, classes=7),
+    "affectnet8": partial(load_affectnet, classes=8),
+    "emonet_face": load_emonet_face,
+    "diffusionfer": load_diffusionfer,
+    "folder": load_folder,
+    "list": load_list,
+    "prepared": load_prepared,
 }
 
 
@@ -66,7 +67,7 @@ def load(dataset: DatasetKind | Sequence[DatasetSource], folder: Path, *, skip_b
     if isinstance(dataset, str):
         if dataset not in _LOADERS:
             raise DatasetError(f"{dataset} is no kind of data set; kinds are {', '.join(_LOADERS)}")
-        return _LOADERS[dataset](folder, skip_bad)
+        return _LOADERS[dataset](folder, skip_bad=skip_bad)
     # The configuration in a manifest is plain dictionaries.
     sources = [DatasetSource.model_validate(each) for each in dataset]
     return joined(
