@@ -1,7 +1,7 @@
 """Decode a video to upright RGB frames. Only this module parses video files.
 
-The file is read through an open file object: FFmpeg opens no other file and no network address. The size in
-the header is checked before a frame is decoded, and the decoder refuses larger frames.
+The file is read through an open file object: FFmpeg opens no other file and no network address. No frame is
+decoded until the size in the header is checked. The decoder refuses larger frames, which may follow.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from service.core.errors import reason_of
 # A jump by more than this is not a pause but a new clock, as where parts of a recording were joined.
 MAX_BACK_S, MAX_GAP_S = 0.2, 10.0
 DEFAULT_RATE = 25
-# FFmpeg decodes a frame to learn what a file is. No video has more pixels than this.
-PROBED_PIXELS = 100_000_000
 # Pixels are rarely more than twice as wide as high. A wilder value is an error in the file.
 MAX_PIXEL_ASPECT = 4
 # FFmpeg shows texts and single pictures as videos too.
@@ -40,13 +38,12 @@ def read_frames(
     """
     with _opened(file) as container:
         stream = _video_of(container)
-        if stream.width * stream.height > pixel_limit:
-            raise VideoError(_too_large(stream.width, stream.height, pixel_limit))
+        _check_size(stream, pixel_limit)
         stream.thread_type = "AUTO"
         stream.codec_context.options = {"max_pixels": str(pixel_limit)}
         clock = _Clock(container, stream)
         due_s = None
-        for frame in _decoded(container, stream):
+        for frame in _decoded(container, stream, pixel_limit):
             time_s = clock.time_of(frame)
             # Half a millisecond allows for rounded times.
             if due_s is not None and time_s < due_s - 5e-4:
@@ -55,7 +52,8 @@ def read_frames(
             if due_s <= time_s:  # after a gap
                 due_s = time_s + 1 / fps
             if time_s > after_s:
-                yield time_s, _upright(frame, stream.sample_aspect_ratio, pixel_limit)
+                aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+                yield time_s, _upright(frame, aspect, pixel_limit)
         if due_s is None:
             raise VideoError("no frame can be decoded")
 
@@ -77,9 +75,10 @@ def _opened(file: BinaryIO) -> Any:
         raise VideoError("videos need PyAV: pip install av") from error
     try:
         # No protocol: without this, a playlist could make the decoder open other files and addresses.
-        options = {"protocol_whitelist": "none", "max_pixels": str(PROBED_PIXELS)}
-        return av.open(file, options=options)
-    except (av.error.FFmpegError, OSError, UnicodeError, ValueError) as error:
+        # No codec: without this, FFmpeg decodes frames of any size to learn what a file is.
+        options = {"protocol_whitelist": "none", "codec_whitelist": "none"}
+        return av.open(file, options=options, metadata_errors="replace")
+    except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError(reason_of(error)) from error
 
 
@@ -101,8 +100,11 @@ def _video_of(container: Any) -> Any:
     raise VideoError("it has no video, only sound or pictures")
 
 
-def _decoded(container: Any, stream: Any) -> Iterator[Any]:
-    """Every frame that can be decoded, in the order in which frames are shown."""
+def _decoded(container: Any, stream: Any, pixel_limit: int) -> Iterator[Any]:
+    """Every frame that can be decoded, in the order in which frames are shown.
+
+    Raises `VideoError` at the first frame of too many pixels.
+    """
     import av
 
     packets = container.demux(stream)
@@ -115,8 +117,13 @@ def _decoded(container: Any, stream: Any) -> Iterator[Any]:
             frames = packet.decode()
         except av.error.EOFError:
             return
-        except av.error.FFmpegError:  # damaged packets are skipped
-            continue
+        except av.error.FFmpegError as error:
+            # A decoder that refuses a size keeps it, forgets it or, for AV1, says that it is out of range.
+            _check_size(stream, pixel_limit)
+            forgot = isinstance(error, av.error.ArgumentError) and not stream.width
+            if forgot or isinstance(error, av.error.OverflowError):
+                raise _too_large(pixel_limit) from error
+            continue  # damaged packets are skipped
         yield from frames
 
 
@@ -157,7 +164,7 @@ def _upright(frame: Any, pixel_aspect: Any, pixel_limit: int) -> Image:
     elif 1 / MAX_PIXEL_ASPECT <= aspect < 1:
         height = round(height / aspect)
     if width * height > pixel_limit:
-        raise VideoError(_too_large(width, height, pixel_limit))
+        raise _too_large(pixel_limit, width, height)
     pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
     if "DISPLAYMATRIX" in {data.type.name for data in frame.side_data}:
         matrix = np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32)
@@ -173,5 +180,11 @@ def _placed(pixels: Image, a: int, b: int, c: int, d: int) -> Image:
     return pixels[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
 
 
-def _too_large(width: int, height: int, pixel_limit: int) -> str:
-    return f"its frames have {width} x {height} pixels; at most {pixel_limit} pixels are accepted"
+def _check_size(stream: Any, pixel_limit: int) -> None:
+    if stream.width * stream.height > pixel_limit:
+        raise _too_large(pixel_limit, stream.width, stream.height)
+
+
+def _too_large(pixel_limit: int, width: int = 0, height: int = 0) -> VideoError:
+    found = f"{width} x {height} pixels" if width else "too many pixels"
+    return VideoError(f"its frames have {found}; at most {pixel_limit} pixels are accepted")

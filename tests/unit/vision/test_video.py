@@ -15,7 +15,7 @@ import skimage.data
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.vision.video import VideoError, _decoded, is_video, read_frames
+from service.vision.video import VideoError, _decoded, _opened, is_video, read_frames
 from tests.scenes import video
 
 LIMIT = 10**6
@@ -76,7 +76,7 @@ class Unreadable:
 
 
 def test_a_container_without_a_packet_that_can_be_read_has_no_frames() -> None:
-    assert list(_decoded(Unreadable(), None)) == []
+    assert list(_decoded(Unreadable(), None, LIMIT)) == []
 
 
 def test_about_so_many_frames_of_each_second_are_taken(tmp_path: Path) -> None:
@@ -202,10 +202,65 @@ def test_a_video_without_an_ending_is_a_video(tmp_path: Path) -> None:
         assert is_video(opened)
 
 
-def test_frames_of_too_many_pixels_are_not_decoded(tmp_path: Path) -> None:
-    file = video(tmp_path / "v.mp4", {0: np.zeros((1024, 1024, 3), np.uint8)})
-    with pytest.raises(VideoError, match="1024 x 1024 pixels; at most 1000000"):
+CODECS = [
+    ("mpeg2video", "mpeg"),
+    ("mpeg1video", "vob"),
+    ("mpeg2video", "mpegts"),
+    ("libx264", "mpegts"),
+    ("libx264", "h264"),
+    ("mpeg4", "m4v"),
+    ("mpeg4", "mp4"),
+    ("mpeg4", "avi"),
+    ("flv", "flv"),
+    ("wmv2", "asf"),
+    ("libvpx-vp9", "webm"),
+]
+
+
+@pytest.mark.parametrize(("codec", "kind"), CODECS)
+def test_frames_of_too_many_pixels_are_not_decoded(tmp_path: Path, codec: str, kind: str) -> None:
+    file = written(tmp_path / "v", codec, kind, size=(1024, 1024), frames=2)
+    with pytest.raises(VideoError, match=r"its frames have .* pixels; at most 1000000 pixels"):
         times(file)
+
+
+@pytest.mark.parametrize(("codec", "kind"), CODECS)
+def test_no_frame_is_decoded_to_learn_what_a_file_is(tmp_path: Path, codec: str, kind: str) -> None:
+    file = written(tmp_path / "v", codec, kind, frames=2)
+    with file.open("rb") as opened, _opened(opened) as container:
+        assert container.streams.video[0].pix_fmt is None  # only a decoder knows it
+
+
+@pytest.mark.parametrize(
+    ("codec", "kind"), [each for each in CODECS if each[1] not in ("mp4", "flv", "asf", "avi")]
+)
+def test_a_video_whose_frames_become_too_large_is_refused_there(
+    tmp_path: Path, codec: str, kind: str
+) -> None:
+    file, large = (
+        written(tmp_path / name, codec, kind, size=(side, side), frames=4)
+        for name, side in (("v", 128), ("large", 1024))
+    )
+    file.write_bytes(file.read_bytes() + large.read_bytes())
+    found: list[tuple[float, NDArray[np.uint8]]] = []
+    with file.open("rb") as opened, pytest.raises(VideoError, match=r"its frames have .* pixels; at most"):
+        found += read_frames(opened, 25, LIMIT)
+    assert {pixels.shape for _, pixels in found} <= {(128, 128, 3)}
+
+
+@pytest.mark.parametrize("kind", ["avi", "mp4", "matroska", "flv"])
+def test_texts_of_a_video_may_have_any_encoding(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "v"
+    with av.open(str(file), "w", format=kind) as container:
+        container.metadata["title"] = "Name"
+        stream: Any = container.add_stream("flv" if kind == "flv" else "mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(portrait()[:64, :64], format="rgb24")))
+        container.mux(stream.encode())
+    data = file.read_bytes()
+    assert b"Name" in data
+    file.write_bytes(data.replace(b"Name", "Nämé".encode("latin-1")))
+    assert times(file) == [0]
 
 
 def test_a_damaged_video_is_followed_where_it_is_whole(tmp_path: Path) -> None:
