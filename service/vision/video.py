@@ -7,6 +7,7 @@ decoded until the size in the header is checked. The decoder refuses larger fram
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from itertools import groupby
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -19,6 +20,8 @@ MAX_BACK_S, MAX_GAP_S = 0.2, 10.0
 DEFAULT_RATE = 25
 # Pixels are rarely more than twice as wide as high. A wilder value is an error in the file.
 MAX_PIXEL_ASPECT = 4
+# The filter needs a few lines and columns.
+MIN_INTERLACED_PX = 16
 # FFmpeg shows texts and single pictures as videos too.
 NOT_VIDEOS = ("tty", "gif", "apng", "image2", "bin", "xbin", "adf", "idf")
 PICTURE_BRANDS = ("avif", "avis", "heic", "heix", "heim", "heis", "hevc", "hevx", "mif1", "msf1")
@@ -43,7 +46,7 @@ def read_frames(
         stream.codec_context.options = {"max_pixels": str(pixel_limit)}
         clock = _Clock(container, stream)
         due_s = None
-        for frame in _decoded(container, stream, pixel_limit):
+        for frame in _deinterlaced(_decoded(container, stream, pixel_limit)):
             time_s = clock.time_of(frame)
             # Half a millisecond allows for rounded times.
             if due_s is not None and time_s < due_s - 5e-4:
@@ -125,6 +128,45 @@ def _decoded(container: Any, stream: Any, pixel_limit: int) -> Iterator[Any]:
                 raise _too_large(pixel_limit) from error
             continue  # damaged packets are skipped
         yield from frames
+
+
+def _deinterlaced(frames: Iterator[Any]) -> Iterator[Any]:
+    """All frames. Every second line of an interlaced frame shows another time, and is computed anew."""
+    for (width, height, _), group in groupby(
+        frames, lambda each: (each.width, each.height, each.format.name)
+    ):
+        graph = None
+        for frame in group:
+            if graph is None and frame.interlaced_frame and min(width, height) >= MIN_INTERLACED_PX:
+                graph = _deinterlacer(frame)
+            yield from _filtered(graph, frame) if graph else (frame,)
+        if graph:
+            yield from _filtered(graph, None)
+
+
+def _deinterlacer(frame: Any) -> Any:
+    """A graph that changes interlaced frames only. The next frame completes each frame."""
+    from av.filter import Graph
+
+    graph = Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+    )
+    graph.link_nodes(source, graph.add("bwdif", "send_frame:deint=interlaced"), graph.add("buffersink"))
+    graph.configure()
+    return graph
+
+
+def _filtered(graph: Any, frame: Any) -> Iterator[Any]:
+    """The frames that are complete after `frame`, or after the last frame if it is None."""
+    import av
+
+    graph.push(frame)
+    while True:
+        try:
+            yield graph.pull()
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return
 
 
 class _Clock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,70 @@ def test_wide_pixels_become_square(tmp_path: Path) -> None:
     """DV of 4:3 is stored with 720 x 576 pixels that are wider than high."""
     (_, pixels), *_ = read(written(tmp_path / "v.dv", "dvvideo", "dv", size=(720, 576)))
     assert pixels.shape == (576, 768, 3)
+
+
+def woven(file: Path, codec: str, kind: str, options: dict[str, str], *, frames: int = 6) -> Path:
+    """A portrait that moves to the right by 8 px from each field to the next."""
+    with av.open(str(file), "w", format=kind) as container:
+        stream: Any = container.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 720, 576, "yuv420p", 8_000_000
+        for number in range(frames):
+            pixels = np.full((576, 720, 3), 90, np.uint8)
+            for field in (0, 1):
+                left = 8 * (2 * number + field)
+                pixels[field::2, left : left + 512] = np.vstack([portrait(), portrait()[:64]])[field::2]
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return file
+
+
+def combing(pixels: NDArray[np.uint8]) -> float:
+    """How much lines differ from their neighbours."""
+    lines = pixels[:512].astype(int)
+    return float(np.abs(lines[1:-1] - (lines[:-2] + lines[2:]) / 2).mean())
+
+
+INTERLACED = [
+    ("mpeg2video", "mpeg", {"flags": "+ildct+ilme"}),
+    ("libx264", "mpegts", {"x264-params": "tff=1"}),
+    ("libx264", "h264", {"x264-params": "tff=1"}),
+    ("dvvideo", "dv", {}),
+]
+
+
+@pytest.mark.parametrize(("codec", "kind", "options"), INTERLACED)
+def test_interlaced_frames_show_one_time(
+    tmp_path: Path, codec: str, kind: str, options: dict[str, str]
+) -> None:
+    found = read(woven(tmp_path / "v", codec, kind, options), fps=25)
+    assert [round(time_s, 3) for time_s, _ in found] == [0, 0.04, 0.08, 0.12, 0.16, 0.2]
+    smooth = combing(portrait())
+    assert all(combing(pixels) < smooth + 1 for _, pixels in found)
+    for frames in (1, 2):
+        assert len(read(woven(tmp_path / "v", codec, kind, options, frames=frames), fps=25)) == frames
+
+
+def test_frames_that_are_not_interlaced_stay_as_they_are(tmp_path: Path) -> None:
+    """The same lines without the mark: a picture may have such lines."""
+    found = read(woven(tmp_path / "v.mp4", "mpeg4", "mp4", {}), fps=25)
+    assert len(found) == 6
+    assert all(combing(pixels) > combing(portrait()) + 3 for _, pixels in found)
+
+
+def test_interlaced_frames_may_change_their_size(tmp_path: Path) -> None:
+    parts = [
+        woven(tmp_path / "a", "mpeg2video", "mpeg2video", INTERLACED[0][2], frames=3),
+        written(tmp_path / "b", "mpeg2video", "mpeg2video", frames=3),
+        written(tmp_path / "c", "mpeg2video", "mpeg2video", size=(16, 8), frames=2),
+    ]
+    file = tmp_path / "v"
+    file.write_bytes(b"".join(part.read_bytes() for part in (*parts, parts[0])))
+    found = read(file, fps=25)
+    assert [time_s for time_s, _ in found] == sorted(time_s for time_s, _ in found)
+    heights = [pixels.shape[0] for _, pixels in found]
+    assert [height for height, _ in groupby(heights)] == [576, 128, 8, 576]
 
 
 def test_sound_alone_is_no_video(tmp_path: Path) -> None:
