@@ -37,6 +37,8 @@ _RAW_PHOTOMETRICS = {32803, 34892}
 _RAW_MARKS = (b"CR\2\0", b"IIII")
 # Raw photos have about five pictures. Each directory has about 100 entries.
 _TIFF_PICTURE_LIMIT, _TIFF_ENTRY_LIMIT = 32, 512
+# A picture has at least so many times the pixels of a thumbnail that is not marked as one.
+_TIMES_A_THUMBNAIL = 4
 
 
 class JpegParts(NamedTuple):
@@ -112,20 +114,29 @@ class TiffPicture(NamedTuple):
 
 
 def find_tiff_picture(data: bytes) -> TiffPicture:
-    """The largest of the first page and the pictures inside it; of all pages if the first is a thumbnail."""
+    """The largest of the first page and the pictures inside it; of all pages if these are thumbnails.
+
+    Thumbnails are marked, or have at most a quarter of the pixels of the largest.
+    """
     tiff = _Tiff.of(data)
     first = tiff.first()
     pages: dict[int, _Page] = {}
+    inside = {first}
     waiting = [first]
     while waiting and len(pages) < _TIFF_PICTURE_LIMIT:
         if (at := waiting.pop(0)) not in pages:
             pages[at], following = tiff.page(at)
-            waiting += pages[at].get(_INNER_PICTURES, ())
-            waiting += [following] if following and _is_thumbnail(pages[first]) else []
+            inner = pages[at].get(_INNER_PICTURES, ())
+            inside.update(inner if at in inside else ())
+            waiting += [*inner, following] if following else inner
     is_raw = any(_RAW_PHOTOMETRICS & {*page.get(_PHOTOMETRIC, ())} for page in pages.values())
     if is_raw or data[8:12] in _RAW_MARKS:
         return TiffPicture(data, is_raw=True)
-    largest = max(pages, key=lambda at: _area(pages[at]))
+    areas = {at: _area(page) for at, page in pages.items()}
+    largest = max(areas, key=areas.__getitem__)
+    largest_inside = max((at for at in areas if at in inside), key=areas.__getitem__)
+    if not _is_thumbnail(pages[first]) and areas[largest] < _TIMES_A_THUMBNAIL * areas[largest_inside]:
+        largest = largest_inside
     if largest == first:
         return TiffPicture(data)
     by_first = 0 if _ORIENTATION in pages[largest] else _value(pages[first], _ORIENTATION)

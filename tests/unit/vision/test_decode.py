@@ -517,8 +517,18 @@ def test_a_tiff_with_a_thumbnail_gives_its_largest_picture(place: str, options: 
     assert np.array_equal(decode(tiff_pages(*pages, **options), pixel_limit=LIMIT), RGB)
 
 
+@pytest.mark.parametrize("inner", [0, 1])
+def test_a_first_page_with_a_quarter_of_the_pixels_is_a_thumbnail(inner: int) -> None:
+    """Some programs mark no page as a thumbnail."""
+    pages = [(THUMBNAIL, {"subifds": inner} if inner else {}), *[(RGB[::3, ::3], {})] * inner]
+    file = tiff_pages(*pages, (RGB, {}), (np.zeros_like(RGB), {}))
+    assert np.array_equal(decode(file, pixel_limit=LIMIT), RGB)
+    quarter = tiff_pages((RGB[::2, ::2], {}), (RGB, {}))
+    assert np.array_equal(decode(quarter, pixel_limit=LIMIT), RGB)
+
+
 def test_a_tiff_gives_its_first_page_unless_that_is_a_thumbnail() -> None:
-    other = np.zeros((300, 300, 3), np.uint8)
+    other = np.zeros((200, 190, 3), np.uint8)
     mask = (np.ones((300, 300), bool), {"subfiletype": 4, "photometric": "minisblack"})
     assert np.array_equal(decode(tiff_pages((RGB, {}), (other, {})), pixel_limit=LIMIT), RGB)
     # A pyramid, and a mask that is larger than its picture.
