@@ -427,9 +427,14 @@ def _converter(image: Image.Image) -> Callable[[Image.Image], NDArray[np.uint8]]
         return lambda strip: np.asarray(transform.apply(strip))
     if mode == "La":
         return lambda strip: _over_white(strip.convert("LA"))
-    if image.has_transparency_data:
+    if image.has_transparency_data and not (isinstance(image, BmpImageFile) and _is_clear(image)):
         return _over_white
     return lambda strip: np.asarray(strip.convert("RGB"))
+
+
+def _is_clear(image: Image.Image) -> bool:
+    """Whether all pixels are transparent. Of a BMP it means that its program wrote no transparency."""
+    return image.mode == "RGBA" and image.getextrema()[3] == (0, 0)
 
 
 def _over_white(strip: Image.Image) -> NDArray[np.uint8]:

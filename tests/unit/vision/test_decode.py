@@ -601,6 +601,47 @@ def test_a_bmp_of_an_odd_kind_is_unsupported(bits: int, compression: int, masks:
         decode(file, pixel_limit=LIMIT)
 
 
+def bmp(masks: tuple[int, ...], bits: int, alpha: np.ndarray | int = 0, *, top_down: bool = False) -> bytes:
+    """The photo with these bits of red, green, blue and alpha, and a header of version 4."""
+    stored = np.zeros(GREY.shape, np.uint32)
+    for mask, channel in zip(
+        masks, (*np.moveaxis(RGB, 2, 0), np.broadcast_to(alpha, GREY.shape)), strict=True
+    ):
+        lowest = max(mask & -mask, 1)
+        stored |= np.rint(channel / 255 * (mask // lowest)).astype(np.uint32) * np.uint32(lowest)
+    body = (stored if top_down else stored[::-1]).astype(f"<u{bits // 8}").tobytes()
+    height = -120 if top_down else 120
+    header = struct.pack("<IiiHHIIiiII", 108, 80, height, 1, bits, 3, len(body), 0, 0, 0, 0)
+    header += struct.pack("<4I", *masks) + b"BGRs" + bytes(48)
+    return b"BM" + struct.pack("<IHHI", 122 + len(body), 0, 0, 122) + header + body
+
+
+BMP_MASKS = {
+    "555": ((0x7C00, 0x3E0, 0x1F, 0), 16),
+    "1555": ((0x7C00, 0x3E0, 0x1F, 0x8000), 16),
+    "565": ((0xF800, 0x7E0, 0x1F, 0), 16),
+    "BGRX": ((0xFF0000, 0xFF00, 0xFF, 0), 32),
+    "BGRA": ((0xFF0000, 0xFF00, 0xFF, 0xFF000000), 32),
+    "RGBA": ((0xFF, 0xFF00, 0xFF0000, 0xFF000000), 32),
+}
+
+
+@pytest.mark.parametrize("top_down", [False, True])
+@pytest.mark.parametrize("name", BMP_MASKS)
+def test_the_colours_of_a_bmp_do_not_depend_on_its_alpha_bits(name: str, top_down: bool) -> None:
+    """Programs that know no transparency leave all of them 0."""
+    masks, bits = BMP_MASKS[name]
+    for alpha in (0, 255):
+        found = decode(bmp(masks, bits, alpha, top_down=top_down), pixel_limit=LIMIT)
+        assert np.abs(found.astype(int) - RGB).max() <= (5 if bits == 16 else 0)
+
+
+def test_a_bmp_with_transparent_pixels_is_put_on_white() -> None:
+    image, on_white = half_transparent("RGBA")
+    file = bmp(*BMP_MASKS["BGRA"], np.asarray(image)[..., 3])
+    assert np.array_equal(decode(file, pixel_limit=LIMIT), on_white)
+
+
 def test_details_are_plain_sentences() -> None:
     hostile = [
         b"",
