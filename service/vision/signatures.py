@@ -6,6 +6,8 @@ import re
 
 RAW_PHOTO = "raw photos of a camera are not supported; export the photo as JPEG"
 
+# Drawings may begin with long comments.
+_HEAD_BYTES = 1 << 16
 _CONVERT = "convert the image to JPEG or PNG"
 _EXPORT = "export the image as JPEG or PNG"
 # What a file starts with, and the error. TGA has no signature: its header must be plausible.
@@ -22,7 +24,8 @@ _DETAILS = [
         (rb".{128}DICM", f"DICOM files are not supported; {_EXPORT}"),
         (rb".{0,1023}?%PDF-", "PDF documents are not supported; export the page as JPEG or PNG"),
         (
-            rb"(\xef\xbb\xbf)?(\s++|<\?.*?\?>|<!--.*?-->)*+<(!DOCTYPE\s+svg|(\w+:)?svg)\b",
+            # After a prolog, whose document type may have declarations of its own.
+            rb"(\xef\xbb\xbf)?(\s++|<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^[>]*+(\[.*?\]\s*+)?>)*+<([\w.-]++:)?svg\b",
             "SVG drawings are not supported; export the drawing as JPEG or PNG",
         ),
         (rb"\x1f\x8b\x08", "gzip files are not supported; send the image that is inside"),
@@ -36,4 +39,7 @@ _DETAILS = [
 
 def refusal(data: bytes) -> str | None:
     """The `detail` of the error, or None if the format is not known."""
-    return next((detail for start, detail in _DETAILS if start.match(data[:4096])), None)
+    head = data[:_HEAD_BYTES]
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):  # UTF-16
+        head = head[2:].replace(b"\0", b"")
+    return next((detail for start, detail in _DETAILS if start.match(head)), None)

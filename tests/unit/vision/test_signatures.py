@@ -34,6 +34,12 @@ FILES = {
         b'\xef\xbb\xbf<?xml version="1.0"?>\n<!-- drawn by hand -->\n<!DOCTYPE svg PUBLIC "a" "b">\n' + SVG,
         "SVG",
     ),
+    "svg with declarations": (
+        b'<?xml version="1.0"?><!DOCTYPE svg PUBLIC "a" "b" [ <!ENTITY ns "http://x/"> ]>\n' + SVG,
+        "SVG",
+    ),
+    "svg after a long comment": (b"<!--" + b"x" * 9000 + b"-->" + SVG, "SVG"),
+    "svg in UTF-16": (("\ufeff" + SVG.decode()).encode("utf-16-be"), "SVG"),
     "svg with a prefix": (b'<?xml version="1.0"?><svg:svg xmlns:svg="http://www.w3.org/2000/svg"/>', "SVG"),
     "svgz": (gzip.compress(SVG), "gzip"),
     "tga": (tga("RGB"), "TGA"),
@@ -66,7 +72,10 @@ def test_other_data_is_not_an_image(file: bytes) -> None:
         decode(file, pixel_limit=1_000_000)
 
 
-@pytest.mark.parametrize("start", [b"<?", b"<!--", b"<!---->" * 500, b" ", b"\0\2" + bytes(5), b"%PDF"])
+@pytest.mark.parametrize(
+    "start",
+    [b"<?", b"<!--", b"<!---->" * 500, b"<!DOCTYPE", b"<!DOCTYPE[]>", b" ", b"\0\2" + bytes(5), b"%PDF"],
+)
 def test_hostile_text_takes_little_time(start: bytes) -> None:
     began = time.thread_time()
     for _ in range(20):
