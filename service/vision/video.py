@@ -6,6 +6,7 @@ decoded until the size in the header is checked. The decoder refuses larger fram
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator
 from itertools import groupby
 from typing import Any, BinaryIO
@@ -46,7 +47,7 @@ def read_frames(
         stream.codec_context.options = {"max_pixels": str(pixel_limit)}
         clock = _Clock(container, stream)
         due_s = None
-        for frame in _deinterlaced(_decoded(container, stream, pixel_limit)):
+        for frame in _deinterlaced(_in_order(_decoded(container, stream, pixel_limit))):
             time_s = clock.time_of(frame)
             # Half a millisecond allows for rounded times.
             if due_s is not None and time_s < due_s - 5e-4:
@@ -128,6 +129,21 @@ def _decoded(container: Any, stream: Any, pixel_limit: int) -> Iterator[Any]:
                 raise _too_large(pixel_limit) from error
             continue  # damaged packets are skipped
         yield from frames
+
+
+def _in_order(frames: Iterator[Any]) -> Iterator[Any]:
+    """The frames with times that rise: the time of decoding if the time of showing goes back more often.
+
+    FFmpeg has the same rule. Times of showing are wrong in an AVI of H.264, for example.
+    """
+    faults, shown, decoded = 0, -math.inf, -math.inf
+    for frame in frames:
+        if frame.pts is not None and frame.dts is not None:
+            faults += (frame.pts <= shown) - (frame.dts <= decoded)
+            shown, decoded = frame.pts, frame.dts
+            if faults > 0:
+                frame.pts = frame.dts
+        yield frame
 
 
 def _deinterlaced(frames: Iterator[Any]) -> Iterator[Any]:

@@ -107,6 +107,8 @@ def test_frames_keep_their_own_times_however_uneven(tmp_path: Path) -> None:
         ("v.ogv", "libvpx", "ogv"),
         ("v.webm", "libvpx", "webm"),
         ("v.avi", "mpeg4", "avi"),
+        ("v.avi", "libx264", "avi"),  # which does not say when each frame is shown
+        ("v.mpg", "mpeg1video", "mpeg"),
     ],
 )
 def test_every_container_has_the_same_times(tmp_path: Path, name: str, codec: str, kind: str) -> None:
