@@ -434,7 +434,7 @@ def _converter(image: Image.Image) -> Callable[[Image.Image], NDArray[np.uint8]]
 
 def _is_clear(image: Image.Image) -> bool:
     """Whether all pixels are transparent. Of a BMP it means that its program wrote no transparency."""
-    return image.mode == "RGBA" and image.getextrema()[3] == (0, 0)
+    return image.mode == "RGBA" and not image.getchannel("A").getbbox()
 
 
 def _over_white(strip: Image.Image) -> NDArray[np.uint8]:

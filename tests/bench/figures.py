@@ -67,14 +67,6 @@ def timed(
     return summary(name, "ms", times, note)
 
 
-def converted(
-    figure: Figure, name: str, unit: str, convert: Callable[[float], float], note: str = ""
-) -> Figure:
-    """The figure in another unit. Min and max change places if `convert` is decreasing."""
-    low, high = sorted((convert(figure.min), convert(figure.max)))
-    return Figure(name, unit, convert(figure.median), low, high, note)
-
-
 def ratio(name: str, slow: Figure, quick: Figure, note: str = "") -> Figure:
     """The ratio of two figures that were measured one after the other.
 

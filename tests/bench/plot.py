@@ -26,10 +26,10 @@ def draw(figures: Sequence[Figure], path: Path) -> None:
     panels = [
         panel
         for panel, needed in (
-            (_draw_peers, f"{MODES[0].service_name}, {CALLERS} callers"),
-            (_draw_latency, open_loop_name(SHARES[0], "p50")),
+            (_draw_peers, {f"{mode.service_name}, {CALLERS} callers" for mode in MODES}),
+            (_draw_latency, {open_loop_name(SHARES[0], "p50")}),
         )
-        if needed in by_name
+        if needed & by_name.keys()
     ]
     if not panels:
         raise ValueError("a plot needs the part `service` or `peers`")
