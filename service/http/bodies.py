@@ -17,7 +17,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from service.api.schemas import ImageUpload
 from service.core.errors import InvalidRequest, UnsupportedEncoding, UnsupportedMediaType
 from service.http.disconnect import ClientDisconnected
-from service.vision.decode import CONTENT_TYPES
+from service.vision.formats import CONTENT_TYPES
 
 T = TypeVar("T")
 

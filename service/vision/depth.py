@@ -70,7 +70,7 @@ def open_low_bytes(image: ImageFile.ImageFile) -> ImageFile.ImageFile | None:
     return low
 
 
-def add_low_bytes(high: NDArray[np.uint8], low: NDArray[np.uint8], brightest: int) -> NDArray[np.uint8]:
+def with_low_bytes(high: NDArray[np.uint8], low: NDArray[np.uint8], brightest: int) -> NDArray[np.uint8]:
     """16-bit values scaled to 8 bits. brightest: the largest high byte of the image"""
     table = _table(_white(brightest * 256 + 255, _UNSIGNED))
     return table.take(high.astype(np.uint16) << 8 | low)

@@ -54,7 +54,7 @@ from service.pipeline.pipeline import HEATMAP_FACES, Pipeline
 from service.telemetry.audit import AuditTotals
 from service.telemetry.logs import log
 from service.telemetry.metrics import Metrics
-from service.vision.decode import CONTENT_TYPES
+from service.vision.formats import CONTENT_TYPES
 
 _DEFAULT = EmotionQuery()
 

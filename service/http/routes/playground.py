@@ -15,7 +15,7 @@ from service import __version__
 from service.api.schemas import Include
 from service.core.errors import NotFound
 from service.http.request_state import state_of
-from service.vision.decode import CONTENT_TYPES
+from service.vision.formats import CONTENT_TYPES
 
 # Not guessed: systems differ in the types of file endings, and browsers run scripts of this type only.
 MEDIA_TYPES = {

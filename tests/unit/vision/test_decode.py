@@ -22,8 +22,9 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 from skimage import data as photographs
 
 from service.core.errors import ImageTooLarge, InvalidImage, ServiceError, UnsupportedMediaType
-from service.vision.decode import CONTENT_TYPES, has_own_threads
 from service.vision.decode import decode as decode_photo
+from service.vision.decode import has_own_threads
+from service.vision.formats import CONTENT_TYPES
 from tests.conftest import as_stored
 
 # Only to write HEIC files; decoding does not depend on it.
@@ -290,7 +291,7 @@ def test_orientation_in_exif_counts_beside_xmp() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_strips_join_without_a_seam(orientation: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.vision.decode._STRIP_PIXELS", 7 * 80)
+    monkeypatch.setattr("service.vision.upright.STRIP_PIXELS", 7 * 80)
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     assert (

@@ -128,7 +128,7 @@ def test_a_dim_photo_of_16_bits_stays_dim() -> None:
 def test_the_low_bytes_are_turned_as_the_high_bytes(
     orientation: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.vision.decode._STRIP_PIXELS", 7 * 80)
+    monkeypatch.setattr("service.vision.upright.STRIP_PIXELS", 7 * 80)
     exif = Image.Exif()
     exif[0x0112] = orientation
     file = png(of_bits(RGB, 10), RGB_TYPE, 16, chunks=[chunk(b"eXIf", exif.tobytes()[6:])])
