@@ -198,6 +198,25 @@ def test_cmyk_is_not_inverted(kind: str) -> None:
     assert difference(found, RGB) < 4
 
 
+@pytest.mark.parametrize("options", [{"subsampling": 0}, {"subsampling": 2}, {"progressive": True}])
+def test_ycck_is_decoded(options: dict[str, Any]) -> None:
+    """Photoshop stores CMYK like this. Pillow does not: it inverts what it stores."""
+    inverted = Image.fromarray(255 - RGB).convert("YCbCr")
+    channels = [255 - np.asarray(channel) for channel in inverted.split()]
+    stored = Image.fromarray(np.dstack([*channels, np.zeros_like(GREY)]), "CMYK")
+    file = encode(stored, "JPEG", quality=95, **options)
+    at = file.index(b"Adobe") + 11  # the colour transform
+    assert difference(decode(file[:at] + b"\2" + file[at + 1 :], pixel_limit=LIMIT), RGB) < 5
+
+
+def test_heic_of_more_bits_is_decoded() -> None:
+    file = io.BytesIO()
+    values = RGB.astype(np.uint16) * 257
+    pillow_heif.from_bytes("RGB;16", PHOTO.size, values.tobytes()).save(file, quality=95)
+    assert b"\x03\x0a\x0a\x0a" in file.getvalue() or b"\x03\x0c\x0c\x0c" in file.getvalue()  # pixi
+    assert difference(decode(file.getvalue(), pixel_limit=LIMIT), RGB) < 5
+
+
 def test_lab_and_ycbcr_tiffs_are_decoded() -> None:
     to_lab = ImageCms.buildTransform(
         ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
