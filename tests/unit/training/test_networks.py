@@ -118,6 +118,25 @@ def test_large_kernels_have_the_gradient_of_direct_convolutions() -> None:
     torch.testing.assert_close(found, conv.weight.grad, rtol=1e-3, atol=1e-2)
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_large_kernels_are_exact_in_mixed_precision(kind: torch.dtype) -> None:
+    conv, x = SameConv2d(2, 3, 15), torch.rand(2, 2, 20, 20)
+    with torch.autocast("cpu", kind):
+        mixed = conv(x)
+    mixed.sum().backward()
+    assert conv.weight.grad is not None
+    torch.testing.assert_close(mixed, conv(x))
+
+
+def test_the_papers_network_trains_in_mixed_precision() -> None:
+    network = build(MoEConfig(name="expressnet_moe"), served=7, auxiliary=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = network(torch.rand(2, 3, 224, 224)).logits.logsumexp(dim=1).mean()
+    loss.backward()
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.numel()]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+
+
 def test_large_kernels_become_spectral_when_they_are_served(published: ExpressNetMoE) -> None:
     served = folded(published)
     kernels = [type(module) for module in served.modules() if isinstance(module, SpectralConv2d)]
