@@ -15,6 +15,7 @@ from training.datasets.diffusionfer import load_diffusionfer
 from training.datasets.emonet_face import load_emonet_face
 from training.datasets.faces import Dataset, DatasetError, LabelledFaces
 from training.datasets.fer2013 import load_fer2013
+from training.datasets.ferplus import VoteRule
 from training.datasets.folders import load_folder
 from training.datasets.joined import joined
 from training.datasets.lists import load_list
@@ -58,21 +59,28 @@ class DatasetSource(BaseModel):
     """How often training draws a picture of this set, relative to one of a set with weight 1."""
 
 
-def load(dataset: DatasetKind | Sequence[DatasetSource], folder: Path, *, skip_bad: bool = False) -> Dataset:
+def load(
+    dataset: DatasetKind | Sequence[DatasetSource],
+    folder: Path,
+    *,
+    skip_bad: bool = False,
+    ferplus_votes: VoteRule = "all",
+) -> Dataset:
     """Load one data set from its folder, or several from folders below it, and check every file.
 
     skip_bad: skip rows that are missing, unreadable or mislabelled, and report them in `Dataset.problems`.
+    ferplus_votes: what `fer2013` makes of FER+'s votes.
     Raises `DatasetError`, which names the fault, the expected paths and the source of the data.
     """
     if isinstance(dataset, str):
         if dataset not in _LOADERS:
             raise DatasetError(f"{dataset} is no kind of data set; kinds are {', '.join(_LOADERS)}")
-        return _LOADERS[dataset](folder, skip_bad=skip_bad)
+        options = {"votes": ferplus_votes} if dataset == "fer2013" else {}
+        return _LOADERS[dataset](folder, skip_bad=skip_bad, **options)
     # The configuration in a manifest is plain dictionaries.
     sources = [DatasetSource.model_validate(each) for each in dataset]
-    return joined(
-        [(each.root, load(each.name, folder / each.root, skip_bad=skip_bad), each.weight) for each in sources]
-    )
+    read = partial(load, skip_bad=skip_bad, ferplus_votes=ferplus_votes)
+    return joined([(each.root, read(each.name, folder / each.root), each.weight) for each in sources])
 
 
 def summary(dataset: Dataset) -> str:

@@ -57,13 +57,17 @@ SOURCE = (
 
 
 def load_fer2013(
-    folder: Path, *, skip_bad: bool = False, published: Mapping[str, int] | None = None
+    folder: Path,
+    *,
+    skip_bad: bool = False,
+    votes: ferplus.VoteRule = "all",
+    published: Mapping[str, int] | None = None,
 ) -> Dataset:
     """FER-2013 from a CSV file or folders of images; with `fer2013new.csv` beside the CSV, FER+.
 
     Without FER+, the data set has seven emotions and one label per image. With FER+, the served emotions are
-    FER+'s eight, as label distributions, and FER-2013's own labels are auxiliary. published: required images
-    per split.
+    FER+'s eight, as label distributions, and FER-2013's own labels are auxiliary. votes: the rule of the
+    distributions; `none` ignores FER+. published: required images per split.
     Raises `DatasetError` when files are missing, rows are bad or counts differ from those published. With
     `skip_bad`, bad rows are skipped and counts are only reported.
     """
@@ -89,7 +93,10 @@ def load_fer2013(
     if voted and path is None:
         voted = False
         problems = (f"{ferplus.FILE} is not used: votes need the rows of a CSV file",)
-    everything, splits = _labelled(rows, folder / ferplus.FILE if voted else None, faults)
+    if voted and votes == "none":
+        voted = False
+        problems += (f"{ferplus.FILE} is not used: ferplus_votes is none",)
+    everything, splits = _labelled(rows, folder / ferplus.FILE if voted else None, votes, faults)
     problems += faults.raise_or_report()
 
     counts = {split: int((splits == split).sum()) for split in dict.fromkeys(splits.tolist())}
@@ -121,14 +128,16 @@ class _Rows(NamedTuple):
     images: Bytes
 
 
-def _labelled(rows: _Rows, votes: Path | None, faults: Faults) -> tuple[LabelledFaces, NDArray[np.str_]]:
+def _labelled(
+    rows: _Rows, votes: Path | None, rule: ferplus.VoteRule, faults: Faults
+) -> tuple[LabelledFaces, NDArray[np.str_]]:
     """The good rows, and the split of each."""
     good = rows.labels >= 0
     distributions, majority = one_hot(rows.labels), rows.labels
     if votes is not None:
         cast = ferplus.read_votes(votes, rows.usages, rows.labels, faults)
         good &= cast[:, 0] >= 0
-        distributions, majority = ferplus.vote_labels(cast)
+        distributions, majority = ferplus.vote_labels(cast, published=rule == "published")
     images = rows.images[good]
     everything = LabelledFaces(
         PixelPictures(images),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,24 +19,46 @@ COLUMNS = (*EMOTIONS, "unknown", "NF")  # FER+ has our emotions in our order
 LICENCE = "FER+ votes: Microsoft, MIT"
 # Aligned votes agree with 68 % of the labels, votes on other images with about a fifth.
 MIN_AGREEMENT = 0.3
+MAX_EMOTIONS = 3
+
+VoteRule = Literal["all", "published", "none"]
 
 
-def vote_labels(votes: Ints) -> tuple[NDArray[np.float32], Ints]:
+def vote_labels(votes: Ints, *, published: bool = False) -> tuple[NDArray[np.float32], Ints]:
     """FER+ votes [N,10] (eight emotions, unknown, not a face) -> (distributions [N,8], majority [N]).
 
-    As in the published recipe, a single vote for an answer is dropped as an outlier. A majority needs more
-    than half of the remaining votes. The distribution is zero when unknown and not-a-face have at least half
-    of the remaining votes.
+    A single vote for an answer is dropped as an outlier. A majority needs more than half of the remaining
+    votes, as in the authors' code. A distribution is the shares of the emotions. It is zero unless these have
+    more than half of the remaining votes. published: take only the leading emotions, as the authors' code.
     """
     kept = np.where(votes > 1, votes, 0)
     total = kept.sum(axis=1, keepdims=True)
-    emotions = kept[:, : len(EMOTIONS)]
+    emotions = _leading(kept) if published else kept[:, : len(EMOTIONS)]
     usable = 2 * emotions.sum(axis=1) > total[:, 0]
+    if published:
+        usable &= (emotions > 0).sum(axis=1) <= MAX_EMOTIONS
     share = emotions / np.maximum(emotions.sum(axis=1, keepdims=True), 1)
     distributions = np.where(usable[:, None], share, 0).astype(np.float32)
     first = kept.argmax(axis=1)
     clear = (2 * kept.max(axis=1) > total[:, 0]) & (first < len(EMOTIONS))
     return distributions, np.where(clear, first, -1).astype(np.int64)
+
+
+def _leading(kept: Ints) -> Ints:
+    """Votes [N,10] -> those of the leading emotions [N,8], as `_process_data` of the authors' ferplus.py.
+
+    Answers are taken from the most to the least votes, all with equally many votes at once. This ends when
+    the taken answers have three quarters of the votes, or are three, or include unknown or not-a-face.
+    """
+    emotions = kept[:, : len(EMOTIONS)]
+    taken = np.zeros_like(emotions)
+    going = np.ones(len(kept), np.bool_)
+    for level in np.unique(kept[kept > 0])[::-1]:
+        going &= 4 * taken.sum(axis=1) < 3 * kept.sum(axis=1)
+        going &= (taken > 0).sum(axis=1) < MAX_EMOTIONS
+        taken = np.where(going[:, None] & (emotions == level), level, taken)
+        going &= ~(kept[:, len(EMOTIONS) :] == level).any(axis=1)
+    return taken
 
 
 def read_votes(path: Path, usages: Sequence[str | None], labels: Ints, faults: Faults) -> Ints:

@@ -101,6 +101,17 @@ def test_rows_are_grouped_by_split_and_aligned_with_votes(files: Files) -> None:
     assert len(dataset.licences) == 2
 
 
+def test_votes_may_be_read_by_the_published_rule_or_ignored(files: Files) -> None:
+    files.rows[1] = Row(noise(1), label=3, votes=(0, 5, 3, 2, 0, 0, 0, 0, 0, 0))
+    files.write()
+    published = load_fer2013(files.folder, votes="published", published=COUNTS)
+    np.testing.assert_allclose(published.training.distributions[1, :4], [0, 5 / 8, 3 / 8, 0])
+    ignored = load_fer2013(files.folder, votes="none", published=COUNTS)
+    assert (ignored.served, ignored.auxiliary, len(ignored.licences)) == (SEVEN, (), 1)
+    assert EMOTIONS[ignored.training.distributions[1].argmax()] == "happiness"
+    assert ignored.problems == ("fer2013new.csv is not used: ferplus_votes is none",)
+
+
 def test_a_set_without_votes_has_seven_emotions_and_no_auxiliary_head(files: Files) -> None:
     files.rows[:3] = [Row(noise(label), label=label) for label in range(3)]
     files.write()
