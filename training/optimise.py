@@ -7,16 +7,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
 from training.config import OptimiserConfig, RunConfig
 
+# Their weights are scales of channels.
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+
 
 def make_optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
     """Weight decay on matrices and kernels only: biases and norms keep their scale."""
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            decays = name == "weight" and not isinstance(module, NORMS)
+            (decayed if decays else kept).append(parameter)
     groups = [
-        {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": kept, "weight_decay": 0.0},
     ]
     if config.name == "sgd":
         return torch.optim.SGD(groups, config.learning_rate, momentum=config.momentum, nesterov=True)
@@ -47,21 +57,33 @@ def update_average(average: nn.Module, network: nn.Module, step: int, decay: flo
         means[index].copy_(currents[index])
 
 
+def average_statistics(fabric: Fabric, *networks: nn.Module) -> None:
+    """Give all processes the mean of their batch-norm statistics. Weights are already equal."""
+    for network in networks:
+        for statistic in network.buffers():
+            if statistic.is_floating_point():
+                mean = fabric.all_reduce(statistic, reduce_op="mean")
+                assert isinstance(mean, torch.Tensor)
+                statistic.copy_(mean)
+
+
 @contextmanager
 def at_sharpest(network: nn.Module, radius: float) -> Iterator[None]:
     """Move the weights by `radius` along their gradient, towards a higher loss, and restore them at exit.
 
     Sharpness-aware minimisation (Foret et al., 2021): the gradient at the moved weights is applied to the
-    restored weights.
+    restored weights. Statistics of batch norm are restored too, because those of the moved weights mean
+    nothing.
     """
     with torch.no_grad():
         moved = [p for p in network.parameters() if p.grad is not None]
         gradients = [p.grad for p in moved if p.grad is not None]
         length = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients]))
-        before = [p.clone() for p in moved]
+        restored = [*moved, *network.buffers()]
+        before = [tensor.clone() for tensor in restored]
         for parameter, gradient in zip(moved, gradients, strict=True):
             parameter.add_(gradient, alpha=float(radius / (length + 1e-12)))
     yield
     with torch.no_grad():
-        for parameter, value in zip(moved, before, strict=True):
-            parameter.copy_(value)
+        for tensor, value in zip(restored, before, strict=True):
+            tensor.copy_(value)

@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from training.config import OptimiserConfig
+from training.cli import CONFIGS
+from training.config import OptimiserConfig, RunConfig, read_config
+from training.models import build
+from training.models.mixture import MixtureOfExperts
 from training.optimise import at_sharpest, learning_rate, make_optimiser, update_average
 
 from .made_up import tiny_config
@@ -40,6 +43,30 @@ def test_norms_and_biases_do_not_decay(name: str, kind: type) -> None:
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
 
 
+def test_biases_of_experts_do_not_decay() -> None:
+    """They are a matrix, [experts, features]."""
+    network = nn.Sequential(MixtureOfExperts(3, 5), nn.LayerNorm([2, 5]))
+    decayed, plain = make_optimiser(network, OptimiserConfig()).param_groups
+    assert [tuple(p.shape) for p in decayed["params"]] == [(4, 3, 5), (4, 3)]
+    assert [tuple(p.shape) for p in plain["params"]] == [(4, 5), (4,), (2, 5), (2, 5)]
+
+
+@pytest.mark.parametrize("name", ["expressnet", "expressnet_moe_s"])
+def test_every_parameter_is_optimised_once(name: str) -> None:
+    network = build(RunConfig.model_validate({"network": {"name": name}}).network, served=8, auxiliary=7)
+    optimised = [
+        p for group in make_optimiser(network, OptimiserConfig()).param_groups for p in group["params"]
+    ]
+    assert sorted(map(id, optimised)) == sorted(map(id, network.parameters()))
+
+
+def test_the_papers_rate_falls_before_the_first_epoch() -> None:
+    """The authors' notebook logs 1e-4 * 0.95 in epoch 1."""
+    config = read_config(CONFIGS / "expressnet_moe.yaml")
+    rates = [learning_rate(epoch, config) for epoch in (0, 0.9, 1, 14)]
+    assert rates == pytest.approx([9.5e-5, 9.5e-5, 9.025e-5, 1e-4 * 0.95**15])
+
+
 def test_the_average_follows_weights_and_statistics() -> None:
     network, average = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
     assert network.running_mean is not None
@@ -70,6 +97,16 @@ def test_at_sharpest_moves_weights_along_the_gradient_and_back() -> None:
     with at_sharpest(network, radius=0.5):
         assert network.weight.detach()[0].tolist() == pytest.approx([1 + 0.5 * 0.6, 2 + 0.5 * 0.8])
     assert torch.equal(network.weight, before)
+
+
+def test_at_sharpest_keeps_the_statistics_of_batch_norm() -> None:
+    network = nn.BatchNorm1d(2)
+    network(torch.rand(8, 2)).sum().backward()
+    before = {name: value.clone() for name, value in network.named_buffers()}
+    with at_sharpest(network, radius=0.5):
+        network(torch.rand(8, 2))
+    for name, value in network.named_buffers():
+        assert torch.equal(value, before[name]), name
 
 
 def test_sharpness_aware_minimisation_prefers_a_flat_minimum() -> None:
