@@ -24,8 +24,9 @@ from training.datasets.folders import load_pictures
 from training.datasets.splits import split_validation
 from training.evaluation.metrics import accuracy, calibration_error, mean_class_accuracy
 from training.evaluation.predict import predict
+from training.lineage import Start, record_versions, versions
 from training.models import Network
-from training.train import Start, record_versions, train, versions
+from training.train import train
 
 TEST_SHARE = 0.2
 BATCH = 64

@@ -38,6 +38,10 @@ ShippedOr = Annotated[
     typer.Option("--run", help="Folder of a run, or a checkpoint. The default is the shipped checkpoint."),
 ]
 Repository = Annotated[Path, typer.Option(help="Model repository in Triton's layout.")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option(help="Where to compute. auto: a GPU if torch finds one, the CPU otherwise."),
+]
 Instances = Annotated[
     int | None,
     typer.Option(min=1, help="Number of instances that Triton runs on each GPU. The default is 1."),
@@ -61,6 +65,7 @@ def train_command(
         list[Path] | None,
         typer.Option(help="Checkpoint of a teacher. Repeat the option to average several teachers."),
     ] = None,
+    device: Device = "auto",
     devices: Annotated[int, typer.Option(min=1, help="Number of GPUs, or of CPU processes.")] = 1,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Number of CPU threads. The default is that of torch.")
@@ -68,25 +73,31 @@ def train_command(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Number of epochs. Overrides the configuration.")
     ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the network. The first step then takes minutes.")
+    ] = False,
     skip_bad: SkipBad = False,
 ) -> None:
     """Train a network."""
     with _explained():
         from training.config import RunConfig, read_config
         from training.datasets import load
-        from training.train import Start, train
+        from training.lineage import Start
+        from training.train import train
 
         changes = {"dataset": dataset, "epochs": epochs}
         given = {name: value for name, value in changes.items() if value is not None}
         settled = RunConfig.model_validate({**read_config(config).model_dump(), **given})
         train(
             settled,
-            load(settled.dataset, data, skip_bad=skip_bad),
+            load(settled.dataset, data, skip_bad=skip_bad, ferplus_votes=settled.ferplus_votes),
             run,
             start=Start(init_from, tuple(teacher or ())),
             resume=resume,
-            threads=threads,
+            device=device,
             devices=devices,
+            threads=threads,
+            compiled=compiled,
         )
 
 
@@ -149,6 +160,7 @@ def evaluate_command(
     gallery: Annotated[
         bool, typer.Option(help="Also write pictures of wrong answers. They show faces of the data set.")
     ] = False,
+    device: Device = "auto",
     skip_bad: SkipBad = False,
 ) -> None:
     """Evaluate a trained network on a test split."""
@@ -163,6 +175,7 @@ def evaluate_command(
             split=split,
             robust=robustness,
             gallery=gallery,
+            device=device,
             skip_bad=skip_bad,
         ):
             typer.echo(path)
@@ -173,7 +186,7 @@ def adapt_command(
     out: Annotated[Path, typer.Option(help="Folder for the adapted checkpoint and its report.")],
     run: ShippedOr = SHIPPED_CHECKPOINT,
     unlabelled: Annotated[
-        Path | None, typer.Option(help="Folder of face images, to measure the batch-norm statistics again.")
+        Path | None, typer.Option(help="Folder of face images, to update the batch-norm statistics.")
     ] = None,
     labelled: Annotated[
         Path | None,
@@ -188,7 +201,13 @@ def adapt_command(
     with _explained():
         from training.adapt import FineTuning, adapt
 
-        adapt(run, out, unlabelled=unlabelled, labelled=labelled, tuning=FineTuning(epochs, learning_rate))
+        adapt(
+            run,
+            out,
+            unlabelled=unlabelled,
+            labelled=labelled,
+            tuning=FineTuning(epochs, learning_rate),
+        )
         typer.echo((out / "adaptation.md").read_text())
 
 
@@ -242,6 +261,7 @@ def export_classifier_command(
     ] = 32,
     instances: Instances = None,
     repository: Repository = Path("model_repository"),
+    device: Device = "auto",
     skip_bad: SkipBad = False,
 ) -> None:
     """Calibrate, evaluate and export a trained classifier. Export the detector first."""
@@ -257,6 +277,7 @@ def export_classifier_command(
             max_batch_faces=max_batch_faces,
             instances=instances,
             kind=dataset,
+            device=device,
             skip_bad=skip_bad,
         )
         typer.echo(f"{folder} written")

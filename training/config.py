@@ -9,6 +9,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from training.datasets import DatasetKind, DatasetSource
+from training.datasets.ferplus import VoteRule
+from training.device import Precision
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -43,6 +45,12 @@ class MoESConfig(_Part):
     top_k: Count = 2
     renormalise: bool = True
     dropout: Share = 0.3
+
+    @model_validator(mode="after")
+    def _experts_suffice(self) -> Self:
+        if self.top_k > self.experts:
+            raise ValueError(f"top_k is {self.top_k}, but there are only {self.experts} experts")
+        return self
 
     @model_validator(mode="after")
     def _backbone_fits(self) -> Self:
@@ -80,7 +88,7 @@ class OptimiserConfig(_Part):
     learning_rate: Positive = 0.05
     schedule: Literal["cosine", "exponential"] = "cosine"
     decay: Annotated[float, Field(gt=0, le=1)] = 0.95
-    """Factor per epoch of the exponential schedule."""
+    """Factor of the exponential schedule after each epoch. The first epoch has `learning_rate` itself."""
     momentum: Share = 0.9
     """Nesterov momentum of SGD."""
     weight_decay: Weight = 5e-4
@@ -128,11 +136,23 @@ class AugmentConfig(_Part):
     """Both parameters of the Beta distribution that the shares of mixed images are drawn from."""
 
 
+class EarlyStoppingConfig(_Part):
+    """Ends a run after `patience` epochs without an improvement on the validation rows."""
+
+    patience: Count
+    monitor: Literal["loss", "accuracy"] = "loss"
+    """`loss`: the training loss without teachers. `accuracy`: the mean of the heads, which also chooses the
+    epoch of `best.ckpt`."""
+
+
 class RunConfig(_Part):
     """One run."""
 
     dataset: DatasetKind | Annotated[tuple[DatasetSource, ...], Field(min_length=1)] = "fer2013"
     """One data set in the folder of the data, or several in folders below it."""
+    ferplus_votes: VoteRule = "all"
+    """What `fer2013` makes of FER+'s votes for training. `all`: shares of all votes for emotions.
+    `published`: the rule of the authors' code, at most three emotions. `none`: FER-2013's own labels."""
     network: NetworkConfig
     emotions: Annotated[int, Field(ge=2, le=8)] | None = None
     """Outputs of the served head; by default as many as the data set has."""
@@ -140,17 +160,19 @@ class RunConfig(_Part):
     optimiser: OptimiserConfig = OptimiserConfig()
     loss: LossConfig = LossConfig()
     epochs: Count = 30
+    early_stopping: EarlyStoppingConfig | None = None
     batch: Count = 128
     """Images per step, over all processes together."""
     balanced_sampling: Chance = 0.0
     """0 draws every image once per epoch. Above 0, an image's chance is its emotion's count to the power of
     minus this value. 1 draws all emotions equally often."""
-    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    precision: Literal["auto"] | Precision = "auto"
+    """`auto`: bf16-mixed where the device multiplies bfloat16, 32-true elsewhere."""
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the training split's distinct images. Every run on the same data holds out the same images."""
     fold: Annotated[int, Field(ge=0)] = 0
     """Which of the 1 / `validation_share` parts of the training split is held out."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
 
     @property
     def dataset_names(self) -> set[str]:
@@ -172,6 +194,10 @@ class RunConfig(_Part):
             raise ValueError("loss.distillation_views: whole does not fit augment.mixup or augment.cutmix")
         if self.optimiser.sam_radius and self.precision == "16-mixed":
             raise ValueError("optimiser.sam_radius does not fit precision: 16-mixed, which scales gradients")
+        if self.balanced_sampling and self.loss.rebalancing != "none":
+            raise ValueError(
+                "balanced_sampling and loss.rebalancing correct for the same rare emotions: use one of them"
+            )
         if self.optimiser.warmup_epochs >= self.epochs:
             raise ValueError("optimiser.warmup_epochs must be fewer than epochs")
         return self

@@ -25,6 +25,7 @@ from training.checkpoint import Trained, load_trained
 from training.datasets import DatasetKind, load
 from training.datasets.faces import Dataset
 from training.datasets.splits import drop_near_duplicates
+from training.device import DeviceName, choose_device
 from training.evaluation.metrics import calibration_error, figures
 from training.evaluation.predict import predict
 from training.evaluation.subgroups import for_manifest
@@ -35,7 +36,7 @@ from training.models.folding import folded
 from training.models.served import ServedClassifier
 from training.occlusion import fit_occlusion
 from training.repository import write_model
-from training.train import training_rows
+from training.rows import refuse_other_emotions, training_rows
 
 NAME = "expressnet_moe"
 SELECTIVE_ACCURACY = 0.9
@@ -51,7 +52,7 @@ max_batch_size: {max_batch}
 input [ {{ name: "faces__0", data_type: TYPE_UINT8, dims: [ 3, {size}, {size} ] }} ]
 output [
   {{ name: "probabilities__0", data_type: TYPE_FP32, dims: [ {labels} ] }},
-  {{ name: "gates__1", data_type: TYPE_FP32, dims: [ 2, 4 ] }},
+  {{ name: "gates__1", data_type: TYPE_FP32, dims: [ 2, {experts} ] }},
   {{ name: "occlusion__2", data_type: TYPE_FP32, dims: [ 1 ] }}
 ]
 dynamic_batching {{
@@ -87,6 +88,7 @@ def export_classifier(
     max_batch_faces: int = 32,
     instances: int | None = None,
     kind: str | None = None,
+    device: DeviceName = "auto",
     skip_bad: bool = False,
 ) -> Path:
     """Write `best.ckpt` of a run as a served classifier, and return its folder.
@@ -100,7 +102,11 @@ def export_classifier(
     """
     trained = load_trained(run)
     network, config = trained.network, trained.config
-    dataset = load(cast(DatasetKind, kind or config.dataset), data, skip_bad=skip_bad)
+    dataset = load(
+        cast(DatasetKind, kind or config.dataset), data, skip_bad=skip_bad, ferplus_votes=config.ferplus_votes
+    )
+    refuse_other_emotions(trained.served, dataset)
+    network.to(choose_device(device))
     rows, held_out = training_rows(dataset, config)
 
     before = predict(network, held_out)
@@ -129,6 +135,7 @@ def export_classifier(
             metrics[f"{split}_{how}"] = figures(predicted, same, auxiliary, threshold)
 
     occlusion, metrics["validation_occlusion"] = fit_occlusion(network, rows, held_out)
+    network.cpu()
     served = ServedClassifier(folded(network), temperature, occlusion)
     files = make_files(name, served, interface(network.size))
     pair = Pair(files)
@@ -167,6 +174,7 @@ def export_classifier(
     config_pbtxt = CONFIG.format(
         name=name,
         size=network.size,
+        experts=before.weights.shape[2],
         labels=len(trained.served),
         max_batch=max_batch_faces,
         preferred=", ".join(str(batch) for batch in batches if batch >= min(8, max_batch_faces)),

@@ -26,7 +26,7 @@ from training.evaluation.poor_pictures import ROLLS_DEGREES, Subject
 from training.evaluation.quality import choose_limits, confirm, show
 from training.framing import FaceDetector
 from training.repository import write_manifest
-from training.train import validation_rows
+from training.rows import refuse_other_emotions, validation_rows
 
 
 def export_quality(
@@ -56,7 +56,10 @@ def export_quality(
     config = RunConfig.model_validate(
         {key: recorded[key] for key in RunConfig.model_fields if key in recorded}
     )
-    dataset = load(cast(DatasetKind, kind or config.dataset), data, skip_bad=skip_bad)
+    dataset = load(
+        cast(DatasetKind, kind or config.dataset), data, skip_bad=skip_bad, ferplus_votes=config.ferplus_votes
+    )
+    refuse_other_emotions(manifest.labels, dataset)
     classifier = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
     held_out = validation_rows(dataset, config)
     complete, limits = with_quality(manifest, classifier, detector, dataset, held_out)

@@ -20,6 +20,7 @@ from training.datasets.faces import LabelledFaces
 from training.evaluation.predict import Floats
 from training.evaluation.subgroups import for_manifest
 from training.repository import write_manifest
+from training.rows import refuse_other_emotions
 
 BATCH = 256
 
@@ -43,7 +44,14 @@ def export_subgroups(
     if not isinstance(manifest, ClassifierManifest):
         raise ValueError(f"{name} is a {manifest.kind}, not a classifier")
     path = verified_model_path(repository, manifest, TORCHSCRIPT)
-    dataset = load(cast(DatasetKind, kind or manifest.training.config["dataset"]), data, skip_bad=skip_bad)
+    config = manifest.training.config
+    dataset = load(
+        cast(DatasetKind, kind or config["dataset"]),
+        data,
+        skip_bad=skip_bad,
+        ferplus_votes=config.get("ferplus_votes", "all"),
+    )
+    refuse_other_emotions(manifest.labels, dataset)
     split = split or next(iter(dataset.tests), None)
     if split not in dataset.tests:
         raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -20,22 +19,20 @@ class Taught(NamedTuple):
     auxiliary: Tensor
 
 
-@dataclass(frozen=True)
-class Batch:
-    """On the device. images: float [N,channels,size,size] in [0, 1].
+class BatchTargets(NamedTuple):
+    """What the outputs for N images should be, on the device.
 
     served: float [N,C] and auxiliary: float [N,A]: target distributions of each head, rows of zeros without a
     target. taught: the teachers' answers for the images, if there are teachers.
     """
 
-    images: Tensor
     served: Tensor
     auxiliary: Tensor
     taught: Taught | None = None
 
 
 class Objective(nn.Module):
-    """(outputs, batch) -> loss, a scalar.
+    """(outputs, targets) -> loss, a scalar.
 
     counts: [C] sum of the training targets of each emotion, for the rebalancing losses.
     """
@@ -47,7 +44,7 @@ class Objective(nn.Module):
         self.config = config
         self.register_buffer("counts", counts.float())
 
-    def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
+    def forward(self, outputs: Outputs, targets: BatchTargets) -> Tensor:
         config = self.config
         logits, weights = outputs.logits, None
         if config.rebalancing == "logit_adjusted":
@@ -55,15 +52,15 @@ class Objective(nn.Module):
             logits = logits + config.logit_adjustment * prior.log()
         if config.rebalancing == "class_balanced":
             weights = class_balanced_weights(self.counts, config.class_balanced_beta)
-        loss = soft_cross_entropy(logits, smoothed(batch.served, config.label_smoothing), weights)
+        loss = soft_cross_entropy(logits, smoothed(targets.served, config.label_smoothing), weights)
         loss = loss + config.auxiliary * soft_cross_entropy(
-            outputs.auxiliary, smoothed(batch.auxiliary, config.auxiliary_label_smoothing)
+            outputs.auxiliary, smoothed(targets.auxiliary, config.auxiliary_label_smoothing)
         )
-        if batch.taught is not None:
+        if targets.taught is not None:
             temperature = config.distillation_temperature
-            followed = soft_divergence(outputs.logits, batch.taught.served, temperature)
+            followed = soft_divergence(outputs.logits, targets.taught.served, temperature)
             followed = followed + config.auxiliary * soft_divergence(
-                outputs.auxiliary, batch.taught.auxiliary, temperature
+                outputs.auxiliary, targets.taught.auxiliary, temperature
             )
             loss = (1 - config.distillation) * loss + config.distillation * followed
         if config.load_balancing:

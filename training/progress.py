@@ -57,15 +57,17 @@ class Progress:
 
 
 def draw_curves(run: Path) -> None:
-    """Draw `curves.png` from `metrics.jsonl`: the loss, and accuracy on validation rows."""
+    """Draw `curves.png` from `metrics.jsonl`: losses, and accuracy on validation rows."""
     from matplotlib.figure import Figure
 
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     epochs = [line["epoch"] for line in lines]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot(epochs, [line["loss"] for line in lines], color="#0072b2", marker=".")
-    left.set(xlabel="epoch", title="training loss")
+    for key, label, colour in (("loss", "training", "#0072b2"), ("validation_loss", "validation", "#d55e00")):
+        left.plot(epochs, [line[key] for line in lines], color=colour, marker=".", label=label)
+    left.set(xlabel="epoch", title="loss")
+    left.legend()
     labels = {"validation": "served head", "validation_auxiliary": "auxiliary head"}
     for (key, label), colour in zip(labels.items(), ("#0072b2", "#d55e00"), strict=True):
         if key in lines[-1]:

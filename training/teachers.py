@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from training.checkpoint import load_trained
-from training.datasets.faces import Dataset, LabelledFaces
-from training.evaluation.predict import predict
+from training.datasets.faces import Dataset
+from training.evaluation.predict import answer
+from training.images import Images
 from training.losses import Taught
 from training.models import Network, Outputs
 from training.models.folding import folded
@@ -33,8 +34,8 @@ class Teachers(Network):
     def forward(self, images: Tensor) -> Outputs:
         answers: list[Outputs] = [network(images) for network in self.networks]
         return answers[0]._replace(
-            logits=torch.stack([answer.logits for answer in answers]).mean(dim=0),
-            auxiliary=torch.stack([answer.auxiliary for answer in answers]).mean(dim=0),
+            logits=torch.stack([each.logits for each in answers]).mean(dim=0),
+            auxiliary=torch.stack([each.auxiliary for each in answers]).mean(dim=0),
         )
 
     @torch.no_grad()
@@ -43,11 +44,10 @@ class Teachers(Network):
         answers = self(images)
         return Taught(answers.logits, answers.auxiliary)
 
-    def teach_once(self, rows: LabelledFaces, device: torch.device) -> Taught:
-        """The teachers' answers for every row, the mean of the image and its mirror, on the CPU."""
-        answers = predict(self, rows, flip=True, device=device)
-        # Logarithms of probabilities are logits, up to a constant that a softmax ignores.
-        return Taught(torch.from_numpy(answers.logits), torch.from_numpy(answers.auxiliary).log())
+    def teach_once(self, images: Images) -> Taught:
+        """The teachers' answers for all images, the mean of each image and its mirror, on the CPU."""
+        answers = answer(self, images, flip=True)
+        return Taught(answers.logits, answers.auxiliary)
 
 
 def _loaded(path: Path, student: Network, dataset: Dataset) -> Network:

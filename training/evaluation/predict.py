@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.datasets.faces import LabelledFaces
-from training.models import Network
+from training.images import Images, in_order
+from training.models import Network, Outputs
 
 Floats = NDArray[np.float32]
 
@@ -32,7 +33,6 @@ class Predictions(NamedTuple):
     pooled: Floats
 
 
-@torch.no_grad()
 def predict(
     network: Network,
     faces: LabelledFaces,
@@ -41,31 +41,46 @@ def predict(
     flip: bool = False,
     change: Callable[[Tensor], Tensor] | None = None,
     batch: int = 256,
-    device: torch.device | None = None,
 ) -> Predictions:
-    """The network's answers for all faces. Sets eval mode.
+    """The network's calibrated answers for all faces, as `answer` computes them."""
+    outputs = answer(network, faces, flip=flip, change=change, batch=batch)
+    return Predictions(
+        torch.softmax(outputs.logits / temperature, dim=1).numpy(),
+        torch.softmax(outputs.auxiliary, dim=1).numpy(),
+        outputs.logits.numpy(),
+        outputs.weights.numpy(),
+        outputs.scores.numpy(),
+        outputs.pooled.numpy(),
+    )
 
-    flip: average the logits of each image and its mirror, so that the same temperature fits.
+
+@torch.no_grad()
+def answer(
+    network: Network,
+    faces: LabelledFaces | Images,
+    *,
+    flip: bool = False,
+    change: Callable[[Tensor], Tensor] | None = None,
+    batch: int = 256,
+) -> Outputs:
+    """The network's outputs for all faces, on the CPU. Runs on the network's device. Sets eval mode.
+
+    flip: average the outputs of each image and its mirror, so that the same temperature fits.
     change: applied to every batch of images, float [n,channels,size,size] in [0, 1].
     """
     network.eval()
+    if isinstance(faces, LabelledFaces):
+        faces = Images(faces.pictures, network, device_of(network))
     parts: list[list[Tensor]] = []
-    for start in range(0, len(faces), batch):
-        rows = np.arange(start, min(start + batch, len(faces)))
-        pixels = faces.pictures.read(rows, size=network.size, channels=network.channels)
-        images = torch.from_numpy(pixels).to(device).float() / 255
+    for _, images in faces.steps(in_order(len(faces), batch)):
         if change is not None:
             images = change(images)
         outputs = list(network(images))
         if flip:
             outputs = [(a + b) / 2 for a, b in zip(outputs, network(images.flip(3)), strict=True)]
         parts.append([output.float().cpu() for output in outputs])
-    logits, auxiliary, weights, scores, pooled = (torch.cat(part) for part in zip(*parts, strict=True))
-    return Predictions(
-        torch.softmax(logits / temperature, dim=1).numpy(),
-        torch.softmax(auxiliary, dim=1).numpy(),
-        logits.numpy(),
-        weights.numpy(),
-        scores.numpy(),
-        pooled.numpy(),
-    )
+    return Outputs(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def device_of(network: Network) -> torch.device:
+    return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))

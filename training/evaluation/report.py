@@ -14,13 +14,14 @@ from training.checkpoint import Trained, load_trained
 from training.datasets import DatasetKind, load
 from training.datasets.faces import Dataset
 from training.datasets.splits import drop_near_duplicates
+from training.device import DeviceName, choose_device
 from training.evaluation import metrics, plots, robustness
 from training.evaluation.figures import Report
 from training.evaluation.predict import Predictions, predict
 from training.evaluation.subgroups import subgroups
 from training.evaluation.votes import labels_from_votes
 from training.models.folding import folded
-from training.train import training_rows
+from training.rows import refuse_other_emotions, training_rows
 
 SELECTIVE_ACCURACY = 0.9
 
@@ -34,6 +35,7 @@ def evaluate_run(
     split: str | None = None,
     robust: bool = True,
     gallery: bool = False,
+    device: DeviceName = "auto",
     skip_bad: bool = False,
 ) -> list[Path]:
     """Measure a checkpoint on a test split, and return the paths of the files written into `out`.
@@ -41,17 +43,22 @@ def evaluate_run(
     Temperature and threshold are chosen on the run's validation rows. kind: of the data set, by default the
     run's. split: name of a test split, by default the first. gallery: also draw failures; they show faces of
     the data set, which few licences allow to share.
-    Raises `ValueError` when the split is missing.
+    Raises `ValueError` when the split is missing, or when the data set has emotions that the network does not
+    answer.
     """
     trained = load_trained(run)
-    dataset = load(cast(DatasetKind, kind or trained.config.dataset), data, skip_bad=skip_bad)
+    config = trained.config
+    dataset = load(
+        cast(DatasetKind, kind or config.dataset), data, skip_bad=skip_bad, ferplus_votes=config.ferplus_votes
+    )
+    refuse_other_emotions(trained.served, dataset)
     names = list(dataset.tests)
     split = split or next(iter(names), None)
     if split not in dataset.tests:
         raise ValueError(f"no split {split!r}; {dataset.name} has {', '.join(names) or 'no test split'}")
     _, held_out = training_rows(dataset, trained.config)
     # A folded network gives the same answers in half of the time.
-    whole, trained = trained, replace(trained, network=folded(trained.network))
+    whole, trained = trained, replace(trained, network=folded(trained.network).to(choose_device(device)))
     validated = predict(trained.network, held_out)
     temperature = fit_temperature(validated.logits, held_out.majority)
     calibrated = predict(trained.network, held_out, temperature=temperature)

@@ -53,7 +53,6 @@ def measure(
     temperature: float,
     threshold: float,
     limit: int | None = None,
-    device: torch.device | None = None,
 ) -> list[Endured]:
     """All harms at all strengths, on all faces or on a fixed sample of `limit` faces."""
     labelled = np.flatnonzero(faces.majority >= 0)
@@ -68,7 +67,6 @@ def measure(
                 network,
                 rows,
                 temperature=temperature,
-                device=device,
                 change=lambda images, harm=harm, strength=strength: harm.apply(images, strength),  # type: ignore[misc]
             )
             covered, reached = selective(predicted.probabilities, rows.majority, threshold)

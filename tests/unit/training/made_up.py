@@ -122,6 +122,7 @@ def tiny_config(**changes: object) -> RunConfig:
             "network": network,
             "epochs": 2,
             "batch": 12,
+            "precision": "32-true",
             "validation_share": 0.25,
             "optimiser": {"warmup_epochs": 0.5},
         }

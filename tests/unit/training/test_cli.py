@@ -46,7 +46,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_is_evaluated(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.evaluation.report.SELECTIVE_ACCURACY", 0.0)
     code, stdout, _ = expressnet(
-        "evaluate", "--data", folder / "data", "--run", folder / "run", "--out", tmp_path, "--no-robustness"
+        *("evaluate", "--data", folder / "data", "--run", folder / "run", "--out", tmp_path),
+        *("--no-robustness", "--device", "cpu"),
     )
     assert code == 0
     assert f"{tmp_path}/report.md" in stdout.splitlines()
@@ -126,12 +127,25 @@ def test_pictures_without_faces_are_not_exported(
         (("export", "quality", "--data", "{data}", "--repository", "{tmp}"), "is missing"),
         (("explain", "--photo", "{tiny}", "--out", "{tmp}/out.png"), "not an image"),
         (("adapt", "--run", "{run}", "--out", "{tmp}/out"), "needs a folder"),
+        (
+            ("evaluate", "--data", "{data}", "--run", "{run}", "--out", "{tmp}/out", "--device", "cuda"),
+            "no GPU",
+        ),
+        (
+            ("train", "--data", "{data}", "--config", "{tiny}", "--run", "{tmp}/run", "--device", "cuda"),
+            "no GPU",
+        ),
         (("export", "subgroups", "--data", "{data}", "--repository", "{tmp}"), "manifest.json is missing"),
     ],
 )
 def test_an_error_that_a_user_can_fix_is_one_sentence(
-    arguments: tuple[str, ...], message: str, folder: Path, tmp_path: Path
+    arguments: tuple[str, ...],
+    message: str,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     places = {"data": folder / "data", "run": folder / "run", "tiny": folder / "tiny.yaml", "tmp": tmp_path}
     code, _, stderr = expressnet(*(argument.format(**places) for argument in arguments))
     assert code == 1

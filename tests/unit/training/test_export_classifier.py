@@ -84,12 +84,12 @@ def dataset(faces: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> Datase
         {"test": labelled(faces[TRAINING:], TRAINING)},
         ("public domain",),
     )
-    monkeypatch.setattr(exporting, "load", lambda kind, folder, skip_bad: astronauts)
-    monkeypatch.setattr("training.export_subgroups.load", lambda kind, folder, skip_bad: astronauts)
+    monkeypatch.setattr(exporting, "load", lambda kind, folder, **_: astronauts)
+    monkeypatch.setattr("training.export_subgroups.load", lambda kind, folder, **_: astronauts)
     # A network trained for two seconds is seldom right.
     monkeypatch.setattr(exporting, "SELECTIVE_ACCURACY", 0.0)
     # All rows show the same face. Without near-copies of the test rows, no training rows would remain.
-    monkeypatch.setattr("training.train.drop_near_duplicates", lambda rows, others: rows)
+    monkeypatch.setattr("training.rows.drop_near_duplicates", lambda rows, others: rows)
     monkeypatch.setattr(exporting, "drop_near_duplicates", lambda rows, others: rows)
     # One strength of each harm saves time. Figures of so few faces mean nothing.
     weakest = tuple(replace(harm, strengths=harm.strengths[:1]) for harm in HARMS)
@@ -157,13 +157,17 @@ def test_an_export_has_quality_limits_that_can_be_measured_again(
 ) -> None:
     repository = tmp_path / "models"
     shutil.copytree(REPOSITORY / "yunet", repository / "yunet")
-    train(tiny_config(epochs=1), dataset, tmp_path / "run", threads=1)
+    config = tiny_config(epochs=1)
+    network = {**config.network.model_dump(), "experts": 6}
+    train(tiny_config(epochs=1, network=network), dataset, tmp_path / "run", threads=1)
     # The data set is tiny, so a band may have as few as 4 faces.
     monkeypatch.setattr("training.evaluation.quality.BAND_ROWS", 4)
     exporting.export_classifier(tmp_path / "run", tmp_path, repository)
 
     manifest = read_manifest(repository, "expressnet_moe")
     assert isinstance(manifest, ClassifierManifest)
+    # The number of experts is that of the network.
+    assert "dims: [ 2, 6 ]" in (repository / "expressnet_moe" / "config.pbtxt").read_text()
     quality = manifest.verdict.quality
     assert quality is not None
     codes = [limit.code for limit in quality.limits]
@@ -172,7 +176,7 @@ def test_an_export_has_quality_limits_that_can_be_measured_again(
     assert manifest.metrics["test_quality"]["coverage"].samples <= TEST
     assert manifest.metrics["test_quality_harmed"]["coverage"].samples > TEST
 
-    monkeypatch.setattr("training.export_quality.load", lambda kind, folder, skip_bad: dataset)
+    monkeypatch.setattr("training.export_quality.load", lambda kind, folder, **_: dataset)
     path = repository / "expressnet_moe" / "manifest.json"
     content = json.loads(path.read_text())
     del content["verdict"]["quality"]

@@ -19,17 +19,18 @@ import torch
 from lightning_fabric import Fabric
 from PIL import Image
 
-from service.core.manifest import EMOTIONS, Metric
+from service.core.manifest import EMOTIONS
 from tests.conftest import eventually
 from tests.unit.training.made_up import tiny_config
-from training import progress
+from training import progress, validation
 from training import train as training
-from training.checkpoint import load_trained
-from training.config import RunConfig, read_config
+from training.checkpoint import Trained, load_trained, save_trained
+from training.config import EarlyStoppingConfig, RunConfig, read_config
 from training.datasets.faces import Dataset, LabelledFaces, PixelPictures, one_hot
-from training.evaluation.predict import predict
-from training.models import build
-from training.train import Start, epoch_order, read_ahead, training_rows, validation_rows
+from training.lineage import Start
+from training.models import Network, build
+from training.rows import training_rows, validation_rows
+from training.validation import Validation
 
 
 def noise(count: int, seed: int) -> LabelledFaces:
@@ -49,7 +50,7 @@ def noise(count: int, seed: int) -> LabelledFaces:
 def data() -> Iterator[Dataset]:
     with pytest.MonkeyPatch.context() as patched:
         # Bit-for-bit repetition is promised on the CPU only.
-        patched.setattr(training, "Fabric", lambda **options: Fabric(**options | {"accelerator": "cpu"}))
+        patched.setattr(training, "choose_device", lambda *_, **__: torch.device("cpu"))
         yield Dataset("noise", EMOTIONS, EMOTIONS[:7], noise(48, 0), {"test": noise(4, 1)}, ())
 
 
@@ -74,16 +75,16 @@ class Interrupted(Exception):
 
 def interrupt_second_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write the first epoch, and interrupt the second one near its end."""
-    calls = 0
+    figures, calls = Validation.figures, 0
 
-    def interrupting(*arguments: Any, **options: Any) -> Any:
+    def interrupting(self: Validation, network: Network) -> dict[str, float]:
         nonlocal calls
         calls += 1
         if calls == 2:
             raise Interrupted
-        return predict(*arguments, **options)
+        return figures(self, network)
 
-    monkeypatch.setattr(training, "predict", interrupting)
+    monkeypatch.setattr(Validation, "figures", interrupting)
 
 
 def test_a_run_writes_all_its_files(data: Dataset, tmp_path: Path) -> None:
@@ -95,6 +96,7 @@ def test_a_run_writes_all_its_files(data: Dataset, tmp_path: Path) -> None:
     for line in lines:
         assert math.isfinite(line["loss"])
         assert line["loss"] > 0
+        assert line["validation_loss"] > 0
         assert 0 <= line["validation"] <= 1
         assert 0 <= line["validation_auxiliary"] <= 1
     last, best = checkpoint(run), checkpoint(run, "best")
@@ -156,7 +158,7 @@ def test_a_new_run_in_the_same_folder_starts_a_new_log(
 def test_the_best_epoch_is_kept_even_if_no_answer_is_right(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "accuracy", lambda *_: Metric(value=0.0, samples=1))
+    monkeypatch.setattr(validation, "accuracy", lambda *_: 0.0)
     training.train(tiny_config(), data, tmp_path / "run", threads=1)
     assert checkpoint(tmp_path / "run", "best")["epoch"] == 1
 
@@ -316,7 +318,7 @@ def test_a_wider_head_has_emotions_that_the_data_lack(data: Dataset, tmp_path: P
     training.train(tiny_config(epochs=1, emotions=8), seven, tmp_path, threads=1)
     trained = load_trained(tmp_path)
     assert (trained.served, trained.auxiliary) == (EMOTIONS, ())
-    with pytest.raises(ValueError, match="holds 7 emotions, the network 4"):
+    with pytest.raises(ValueError, match="answers 4 emotions, and seven has 7: the network lacks anger"):
         training.train(tiny_config(emotions=4), seven, tmp_path, threads=1)
 
 
@@ -326,38 +328,59 @@ def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path: Path) -> None:
         load_trained(tmp_path)
 
 
-def test_each_epoch_takes_every_row_once_in_another_order() -> None:
-    emotion = torch.arange(10) % 3
-    first, second = (epoch_order(emotion, tiny_config(), epoch) for epoch in (0, 1))
-    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(10))
-    assert first.tolist() != second.tolist()
-    assert epoch_order(emotion, tiny_config(), 0).tolist() == first.tolist()
+def test_a_run_stops_when_validation_no_longer_improves(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Losses 2, 1, 3, 1: the third and the fourth epoch do not improve, so there is no fifth epoch."""
+    losses = iter((2.0, 1.0, 3.0, 1.0))
+    scored = {"validation": 0.5, "validation_auxiliary": 0.5}
+    monkeypatch.setattr(Validation, "figures", lambda *_: {"validation_loss": next(losses), **scored})
+    config = tiny_config(epochs=9, early_stopping={"patience": 2})
+    training.train(config, data, tmp_path, threads=1)
+    assert [line["epoch"] for line in metrics(tmp_path)] == [1, 2, 3, 4]
+    assert "2 epochs without an improvement" in capsys.readouterr().out
+    training.train(config, data, tmp_path, resume=True, threads=1)
+    assert len(metrics(tmp_path)) == 4
 
 
-@pytest.mark.parametrize(("power", "share"), [(1.0, 1 / 3), (0.5, 0.2)])
-def test_balanced_sampling_draws_rare_emotions_more_often(power: float, share: float) -> None:
-    """900 rows of one emotion, 81 of a second, and 19 without an emotion, which count as a third emotion.
-
-    By hand, the share of the second at power 0.5 is sqrt(81) / (sqrt(900) + sqrt(81) + sqrt(19)), about 0.2.
-    """
-    emotion = torch.tensor([0] * 900 + [1] * 81 + [-1] * 19)
-    order = epoch_order(emotion, tiny_config(balanced_sampling=power), 0)
-    assert (emotion[order] == 1).float().mean() == pytest.approx(share, abs=0.05)
-
-
-def test_rows_of_a_set_with_more_weight_are_drawn_more_often() -> None:
-    weights = torch.tensor([1.0] * 500 + [3.0] * 500)
-    order = epoch_order(torch.zeros(1000, dtype=torch.int64), tiny_config(), 0, weights)
-    assert len(order) == 1000
-    assert (order >= 500).float().mean() == pytest.approx(0.75, abs=0.05)
+def test_accuracy_may_end_a_run_too() -> None:
+    state = {"watched": -math.inf, "stale": 0}
+    stopping = EarlyStoppingConfig(patience=1, monitor="accuracy")
+    stale = []
+    for reached in (0.5, 0.4, 0.6):
+        validation.watch(state, {"validation_loss": 1.0, "validation": reached}, stopping)
+        stale.append(state["stale"])
+    assert stale == [0, 1, 0]
 
 
-def test_batches_are_read_in_their_order(data: Dataset) -> None:
-    rows, order = data.training, torch.tensor([[3, 1], [0, 2], [5, 4]])
-    read = list(read_ahead(rows, order, build(tiny_config().network, served=8, auxiliary=7)))
-    assert [chosen.tolist() for chosen, _ in read] == order.tolist()
-    for chosen, images in read:
-        assert np.array_equal(images[:, 0], rows.pictures.read(chosen.numpy(), size=48, channels=1)[:, 0])
+@pytest.mark.usefixtures("_without_curves")
+def test_a_run_is_not_resumed_with_other_settings(data: Dataset, tmp_path: Path) -> None:
+    training.train(tiny_config(epochs=1, optimiser={"warmup_epochs": 0}), data, tmp_path, threads=1)
+    changed = tiny_config(epochs=2, seed=3, optimiser={"warmup_epochs": 0, "momentum": 0.5})
+    with pytest.raises(ValueError, match=r"optimiser\.momentum was 0\.9 and is 0\.5; seed was 0 and is 3"):
+        training.train(changed, data, tmp_path, resume=True, threads=1)
+    longer = tiny_config(epochs=2, optimiser={"warmup_epochs": 0})
+    training.train(longer, data, tmp_path, resume=True, threads=1)
+    assert [line["epoch"] for line in metrics(tmp_path)] == [1, 2]
+
+
+@pytest.mark.usefixtures("_without_curves")
+def test_a_compiled_network_trains_like_a_plain_one(
+    data: Dataset, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = []
+
+    def compile_eagerly(network: Network) -> None:
+        compiled.append(network)
+        torch.nn.Module.compile(network, backend="eager")
+
+    monkeypatch.setattr(Network, "compile", compile_eagerly)
+    config = tiny_config(epochs=1, optimiser={"warmup_epochs": 0})
+    training.train(config, data, tmp_path / "run", threads=1, compiled=True)
+    assert len(compiled) == 1
+    expected, found = checkpoint(plain), checkpoint(tmp_path / "run")
+    for name, value in expected["model"].items():
+        torch.testing.assert_close(found["model"][name], value, msg=name)
 
 
 # These tests start the command as a user does.
@@ -383,13 +406,11 @@ def command(folder: Path, run: Path, config: RunConfig, *options: str) -> list[s
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
-@pytest.mark.parametrize("launcher", ["devices", "torchrun"])
-def test_two_processes_train_one_network(launcher: str, folder: Path, tmp_path: Path) -> None:
+def test_torchrun_trains_one_network_in_two_processes(folder: Path, tmp_path: Path) -> None:
     config = tiny_config(dataset="folder", epochs=3)
-    train = command(folder, tmp_path / "run", config, "--devices", "2")
-    if launcher == "torchrun":
-        torchrun = str(Path(sys.executable).with_name("torchrun"))
-        train = [torchrun, "--standalone", "--nproc-per-node", "2", "--no-python", "--", *train]
+    torchrun = str(Path(sys.executable).with_name("torchrun"))
+    train = [torchrun, "--standalone", "--nproc-per-node", "2", "--no-python", "--"]
+    train += command(folder, tmp_path / "run", config, "--devices", "2")
     done = subprocess.run(train, capture_output=True, text=True, timeout=110, env=ENVIRONMENT, check=False)
     assert done.returncode == 0, done.stderr
     assert [line["epoch"] for line in metrics(tmp_path / "run")] == [1, 2, 3]
@@ -397,6 +418,74 @@ def test_two_processes_train_one_network(launcher: str, folder: Path, tmp_path: 
     last = checkpoint(tmp_path / "run")
     assert all(value.isfinite().all() for value in last["model"].values())
     assert load_trained(tmp_path / "run").served == EMOTIONS[:4]
+
+
+TWO_PROCESSES = """
+import hashlib, json, os, sys
+from pathlib import Path
+
+from tests.unit.training import test_train
+from tests.unit.training.made_up import tiny_config
+from training import train as training
+from training.datasets.faces import Dataset
+from training.lineage import Start
+from training.teachers import Teachers
+from training.validation import Validation
+
+folder, process = Path(sys.argv[1]), int(os.environ.get("LOCAL_RANK", 0))
+figures, teach_once, save = Validation.figures, Teachers.teach_once, training.save_atomically
+seen = {"taught": 0, "ends": []}
+
+def differing(self, network):
+    # The first process improves in every epoch, the second one never.
+    changed = -len(seen["ends"]) if process else len(seen["ends"])
+    return dict.fromkeys(figures(self, network), 0.5 + changed / 100)
+
+def counting(self, images):
+    seen["taught"] += 1
+    return teach_once(self, images)
+
+def recording(fabric, path, state):
+    tensors = [t for part in ("model", "average") if part in state for t in state[part].state_dict().values()]
+    content = hashlib.sha256(b"".join(t.numpy().tobytes() for t in tensors)).hexdigest()
+    seen["ends"].append([path.name, content, state.get("best")])
+    save(fabric, path, state)
+
+Validation.figures, Teachers.teach_once, training.save_atomically = differing, counting, recording
+training.Progress.record = lambda *_: None  # takes longer than to train these epochs
+rows, test = test_train.noise(48, 0), {"test": test_train.noise(4, 1)}
+training.train(
+    tiny_config(epochs=20, loss={"distillation": 0.5, "distillation_views": "whole"}),
+    Dataset("noise", test_train.EMOTIONS, test_train.EMOTIONS[:7], rows, test, ()),
+    folder / "run",
+    start=Start(teachers=(folder / "teacher.ckpt",)),
+    device="cpu",
+    devices=2,
+    threads=1,
+)
+(folder / f"{process}.json").write_text(json.dumps(seen))
+"""
+
+
+def test_processes_that_would_disagree_decide_as_one_and_end_alike(tmp_path: Path) -> None:
+    config = tiny_config()
+    network = build(config.network, served=8, auxiliary=7)
+    save_trained(Trained(network, config, EMOTIONS, EMOTIONS[:7], 1), tmp_path / "teacher.ckpt")
+    (tmp_path / "two.py").write_text(TWO_PROCESSES)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "two.py"), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        env=ENVIRONMENT | {"PYTHONPATH": str(Path.cwd())},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads((tmp_path / f"{process}.json").read_text()) for process in (0, 1))
+    # Every epoch is the best one of the first process.
+    assert [name for name, *_ in first["ends"]] == ["best.ckpt", "last.ckpt"] * 20
+    assert first["ends"] == second["ends"]
+    assert (first["taught"], second["taught"]) == (1, 0)
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ from training.checkpoint import load_trained
 from training.datasets import DatasetSource, load
 from training.datasets.faces import Dataset, LabelledFaces
 from training.datasets.splits import split_training
-from training.train import Start, refuse_what_learned_validation, train
+from training.lineage import Start, refuse_what_learned_validation
+from training.train import train
 
 SOURCES = (
     DatasetSource(name="fer2013", root="fer"),
@@ -130,7 +131,7 @@ def test_a_teacher_of_another_fold_is_refused(
     data: Path, earlier: dict[str, object], refused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sets = {"dataset": [source.model_dump() for source in SOURCES]}
-    monkeypatch.setattr("training.train.config_of", lambda path: tiny_config(**sets | earlier))
+    monkeypatch.setattr("training.lineage.config_of", lambda path: tiny_config(**sets | earlier))
     start = Start(teachers=(data,))
     if refused:
         with pytest.raises(ValueError, match="its fold was 1, this run's is 0"):

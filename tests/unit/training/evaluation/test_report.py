@@ -100,6 +100,21 @@ def test_an_error_names_a_missing_split(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_network_with_fewer_emotions_than_the_data_is_refused(data: Path, tmp_path: Path) -> None:
+    run = checkpoint(tmp_path, tiny_config(), served=7, auxiliary=0)
+    with pytest.raises(ValueError, match="answers 7 emotions, and fer2013 has 8: the network lacks contempt"):
+        evaluate_run(run, data, tmp_path / "out", skip_bad=True)
+
+
+def test_a_network_of_the_labels_is_measured_on_the_labels(data: Path, tmp_path: Path) -> None:
+    """In the made-up rows, votes are for sadness where the label is anger."""
+    run = checkpoint(tmp_path, tiny_config(ferplus_votes="none"), served=7, auxiliary=0)
+    evaluate_run(run, data, tmp_path / "out", robust=False, skip_bad=True)
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    counts = {row["emotion"]: row["samples"] for row in found["by_class"]}
+    assert (len(counts), counts["anger"], counts["sadness"], counts["happiness"]) == (7, 6, 0, 6)
+
+
 def test_subgroups_are_thirds_of_each_measure_of_the_images(data: Path) -> None:
     rows = load("fer2013", data, skip_bad=True).tests["PublicTest"]
     answers = np.full((len(rows), 8), 0.1, np.float32)

@@ -1,0 +1,125 @@
+"""What a run is made from: configuration, code, and the files it starts from."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from service.core.manifest import digest
+from training.checkpoint import checkpoint_file, config_of
+from training.config import RunConfig, read_config
+
+# A resumed run may have more or fewer epochs.
+MAY_CHANGE = {"epochs"}
+
+
+@dataclass(frozen=True)
+class Start:
+    """Optional files that a run starts from.
+
+    weights: a state dict or checkpoint that initialises the network. teachers: checkpoints to distil from.
+    """
+
+    weights: Path | None = None
+    teachers: tuple[Path, ...] = ()
+
+
+def write_config(run: Path, config: RunConfig) -> None:
+    (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def record_versions(path: Path, entry: dict[str, Any]) -> None:
+    """Append one entry per start of the run, because another version of the code may resume it."""
+    entries = json.loads(path.read_text()) if path.is_file() else []
+    path.write_text(json.dumps([*entries, entry], indent=1))
+
+
+def versions(start: Start) -> dict[str, Any]:
+    """The code, versions of packages, and digests of the starting files.
+
+    commit: of the checkout that has this package, None outside of a checkout. changed: whether files of that
+    checkout differ from the commit.
+    """
+    commit, changed = checkout(Path(__file__).parent)
+    return {
+        "commit": commit,
+        "changed": changed,
+        "package": version("expressnet-training"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "kornia": version("kornia"),
+        "weights_sha256": None if start.weights is None else digest(start.weights),
+        "teachers_sha256": digests(start),
+    }
+
+
+def digests(start: Start) -> list[str]:
+    """SHA-256 of each teacher."""
+    return [digest(checkpoint_file(teacher)) for teacher in start.teachers]
+
+
+def checkout(package: Path) -> tuple[str | None, bool]:
+    """(commit, whether tracked files differ from it) of the checkout that tracks `package`.
+
+    It is (None, False) outside of a checkout, and for an environment in somebody's checkout.
+    """
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(package), *arguments], capture_output=True, text=True, check=True
+            )
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return done.stdout.strip()
+
+    if git("ls-files", "--error-unmatch", "__init__.py") is None:
+        return None, False
+    return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+
+
+def refuse_changes(run: Path, config: RunConfig, start: Start) -> None:
+    """Raises `ValueError`, which names the keys, when a run is resumed with other settings or teachers."""
+    before, now = (_flat(each.model_dump(mode="json")) for each in (read_config(run / "config.yaml"), config))
+    changed = [
+        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
+        for key in {**before, **now}
+        if before.get(key) != now.get(key) and key not in MAY_CHANGE
+    ]
+    if json.loads((run / "versions.json").read_text())[-1]["teachers_sha256"] != digests(start):
+        changed.append("the teachers are others")
+    if changed:
+        raise ValueError(f"{run} cannot be resumed, because its configuration changed: {'; '.join(changed)}")
+
+
+def _flat(parts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as one key with dots."""
+    flat: dict[str, Any] = {}
+    for key, value in parts.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def refuse_what_learned_validation(start: Start, config: RunConfig) -> None:
+    """Raises `ValueError` for a checkpoint of one of the data sets that held out other rows."""
+    for file in (*start.teachers, *([] if start.weights is None else [start.weights])):
+        other = config_of(file)
+        if (
+            other is not None
+            and other.dataset_names & config.dataset_names
+            and (other.validation_share < config.validation_share or other.fold != config.fold)
+        ):
+            raise ValueError(
+                f"{file} was trained on rows that validate this run: its validation_share "
+                f"was {other.validation_share:g}, this run's is {config.validation_share:g}; "
+                f"its fold was {other.fold}, this run's is {config.fold}"
+            )

@@ -1,0 +1,90 @@
+"""Which rows of a data set train, which validate, what they teach, and in which order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from service.core.manifest import EMOTIONS
+from training.config import RunConfig
+from training.datasets.faces import Dataset, LabelledFaces, one_hot
+from training.datasets.splits import drop_near_duplicates, split_training
+
+
+def training_rows(dataset: Dataset, config: RunConfig) -> tuple[LabelledFaces, LabelledFaces]:
+    """(training, validation) rows of the training split, without copies of test rows or of each other."""
+    rows, held_out = split_training(dataset, config.validation_share, config.fold)
+    return drop_near_duplicates(rows, held_out), held_out
+
+
+def validation_rows(dataset: Dataset, config: RunConfig) -> LabelledFaces:
+    """The validation rows of `training_rows`, in half of the time."""
+    return split_training(dataset, config.validation_share, config.fold)[1]
+
+
+def refuse_other_emotions(answered: tuple[str, ...], dataset: Dataset) -> None:
+    """Raises `ValueError` when the data set has emotions that a network does not answer."""
+    if unknown := dataset.served[len(answered) :]:
+        raise ValueError(
+            f"the network answers {len(answered)} emotions, and {dataset.name} has {len(dataset.served)}: "
+            f"the network lacks {', '.join(unknown)}"
+        )
+
+
+def widened(dataset: Dataset, emotions: int) -> Dataset:
+    """The same rows for a served head with `emotions` outputs, of which some may have no rows.
+
+    Raises `ValueError` when the rows have more emotions than the head.
+    """
+    refuse_other_emotions(EMOTIONS[:emotions], dataset)
+    return replace(dataset, served=EMOTIONS[:emotions])
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Targets of each head for every row: served float [N,C], auxiliary float [N,A].
+
+    emotion: int64 [N], the most likely served emotion, -1 without a target. weights: float [N], how often a
+    row is drawn relative to others, None if all are drawn alike.
+    """
+
+    served: Tensor
+    auxiliary: Tensor
+    emotion: Tensor
+    weights: Tensor | None = None
+
+    @classmethod
+    def of(cls, rows: LabelledFaces, dataset: Dataset) -> Targets:
+        served = torch.from_numpy(rows.distributions[:, : len(dataset.served)])
+        auxiliary = torch.from_numpy(one_hot(rows.labels, len(dataset.auxiliary)))
+        emotion = torch.where(served.sum(dim=1) > 0, served.argmax(dim=1), -1)
+        return cls(
+            served, auxiliary, emotion, None if rows.weights is None else torch.from_numpy(rows.weights)
+        )
+
+    def drawn(self) -> Tensor:
+        """[C], how often each served emotion is drawn."""
+        return self.served.sum(dim=0) if self.weights is None else self.weights @ self.served
+
+
+def epoch_order(emotion: Tensor, config: RunConfig, epoch: int, weights: Tensor | None = None) -> Tensor:
+    """The rows of one epoch, the same in every process: a permutation or a draw with replacement."""
+    generator = torch.Generator().manual_seed(seed_of(config.seed, epoch))
+    if not config.balanced_sampling and weights is None:
+        return torch.randperm(len(emotion), generator=generator)
+    # Rows without an emotion count as one more emotion.
+    kind = torch.where(emotion < 0, len(EMOTIONS), emotion)
+    chance = torch.bincount(kind)[kind].double() ** -config.balanced_sampling
+    if weights is not None:
+        chance *= weights
+    return torch.multinomial(chance, len(emotion), replacement=True, generator=generator)
+
+
+def seed_of(seed: int, epoch: int, process: int | None = None) -> int:
+    """An independent seed for each epoch of each run: of its order, or of the augmentation in one process."""
+    # Trailing zeros do not change a SeedSequence.
+    entropy = (seed, epoch, 0 if process is None else process + 1)
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
