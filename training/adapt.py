@@ -1,14 +1,15 @@
 """Domain adaptation: fits a trained network to the pictures of another place.
 
-First, batch-norm statistics are measured again on unlabelled pictures (AdaBN, Li et al., 2017). Then the
-network is fine-tuned on a few labelled pictures. Each step is measured on rows that neither step has seen.
+First, batch-norm statistics are mixed with those of unlabelled pictures (AdaBN, Li et al., 2017). Then the
+network is fine-tuned on a few labelled pictures. The stage with the best validation accuracy is kept, and
+each stage is measured on rows that no stage has seen.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +20,22 @@ from service.core.manifest import Metric
 from training.checkpoint import Trained, checkpoint_file, load_trained, save_trained
 from training.config import RunConfig
 from training.datasets import load
-from training.datasets.faces import Dataset, Pictures
+from training.datasets.faces import Dataset, LabelledFaces, Pictures
 from training.datasets.folders import load_pictures
 from training.datasets.splits import split_validation
+from training.device import DeviceName, choose_device
 from training.evaluation.metrics import accuracy, calibration_error, mean_class_accuracy
-from training.evaluation.predict import predict
+from training.evaluation.predict import device_of, predict
+from training.images import Images
 from training.lineage import Start, record_versions, versions
 from training.models import Network
+from training.rows import refuse_other_emotions, validation_rows
 from training.train import train
 
 TEST_SHARE = 0.2
 BATCH = 64
+SOURCE_IMAGES = 1024
+"""N: how many new pictures count as much as the statistics of the training data."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,19 @@ class FineTuning:
     learning_rate: float = 0.005
 
 
+@dataclass
+class Adaptation:
+    """What was done. kept: the stage in `best.ckpt`. pictures: how many were unlabelled, share: their weight.
+
+    stages: figures of each stage on unseen labelled rows, and `validation_accuracy` on those that chose.
+    """
+
+    kept: str
+    pictures: int = 0
+    share: float = 0.0
+    stages: dict[str, dict[str, Metric]] = field(default_factory=dict)
+
+
 def adapt(
     source: Path,
     out: Path,
@@ -47,66 +66,90 @@ def adapt(
     unlabelled: Path | None = None,
     labelled: Path | None = None,
     tuning: FineTuning = FineTuning(),
-) -> dict[str, dict[str, Metric]]:
-    """Write an adapted `best.ckpt` into `out`, and return the figures of each stage on unseen labelled rows.
+    device: DeviceName = "auto",
+) -> Adaptation:
+    """Write an adapted `best.ckpt` into `out`.
 
     source: a checkpoint or a run's folder. unlabelled: a folder of face pictures, at any depth. labelled: a
-    folder of pictures per emotion. Figures are measured on its `test` folder, or else on a fifth that is held
-    out. Without labelled pictures, nothing is measured and the result is empty. Writes `adaptation.json` and
-    `adaptation.md`. Raises `ValueError` when neither folder is given or a folder has no usable picture.
+    folder of pictures per emotion. Of these, the source's `validation_share` chooses the stage that is kept,
+    which may be the source itself. Figures are measured on the `test` folder, or else on a fifth that is held
+    out. Without labelled pictures, nothing is chosen or measured. Writes `adaptation.json` and
+    `adaptation.md`.
+    Raises `ValueError` when neither folder is given, a folder has no usable picture, or the labels have an
+    emotion that the network does not answer.
     """
     if unlabelled is None and labelled is None:
         raise ValueError(
             "adapt needs a folder of unlabelled pictures, a folder of labelled pictures, or both"
         )
-    trained = load_trained(source)
+    trained, chosen = load_trained(source), choose_device(device)
+    trained.network.to(chosen)
     dataset = None if labelled is None else with_test(load("folder", labelled), trained.config.seed)
+    if dataset is not None:
+        refuse_other_emotions(trained.served, dataset)
     out.mkdir(parents=True, exist_ok=True)
-    stages = {"before": trained}
+    (out / "versions.json").unlink(missing_ok=True)
+    stages, done = {"before": trained}, Adaptation("batch norm")
     if unlabelled is not None:
         pictures = load_pictures(unlabelled)
+        done.pictures, done.share = len(pictures), share_of(len(pictures))
         network = renormalised(copy.deepcopy(trained.network), pictures)
-        stages["batch norm"] = trained = replace(trained, network=network)
-        save_trained(trained, out / "best.ckpt")
-        record_versions(
-            out / "versions.json",
-            {"from_epoch": trained.epoch, **versions(Start(weights=checkpoint_file(source)))},
-        )
+        stages["batch norm"] = replace(trained, network=network)
     if dataset is not None:
-        stages["fine-tuned"] = fine_tuned(trained, dataset, out, tuning)
-    figures = {} if dataset is None else {name: measured(stage, dataset) for name, stage in stages.items()}
-    _write(out, figures)
-    return figures
+        config = tuned(trained, dataset, tuning)
+        held_out = validation_rows(dataset, config)
+        measure = _Measure(held_out, next(iter(dataset.tests.values())))
+        figures = {name: measure(stage.network) for name, stage in stages.items()}
+        stages["fine-tuned"] = fine_tuned(stages[_best(figures)], dataset, config, out, device)
+        figures["fine-tuned"] = measure(stages["fine-tuned"].network.to(chosen))
+        done.kept, done.stages = _best(figures), figures
+    save_trained(replace(stages[done.kept], network=stages[done.kept].network.cpu()), out / "best.ckpt")
+    record_versions(
+        out / "versions.json",
+        {"from_epoch": trained.epoch, **versions(Start(weights=checkpoint_file(source)))},
+    )
+    (out / "adaptation.json").write_text(json.dumps(_plain(done), indent=1))
+    (out / "adaptation.md").write_text(markdown(done))
+    return done
+
+
+def share_of(pictures: int) -> float:
+    """The weight of the pictures' statistics: n / (n + N), as Schneider et al. (2020)."""
+    return pictures / (pictures + SOURCE_IMAGES)
 
 
 def renormalised(network: Network, pictures: Pictures) -> Network:
-    """Replace batch-norm statistics by those of `pictures`, and return the same network."""
+    """Mix batch-norm statistics with those of `pictures`, and return the same network in eval mode."""
     network.eval()
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = [(norm.momentum, copy.deepcopy(norm.state_dict())) for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean over all batches
         norm.train()
-    order = np.random.default_rng(0).permutation(len(pictures))
+    order = torch.from_numpy(np.random.default_rng(0).permutation(len(pictures)))
     # Batches of nearly equal size, because a small last batch would have the same weight as a full batch.
+    batches = order.tensor_split(max(1, len(order) // BATCH))
     with torch.no_grad():
-        for rows in np.array_split(order, max(1, len(order) // BATCH)):
-            images = torch.from_numpy(pictures.read(rows, size=network.size, channels=network.channels))
-            network(images.float() / 255)
-    for norm in norms:
-        norm.momentum = 0.1
+        for _, images in Images(pictures, network, device_of(network)).steps(batches):
+            network(images)
+    share = share_of(len(pictures))
+    for norm, (momentum, old) in zip(norms, before, strict=True):
+        new = norm.state_dict()
+        mixed = {name: torch.lerp(old[name], new[name], share) for name in ("running_mean", "running_var")}
+        norm.load_state_dict(old | mixed)
+        norm.momentum = momentum
     return network.eval()
 
 
-def fine_tuned(trained: Trained, dataset: Dataset, out: Path, tuning: FineTuning) -> Trained:
-    """A short run from the trained weights, with the same heads."""
-    start = out / "start.ckpt"
-    save_trained(trained, start)
+def tuned(trained: Trained, dataset: Dataset, tuning: FineTuning) -> RunConfig:
+    """The configuration of a short run with the network's heads and the source's settings."""
     changes = {
         "dataset": "folder",
         "emotions": len(trained.served),
         "epochs": tuning.epochs,
         "batch": min(trained.config.batch, max(2, len(dataset.training) // 4)),
+        "precision": "auto",
         "optimiser": {
             **trained.config.optimiser.model_dump(),
             "learning_rate": tuning.learning_rate,
@@ -115,8 +158,16 @@ def fine_tuned(trained: Trained, dataset: Dataset, out: Path, tuning: FineTuning
         # There is no teacher here.
         "loss": {**trained.config.loss.model_dump(), "distillation": 0.0},
     }
-    config = RunConfig.model_validate({**trained.config.model_dump(), **changes})
-    train(config, dataset, out, start=Start(weights=start))
+    return RunConfig.model_validate({**trained.config.model_dump(), **changes})
+
+
+def fine_tuned(
+    trained: Trained, dataset: Dataset, config: RunConfig, out: Path, device: DeviceName
+) -> Trained:
+    """A short run from the trained weights."""
+    start = out / "start.ckpt"
+    save_trained(trained, start)
+    train(config, dataset, out, start=Start(weights=start), device=device)
     start.unlink()
     return load_trained(out)
 
@@ -129,30 +180,57 @@ def with_test(dataset: Dataset, seed: int) -> Dataset:
     return replace(dataset, training=training, tests={"held out": test})
 
 
-def measured(trained: Trained, dataset: Dataset) -> dict[str, Metric]:
-    """The uncalibrated figures of one stage on the first test split."""
-    rows = next(iter(dataset.tests.values()))
-    predicted = predict(trained.network, rows)
-    return {
-        "accuracy": accuracy(predicted.probabilities, rows.majority),
-        "mean_class_accuracy": mean_class_accuracy(predicted.probabilities, rows.majority),
-        "ece": calibration_error(predicted.probabilities, rows.majority),
+@dataclass(frozen=True)
+class _Measure:
+    """The uncalibrated figures of a network on validation rows and on unseen rows."""
+
+    held_out: LabelledFaces
+    unseen: LabelledFaces
+
+    def __call__(self, network: Network) -> dict[str, Metric]:
+        chosen, predicted = predict(network, self.held_out), predict(network, self.unseen)
+        answers, labels = predicted.probabilities, self.unseen.majority
+        return {
+            "validation_accuracy": accuracy(chosen.probabilities, self.held_out.majority),
+            "accuracy": accuracy(answers, labels),
+            "mean_class_accuracy": mean_class_accuracy(answers, labels),
+            "ece": calibration_error(answers, labels),
+        }
+
+
+def _best(figures: dict[str, dict[str, Metric]]) -> str:
+    """The stage with the highest validation accuracy, the earliest of equal ones."""
+    return max(figures, key=lambda name: figures[name]["validation_accuracy"].value)
+
+
+def _plain(done: Adaptation) -> dict[str, object]:
+    return asdict(done) | {
+        "stages": {
+            name: {figure: metric.model_dump() for figure, metric in row.items()}
+            for name, row in done.stages.items()
+        }
     }
 
 
-def _write(out: Path, figures: dict[str, dict[str, Metric]]) -> None:
-    plain = {stage: {name: m.model_dump() for name, m in row.items()} for stage, row in figures.items()}
-    (out / "adaptation.json").write_text(json.dumps(plain, indent=1))
+def markdown(done: Adaptation) -> str:
+    """The report."""
     lines = ["# Adaptation", ""]
-    if not figures:
-        lines.append("No labelled pictures were given, so nothing was measured.")
-    else:
-        names = list(next(iter(figures.values())))
-        lines += [f"| stage | {' | '.join(names)} | n |", "|---" * (len(names) + 2) + "|"]
-        for stage, row in figures.items():
-            cells = [
-                f"{m.value:.3f}" + (f" [{m.interval[0]:.3f}, {m.interval[1]:.3f}]" if m.interval else "")
-                for m in row.values()
-            ]
-            lines.append(f"| {stage} | {' | '.join(cells)} | {next(iter(row.values())).samples} |")
-    (out / "adaptation.md").write_text("\n".join(lines) + "\n")
+    if done.pictures:
+        lines += [
+            f"The batch-norm statistics were mixed with those of {done.pictures} unlabelled pictures, "
+            f"which count {done.share:.0%}.",
+            "",
+        ]
+    if not done.stages:
+        return "\n".join([*lines, "No labelled pictures were given, so nothing was measured.", ""])
+    first = next(iter(done.stages.values()))
+    header = ["stage", *(f"{name.replace('_', ' ')}, n={metric.samples}" for name, metric in first.items())]
+    lines += [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    for stage, row in done.stages.items():
+        cells = [
+            f"{m.value:.3f}" + (f" [{m.interval[0]:.3f}, {m.interval[1]:.3f}]" if m.interval else "")
+            for m in row.values()
+        ]
+        lines.append(f"| {' | '.join([stage, *cells])} |")
+    kept = "The network stays as it was" if done.kept == "before" else f"`best.ckpt` is the stage {done.kept}"
+    return "\n".join([*lines, "", f"{kept}, which has the best validation accuracy.", ""])

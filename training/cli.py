@@ -196,6 +196,7 @@ def adapt_command(
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Number of epochs of fine-tuning.")] = 10,
     learning_rate: Annotated[float, typer.Option(help="Learning rate of fine-tuning.")] = 0.005,
+    device: Device = "auto",
 ) -> None:
     """Adapt a trained network to other images, and measure the effect."""
     with _explained():
@@ -207,6 +208,7 @@ def adapt_command(
             unlabelled=unlabelled,
             labelled=labelled,
             tuning=FineTuning(epochs, learning_rate),
+            device=device,
         )
         typer.echo((out / "adaptation.md").read_text())
 

@@ -132,6 +132,10 @@ def test_pictures_without_faces_are_not_exported(
             "no GPU",
         ),
         (
+            ("adapt", "--run", "{run}", "--unlabelled", "{data}", "--out", "{tmp}", "--device", "cuda"),
+            "no GPU",
+        ),
+        (
             ("train", "--data", "{data}", "--config", "{tiny}", "--run", "{tmp}/run", "--device", "cuda"),
             "no GPU",
         ),
