@@ -10,13 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from training.datasets import DatasetKind, DatasetSource
 from training.datasets.ferplus import VoteRule
-from training.device import Precision
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
 Chance = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
+Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 
 
 class _Part(BaseModel):

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from torch import nn
+
+from training.config import Precision
+from training.models.mixture import MixtureOfExperts
 
 DeviceName = Literal["auto", "cpu", "cuda"]
-Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 
 # Instructions of a CPU that multiply bfloat16. Without them, torch emulates the products.
 BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
@@ -33,6 +36,16 @@ def choose_precision(precision: Literal["auto"] | Precision, device: torch.devic
     if precision != "auto":
         return precision
     return "bf16-mixed" if multiplies_bfloat16(device) else "32-true"
+
+
+def compile_parts(network: nn.Module) -> None:
+    """Compile the parts of a network by `torch.compile`, in place, when they run for the first time.
+
+    Mixtures are not compiled: together with the rest, torch 2.13 gives NaN for their weights on a CPU.
+    """
+    for part in network.children():
+        if not isinstance(part, MixtureOfExperts):
+            part.compile()
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

@@ -18,7 +18,7 @@ from training.checkpoint import describe, save_atomically
 from training.config import RunConfig
 from training.datasets import summary
 from training.datasets.faces import Dataset
-from training.device import DeviceName, choose_device, choose_precision
+from training.device import DeviceName, choose_device, choose_precision, compile_parts
 from training.images import Images
 from training.initialise import initialise
 from training.lineage import (
@@ -109,7 +109,7 @@ def train(
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(network).eval().requires_grad_(False).to(fabric.device)
     if compiled:
-        network.compile()
+        compile_parts(network)
     model, optimiser = fabric.setup(network, make_optimiser(network, config.optimiser))
     targets = Targets.of(rows, dataset)
     objective = Objective(config.loss, targets.drawn()).to(fabric.device)
