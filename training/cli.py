@@ -61,6 +61,13 @@ def train_command(
             help="State dict or checkpoint with the initial weights, of the network or its backbone."
         ),
     ] = None,
+    weights_kind: Annotated[
+        str | None,
+        typer.Option(
+            help="What the weights of --init-from are, where the file does not show it: resnet50_caffe for "
+            "VGGFace2's ResNet-50 with torchvision's names."
+        ),
+    ] = None,
     teacher: Annotated[
         list[Path] | None,
         typer.Option(help="Checkpoint of a teacher. Repeat the option to average several teachers."),
@@ -92,7 +99,7 @@ def train_command(
             settled,
             load(settled.dataset, data, skip_bad=skip_bad, ferplus_votes=settled.ferplus_votes),
             run,
-            start=Start(init_from, tuple(teacher or ())),
+            start=Start(weights=init_from, weights_kind=weights_kind, teachers=tuple(teacher or ())),
             resume=resume,
             device=device,
             devices=devices,

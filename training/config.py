@@ -67,6 +67,9 @@ class MoEConfig(_Part):
 
     name: Literal["expressnet_moe"]
     renormalise: bool = False
+    backbone_pixels: Literal["paper", "pretraining"] = "paper"
+    """What ResNet-50 sees. `paper`: BGR from 0 to 1, as the authors feed it. `pretraining`: BGR from 0 to 255
+    less the mean, as VGGFace2's weights were trained."""
 
 
 class AttentionConfig(_Part):

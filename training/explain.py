@@ -34,7 +34,7 @@ def heatmaps(network: Network, faces: NDArray[np.uint8], emotions: list[int]) ->
         answered: Tensor = network(images).logits
         return answered
 
-    maps = LayerGradCam(logits, network.shown_layer()).attribute(
+    maps = LayerGradCam(logits, network.gradcam_layer()).attribute(
         images.requires_grad_(), target=torch.tensor(emotions), relu_attributions=True
     )
     enlarged = LayerAttribution.interpolate(maps, images.shape[2:], interpolate_mode="bilinear")[:, 0]

@@ -6,11 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import torch
 from torch import Tensor
 
+from service.core.manifest import digest
 from training.models import Network
-from training.models.face_resnet import published_state
+from training.models.backbones import PUBLISHED, registered
+from training.models.face_resnet import published_state, weight_file
+from training.models.resnet import ResNet50
+from training.models.vggface2 import resnet50_kind, resnet50_state
 
 # Keys around a state dict, and prefixes of its names, in files of other projects.
 WRAPPERS = ("average", "state_dict", "model_state_dict", "model")
@@ -20,8 +25,12 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Initialised:
-    """What was copied from a source. Names of tensors are the network's; in `unused`, the source's."""
+    """What was copied from a source. Names of tensors are the network's; in `unused`, the source's.
 
+    published: the entry of the registry that the source is, None if the registry does not have it.
+    """
+
+    published: str | None
     where: str
     matched: tuple[str, ...]
     parameters: int
@@ -31,6 +40,8 @@ class Initialised:
 
     def __str__(self) -> str:
         lines = [f"{len(self.matched)} tensors ({self.parameters:,} values) matched {self.where}"]
+        if self.published is not None:
+            lines.append(f"published weights: {PUBLISHED[self.published]}")
         for what, names in (
             ("of another shape, not copied", self.mismatched),
             ("missing in the source", self.fresh),
@@ -42,32 +53,46 @@ class Initialised:
         return "\n".join(lines)
 
 
-def initialise(network: Network, source: Path) -> Initialised:
+def initialise(network: Network, source: Path, kind: str | None = None) -> Initialised:
     """Copy every tensor of a state dict or checkpoint whose name and shape the network has.
 
     The source is tried as the whole network and as its backbone, with and without common prefixes. It is also
     tried as a backbone with other names but the same shapes in the same order. The attempt with most matches
     is used. For a grey network, a first layer for RGB is summed over its channels. Heads for another number
-    of emotions are not copied.
-    Raises `ValueError` when the file is not a state dict or no tensor matches.
+    of emotions are not copied. Weights of a ResNet-50 are converted by their kind, because geometries differ
+    that names and shapes do not show.
+    kind: name of the source in the registry of backbones, where names and digest do not show it.
+    Raises `ValueError` when the file is not a state dict, no tensor matches, or the geometry is not the
+    network's or not known.
     """
     own = network.state_dict()
     given = read_state_dict(source)
+    published = registered(digest(weight_file(source) if source.suffix == ".json" else source))
+    targets = {"the network": "", "its backbone": "backbone."}
+    in_order = True
+    if isinstance(getattr(network, "backbone", None), ResNet50):
+        in_order = False
+        published = resnet50_kind(given, kind or published)
+        if published is not None:
+            given = resnet50_state(given, published)
+    elif kind not in (None, published):
+        raise ValueError(f"{source} is not {kind}: its digest is not registered")
     if network.channels == 1:
         given = {name: _grey(value) for name, value in given.items()}
-    targets = {"the network": "", "its backbone": "backbone."}
     attempts = [
         (where, _renamed(given, prefix, target))
         for where, target in targets.items()
         for prefix in ("", *PREFIXES)
     ]
-    attempts.append(("its backbone, in order", _in_order(given, own, "backbone.")))
+    if in_order:
+        attempts.append(("its backbone, in order", _in_order(given, own, "backbone.")))
     where, renamed = max(attempts, key=lambda attempt: len(_matching(attempt[1], own)))
     matched = _matching(renamed, own)
     if not matched:
         raise ValueError(f"no tensor in {source} has a name and shape of {type(network).__name__}")
     network.load_state_dict({name: renamed[name] for name in matched}, strict=False)
     return Initialised(
+        published=published,
         where=where,
         matched=tuple(matched),
         parameters=sum(own[name].numel() for name in matched),
@@ -82,12 +107,14 @@ def initialise(network: Network, source: Path) -> Initialised:
 
 
 def read_state_dict(source: Path) -> dict[str, Tensor]:
-    """Tensors by name, from a state dict, a checkpoint, or the manifest of face-api's face recognition.
+    """Tensors by name, from a state dict, a checkpoint, Keras' HDF5, or face-api's manifest.
 
     Raises `ValueError` for any other file.
     """
     if source.suffix == ".json":
         return published_state(source)
+    if source.suffix in (".h5", ".hdf5"):
+        return _read_hdf5(source)
     try:
         content: Any = torch.load(source, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -105,6 +132,25 @@ def read_state_dict(source: Path) -> dict[str, Tensor]:
     }
     if not tensors:
         raise ValueError(f"{source} holds no state dict")
+    return tensors
+
+
+def _read_hdf5(source: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+
+    def read(name: str, item: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(item, h5py.Dataset) and item.dtype.kind == "f":
+            tensors[name.removesuffix(":0")] = torch.from_numpy(item[()])
+
+    try:
+        with h5py.File(source) as file:
+            file.visititems(read)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"{source} is not an HDF5 file: {error}") from error
+    if not tensors:
+        raise ValueError(f"{source} holds no weights")
     return tensors
 
 

@@ -26,10 +26,12 @@ MAY_CHANGE = {"epochs"}
 class Start:
     """Optional files that a run starts from.
 
-    weights: a state dict or checkpoint that initialises the network. teachers: checkpoints to distil from.
+    weights: a state dict or checkpoint that initialises the network. weights_kind: their name in the registry
+    of backbones, where the file does not show it. teachers: checkpoints to distil from.
     """
 
     weights: Path | None = None
+    weights_kind: str | None = None
     teachers: tuple[Path, ...] = ()
 
 

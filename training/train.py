@@ -43,7 +43,7 @@ from training.rows import Targets, epoch_order, seed_of, training_rows, widened
 from training.teachers import Teachers
 from training.validation import Validation, score, watch
 
-SETTLED = 512  # training images for `Network.settle`
+RECALIBRATION = 512  # training images for `Network.recalibrate_batch_norm`
 
 
 def train(
@@ -102,9 +102,9 @@ def train(
     progress.say(summary(dataset))
     images = Images(rows.pictures, network, fabric.device, keep=True)
     if start.weights is not None:
-        progress.say(str(initialise(network, start.weights)))
-        _, some = next(images.steps([torch.arange(min(len(rows), SETTLED))]))
-        network.settle(some.cpu())
+        progress.say(str(initialise(network, start.weights, start.weights_kind)))
+        _, some = next(images.steps([torch.arange(min(len(rows), RECALIBRATION))]))
+        network.recalibrate_batch_norm(some.cpu())
 
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(network).eval().requires_grad_(False).to(fabric.device)

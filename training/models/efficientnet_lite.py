@@ -32,8 +32,6 @@ class EfficientNetLite(nn.Sequential):
     published depths it is Lite0.
     """
 
-    contrast = 0.5  # approximate deviation of pixels in pretraining; in a standardised photo it is 1
-
     def __init__(self, channels: int = 3, *, width: float = 1.0, depths: Sequence[int] = DEPTHS) -> None:
         wide = _scaled(STEM, width)
         layers: list[nn.Module] = [*_convolution(channels, wide, 3, stride=2), nn.ReLU(inplace=True)]

@@ -80,5 +80,5 @@ class ExpressNet(Network):
         gates = torch.zeros(len(images), 2, 4, device=images.device)
         return Outputs(self.head(features), self.auxiliary_head(features), gates, gates, pooled)
 
-    def shown_layer(self) -> nn.Module:
+    def gradcam_layer(self) -> nn.Module:
         return self.backbone[-1]

@@ -1,12 +1,17 @@
-"""`expressnet_moe`: ExpressNet-MoE (arXiv 2510.13493), layer by layer as its authors' notebooks build it."""
+"""`expressnet_moe`: ExpressNet-MoE (arXiv 2510.13493), layer by layer as its authors' notebooks build it.
+
+docs/explanation/training.md lists what differs.
+"""
 
 from __future__ import annotations
 
 import copy
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from training.models.backbones import Pixels
 from training.models.mixture import MixtureOfExperts
 from training.models.outputs import Network, Outputs, head
 from training.models.resnet import ResNet50
@@ -43,13 +48,25 @@ class ExpressNetMoE(Network):
 
     One mixture gets the global features (kernels 75 to 3). The other gets the local features (kernels 15 to
     3), fused with ResNet-50's. The head gets both answers. The authors do not renormalise the gate's weights.
+    They feed BGR pixels in [0, 1], and start from Keras' initialisation.
+
+    backbone_pixels: what ResNet-50 sees: the same, or the pixels that VGGFace2's weights were trained on.
     """
 
     size = 224
     channels = 3
 
-    def __init__(self, *, classes: int = 8, auxiliary_classes: int = 0, renormalise: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        classes: int = 8,
+        auxiliary_classes: int = 0,
+        renormalise: bool = False,
+        backbone_pixels: Literal["paper", "pretraining"] = "paper",
+    ) -> None:
         super().__init__()
+        self.pixels = Pixels(bgr=True)
+        self.backbone_pixels = self.pixels if backbone_pixels == "paper" else Pixels.of("resnet50_keras")
         self.large = Extractor(GLOBAL_LAYERS)
         self.project_large = nn.Sequential(
             nn.Flatten(), nn.Linear(7 * 7 * 256, FEATURES), nn.ReLU(), nn.Dropout(0.5)
@@ -62,10 +79,12 @@ class ExpressNetMoE(Network):
         self.mixture_fused = MixtureOfExperts(FEATURES, FEATURES, renormalise=renormalise)
         self.head = head(2 * FEATURES, classes)
         self.auxiliary_head = head(2 * FEATURES, auxiliary_classes)
+        self.apply(_initialise_like_keras)
 
     def forward(self, images: Tensor) -> Outputs:
-        whole, small = self.large(images), self.small(images).mean(dim=(2, 3))
-        backbone = self.backbone(images)
+        pixels = self.pixels(images)
+        whole, small = self.large(pixels), self.small(pixels).mean(dim=(2, 3))
+        backbone = self.backbone(self.backbone_pixels(images))
         local = torch.cat([small, self.backbone_dropout(backbone)], dim=1)
         mixed_global, weights_global, scores_global = self.mixture_global(self.project_large(whole))
         mixed_fused, weights_fused, scores_fused = self.mixture_fused(self.fuse(local))
@@ -78,8 +97,16 @@ class ExpressNetMoE(Network):
             pooled=torch.cat([whole.mean(dim=(2, 3)), small, backbone], dim=1),
         )
 
-    def shown_layer(self) -> nn.Module:
-        return self.backbone.layer4
+    def gradcam_layer(self) -> nn.Module:
+        return self.backbone.conv5
+
+
+def _initialise_like_keras(module: nn.Module) -> None:
+    """Glorot's uniform weights and no biases. The mixtures' experts have them already."""
+    if isinstance(module, nn.Conv2d | nn.Linear) and module.weight.numel():
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def with_spectra(network: ExpressNetMoE) -> ExpressNetMoE:

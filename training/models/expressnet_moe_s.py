@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.models.backbones import PUBLISHED
 from training.models.blocks import ConvNormAct, Residual
 from training.models.efficientnet_lite import DEPTHS, EfficientNetLite
 from training.models.face_resnet import FaceResNet
@@ -103,14 +104,14 @@ class ExpressNetMoES(Network):
         else:
             self.small, local = ResidualExtractor(residual_widths), residual_widths[-1]
         self.backbone: EfficientNetLite | FaceResNet | None = None
-        self.backbone_size, self.contrast = backbone_size or 0, 1.0
+        self.backbone_size, self.input_std = backbone_size or 0, 1.0
         if backbone_size:
             self.backbone = (
                 FaceResNet(backbone_blocks)
                 if backbone == "face_resnet"
                 else EfficientNetLite(1, width=backbone_width, depths=backbone_depths)
             )
-            self.contrast = self.backbone.contrast
+            self.input_std = PUBLISHED[backbone].input_std or 1.0
             local += self.backbone.features
         self.project_large = nn.Sequential(nn.Linear(extractor_width * 8, features), nn.ReLU())
         self.fuse = nn.Sequential(nn.Linear(local, features), nn.ReLU())
@@ -143,16 +144,17 @@ class ExpressNetMoES(Network):
         )
 
     def enlarged(self, images: Tensor) -> Tensor:
-        """Images as in the backbone's pretraining: larger, with less contrast."""
+        """Images as in the backbone's pretraining: larger, with its standard deviation."""
         size = [self.backbone_size, self.backbone_size]
-        return functional.interpolate(images * self.contrast, size=size, mode="bilinear", align_corners=False)
+        images = images * self.input_std
+        return functional.interpolate(images, size=size, mode="bilinear", align_corners=False)
 
-    def shown_layer(self) -> nn.Module:
+    def gradcam_layer(self) -> nn.Module:
         if self.backbone is not None:
             return self.backbone[self.backbone.fine]
         return self.small[-3]  # before the pooling
 
     @torch.no_grad()
-    def settle(self, images: Tensor) -> None:
+    def recalibrate_batch_norm(self, images: Tensor) -> None:
         if isinstance(self.backbone, FaceResNet):
-            self.backbone.settle(self.enlarged(standardise(images)))
+            self.backbone.recalibrate_batch_norm(self.enlarged(standardise(images)))

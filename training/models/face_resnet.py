@@ -72,7 +72,6 @@ class FaceResNet(nn.Sequential):
     H/16 x W/16, with 11 to 13 they have 256 and H/32 x W/32.
     """
 
-    contrast = 0.2  # deviation of pixels in pretraining, where white is 1
     fine = 13  # the last block of 128 channels; later maps are too small to distinguish mouth and nose
 
     def __init__(self, blocks: int = len(_BLOCKS)) -> None:
@@ -88,7 +87,7 @@ class FaceResNet(nn.Sequential):
         self.features = widths[-1]
 
     @torch.no_grad()
-    def settle(self, images: Tensor) -> None:
+    def recalibrate_batch_norm(self, images: Tensor) -> None:
         """Set the statistics of each batch norm from `images`, and undo the change by its scale and shift.
 
         Training with batch norm needs these statistics, and the published weights lack them.
@@ -134,6 +133,11 @@ def published_state(manifest: Path) -> dict[str, Tensor]:
             f"{manifest} does not list the weights of face-api's face recognition: {error}"
         ) from error
     return state
+
+
+def weight_file(manifest: Path) -> Path:
+    """The file that a valid manifest names."""
+    return manifest.parent / str(json.loads(manifest.read_text())[0]["paths"][0])
 
 
 def _read(manifest: Path) -> dict[str, Tensor]:

@@ -17,11 +17,10 @@ def folded(network: Network) -> Network:
 
     Answers are equal up to rounding. The copy cannot be trained.
     """
-    if isinstance(network, ExpressNetMoE):
-        # Its batch norms come after a ReLU, so they cannot be folded.
-        return with_spectra(network)
-    prepared = copy.deepcopy(network).eval()
+    prepared = with_spectra(network) if isinstance(network, ExpressNetMoE) else copy.deepcopy(network).eval()
     _fold(prepared)
+    if isinstance(prepared, ExpressNetMoE):
+        return prepared
     return prepared.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 

@@ -27,11 +27,14 @@ class Network(nn.Module):
     size: int
     channels: int
 
-    def settle(self, images: Tensor) -> None:
-        """Adapt statistics to training images after foreign weights are loaded. Answers do not change."""
+    def recalibrate_batch_norm(self, images: Tensor) -> None:
+        """Recompute statistics on these images, and rescale so that answers stay the same.
 
-    def shown_layer(self) -> nn.Module:
-        """The last layer of the backbone whose maps are fine enough for a heatmap of the face."""
+        Published weights without statistics need it before training.
+        """
+
+    def gradcam_layer(self) -> nn.Module:
+        """The last layer whose maps are fine enough for Grad-CAM."""
         raise NotImplementedError
 
 

@@ -45,7 +45,7 @@ class Brightness(Network):
         logits = torch.cat([brightness, -brightness], dim=1)
         return Outputs(logits, brightness[:, :0], gates, gates, brightness)
 
-    def shown_layer(self) -> nn.Module:
+    def gradcam_layer(self) -> nn.Module:
         return self.backbone[0]
 
 

@@ -116,9 +116,9 @@ def test_exposure_and_contrast_do_not_matter(tiny: ExpressNetMoES) -> None:
 
 
 @torch.no_grad()
-def test_the_shown_layer_has_at_least_3_by_3_positions(tiny: ExpressNetMoES) -> None:
+def test_the_gradcam_layer_has_at_least_3_by_3_positions(tiny: ExpressNetMoES) -> None:
     sizes: list[torch.Size] = []
-    tiny.shown_layer().register_forward_hook(lambda _module, _given, maps: sizes.append(maps.shape))
+    tiny.gradcam_layer().register_forward_hook(lambda _module, _given, maps: sizes.append(maps.shape))
     tiny(torch.rand(1, 1, 48, 48))
     assert len(sizes) == 1
     # With fewer positions, a heatmap cannot distinguish mouth and nose.

@@ -137,7 +137,7 @@ def test_settling_keeps_the_answers_in_evaluation_and_in_training(
 
     before = backbone_features()
     unsettled = copy.deepcopy(network)
-    network.settle(images)
+    network.recalibrate_batch_norm(images)
     assert not network.training
     assert not unsettled.training
     size = before.abs().max()
