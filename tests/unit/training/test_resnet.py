@@ -227,6 +227,14 @@ def test_imports_from_caffe_are_loaded_if_stated(
     answers_like(network, keras, found, "resnet50_caffe", epsilon=1e-5)
 
 
+@torch.no_grad()
+def test_the_projects_own_weights_need_no_kind(network: ExpressNetMoE, tmp_path: Path) -> None:
+    given = {name: value + 1 for name, value in network.state_dict().items()}
+    found = initialise(network, saved(given, tmp_path / "w.pth"))
+    assert (found.where, found.published, found.fresh, found.unused) == ("the network", None, (), ())
+    assert all(torch.equal(value, given[name]) for name, value in network.state_dict().items())
+
+
 def answers_like(
     network: ExpressNetMoE, keras: Weights, found: Initialised, kind: str, *, epsilon: float = 1e-3
 ) -> None:
