@@ -19,8 +19,6 @@ def folded(network: Network) -> Network:
     """
     prepared = with_spectra(network) if isinstance(network, ExpressNetMoE) else copy.deepcopy(network).eval()
     _fold(prepared)
-    if isinstance(prepared, ExpressNetMoE):
-        return prepared
     return prepared.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
