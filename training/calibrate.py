@@ -2,33 +2,63 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
 from torch.nn import functional
 
-from training.evaluation.metrics import Ints, selective
-from training.evaluation.predict import Floats
+from training.datasets.faces import Ints
+from training.evaluation.metrics import selective
+from training.evaluation.predict import Floats, Predictions
+
+SELECTIVE_ACCURACY = 0.9
+# If all answers are right or all are wrong, the likelihood has no optimum inside these bounds.
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
+
+
+class Calibrated(NamedTuple):
+    """A temperature and a threshold, and the calibrated answers that the threshold was chosen on."""
+
+    temperature: float
+    threshold: float
+    predicted: Predictions
+
+
+def calibrate(predicted: Predictions, labels: Ints) -> Calibrated:
+    """Choose temperature and threshold on a network's answers for validation rows.
+
+    labels: [N], negative if missing. Raises `ValueError` as `choose_threshold` does.
+    """
+    temperature = fit_temperature(predicted.logits, labels)
+    calibrated = rescaled(predicted, temperature)
+    threshold = choose_threshold(calibrated.probabilities, labels, SELECTIVE_ACCURACY)
+    return Calibrated(temperature, threshold, calibrated)
+
+
+def rescaled(predicted: Predictions, temperature: float) -> Predictions:
+    """The same answers at another temperature."""
+    logits = torch.from_numpy(predicted.logits)
+    return predicted._replace(probabilities=torch.softmax(logits / temperature, dim=1).numpy())
 
 
 def fit_temperature(logits: Floats, labels: Ints) -> float:
     """The temperature with the lowest negative log-likelihood over labelled rows (Guo et al., 2017).
 
-    logits: [N,C]; labels: [N], negative if missing.
+    logits: [N,C]; labels: [N], negative if missing. Raises `ValueError` when all labels are missing.
     """
     labelled = labels >= 0
-    scores, truth = torch.from_numpy(logits[labelled]), torch.from_numpy(labels[labelled])
-    log_temperature = torch.zeros((), requires_grad=True)
-    optimiser = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
-
-    def loss() -> torch.Tensor:
-        optimiser.zero_grad()
-        value = functional.cross_entropy(scores / log_temperature.exp(), truth)
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    optimiser.step(loss)  # type: ignore[no-untyped-call]
-    # If all answers are right or all are wrong, the likelihood has no optimum inside these bounds.
-    return round(float(log_temperature.detach().exp().clamp(0.05, 20.0)), 4)
+    if not labelled.any():
+        raise ValueError("a temperature needs rows with labels")
+    scores, truth = torch.from_numpy(logits[labelled]).double(), torch.from_numpy(labels[labelled])
+    found = minimize_scalar(
+        lambda log_temperature: functional.cross_entropy(scores / math.exp(log_temperature), truth).item(),
+        bounds=(math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE)),
+        options={"xatol": 1e-7},
+    )
+    return round(math.exp(found.x), 4)
 
 
 def choose_threshold(probabilities: Floats, labels: Ints, selective_accuracy: float) -> float:

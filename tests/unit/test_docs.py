@@ -30,7 +30,7 @@ from service.pipeline.groups import GROUP_STEP
 from service.settings import MIN_GROUP_FACES, PREFIX, Settings
 from tests.docs import bands
 from training.evaluation.quality import RULE
-from training.evaluation.report import shown
+from training.evaluation.tables import shown
 
 ROOT = Path(__file__).parents[2]
 API = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")

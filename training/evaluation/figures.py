@@ -6,7 +6,7 @@ from pydantic.dataclasses import dataclass
 
 from service.core.manifest import Metric
 from training.evaluation.metrics import Bin, ClassFigures, ExpertFigures
-from training.evaluation.robustness import Endured
+from training.evaluation.robustness import CorruptionResult
 from training.evaluation.subgroups import Subgroup
 
 
@@ -32,4 +32,4 @@ class Report:
     accuracy_at_coverage: dict[str, float]
     experts: list[list[ExpertFigures]]
     subgroups: list[Subgroup]
-    robustness: list[Endured]
+    robustness: list[CorruptionResult]

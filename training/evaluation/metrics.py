@@ -9,13 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from sklearn import metrics
 
 from service.core.manifest import EMOTIONS, Metric
-from training.datasets.faces import LabelledFaces
+from training.datasets.faces import Bools, Ints, LabelledFaces
 from training.evaluation.predict import Floats, Predictions
-
-Ints = NDArray[np.int64]
 
 BOOTSTRAP_DRAWS = 1000
 BINS = 15
@@ -84,28 +82,22 @@ class ClassFigures:
 
 def by_class(probabilities: Floats, labels: Ints) -> list[ClassFigures]:
     """Figures of each emotion, in the order of columns; a figure without samples is 0."""
-    confusion = confusion_matrix(probabilities, labels)
-    rows = []
-    for index in range(probabilities.shape[1]):
-        hits, answered, true = confusion[index, index], confusion[:, index].sum(), confusion[index].sum()
-        rows.append(
-            ClassFigures(
-                EMOTIONS[index],
-                precision=_ratio(hits, answered),
-                recall=_ratio(hits, true),
-                f1=_ratio(2 * hits, answered + true),
-                samples=int(true),
-            )
-        )
-    return rows
+    probabilities, labels = _labelled(probabilities, labels)
+    emotions = EMOTIONS[: probabilities.shape[1]]
+    *shares, samples = metrics.precision_recall_fscore_support(
+        labels, probabilities.argmax(axis=1), labels=range(len(emotions)), zero_division=0
+    )
+    columns = (*(share.round(4).tolist() for share in shares), samples.astype(int).tolist())
+    return [ClassFigures(*row) for row in zip(emotions, *columns, strict=True)]
 
 
 def confusion_matrix(probabilities: Floats, labels: Ints) -> Ints:
     """Counts [C,C]: rows are labels, columns answers."""
     probabilities, labels = _labelled(probabilities, labels)
-    classes = probabilities.shape[1]
-    cells = labels * classes + probabilities.argmax(axis=1)
-    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+    counts: Ints = metrics.confusion_matrix(
+        labels, probabilities.argmax(axis=1), labels=range(probabilities.shape[1])
+    )
+    return counts
 
 
 @dataclass(frozen=True)
@@ -202,10 +194,13 @@ def _labelled(probabilities: Floats, labels: Ints) -> tuple[Floats, Ints]:
     return probabilities[labels >= 0], labels[labels >= 0]
 
 
-def _binned(probabilities: Floats, labels: Ints) -> tuple[Floats, NDArray[np.bool_], Ints]:
+def _binned(probabilities: Floats, labels: Ints) -> tuple[Floats, Bools, Ints]:
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     return confidence, right, np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+
+
+# A bootstrap calls these 1,000 times. scikit-learn gives the same numbers in 9 to 29 times the time.
 
 
 def _accuracy(probabilities: Floats, labels: Ints) -> float:
@@ -224,7 +219,3 @@ def _macro_f1(probabilities: Floats, labels: Ints) -> float:
         hits = np.sum((answered == label) & (labels == label))
         scores.append(2 * hits / (np.sum(answered == label) + np.sum(labels == label)))
     return float(np.mean(scores))
-
-
-def _ratio(part: float, whole: float) -> float:
-    return round(float(part / whole), 4) if whole else 0.0

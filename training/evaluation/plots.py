@@ -13,6 +13,7 @@ from service.core.manifest import EMOTIONS, QualityLimits
 from training.datasets.faces import LabelledFaces
 from training.evaluation.figures import Report
 from training.evaluation.predict import Predictions
+from training.evaluation.subgroups import wilson
 from training.models import Network
 
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#777777"
@@ -95,11 +96,9 @@ def _recall(report: Report) -> Figure:
     axes = figure.subplots()
     names = [c.emotion for c in report.by_class]
     recall = np.array([c.recall for c in report.by_class])
-    samples = np.array([max(c.samples, 1) for c in report.by_class])
     # Wilson's interval: a normal one is wrong for few samples.
-    centre = (recall + 1.92 / samples) / (1 + 3.84 / samples)
-    half = 1.96 / (1 + 3.84 / samples) * np.sqrt(recall * (1 - recall) / samples + 0.96 / samples**2)
-    errors = np.clip([recall - centre + half, centre + half - recall], 0, 1)
+    low, high = np.transpose([wilson(round(c.recall * c.samples), c.samples or 1) for c in report.by_class])
+    errors = np.clip([recall - low, high - recall], 0, 1)
     axes.bar(names, recall, color=BLUE, yerr=errors, ecolor="black", capsize=3)
     axes.set(ylabel="share found (recall)", ylim=(0, 1.02), title="by emotion, with 95 % intervals")
     axes.set_xticks(range(len(names)), [f"{c.emotion}\nn={c.samples}" for c in report.by_class], fontsize=8)
@@ -125,10 +124,10 @@ def _experts(report: Report) -> Figure:
 
 
 def _robustness(report: Report) -> Figure:
-    harms = list(dict.fromkeys(e.harm for e in report.robustness))
+    kinds = list(dict.fromkeys(e.corruption for e in report.robustness))
     figure = Figure(figsize=(10, 5), layout="constrained")
-    for axes, harm in zip(figure.subplots(2, 4, sharey=True).flat, harms, strict=True):
-        rows = [e for e in report.robustness if e.harm == harm]
+    for axes, kind in zip(figure.subplots(2, 4, sharey=True).flat, kinds, strict=True):
+        rows = [e for e in report.robustness if e.corruption == kind]
         axes.axhline(report.figures["accuracy"].value, color=GREY, linestyle="--", linewidth=1, label="clean")
         axes.plot(range(5), [e.accuracy.value for e in rows], color=BLUE, marker="o", label="accuracy")
         axes.plot(range(5), [e.certain for e in rows], color=ORANGE, marker="s", label="share certain")
@@ -140,7 +139,7 @@ def _robustness(report: Report) -> Figure:
             label="accuracy of the certain",
         )
         axes.set_xticks(range(5), [f"{e.strength:g}" for e in rows], fontsize=8)
-        axes.set_title(harm, fontsize=10)
+        axes.set_title(kind, fontsize=10)
         axes.set_xlabel(rows[0].unit, fontsize=8)
         axes.set_ylim(0, 1.02)
         _grid(axes)

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from pydantic import TypeAdapter
 
-from service.core.manifest import Metric
-from training.calibrate import choose_threshold, fit_temperature
+from training.calibrate import Calibrated, calibrate, rescaled
 from training.checkpoint import Trained, load_trained
 from training.datasets import DatasetKind, load
-from training.datasets.faces import Dataset
+from training.datasets.faces import Dataset, LabelledFaces
 from training.datasets.splits import drop_near_duplicates
 from training.device import DeviceName, choose_device
 from training.evaluation import metrics, plots, robustness
 from training.evaluation.figures import Report
-from training.evaluation.predict import Predictions, predict
+from training.evaluation.predict import predict
+from training.evaluation.rows import HELD_OUT, rows_of, split_of
 from training.evaluation.subgroups import subgroups
+from training.evaluation.tables import shown, table
 from training.evaluation.votes import labels_from_votes
 from training.models.folding import folded
-from training.rows import refuse_other_emotions, training_rows
-
-SELECTIVE_ACCURACY = 0.9
+from training.rows import refuse_other_emotions
 
 
 def evaluate_run(
@@ -38,11 +37,11 @@ def evaluate_run(
     device: DeviceName = "auto",
     skip_bad: bool = False,
 ) -> list[Path]:
-    """Measure a checkpoint on a test split, and return the paths of the files written into `out`.
+    """Measure a checkpoint on one split, and return the paths of the files written into `out`.
 
     Temperature and threshold are chosen on the run's validation rows. kind: of the data set, by default the
-    run's. split: name of a test split, by default the first. gallery: also draw failures; they show faces of
-    the data set, which few licences allow to share.
+    run's. split: as in `split_of`. gallery: also draw failures; they show faces of the data set, which few
+    licences allow to share.
     Raises `ValueError` when the split is missing, or when the data set has emotions that the network does not
     answer.
     """
@@ -52,26 +51,21 @@ def evaluate_run(
         cast(DatasetKind, kind or config.dataset), data, skip_bad=skip_bad, ferplus_votes=config.ferplus_votes
     )
     refuse_other_emotions(trained.served, dataset)
-    names = list(dataset.tests)
-    split = split or next(iter(names), None)
-    if split not in dataset.tests:
-        raise ValueError(f"no split {split!r}; {dataset.name} has {', '.join(names) or 'no test split'}")
-    _, held_out = training_rows(dataset, trained.config)
+    split = split_of(dataset, split)
+    held_out = rows_of(dataset, HELD_OUT, config)
     # A folded network gives the same answers in half of the time.
     whole, trained = trained, replace(trained, network=folded(trained.network).to(choose_device(device)))
-    validated = predict(trained.network, held_out)
-    temperature = fit_temperature(validated.logits, held_out.majority)
-    calibrated = predict(trained.network, held_out, temperature=temperature)
-    threshold = choose_threshold(calibrated.probabilities, held_out.majority, SELECTIVE_ACCURACY)
-
-    rows = dataset.tests[split]
-    predicted = predict(trained.network, rows, temperature=temperature)
-    report = make_report(trained, dataset, split, predicted, temperature, threshold, robust=robust)
+    rows, calibrated = held_out, calibrate(predict(trained.network, held_out), held_out.majority)
+    if split != HELD_OUT:
+        rows = dataset.tests[split]
+        predicted = predict(trained.network, rows, temperature=calibrated.temperature)
+        calibrated = calibrated._replace(predicted=predicted)
+    report = make_report(trained, dataset, split, rows, calibrated, robust=robust)
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_bytes(TypeAdapter(Report).dump_json(report, indent=1))
     pictures = plots.draw(report, out)
     if gallery:
-        pictures.append(plots.draw_failures(predicted, rows, whole.network, out / "failures.png"))
+        pictures.append(plots.draw_failures(calibrated.predicted, rows, whole.network, out / "failures.png"))
     (out / "report.md").write_text(markdown(report, pictures))
     return [out / "report.json", out / "report.md", *pictures]
 
@@ -80,20 +74,22 @@ def make_report(
     trained: Trained,
     dataset: Dataset,
     split: str,
-    predicted: Predictions,
-    temperature: float,
-    threshold: float,
+    rows: LabelledFaces,
+    calibrated: Calibrated,
     *,
     robust: bool,
 ) -> Report:
-    """predicted: the network's answers for the split's rows at `temperature`."""
-    network, rows = trained.network, dataset.tests[split]
+    """rows: those of the split; calibrated: with the network's answers for them."""
+    network, (temperature, threshold, predicted) = trained.network, calibrated
     answers, labels = predicted.probabilities, rows.majority
     auxiliary = len(trained.auxiliary) if dataset.auxiliary else 0
-    alone = drop_near_duplicates(rows, dataset.training)
     flipped = predict(network, rows, temperature=temperature, flip=True)
-    kept = predict(network, alone, temperature=temperature)
-    uncalibrated = predict(network, rows).probabilities
+    # The run trained on no copies of its validation rows.
+    alone, kept = rows, predicted
+    if split != HELD_OUT:
+        alone = drop_near_duplicates(rows, dataset.training)
+        kept = predict(network, alone, temperature=temperature)
+    uncalibrated = rescaled(predicted, 1.0).probabilities
     return Report(
         network=trained.config.network.name,
         dataset=dataset.name,
@@ -133,48 +129,39 @@ def markdown(report: Report, pictures: list[Path]) -> str:
         f"# {report.network} on {report.dataset}, {report.split}",
         "",
         f"{report.samples} images. Temperature {report.temperature} and threshold {report.threshold} "
-        "were chosen on validation rows. Intervals are 95 % by bootstrap.",
+        f"were chosen on {'the same' if report.split == HELD_OUT else 'validation'} rows. "
+        "Intervals are 95 % by bootstrap.",
         "",
-        *_table(
+        *table(
             ("figure", "as served", "with flip averaging", "without copies in the training split"),
             [(name, *(shown(column[name]) for column in three)) for name in report.figures],
         ),
         f"Expected calibration error before the temperature: {shown(report.ece_uncalibrated)}",
         "",
-        *_votes(report.original_labels_from_votes),
+        *(
+            [f"The data set's labels, predicted from votes without the image: {shown(predicted)}", ""]
+            if (predicted := report.original_labels_from_votes)
+            else []
+        ),
         "## By emotion",
         "",
-        *_table(
-            ("emotion", "precision", "recall", "F1", "n"),
-            [
-                (c.emotion, f"{c.precision:.3f}", f"{c.recall:.3f}", f"{c.f1:.3f}", c.samples)
-                for c in report.by_class
-            ],
-        ),
+        *_by_class(report.by_class),
     ]
     if report.by_class_auxiliary:
-        lines += ["The auxiliary head, on the data set's own labels:", ""]
-        lines += _table(
-            ("emotion", "precision", "recall", "F1", "n"),
-            [
-                (c.emotion, f"{c.precision:.3f}", f"{c.recall:.3f}", f"{c.f1:.3f}", c.samples)
-                for c in report.by_class_auxiliary
-            ],
-        )
+        lines += [
+            "The auxiliary head, on the data set's own labels:",
+            "",
+            *_by_class(report.by_class_auxiliary),
+        ]
     lines += ["## By properties of the images", ""]
-    lines += _table(("group", "accuracy"), [(g.name, shown(g.accuracy)) for g in report.subgroups])
+    lines += table(("group", "accuracy"), [(g.name, shown(g.accuracy)) for g in report.subgroups])
     lines += ["Age, sex, skin tone and culture are not measured: the data set has no labels for them.", ""]
     for mixture, experts in zip(("large kernels", "fused"), report.experts, strict=True):
         if experts:
             lines += [f"## Experts: {mixture}", ""]
-            header = (
-                "emotion",
-                *(f"expert {n + 1}" for n in range(len(experts[0].load))),
-                "gate entropy",
-                "n",
-            )
-            lines += _table(
-                header,
+            columns = (f"expert {n + 1}" for n in range(len(experts[0].load)))
+            lines += table(
+                ("emotion", *columns, "gate entropy", "n"),
                 [
                     (e.emotion, *(f"{share:.2f}" for share in e.load), f"{e.entropy:.2f}", e.samples)
                     for e in experts
@@ -182,11 +169,11 @@ def markdown(report: Report, pictures: list[Path]) -> str:
             )
     if report.robustness:
         lines += ["## Robustness", ""]
-        lines += _table(
-            ("harm", "strength", "accuracy", "certain", "accuracy of the certain"),
+        lines += table(
+            ("corruption", "strength", "accuracy", "certain", "accuracy of the certain"),
             [
                 (
-                    e.harm,
+                    e.corruption,
                     f"{e.strength:g} ({e.unit})",
                     shown(e.accuracy),
                     f"{e.certain:.1%}",
@@ -199,25 +186,8 @@ def markdown(report: Report, pictures: list[Path]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _votes(predicted: Metric | None) -> list[str]:
-    if predicted is None:
-        return []
-    return [
-        f"The data set's labels, predicted from votes without the image: {shown(predicted)}",
-        "",
-    ]
-
-
-def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
-    return [
-        f"| {' | '.join(header)} |",
-        "|" + "---|" * len(header),
-        *(f"| {' | '.join(str(cell) for cell in row)} |" for row in rows),
-        "",
-    ]
-
-
-def shown(metric: Metric) -> str:
-    """A figure as text: value, interval and sample count."""
-    interval = "" if metric.interval is None else f" [{metric.interval[0]:.3f}, {metric.interval[1]:.3f}]"
-    return f"{metric.value:.3f}{interval} n={metric.samples}"
+def _by_class(figures: list[metrics.ClassFigures]) -> list[str]:
+    return table(
+        ("emotion", "precision", "recall", "F1", "n"),
+        [(c.emotion, f"{c.precision:.3f}", f"{c.recall:.3f}", f"{c.f1:.3f}", c.samples) for c in figures],
+    )

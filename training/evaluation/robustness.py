@@ -1,6 +1,6 @@
-"""Accuracy of a network on harmed pictures: eight kinds of harm at five strengths each.
+"""Accuracy of a network on corrupted pictures: eight corruptions at five strengths each.
 
-Lengths are shares of the image's side, so that the harm is the same for all input sizes.
+Lengths are shares of the image's side, so that a corruption is the same for all input sizes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from training.models import Network
 
 
 @dataclass(frozen=True)
-class Harm:
+class Corruption:
     """apply: (images float [N,C,S,S] in [0, 1], strength) -> the same shape; unit: of the strengths."""
 
     name: str
@@ -35,10 +35,10 @@ class Harm:
 
 
 @dataclass(frozen=True)
-class Endured:
-    """Figures under one harm. certain: share of answers at or above the verdict's threshold."""
+class CorruptionResult:
+    """Figures under one corruption. certain: share of answers at or above the verdict's threshold."""
 
-    harm: str
+    corruption: str
     unit: str
     strength: float
     accuracy: Metric
@@ -53,34 +53,29 @@ def measure(
     temperature: float,
     threshold: float,
     limit: int | None = None,
-) -> list[Endured]:
-    """All harms at all strengths, on all faces or on a fixed sample of `limit` faces."""
+) -> list[CorruptionResult]:
+    """All corruptions at all strengths, on all faces or on a fixed sample of `limit` faces."""
     labelled = np.flatnonzero(faces.majority >= 0)
     if limit is not None and limit < len(labelled):
         labelled = np.sort(np.random.default_rng(0).permutation(labelled)[:limit])
     rows = faces.rows(labelled)
-    table = []
-    for harm in HARMS:
-        for strength in harm.strengths:
-            torch.manual_seed(0)
-            predicted = predict(
-                network,
-                rows,
-                temperature=temperature,
-                change=lambda images, harm=harm, strength=strength: harm.apply(images, strength),  # type: ignore[misc]
-            )
-            covered, reached = selective(predicted.probabilities, rows.majority, threshold)
-            table.append(
-                Endured(
-                    harm.name,
-                    harm.unit,
-                    strength,
-                    accuracy(predicted.probabilities, rows.majority),
-                    round(covered, 4),
-                    round(reached, 4),
-                )
-            )
-    return table
+
+    def under(corruption: Corruption, strength: float) -> CorruptionResult:
+        torch.manual_seed(0)
+        predicted = predict(
+            network, rows, temperature=temperature, change=lambda images: corruption.apply(images, strength)
+        )
+        covered, reached = selective(predicted.probabilities, rows.majority, threshold)
+        return CorruptionResult(
+            corruption.name,
+            corruption.unit,
+            strength,
+            accuracy(predicted.probabilities, rows.majority),
+            round(covered, 4),
+            round(reached, 4),
+        )
+
+    return [under(corruption, strength) for corruption in CORRUPTIONS for strength in corruption.strengths]
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
@@ -147,13 +142,13 @@ def shrink(images: Tensor, side: float) -> Tensor:
     return functional.interpolate(small, size=images.shape[2:], mode="bilinear").clamp(0, 1)
 
 
-HARMS = (
-    Harm("blur", "sigma, share of the side", (0.01, 0.02, 0.03, 0.045, 0.06), blur),
-    Harm("motion blur", "length, share of the side", (0.06, 0.1, 0.15, 0.2, 0.27), shake),
-    Harm("noise", "standard deviation", (0.02, 0.05, 0.1, 0.15, 0.2), noise),
-    Harm("JPEG", "quality", (50, 30, 20, 10, 5), jpeg),
-    Harm("darkness", "share of the light", (0.5, 0.25, 0.12, 0.06, 0.03), darken),
-    Harm("occlusion", "share of the area", (0.05, 0.1, 0.2, 0.3, 0.4), cover),
-    Harm("rotation", "degrees", (5, 10, 20, 30, 45), turn),
-    Harm("low resolution", "px a side", (32, 24, 16, 12, 8), shrink),
+CORRUPTIONS = (
+    Corruption("blur", "sigma, share of the side", (0.01, 0.02, 0.03, 0.045, 0.06), blur),
+    Corruption("motion blur", "length, share of the side", (0.06, 0.1, 0.15, 0.2, 0.27), shake),
+    Corruption("noise", "standard deviation", (0.02, 0.05, 0.1, 0.15, 0.2), noise),
+    Corruption("JPEG", "quality", (50, 30, 20, 10, 5), jpeg),
+    Corruption("darkness", "share of the light", (0.5, 0.25, 0.12, 0.06, 0.03), darken),
+    Corruption("occlusion", "share of the area", (0.05, 0.1, 0.2, 0.3, 0.4), cover),
+    Corruption("rotation", "degrees", (5, 10, 20, 30, 45), turn),
+    Corruption("low resolution", "px a side", (32, 24, 16, 12, 8), shrink),
 )

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
+from scipy.stats import binomtest
 
 from service.core.manifest import EMOTIONS, Metric, Subgroups
-from training.datasets.faces import LabelledFaces
+from training.datasets.faces import Ints, LabelledFaces
 from training.evaluation import metrics
-from training.evaluation.metrics import Ints
 from training.evaluation.predict import Floats
 
 AGREEMENT = (0.0, 0.6, 0.8, 1.01)
@@ -28,7 +26,7 @@ class Subgroup:
     accuracy: Metric
 
 
-def subgroups(answers: NDArray[np.float32], rows: LabelledFaces) -> list[Subgroup]:
+def subgroups(answers: Floats, rows: LabelledFaces) -> list[Subgroup]:
     """Accuracy by thirds of light, contrast and sharpness, and by the agreement of annotators.
 
     answers: float32 [N,C]. Few data sets have labels about the people in their images.
@@ -87,11 +85,8 @@ def recalls(answers: Floats, labels: Ints) -> dict[str, Metric]:
 
 def wilson(hits: int, count: int) -> tuple[float, float]:
     """Wilson's score interval of a share, 95 % (Wilson, 1927)."""
-    z = 1.959964
-    share, spread = hits / count, z * z / count
-    middle = (share + spread / 2) / (1 + spread)
-    reach = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
-    return round(max(0.0, middle - reach), 4), round(min(1.0, middle + reach), 4)
+    interval = binomtest(hits, count).proportion_ci(method="wilson")
+    return round(float(interval.low), 4), round(float(interval.high), 4)
 
 
 def for_manifest(split: str, answers: Floats, rows: LabelledFaces) -> Subgroups:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.calibrate import choose_threshold, fit_temperature
-from training.evaluation.metrics import Ints
-from training.evaluation.predict import Floats
+from training.calibrate import SELECTIVE_ACCURACY, calibrate, choose_threshold, fit_temperature, rescaled
+from training.datasets.faces import Ints
+from training.evaluation.predict import Floats, Predictions
 
 
 def logits_and_labels(temperature: float, count: int = 20_000) -> tuple[Floats, Ints]:
@@ -42,3 +42,27 @@ def test_the_threshold_is_the_lowest_that_is_accurate_enough() -> None:
 def test_an_accuracy_out_of_reach_is_an_error() -> None:
     with pytest.raises(ValueError, match="90%"):
         choose_threshold(np.array([[0.9, 0.1]], np.float32), np.array([1]), 0.9)
+
+
+def test_both_are_chosen_on_the_same_answers() -> None:
+    logits, labels = logits_and_labels(2.0, 2000)
+    nothing = np.zeros((len(logits), 0), np.float32)
+    predicted = rescaled(Predictions(nothing, nothing, logits, nothing, nothing, nothing), 1.0)
+    assert predicted.probabilities.sum(axis=1) == pytest.approx(1)
+    temperature, threshold, calibrated = calibrate(predicted, labels)
+    assert temperature == fit_temperature(logits, labels)
+    assert threshold == choose_threshold(calibrated.probabilities, labels, SELECTIVE_ACCURACY)
+    exponentials = np.exp(logits.astype(np.float64) / temperature)
+    expected = exponentials / exponentials.sum(axis=1, keepdims=True)
+    assert calibrated.probabilities == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(0, 0.05), (1, 20.0)])
+def test_answers_that_are_all_right_or_all_wrong_have_a_temperature(shift: int, expected: float) -> None:
+    labels = np.arange(80) % 8
+    assert fit_temperature(np.eye(8, dtype=np.float32)[labels], (labels + shift) % 8) == expected
+
+
+def test_rows_without_any_label_are_an_error() -> None:
+    with pytest.raises(ValueError, match="needs rows with labels"):
+        fit_temperature(np.zeros((2, 8), np.float32), np.array([-1, -1]))

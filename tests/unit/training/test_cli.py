@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_is_evaluated(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.evaluation.report.SELECTIVE_ACCURACY", 0.0)
+    monkeypatch.setattr("training.calibrate.SELECTIVE_ACCURACY", 0.0)
     code, stdout, _ = expressnet(
         *("evaluate", "--data", folder / "data", "--run", folder / "run", "--out", tmp_path),
         *("--no-robustness", "--device", "cpu"),

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from service.core.manifest import EMOTIONS
-from training.datasets.faces import LabelledFaces, PixelPictures
+from training.datasets.faces import Ints, LabelledFaces, PixelPictures
 from training.evaluation.metrics import (
-    Ints,
     accuracy,
     accuracy_at,
     by_class,
@@ -69,6 +69,20 @@ def test_rare_classes_weigh_as_much_as_frequent_ones() -> None:
     assert found["accuracy"] == 0.9
     assert found["mean_class_accuracy"] == 0.5
     assert found["macro_f1"] == pytest.approx((2 * 9 / 19 + 0) / 2, abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_figures_equal_those_of_scikit_learn(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.evaluation.metrics.BOOTSTRAP_DRAWS", 1)
+    generator = np.random.default_rng(seed)
+    probabilities = generator.dirichlet(np.full(8, 0.5), 60).astype(np.float32)
+    # Some emotions have answers without labels.
+    labels, answers = generator.integers(0, 2 + seed % 7, 60), probabilities.argmax(axis=1)
+    found = figures_of(probabilities, faces(labels.tolist()))
+    assert found["accuracy"] == pytest.approx(accuracy_score(labels, answers), abs=1e-4)
+    for name, score in (("mean_class_accuracy", recall_score), ("macro_f1", f1_score)):
+        expected = score(labels, answers, labels=np.unique(labels), average="macro", zero_division=0)
+        assert found[name] == pytest.approx(expected, abs=1e-4), name
 
 
 def test_rows_without_a_label_are_not_counted() -> None:
@@ -164,6 +178,7 @@ def test_confusion_and_classes_by_hand() -> None:
     assert happiness.recall == 1
     assert happiness.f1 == pytest.approx(0.8)
     assert (surprise.emotion, surprise.f1, surprise.samples) == ("surprise", 0, 0)
+    assert isinstance(surprise.samples, int)
 
 
 def test_reliability_bins_have_every_row_and_give_the_calibration_error() -> None:

@@ -15,8 +15,7 @@ from service.core.manifest import EMOTIONS
 from tests.unit.training.made_up import noise, tiny_config, write_class_folders, write_fer2013
 from training.checkpoint import Trained, save_trained
 from training.config import RunConfig
-from training.datasets import DatasetKind, load
-from training.evaluation import report
+from training.datasets import load
 from training.evaluation.report import evaluate_run
 from training.evaluation.subgroups import recalls, subgroups, wilson
 from training.models import build
@@ -24,7 +23,7 @@ from training.models import build
 
 @pytest.fixture(autouse=True)
 def _accept_any_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "SELECTIVE_ACCURACY", 0.0)
+    monkeypatch.setattr("training.calibrate.SELECTIVE_ACCURACY", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -87,16 +86,10 @@ def test_a_report_on_a_network_without_experts_has_no_experts(tmp_path: Path) ->
     assert "Experts" not in (out / "report.md").read_text()
 
 
-@pytest.mark.parametrize(("kind", "split"), [("fer2013", "PrivateTest"), ("folder", None)])
-def test_an_error_names_a_missing_split(
-    kind: DatasetKind, split: str | None, data: Path, tmp_path: Path
-) -> None:
-    folder = data
-    if kind == "folder":
-        folder = write_class_folders(tmp_path / "data", {"happy": 6, "sad": 6})
+def test_an_error_names_a_missing_split(data: Path, tmp_path: Path) -> None:
     run = checkpoint(tmp_path, tiny_config())
-    with pytest.raises(ValueError, match=r"no split .*PublicTest|no test split"):
-        evaluate_run(run, folder, tmp_path / "out", kind=kind, split=split, skip_bad=True)
+    with pytest.raises(ValueError, match="no split 'PrivateTest'; fer2013 has PublicTest, held-out"):
+        evaluate_run(run, data, tmp_path / "out", split="PrivateTest", skip_bad=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -113,6 +106,24 @@ def test_a_network_of_the_labels_is_measured_on_the_labels(data: Path, tmp_path:
     found = json.loads((tmp_path / "out" / "report.json").read_text())
     counts = {row["emotion"]: row["samples"] for row in found["by_class"]}
     assert (len(counts), counts["anger"], counts["sadness"], counts["happiness"]) == (7, 6, 0, 6)
+
+
+def test_held_out_rows_are_measured_on_request(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run = checkpoint(tmp_path, tiny_config())
+    evaluate_run(run, data, out, split="held-out", robust=False, skip_bad=True)
+    found = json.loads((out / "report.json").read_text())
+    assert (found["split"], found["samples"]) == ("held-out", 10)  # a quarter of 40
+    assert found["figures_without_copies"] == found["figures"]
+    assert found["original_labels_from_votes"]["value"] == 1
+    assert "were chosen on the same rows" in (out / "report.md").read_text()
+
+
+def test_a_data_set_without_a_test_split_is_measured_on_held_out_rows(tmp_path: Path) -> None:
+    folder = write_class_folders(tmp_path / "data", {"happy": 6, "sad": 6})
+    run = checkpoint(tmp_path, tiny_config(dataset="folder"))
+    evaluate_run(run, folder, tmp_path / "out", robust=False)
+    assert json.loads((tmp_path / "out/report.json").read_text())["split"] == "held-out"
 
 
 def test_subgroups_are_thirds_of_each_measure_of_the_images(data: Path) -> None:

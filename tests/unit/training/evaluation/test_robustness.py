@@ -1,4 +1,4 @@
-"""Each harm does what its name says, and a greater strength harms more."""
+"""Each corruption does what its name says, and a greater strength changes more."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.core.manifest import EMOTIONS
 from tests.unit.training.made_up import tiny_config
 from training.datasets.faces import LabelledFaces, PixelPictures, one_hot
 from training.evaluation import robustness
-from training.evaluation.robustness import HARMS, Harm
+from training.evaluation.robustness import CORRUPTIONS, Corruption
 from training.models import build
 
 
@@ -29,17 +29,17 @@ def images_of(face: NDArray[np.uint8], channels: int) -> Tensor:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.name)
-def test_more_strength_is_more_harm(harm: Harm, channels: int, face: NDArray[np.uint8]) -> None:
+@pytest.mark.parametrize("corruption", CORRUPTIONS, ids=lambda corruption: corruption.name)
+def test_more_strength_changes_more(corruption: Corruption, channels: int, face: NDArray[np.uint8]) -> None:
     images = images_of(face, channels)
     before, distances = images.clone(), []
-    for strength in harm.strengths:
+    for strength in corruption.strengths:
         torch.manual_seed(0)
-        harmed = harm.apply(images, strength)
-        assert harmed.shape == images.shape
-        assert harmed.min() >= 0
-        assert harmed.max() <= 1
-        distances.append((harmed - images).abs().mean().item())
+        corrupted = corruption.apply(images, strength)
+        assert corrupted.shape == images.shape
+        assert corrupted.min() >= 0
+        assert corrupted.max() <= 1
+        distances.append((corrupted - images).abs().mean().item())
     assert torch.equal(images, before)
     assert distances == sorted(distances)
     assert 0 < distances[0] < 0.6 * distances[-1]
@@ -68,7 +68,9 @@ def test_turn_rotates_neighbouring_images_to_opposite_sides() -> None:
     )
 
 
-def test_the_table_has_every_harm_at_every_strength_and_is_reproducible(face: NDArray[np.uint8]) -> None:
+def test_the_table_has_every_corruption_at_every_strength_and_is_reproducible(
+    face: NDArray[np.uint8],
+) -> None:
     torch.manual_seed(0)
     network = build(tiny_config().network, served=8, auxiliary=0)
     labels = np.array([*[1] * 8, -1, 0])
@@ -81,7 +83,9 @@ def test_the_table_has_every_harm_at_every_strength_and_is_reproducible(face: ND
         group=np.arange(10),
     )
     table = robustness.measure(network, faces, temperature=1.0, threshold=0.0, limit=6)
-    assert [(row.harm, row.strength) for row in table] == [(h.name, s) for h in HARMS for s in h.strengths]
+    assert [(row.corruption, row.strength) for row in table] == [
+        (c.name, s) for c in CORRUPTIONS for s in c.strengths
+    ]
     assert {row.accuracy.samples for row in table} == {6}  # the row without a label is skipped
     assert {row.certain for row in table} == {1.0}
     assert table == robustness.measure(network, faces, temperature=1.0, threshold=0.0, limit=6)
