@@ -1,4 +1,4 @@
-"""The training commands of `expressnet`: train, prepare, evaluate, adapt, explain, export.
+"""The training commands of `expressnet`: train, prepare, evaluate, compare, adapt, explain, export.
 
 torch is imported inside the commands, so that `--help` answers at once.
 """
@@ -28,6 +28,13 @@ Kind = Annotated[
     typer.Option(
         "--dataset",
         help="Kind of the data set: docs/reference/datasets.md lists all. The default is that of the run.",
+    ),
+]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        help="Name of a test split, or held-out for the run's validation rows. The default is the first test "
+        "split, and held-out without test splits."
     ),
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip unreadable files, and list them.")]
@@ -158,9 +165,7 @@ def evaluate_command(
     out: Annotated[Path, typer.Option(help="Folder for report.json, report.md and plots.")],
     run: ShippedOr = SHIPPED_CHECKPOINT,
     dataset: Kind = None,
-    split: Annotated[
-        str | None, typer.Option(help="Name of the test split. The default is the first.")
-    ] = None,
+    split: Split = None,
     robustness: Annotated[
         bool, typer.Option(help="Also measure blur, noise, darkness and other faults in 5 strengths.")
     ] = True,
@@ -170,7 +175,7 @@ def evaluate_command(
     device: Device = "auto",
     skip_bad: SkipBad = False,
 ) -> None:
-    """Evaluate a trained network on a test split."""
+    """Evaluate a trained network on a test split, or on validation rows."""
     with _explained():
         from training.evaluation.report import evaluate_run
 
@@ -186,6 +191,33 @@ def evaluate_command(
             skip_bad=skip_bad,
         ):
             typer.echo(path)
+
+
+@app.command("compare")
+def compare_command(
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="Run, checkpoint, or MODEL:VERSION of the repository.")
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help="The network to compare with it.")],
+    data: Data,
+    dataset: Kind = None,
+    split: Annotated[
+        str, typer.Option(help="held-out for the validation rows of both runs, or the name of a test split.")
+    ] = "held-out",
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a table.")] = False,
+    repository: Repository = Path("model_repository"),
+    skip_bad: SkipBad = False,
+) -> None:
+    """Compare two networks on the same rows, with the interval of each difference."""
+    with _explained():
+        from pydantic import TypeAdapter
+
+        from training.evaluation.compare import Comparison, compare, markdown
+
+        found = compare(a, b, data, repository, kind=dataset, split=split, skip_bad=skip_bad)
+        typer.echo(
+            TypeAdapter(Comparison).dump_json(found, indent=1).decode() if as_json else markdown(found)
+        )
 
 
 @app.command("adapt")
@@ -296,9 +328,7 @@ def export_classifier_command(
 def export_subgroups_command(
     data: Data,
     dataset: Kind = None,
-    split: Annotated[
-        str | None, typer.Option(help="Name of the test split. The default is the first.")
-    ] = None,
+    split: Split = None,
     name: Annotated[str, typer.Option(help="Name of the model in the repository.")] = "expressnet_moe",
     model_version: Annotated[
         int | None, typer.Option(min=1, help="Version of the model. The default is the served version.")

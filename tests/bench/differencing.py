@@ -16,7 +16,7 @@ from service.core.manifest import TORCHSCRIPT, read_manifest, verified_model_pat
 from service.pipeline.groups import GROUP_STEP
 from service.settings import Settings
 from training.datasets import load
-from training.export_subgroups import served_answers
+from training.evaluation.networks import served_answers
 
 TRIALS = 20_000
 STEPS = (0.001, 0.01, GROUP_STEP, 0.1)

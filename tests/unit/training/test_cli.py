@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -51,6 +52,17 @@ def test_a_run_is_evaluated(folder: Path, tmp_path: Path, monkeypatch: pytest.Mo
     )
     assert code == 0
     assert f"{tmp_path}/report.md" in stdout.splitlines()
+
+
+def test_a_run_is_compared_with_itself(folder: Path) -> None:
+    command = ("compare", folder / "run", folder / "run/best.ckpt", "--data", folder / "data")
+    code, stdout, _ = expressnet(*command)
+    assert code == 0
+    assert "Only A is right on 0 rows, only B on 0. McNemar's test: p = 1." in stdout
+    code, stdout, _ = expressnet(*command, "--split", "test", "--json")
+    assert code == 0
+    found = json.loads(stdout)
+    assert (found["split"], found["accuracy"]["samples"], found["accuracy"]["difference"]) == ("test", 12, 0)
 
 
 def test_a_run_is_adapted(folder: Path, tmp_path: Path) -> None:
@@ -126,6 +138,8 @@ def test_pictures_without_faces_are_not_exported(
         (("export", "quality", "--data", "{data}", "--name", "yunet"), "not a classifier"),
         (("export", "quality", "--data", "{data}", "--repository", "{tmp}"), "is missing"),
         (("explain", "--photo", "{tiny}", "--out", "{tmp}/out.png"), "not an image"),
+        (("compare", "{tiny}", "{tiny}", "--data", "{data}"), "not a checkpoint"),
+        (("compare", "none", "none", "--data", "{data}"), "none is neither a checkpoint"),
         (("adapt", "--run", "{run}", "--out", "{tmp}/out"), "needs a folder"),
         (
             ("evaluate", "--data", "{data}", "--run", "{run}", "--out", "{tmp}/out", "--device", "cuda"),
