@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
+from training.atomic import replacing
 from training.config import RunConfig
 from training.models import Network, build
 
@@ -74,19 +76,12 @@ def save_trained(trained: Trained, path: Path, *, halved: bool = False) -> None:
     weights = trained.network.state_dict()
     if halved:
         weights = {name: value.half() if value.dim() > 1 else value for name, value in weights.items()}
-    partial = path.with_suffix(".partial")
-    torch.save({"average": weights, **described}, partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+        torch.save({"average": weights, **described}, partial)
 
 
 def save_atomically(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
     """Save `state`. A full disk or Ctrl-C does not change the existing file."""
-    partial = path.with_suffix(".partial")
-    try:
-        fabric.save(partial, state)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    # `fabric.save` ends at the same time in all processes. Only the first process wrote.
-    if fabric.is_global_zero:
-        partial.replace(path)
+    # All processes save together, and only the first one writes.
+    with replacing(path) if fabric.is_global_zero else nullcontext(path) as target:
+        fabric.save(target, state)

@@ -23,6 +23,7 @@ from service.core.errors import ImageTooLarge, InvalidImage, UnsupportedMediaTyp
 from service.core.manifest import EMOTIONS, ONNX, Input, read_manifest
 from service.pipeline.crops import Crops
 from service.settings import Settings
+from training.atomic import replacing
 from training.datasets import DatasetKind, load, summary
 from training.datasets.faces import DECODING_THREADS, Dataset, DatasetError, LabelledFaces
 from training.datasets.prepared import CARD, JOURNAL, TRAINING, read_journal, read_prepared
@@ -208,9 +209,8 @@ def _write_card(
     }
     card["emotions"] = {split: _emotions(rows) for split, rows in splits.items()}
     (out / "card.md").write_text("\n".join(_markdown(card, summary(prepared))))
-    partial_card = out / f"{CARD}.partial"
-    partial_card.write_text(json.dumps(card, indent=1))
-    partial_card.replace(out / CARD)
+    with replacing(out / CARD) as written:
+        written.write_text(json.dumps(card, indent=1))
     return out / "card.md"
 
 

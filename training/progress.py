@@ -11,6 +11,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import track
 
+from training.atomic import replacing
+
 Item = TypeVar("Item")
 
 
@@ -76,6 +78,5 @@ def draw_curves(run: Path) -> None:
     right.legend()
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    partial = run / "curves.partial.png"
-    figure.savefig(partial, dpi=110)
-    partial.replace(run / "curves.png")
+    with replacing(run / "curves.png") as partial:
+        figure.savefig(partial, format="png", dpi=110)

@@ -14,6 +14,7 @@ from service.core.manifest import (
     other_versions,
     read_manifest,
 )
+from training.atomic import replacing
 from training.formats import Files
 
 
@@ -39,14 +40,14 @@ def write_model(
     for file, content in files.items():
         path = model_path(repository, manifest.name, manifest.version, file)
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace(path, content)
+        _write(path, content)
     for other in others:
         write_manifest(manifest_path(repository, other.name, other.version), other)
     versions = sorted([*others, manifest], key=lambda version: int(version.version))
     config_pbtxt += versions_pbtxt(versions)
     if instances is not None:
         config_pbtxt += f"instance_group [ {{ count: {instances} kind: KIND_AUTO }} ]\n"
-    replace(folder / "config.pbtxt", config_pbtxt.encode())
+    _write(folder / "config.pbtxt", config_pbtxt.encode())
     write_manifest(manifest_path(repository, manifest.name), manifest)
     manifest_path(repository, manifest.name, manifest.version).unlink(missing_ok=True)
     return folder
@@ -84,11 +85,9 @@ def _input_size(manifest: Manifest) -> int | None:
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write a manifest as indented JSON."""
-    replace(path, manifest.model_dump_json(indent=2, exclude_none=True).encode() + b"\n")
+    _write(path, manifest.model_dump_json(indent=2, exclude_none=True).encode() + b"\n")
 
 
-def replace(path: Path, content: bytes) -> None:
-    """Write a file atomically: a reader sees the old or the new content."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+def _write(path: Path, content: bytes) -> None:
+    with replacing(path) as partial:
+        partial.write_bytes(content)
