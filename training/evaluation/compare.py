@@ -166,7 +166,7 @@ def markdown(found: Comparison) -> str:
         "negative log-likelihood": found.negative_log_likelihood,
         **{f"recall: {emotion}": recall for emotion, recall in found.recall.items()},
     }
-    differ = "differ" if found.mcnemar_p < SIGNIFICANCE else "do not differ"
+    verdict = "is significant" if found.mcnemar_p < SIGNIFICANCE else "is not significant"
     return "\n".join(
         [
             f"A: {found.a}",
@@ -179,7 +179,7 @@ def markdown(found: Comparison) -> str:
             ),
             f"Only A is right on {found.only_a_right} rows, only B on {found.only_b_right}. "
             f"McNemar's test: p = {found.mcnemar_p:.3g}.",
-            f"The accuracies {differ} at the level of {SIGNIFICANCE:.0%}.",
+            f"The difference in accuracy {verdict} at {SIGNIFICANCE:.0%}.",
         ]
     )
 

@@ -52,14 +52,14 @@ def test_mcnemar_counts_rows_on_which_one_network_is_right() -> None:
     found = compared_rows([True] * 51 + [False] * 19, [True] * 50 + [False] + [True] * 9 + [False] * 10)
     assert (found.only_a_right, found.only_b_right) == (1, 9)
     assert found.mcnemar_p == pytest.approx(2 * (1 + 10) / 2**10)  # 0 or 1 heads in 10 throws, or tails
-    assert "The accuracies differ at the level of 5%." in markdown(found)
+    assert "The difference in accuracy is significant at 5%." in markdown(found)
 
 
 def test_equal_networks_do_not_differ() -> None:
     found = compared_rows([True, False] * 5, [True, False] * 5)
     assert found.accuracy.interval == (0, 0)
     assert found.mcnemar_p == 1
-    assert "The accuracies do not differ at the level of 5%." in markdown(found)
+    assert "The difference in accuracy is not significant at 5%." in markdown(found)
 
 
 def test_rows_without_a_label_are_not_counted() -> None:
