@@ -206,6 +206,7 @@ def compare_command(
     ] = "held-out",
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a table.")] = False,
     repository: Repository = Path("model_repository"),
+    device: Device = "auto",
     skip_bad: SkipBad = False,
 ) -> None:
     """Compare two networks on the same rows, with the interval of each difference."""
@@ -214,7 +215,7 @@ def compare_command(
 
         from training.evaluation.compare import Comparison, compare, markdown
 
-        found = compare(a, b, data, repository, kind=dataset, split=split, skip_bad=skip_bad)
+        found = compare(a, b, data, repository, kind=dataset, split=split, device=device, skip_bad=skip_bad)
         typer.echo(
             TypeAdapter(Comparison).dump_json(found, indent=1).decode() if as_json else markdown(found)
         )

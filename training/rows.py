@@ -25,12 +25,15 @@ def validation_rows(dataset: Dataset, config: RunConfig) -> LabelledFaces:
     return split_training(dataset, config.validation_share, config.fold)[1]
 
 
-def refuse_other_emotions(answered: tuple[str, ...], dataset: Dataset) -> None:
-    """Raises `ValueError` when the data set has emotions that a network does not answer."""
+def refuse_other_emotions(answered: tuple[str, ...], dataset: Dataset, network: str = "the network") -> None:
+    """Raises `ValueError` when the data set has emotions that a network does not answer.
+
+    network: its name in the message.
+    """
     if unknown := dataset.served[len(answered) :]:
         raise ValueError(
-            f"the network answers {len(answered)} emotions, and {dataset.name} has {len(dataset.served)}: "
-            f"the network lacks {', '.join(unknown)}"
+            f"{network} answers {len(answered)} emotions, and {dataset.name} has {len(dataset.served)}: "
+            f"{network} lacks {', '.join(unknown)}"
         )
 
 

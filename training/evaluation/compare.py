@@ -14,10 +14,12 @@ from service.core.manifest import EMOTIONS
 from training.calibrate import fit_temperature
 from training.datasets import DatasetKind, load
 from training.datasets.faces import Bools, Dataset, Ints, LabelledFaces
+from training.device import DeviceName, choose_device
 from training.evaluation.networks import Measurable, load_network
 from training.evaluation.predict import Floats
 from training.evaluation.rows import HELD_OUT, rows_of, split_of
 from training.evaluation.tables import table
+from training.rows import refuse_other_emotions
 
 DRAWS = 10_000
 SIGNIFICANCE = 0.05
@@ -65,19 +67,27 @@ def compare(
     *,
     kind: str | None = None,
     split: str = HELD_OUT,
+    device: DeviceName = "auto",
     skip_bad: bool = False,
 ) -> Comparison:
     """Compare two networks, each named as for `load_network`.
 
-    kind: of the data set, by default that of both runs. split: by default the validation rows of both.
+    kind: of the data set, by default that of both runs. FER+'s votes are read as for the first one. split: by
+    default the validation rows of both. device: of checkpoints; served models answer on the CPU.
     Raises `ValueError` when the networks do not fit the data set or each other.
     """
-    a, b = (load_network(name, repository) for name in (first, second))
+    chosen = choose_device(device)
+    a, b = (load_network(name, repository, chosen) for name in (first, second))
     if kind is None and a.config.dataset != b.config.dataset:
         raise ValueError(
             f"{a.name} and {b.name} were trained on different data sets: choose one with --dataset"
         )
-    dataset = load(cast(DatasetKind, kind or a.config.dataset), data, skip_bad=skip_bad)
+    dataset = load(
+        cast(DatasetKind, kind or a.config.dataset),
+        data,
+        skip_bad=skip_bad,
+        ferplus_votes=a.config.ferplus_votes,
+    )
     split = split_of(dataset, split)
     _refuse_misfits(a, b, dataset, split)
     rows = rows_of(dataset, split, a.config)
@@ -101,8 +111,7 @@ def _answers(network: Measurable, dataset: Dataset, split: str, rows: LabelledFa
 
 def _refuse_misfits(a: Measurable, b: Measurable, dataset: Dataset, split: str) -> None:
     for network in (a, b):
-        if lacking := dataset.served[len(network.emotions) :]:
-            raise ValueError(f"{network.name} does not answer {', '.join(lacking)}, which {dataset.name} has")
+        refuse_other_emotions(network.emotions, dataset, network.name)
     held_out = [(network.config.validation_share, network.config.fold) for network in (a, b)]
     if split == HELD_OUT and held_out[0] != held_out[1]:
         raise ValueError(

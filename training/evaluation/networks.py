@@ -42,14 +42,15 @@ class Measurable:
     calibrated: bool
 
 
-def load_network(name: str, repository: Path) -> Measurable:
+def load_network(name: str, repository: Path, device: torch.device) -> Measurable:
     """Load a checkpoint, a run's folder, or `MODEL` or `MODEL:VERSION` of a model repository.
 
+    device: of the network of a checkpoint.
     Raises `ValueError` when the name is none of these.
     """
     if Path(name).exists():
         trained = load_trained(Path(name))
-        network = folded(trained.network)
+        network = folded(trained.network).to(device)
         return Measurable(
             name, trained.served, trained.config, lambda rows: predict(network, rows).logits, calibrated=False
         )

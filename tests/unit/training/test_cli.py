@@ -145,6 +145,7 @@ def test_pictures_without_faces_are_not_exported(
             ("evaluate", "--data", "{data}", "--run", "{run}", "--out", "{tmp}/out", "--device", "cuda"),
             "no GPU",
         ),
+        (("compare", "{run}", "{run}", "--data", "{data}", "--device", "cuda"), "no GPU"),
         (
             ("adapt", "--run", "{run}", "--unlabelled", "{data}", "--out", "{tmp}", "--device", "cuda"),
             "no GPU",
