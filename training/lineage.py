@@ -17,6 +17,9 @@ import yaml
 from service.core.manifest import digest
 from training.checkpoint import checkpoint_file, config_of
 from training.config import RunConfig, read_config
+from training.datasets.card import contents, labels_sha256
+from training.datasets.faces import Dataset, LabelledFaces
+from training.evaluation.rows import HELD_OUT
 
 # A resumed run may have more or fewer epochs.
 MAY_CHANGE = {"epochs"}
@@ -37,6 +40,19 @@ class Start:
 
 def write_config(run: Path, config: RunConfig) -> None:
     (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def write_data_card(run: Path, dataset: Dataset, training: LabelledFaces, held_out: LabelledFaces) -> None:
+    """Write `data.json`. training, held_out: the rows of the run, without copies."""
+    splits = {"training": training, HELD_OUT: held_out}
+    card = {
+        "dataset": dataset.name,
+        "licences": dataset.licences,
+        "problems": dataset.problems,
+        **contents(splits),
+        "labels_sha256": {split: labels_sha256(rows) for split, rows in splits.items()},
+    }
+    (run / "data.json").write_text(json.dumps(card, indent=1))
 
 
 def record_versions(path: Path, entry: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from service.pipeline.crops import Crops
 from service.settings import Settings
 from training.atomic import replacing
 from training.datasets import DatasetKind, load, summary
+from training.datasets.card import contents
 from training.datasets.faces import DECODING_THREADS, Dataset, DatasetError, LabelledFaces
 from training.datasets.prepared import CARD, JOURNAL, TRAINING, read_journal, read_prepared
 from training.datasets.splits import drop_near_duplicates
@@ -201,26 +202,15 @@ def _write_card(
     }
     prepared = read_prepared(out, card)
     splits = {TRAINING: prepared.training, **prepared.tests}
-    card["faces"] = {split: len(rows) for split, rows in splits.items()}
-    card["distinct"] = {split: len(np.unique(rows.group)) for split, rows in splits.items()}
+    card |= contents(splits)
     card["copies_of_test_faces"] = {
         split: len(prepared.training) - len(drop_near_duplicates(prepared.training, rows))
         for split, rows in prepared.tests.items()
     }
-    card["emotions"] = {split: _emotions(rows) for split, rows in splits.items()}
     (out / "card.md").write_text("\n".join(_markdown(card, summary(prepared))))
     with replacing(out / CARD) as written:
         written.write_text(json.dumps(card, indent=1))
     return out / "card.md"
-
-
-def _emotions(rows: LabelledFaces) -> dict[str, dict[str, float]]:
-    """Faces per emotion by majority, and the share of all votes for it."""
-    shares = rows.distributions.sum(axis=0) / max(rows.distributions.sum(), 1)
-    return {
-        emotion: {"faces": int((rows.majority == index).sum()), "votes": round(float(shares[index]), 4)}
-        for index, emotion in enumerate(EMOTIONS)
-    }
 
 
 def _markdown(card: dict[str, Any], table: str) -> Iterator[str]:

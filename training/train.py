@@ -28,6 +28,7 @@ from training.lineage import (
     refuse_what_learned_validation,
     versions,
     write_config,
+    write_data_card,
 )
 from training.losses import BatchTargets, Objective, Taught
 from training.models import build
@@ -63,7 +64,7 @@ def train(
     `best.ckpt` has the averaged weights of the epoch with the highest validation accuracy, averaged over the
     heads. Validation rows are carved out of the training split; test splits are not used. `last.ckpt` has the
     state for `resume`: a resumed run ends with the same weights as an uninterrupted run. Other files are
-    `config.yaml`, `versions.json`, `metrics.jsonl`, `curves.png` and TensorBoard's.
+    `config.yaml`, `data.json`, `versions.json`, `metrics.jsonl`, `curves.png` and TensorBoard's.
 
     devices: number of CPU processes or GPUs; `torchrun` sets its own number. They share the `config.batch`
     images of a step. compiled: translate the network by `torch.compile`, which takes minutes.
@@ -140,6 +141,7 @@ def train(
             {"from_epoch": state["epoch"] + 1, "precision": precision, **versions(start)},
         )
         write_config(run, config)
+        write_data_card(run, dataset, rows, held_out)
 
     for epoch in range(state["epoch"], config.epochs):
         if config.early_stopping is not None and state["stale"] >= config.early_stopping.patience:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tests.unit.training.made_up import noise
 from training import lineage
-from training.lineage import Start, checkout, versions
+from training.datasets.card import labels_sha256
+from training.datasets.faces import Dataset, LabelledFaces, PixelPictures
+from training.lineage import Start, checkout, versions, write_data_card
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -54,3 +60,24 @@ def test_an_installed_package_is_recorded_by_its_version(monkeypatch: pytest.Mon
     found = versions(Start())
     assert found["commit"] is None
     assert found["package"]
+
+
+def test_the_data_card_has_the_rows_of_the_run(tmp_path: Path) -> None:
+    labels = np.array([0, 1, 1, 3])
+    rows = LabelledFaces.singly_labelled(
+        PixelPictures(np.stack([noise(label) for label in labels])),
+        names=np.array(["a", "b", "c", "d"]),
+        labels=labels,
+        group=labels,
+    )
+    dataset = Dataset("mine", ("neutral", "happiness"), (), rows, {}, ("CC0",), ("a problem",))
+    training, held_out = rows.rows(np.arange(3)), rows.rows(np.array([3]))
+    write_data_card(tmp_path, dataset, training, held_out)
+    card = json.loads((tmp_path / "data.json").read_text())
+    assert (card["dataset"], card["licences"], card["problems"]) == ("mine", ["CC0"], ["a problem"])
+    assert card["faces"] == {"training": 3, "held-out": 1}
+    assert card["distinct"] == {"training": 2, "held-out": 1}
+    assert card["emotions"]["training"]["happiness"] == {"faces": 2, "votes": 0.6667}
+    assert card["labels_sha256"]["held-out"] == labels_sha256(held_out)
+    relabelled = replace(held_out, labels=np.array([4]))
+    assert labels_sha256(relabelled) != labels_sha256(held_out)

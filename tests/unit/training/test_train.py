@@ -112,6 +112,7 @@ def test_a_run_writes_all_its_files(data: Dataset, tmp_path: Path) -> None:
         "best.ckpt",
         "config.yaml",
         "curves.png",
+        "data.json",
         "last.ckpt",
         "metrics.jsonl",
         "tensorboard",
