@@ -18,8 +18,6 @@ app = typer.Typer()
 export = typer.Typer(no_args_is_help=True, help="Export models into a model repository.")
 app.add_typer(export, name="export")
 
-CONFIGS = Path(__file__).with_name("configs")
-SHIPPED_CONFIG = CONFIGS / "expressnet_moe_s.yaml"
 SHIPPED_CHECKPOINT = Path(__file__).with_name("checkpoints") / "expressnet_moe_s.ckpt"
 
 Data = Annotated[Path, typer.Option(help="Folder of the data set: docs/reference/datasets.md.")]
@@ -38,7 +36,6 @@ Split = Annotated[
     ),
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip unreadable files, and list them.")]
-Run = Annotated[Path, typer.Option(help="Folder of the run, for configuration, log and checkpoints.")]
 Checkpoint = Annotated[Path, typer.Option("--run", help="Folder of a run, or a checkpoint.")]
 ShippedOr = Annotated[
     Path,
@@ -58,10 +55,34 @@ Instances = Annotated[
 @app.command("train")
 def train_command(
     data: Data,
-    run: Run,
-    config: Annotated[Path, typer.Option(help="Configuration file of the run.")] = SHIPPED_CONFIG,
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A preset: compact, paper or attention. Or a file: a recipe of stages, or a configuration.",
+        ),
+    ] = "compact",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the run, for configuration, log and checkpoints. The default is runs/ with the "
+            "name of the recipe."
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Another value of a setting, such as optimiser.learning_rate=0.01. Repeat the option for "
+            "several. In a recipe, it is a setting of every stage.",
+        ),
+    ] = None,
     dataset: Kind = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Resume after the last epoch of the run.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Resume after the last epoch of the run. A recipe always resumes."),
+    ] = False,
     init_from: Annotated[
         Path | None,
         typer.Option(
@@ -84,28 +105,45 @@ def train_command(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Number of CPU threads. The default is that of torch.")
     ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Number of epochs. Overrides the configuration.")
-    ] = None,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the network. The first step then takes minutes.")
     ] = False,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Train a network."""
+    """Train a network, or repeat a recipe up to its last stage."""
     with _explained():
-        from training.config import RunConfig, read_config
+        from training.config import read_config
         from training.datasets import load
         from training.lineage import Start
+        from training.recipe import is_recipe
+        from training.settings import assignments, changed, preset
+        from training.stages import repeat
         from training.train import train
 
-        changes = {"dataset": dataset, "epochs": epochs}
-        given = {name: value for name, value in changes.items() if value is not None}
-        settled = RunConfig.model_validate({**read_config(config).model_dump(), **given})
+        file, changes = Path(recipe), assignments(set_ or [])
+        place = out or Path("runs") / file.stem
+        if dataset is not None:
+            changes["dataset"] = dataset
+        if file.is_file() and is_recipe(file):
+            if init_from or weights_kind or teacher:
+                raise ValueError("a recipe names its own initial weights and teachers")
+            repeat(
+                *(file, data, place),
+                changes=changes,
+                device=device,
+                devices=devices,
+                threads=threads,
+                compiled=compiled,
+                skip_bad=skip_bad,
+            )
+            return
+        if (place / "last.ckpt").exists() and not resume:
+            raise ValueError(f"{place} has a run; --resume continues it, --out names another folder")
+        config = changed(read_config(file) if file.is_file() else preset(recipe), changes)
         train(
-            settled,
-            load(settled.dataset, data, skip_bad=skip_bad, ferplus_votes=settled.ferplus_votes),
-            run,
+            config,
+            load(config.dataset, data, skip_bad=skip_bad, ferplus_votes=config.ferplus_votes),
+            place,
             start=Start(weights=init_from, weights_kind=weights_kind, teachers=tuple(teacher or ())),
             resume=resume,
             device=device,

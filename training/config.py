@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -207,5 +207,13 @@ class RunConfig(_Part):
 
 
 def read_config(path: Path) -> RunConfig:
-    """Raises `pydantic.ValidationError`, which names the key, when a value is not allowed."""
-    return RunConfig.model_validate(yaml.safe_load(path.read_text()))
+    """Raises `ValueError`, which names the key, when a value is not allowed or the file is not YAML."""
+    return RunConfig.model_validate(parse_yaml(path.read_text(), path))
+
+
+def parse_yaml(text: str, name: object) -> Any:
+    """The content of YAML. name: what the message of the `ValueError` names, when it is not YAML."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} is not YAML: {error}") from error

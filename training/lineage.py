@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from service.core.manifest import digest
 from training.checkpoint import checkpoint_file, config_of
@@ -20,6 +19,8 @@ from training.config import RunConfig, read_config
 from training.datasets.card import contents, labels_sha256
 from training.datasets.faces import Dataset, LabelledFaces
 from training.evaluation.rows import HELD_OUT
+from training.models.face_resnet import weight_file
+from training.settings import dumped, flat
 
 # A resumed run may have more or fewer epochs.
 MAY_CHANGE = {"epochs"}
@@ -39,7 +40,7 @@ class Start:
 
 
 def write_config(run: Path, config: RunConfig) -> None:
-    (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    (run / "config.yaml").write_text(dumped(config))
 
 
 def write_data_card(run: Path, dataset: Dataset, training: LabelledFaces, held_out: LabelledFaces) -> None:
@@ -75,14 +76,19 @@ def versions(start: Start) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "kornia": version("kornia"),
-        "weights_sha256": None if start.weights is None else digest(start.weights),
+        "weights_sha256": None if start.weights is None else content_sha256(start.weights),
         "teachers_sha256": digests(start),
     }
 
 
 def digests(start: Start) -> list[str]:
     """SHA-256 of each teacher."""
-    return [digest(checkpoint_file(teacher)) for teacher in start.teachers]
+    return [content_sha256(teacher) for teacher in start.teachers]
+
+
+def content_sha256(path: Path) -> str:
+    """SHA-256 of the weights that a path means: a file, a run's folder, or face-api's manifest."""
+    return digest(weight_file(path) if path.suffix == ".json" else checkpoint_file(path))
 
 
 def checkout(package: Path) -> tuple[str | None, bool]:
@@ -106,25 +112,27 @@ def checkout(package: Path) -> tuple[str | None, bool]:
 
 
 def refuse_changes(run: Path, config: RunConfig, start: Start) -> None:
-    """Raises `ValueError`, which names the keys, when a run is resumed with other settings or teachers."""
-    before, now = (_flat(each.model_dump(mode="json")) for each in (read_config(run / "config.yaml"), config))
-    changed = [
-        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
-        for key in {**before, **now}
-        if before.get(key) != now.get(key) and key not in MAY_CHANGE
-    ]
-    if json.loads((run / "versions.json").read_text())[-1]["teachers_sha256"] != digests(start):
-        changed.append("the teachers are others")
+    """Raises `ValueError`, which names the keys, when a run is resumed with other settings or files."""
+    before, now = (each.model_dump(mode="json") for each in (read_config(run / "config.yaml"), config))
+    changed = differences(before, now, MAY_CHANGE)
+    begun, resumed = json.loads((run / "versions.json").read_text())[-1], versions(start)
+    for key, what in (("weights_sha256", "initial weights"), ("teachers_sha256", "teachers")):
+        if begun[key] != resumed[key]:
+            changed.append(f"the {what} are others")
     if changed:
         raise ValueError(f"{run} cannot be resumed, because its configuration changed: {'; '.join(changed)}")
 
 
-def _flat(parts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys as one key with dots."""
-    flat: dict[str, Any] = {}
-    for key, value in parts.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], ignored: Set[str] = frozenset()
+) -> list[str]:
+    """A sentence for each value that differs between two nested mappings."""
+    before, now = flat(before), flat(now)
+    return [
+        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
+        for key in {**before, **now}
+        if before.get(key) != now.get(key) and key not in ignored
+    ]
 
 
 def refuse_what_learned_validation(start: Start, config: RunConfig) -> None:

@@ -15,13 +15,12 @@ from torch import nn
 from torch.nn import functional
 
 from tests.bench.figures import SERVED_ROUNDS, Figure, ratio, timed
-from training.cli import CONFIGS
-from training.config import read_config
 from training.formats import script
 from training.models import build
 from training.models.folding import folded
 from training.models.served import ServedClassifier
 from training.models.spectral import SameConv2d
+from training.settings import preset
 
 
 class Direct(nn.Module):
@@ -39,7 +38,7 @@ class Direct(nn.Module):
 @torch.inference_mode()
 def networks() -> Iterator[Figure]:
     torch.set_num_threads(1)
-    published: Any = build(read_config(CONFIGS / "expressnet_moe.yaml").network, served=8, auxiliary=0).eval()
+    published: Any = build(preset("paper").network, served=8, auxiliary=0).eval()
     spectral: Any = folded(published)
     direct = copy.deepcopy(published.large)
     for index, module in enumerate(direct):
@@ -74,7 +73,7 @@ def networks() -> Iterator[Figure]:
     )
     yield paper
 
-    compact = build(read_config(CONFIGS / "expressnet_moe_s.yaml").network, served=8, auxiliary=7).eval()
+    compact = build(preset("compact").network, served=8, auxiliary=7).eval()
     occlusions = [
         nn.Linear(network(torch.zeros(1, network.channels, network.size, network.size)).pooled.shape[1], 1)
         for network in (published, compact)

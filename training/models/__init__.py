@@ -1,4 +1,4 @@
-"""The networks by their names in configs."""
+"""The networks by their names in configurations."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from service.settings import Settings
 from tests.unit.training.made_up import tiny_config, write_class_folders, write_picture
 from training.checkpoint import load_trained
 from training.cli import app
+from training.settings import PRESETS
 
 REPOSITORY = Settings().model_repository
 
@@ -38,10 +39,35 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = tiny_config(dataset="folder", epochs=1).model_dump(mode="json")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
     code, stdout, _ = expressnet(
-        "train", "--data", folder / "data", "--run", folder / "run", "--config", folder / "tiny.yaml"
+        "train", folder / "tiny.yaml", "--data", folder / "data", "--out", folder / "run"
     )
     assert code == 0, stdout
     return folder
+
+
+def test_the_compact_preset_is_trained_with_other_settings(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny = {"network.backbone_size": 64, "network.features": 8, "batch": 12, "epochs": 1, "dataset": "folder"}
+    given = [f"--set={key}={value}" for key, value in tiny.items()]
+    code, stdout, stderr = expressnet("train", "--data", folder / "data", *given)
+    assert code == 0, stderr
+    assert load_trained(tmp_path / "runs/compact").config.network.name == "expressnet_moe_s"
+    assert '"epoch": 1' in stdout
+
+
+def test_a_recipe_is_repeated(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config(dataset="folder", epochs=1).model_dump(mode="json", exclude={"seed"})
+    recipe = {"stages": [{"name": "only", "preset": "compact", "settings": config}]}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
+    monkeypatch.chdir(tmp_path)
+    command = ("train", "mine.yaml", "--data", folder / "data", "--set", "network.features=6")
+    for expected in (True, False):
+        code, stdout, stderr = expressnet(*command)
+        assert code == 0, stderr
+        assert ('"epoch": 1' in stdout) is expected
+    assert load_trained(tmp_path / "runs/mine/only").config.network.model_dump()["features"] == 6
 
 
 def test_a_run_is_evaluated(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,8 +157,12 @@ def test_pictures_without_faces_are_not_exported(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("train", "--data", "{data}", "--run", "{tmp}/run", "--dataset", "cats"), "cats"),
-        (("train", "--data", "{tmp}/none", "--run", "{tmp}/run", "--config", "{tiny}"), "none"),
+        (("train", "--data", "{data}", "--out", "{tmp}/run", "--dataset", "cats"), "cats"),
+        (("train", "{tiny}", "--data", "{tmp}/none", "--out", "{tmp}/run"), "none"),
+        (("train", "{tiny}", "--data", "{data}", "--out", "{run}"), "has a run; --resume continues it"),
+        (("train", "small", "--data", "{data}"), "presets are attention, compact, paper"),
+        (("train", "--data", "{data}", "--set", "epoch=3"), "epoch is not a setting; similar: epochs"),
+        (("train", "{recipe}", "--data", "{data}", "--teacher", "{tiny}"), "names its own"),
         (("evaluate", "--data", "{data}", "--run", "{tmp}", "--out", "{tmp}/out"), "best.ckpt"),
         (("evaluate", "--data", "{data}", "--run", "{tiny}", "--out", "{tmp}/out"), "not a checkpoint"),
         (("export", "quality", "--data", "{data}", "--name", "yunet"), "not a classifier"),
@@ -151,7 +181,7 @@ def test_pictures_without_faces_are_not_exported(
             "no GPU",
         ),
         (
-            ("train", "--data", "{data}", "--config", "{tiny}", "--run", "{tmp}/run", "--device", "cuda"),
+            ("train", "{tiny}", "--data", "{data}", "--out", "{tmp}/run", "--device", "cuda"),
             "no GPU",
         ),
         (("export", "subgroups", "--data", "{data}", "--repository", "{tmp}"), "manifest.json is missing"),
@@ -166,6 +196,7 @@ def test_an_error_that_a_user_can_fix_is_one_sentence(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     places = {"data": folder / "data", "run": folder / "run", "tiny": folder / "tiny.yaml", "tmp": tmp_path}
+    places["recipe"] = PRESETS.parent / "recipes/served.yaml"
     code, _, stderr = expressnet(*(argument.format(**places) for argument in arguments))
     assert code == 1
     assert stderr.startswith("expressnet: ")
@@ -178,7 +209,7 @@ def test_a_bad_picture_stops_training_unless_skipping_is_allowed(folder: Path, t
     shutil.copytree(folder / "data", data)
     write_picture(data / "train/happy/torn.png", 99)
     (data / "train/happy/torn.png").write_bytes((data / "train/happy/torn.png").read_bytes()[:200])
-    command = ("train", "--data", data, "--run", tmp_path / "run", "--config", folder / "tiny.yaml")
+    command = ("train", folder / "tiny.yaml", "--data", data, "--out", tmp_path / "run")
     code, _, stderr = expressnet(*command)
     assert code == 1
     assert "torn.png" in stderr

@@ -1,4 +1,4 @@
-"""Shipped configurations load, and configurations with errors are refused."""
+"""Configurations are read, and those with errors are refused."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from pydantic import ValidationError
 
-import training
 from training.config import RunConfig, read_config
-from training.models import build
 
-SHIPPED = sorted((Path(training.__file__).parent / "configs").glob("*.yaml"))
 MINIMAL: dict[str, Any] = {"network": {"name": "expressnet_moe_s"}}
 
 
@@ -22,34 +18,6 @@ def read(folder: Path, content: object) -> RunConfig:
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(content))
     return read_config(path)
-
-
-def images(config: RunConfig) -> torch.Tensor:
-    network = build(config.network, served=8, auxiliary=0)
-    return torch.rand(2, network.channels, network.size, network.size)
-
-
-def test_these_configurations_are_shipped() -> None:
-    assert [path.stem for path in SHIPPED] == [
-        "expressnet",
-        "expressnet_moe",
-        "expressnet_moe_s",
-        "expressnet_moe_s_labels",
-        "expressnet_moe_s_labels_sam",
-        "expressnet_moe_s_labels_second",
-        "expressnet_moe_s_labels_teacher",
-        "expressnet_moe_s_light",
-        "expressnet_moe_s_light_second",
-        "expressnet_moe_s_light_teacher",
-        "expressnet_moe_s_teacher",
-    ]
-
-
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
-def test_a_shipped_configuration_loads_and_builds(path: Path) -> None:
-    config = read_config(path)
-    assert config.epochs >= 1
-    assert build(config.network, served=8, auxiliary=7)(images(config)).logits.shape == (2, 8)
 
 
 def test_given_values_are_read_and_the_others_have_defaults(tmp_path: Path) -> None:
@@ -119,7 +87,7 @@ def test_a_value_that_is_not_allowed_is_refused_by_name(tmp_path: Path, content:
 def test_code_in_a_configuration_is_not_run(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("network: !!python/object/apply:os.getcwd []\n")
-    with pytest.raises(yaml.YAMLError):
+    with pytest.raises(ValueError, match="is not YAML"):
         read_config(path)
 
 

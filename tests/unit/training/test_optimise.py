@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from training.cli import CONFIGS
-from training.config import OptimiserConfig, RunConfig, read_config
+from training.config import OptimiserConfig, RunConfig
 from training.models import build
 from training.models.mixture import MixtureOfExperts
 from training.optimise import at_sharpest, learning_rate, make_optimiser, update_average
+from training.settings import preset
 
 from .made_up import tiny_config
 
@@ -62,7 +62,7 @@ def test_every_parameter_is_optimised_once(name: str) -> None:
 
 def test_the_papers_rate_falls_before_the_first_epoch() -> None:
     """The authors' notebook logs 1e-4 * 0.95 in epoch 1."""
-    config = read_config(CONFIGS / "expressnet_moe.yaml")
+    config = preset("paper")
     rates = [learning_rate(epoch, config) for epoch in (0, 0.9, 1, 14)]
     assert rates == pytest.approx([9.5e-5, 9.5e-5, 9.025e-5, 1e-4 * 0.95**15])
 

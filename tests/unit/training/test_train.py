@@ -367,6 +367,15 @@ def test_a_run_is_not_resumed_with_other_settings(data: Dataset, tmp_path: Path)
     assert [line["epoch"] for line in metrics(tmp_path)] == [1, 2]
 
 
+@pytest.mark.usefixtures("_without_curves")
+def test_a_run_is_not_resumed_with_other_initial_weights(data: Dataset, plain: Path, tmp_path: Path) -> None:
+    config = tiny_config(epochs=1, optimiser={"warmup_epochs": 0})
+    training.train(config, data, tmp_path, threads=1)
+    start = Start(weights=plain / "best.ckpt")
+    with pytest.raises(ValueError, match="the initial weights are others"):
+        training.train(config, data, tmp_path, start=start, resume=True, threads=1)
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # of torch's compiler
 @pytest.mark.usefixtures("_without_curves")
 def test_a_compiled_network_trains_like_a_plain_one(
@@ -405,7 +414,7 @@ def folder(tmp_path: Path) -> Path:
 def command(folder: Path, run: Path, config: RunConfig, *options: str) -> list[str]:
     written = run.with_suffix(".yaml")
     written.write_text(json.dumps(config.model_dump(mode="json")))
-    where = ["--data", str(folder), "--run", str(run), "--config", str(written)]
+    where = [str(written), "--data", str(folder), "--out", str(run)]
     return [str(Path(sys.executable).with_name("expressnet")), "train", *where, "--threads", "1", *options]
 
 

@@ -1,0 +1,98 @@
+"""Presets, and changes of settings by dotted keys such as `optimiser.learning_rate`."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from training.config import RunConfig, parse_yaml, read_config
+
+PRESETS = Path(__file__).with_name("presets")
+
+
+def preset(name: str) -> RunConfig:
+    """Raises `ValueError`, which names the presets, for an unknown name."""
+    names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    if name not in names:
+        raise ValueError(f"{name} is neither a file nor a preset; the presets are {', '.join(names)}")
+    return read_config(PRESETS / f"{name}.yaml")
+
+
+def assignments(pairs: Sequence[str]) -> dict[str, Any]:
+    """`KEY=VALUE` pairs as dotted keys and their values in YAML. Raises `ValueError` for another form."""
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise ValueError(f"{pair} is not KEY=VALUE, such as optimiser.learning_rate=0.01")
+        found[key] = parse_yaml(value, key)
+    return found
+
+
+def changed(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """The configuration with other values. changes: nested or dotted keys, the later one counts.
+
+    Another `network.name` starts from the defaults of that network.
+    Raises `ValueError`, which names similar keys, for an unknown key, and for values that are not allowed.
+    """
+    content, known = config.model_dump(mode="json"), set(_keys(RunConfig))
+    given = flat(changes)
+    for key in given:
+        if key not in known:
+            raise ValueError(f"{key} is not a setting{_similar(key, known)}")
+    if given.get("network.name", config.network.name) != config.network.name:
+        content["network"] = {}
+    for key, value in given.items():
+        *parts, last = key.split(".")
+        part = content
+        for name in parts:
+            if not isinstance(part.get(name), dict):
+                part[name] = {}
+            part = part[name]
+        part[last] = value
+    return RunConfig.model_validate(content)
+
+
+def flat(parts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as one key with dots."""
+    found: dict[str, Any] = {}
+    for key, value in parts.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def dumped(config: RunConfig) -> str:
+    """YAML for `read_config`."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _keys(part: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """All keys of a configuration, with dots."""
+    for name, field in part.model_fields.items():
+        yield prefix + name
+        for inner in _parts(field.annotation):
+            yield from _keys(inner, f"{prefix}{name}.")
+
+
+def _parts(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The classes of settings in a type, not those in a sequence."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif typing.get_origin(annotation) is not tuple:
+        for inner in typing.get_args(annotation):
+            yield from _parts(inner)
+
+
+def _similar(key: str, known: set[str]) -> str:
+    by_last = {name.rpartition(".")[2]: name for name in sorted(known, reverse=True)}
+    near = [
+        *difflib.get_close_matches(key, known, 2),
+        *(by_last[name] for name in difflib.get_close_matches(key.rpartition(".")[2], by_last, 2)),
+    ]
+    return f"; similar: {', '.join(dict.fromkeys(near))}" if near else ""
