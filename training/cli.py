@@ -433,7 +433,9 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("expressnet: stopped; `train --resume` and `prepare` continue where they were", err=True)
+        typer.echo(
+            "expressnet: stopped; `train --resume`, a recipe and `prepare` continue where they were", err=True
+        )
         raise SystemExit(130) from None
     except (OSError, ValueError, FloatingPointError, ModelFileError, ServiceError) as error:
         typer.echo(f"expressnet: {error}", err=True)

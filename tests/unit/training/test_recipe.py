@@ -281,6 +281,14 @@ def test_a_recipe_that_does_not_fit_together_is_refused(
         configurations(read_recipe(written(content)), {})
 
 
+def test_the_recipe_of_the_guide_fits_together(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[3] / "docs/guides/train.md").read_text()
+    (tmp_path / "recipe.yaml").write_text(guide.split("```yaml\n")[1].split("```")[0])
+    recipe = read_recipe(tmp_path / "recipe.yaml")
+    assert [stage.name for stage in recipe.stages] == ["teacher", "seeds", "mean", "models"]
+    assert configurations(recipe, {})["seeds"].loss.distillation == 0.5
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_shipped_recipe_fits_together_and_names_the_shipped_checkpoints(path: Path) -> None:
     recipe = read_recipe(path)
