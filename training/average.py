@@ -54,6 +54,8 @@ def average(runs: Sequence[Path], dataset: Dataset, out: Path, *, device: Device
         name: accuracy(predict(each.network.to(chosen), held_out).probabilities, held_out.majority)
         for name, each in {"mean": mean, **dict(zip(map(str, runs), members, strict=True))}.items()
     }
+    for name, metric in scored.items():
+        print(f"validation accuracy of {name}: {metric.value:.3f}", flush=True)
     out.mkdir(parents=True, exist_ok=True)
     (out / "average.json").write_text(
         json.dumps({name: metric.model_dump() for name, metric in scored.items()}, indent=1)
