@@ -1,4 +1,4 @@
-"""The training commands of `expressnet`: train, prepare, evaluate, compare, adapt, explain, export.
+"""The training commands of `expressnet`: train, teach, prepare, evaluate, compare, adapt, explain, export.
 
 torch is imported inside the commands, so that `--help` answers at once.
 """
@@ -79,6 +79,9 @@ def train_command(
         list[Path] | None,
         typer.Option(help="Checkpoint of a teacher. Repeat the option to average several teachers."),
     ] = None,
+    answers: Annotated[
+        Path | None, typer.Option(help="File of `expressnet teach`, in the place of teachers.")
+    ] = None,
     device: Device = "auto",
     devices: Annotated[int, typer.Option(min=1, help="Number of GPUs, or of CPU processes.")] = 1,
     threads: Annotated[
@@ -106,13 +109,39 @@ def train_command(
             settled,
             load(settled.dataset, data, skip_bad=skip_bad, ferplus_votes=settled.ferplus_votes),
             run,
-            start=Start(weights=init_from, weights_kind=weights_kind, teachers=tuple(teacher or ())),
+            start=Start(init_from, weights_kind, tuple(teacher or ()), answers),
             resume=resume,
             device=device,
             devices=devices,
             threads=threads,
             compiled=compiled,
         )
+
+
+@app.command("teach")
+def teach_command(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="File to write, for train --answers.")],
+    teacher: Annotated[
+        list[Path],
+        typer.Option(help="Checkpoint of a teacher. Repeat the option to average several teachers."),
+    ],
+    config: Annotated[Path, typer.Option(help="Configuration file of the student's run.")] = SHIPPED_CONFIG,
+    dataset: Kind = None,
+    device: Device = "auto",
+    skip_bad: SkipBad = False,
+) -> None:
+    """Record the answers of teachers, to train from them without the teachers."""
+    with _explained():
+        from training.config import RunConfig, read_config
+        from training.datasets import load
+        from training.teachers import teach
+
+        given = {} if dataset is None else {"dataset": dataset}
+        settled = RunConfig.model_validate({**read_config(config).model_dump(), **given})
+        loaded = load(settled.dataset, data, skip_bad=skip_bad, ferplus_votes=settled.ferplus_votes)
+        recorded = teach(settled, loaded, teacher, out, device=device)
+        typer.echo(f"{out} written: {len(recorded.logits.served)} answers")
 
 
 @app.command("prepare")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -118,9 +119,9 @@ class LossConfig(_Part):
     distillation: Chance = 0.0
     """Share of the loss that follows a teacher's answers (Hinton et al., 2015) instead of labels."""
     distillation_temperature: Positive = 2.0
-    distillation_views: Literal["changed", "whole"] = "changed"
-    """`changed`: teachers answer for every augmented image. `whole`: they answer once, before the first
-    epoch, for the original image and its mirror, which makes epochs faster."""
+    distillation_inputs: Literal["augmented", "clean"] = "augmented"
+    """`augmented`: teachers answer for the image that the student sees. `clean`: they answer once, before the
+    first epoch, for the original image and its mirror, which makes epochs faster."""
 
 
 class AugmentConfig(_Part):
@@ -137,6 +138,9 @@ class AugmentConfig(_Part):
     cutmix: Chance = 0.0
     mixing_alpha: Positive = 0.4
     """Both parameters of the Beta distribution that the shares of mixed images are drawn from."""
+    views: Count | None = None
+    """Number of epochs with an order and changes of their own. Later epochs repeat these epochs, for teachers
+    that answer each view once. None: no epoch repeats another one."""
 
 
 class EarlyStoppingConfig(_Part):
@@ -181,6 +185,11 @@ class RunConfig(_Part):
     def dataset_names(self) -> set[str]:
         return {self.dataset} if isinstance(self.dataset, str) else {each.name for each in self.dataset}
 
+    @property
+    def views(self) -> int:
+        """Number of epochs that differ."""
+        return min(self.augment.views or self.epochs, self.epochs)
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if not isinstance(self.dataset, str) and len({each.root for each in self.dataset}) < len(
@@ -193,8 +202,8 @@ class RunConfig(_Part):
             raise ValueError(
                 "augment.mixup and augment.cutmix are shares of batches: their sum must be at most 1"
             )
-        if self.loss.distillation_views == "whole" and self.augment.mixup + self.augment.cutmix > 0:
-            raise ValueError("loss.distillation_views: whole does not fit augment.mixup or augment.cutmix")
+        if self.loss.distillation_inputs == "clean" and self.augment.mixup + self.augment.cutmix > 0:
+            raise ValueError("loss.distillation_inputs: clean does not fit augment.mixup or augment.cutmix")
         if self.optimiser.sam_radius and self.precision == "16-mixed":
             raise ValueError("optimiser.sam_radius does not fit precision: 16-mixed, which scales gradients")
         if self.balanced_sampling and self.loss.rebalancing != "none":
@@ -209,3 +218,20 @@ class RunConfig(_Part):
 def read_config(path: Path) -> RunConfig:
     """Raises `pydantic.ValidationError`, which names the key, when a value is not allowed."""
     return RunConfig.model_validate(yaml.safe_load(path.read_text()))
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """One sentence for each key with another value. Nested keys have dots."""
+    old, new = _flat(before), _flat(now)
+    return [
+        f"{key} was {old.get(key)!r} and is {new.get(key)!r}"
+        for key in {**old, **new}
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _flat(parts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in parts.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,8 +14,9 @@ import torch
 import yaml
 
 from service.core.manifest import digest
+from training.answers import Answers
 from training.checkpoint import checkpoint_file, config_of
-from training.config import RunConfig, read_config
+from training.config import RunConfig, differences, read_config
 from training.datasets.card import contents, labels_sha256
 from training.datasets.faces import Dataset, LabelledFaces
 from training.evaluation.rows import HELD_OUT
@@ -30,12 +30,14 @@ class Start:
     """Optional files that a run starts from.
 
     weights: a state dict or checkpoint that initialises the network. weights_kind: their name in the registry
-    of backbones, where the file does not show it. teachers: checkpoints to distil from.
+    of backbones, where the file does not show it. teachers: checkpoints to distil from. answers: a file with
+    the answers of teachers, in their place.
     """
 
     weights: Path | None = None
     weights_kind: str | None = None
     teachers: tuple[Path, ...] = ()
+    answers: Path | None = None
 
 
 def write_config(run: Path, config: RunConfig) -> None:
@@ -77,11 +79,14 @@ def versions(start: Start) -> dict[str, Any]:
         "kornia": version("kornia"),
         "weights_sha256": None if start.weights is None else digest(start.weights),
         "teachers_sha256": digests(start),
+        "answers_sha256": None if start.answers is None else digest(start.answers),
     }
 
 
 def digests(start: Start) -> list[str]:
     """SHA-256 of each teacher."""
+    if start.answers is not None:
+        return Answers.load(start.answers).teachers
     return [digest(checkpoint_file(teacher)) for teacher in start.teachers]
 
 
@@ -107,24 +112,15 @@ def checkout(package: Path) -> tuple[str | None, bool]:
 
 def refuse_changes(run: Path, config: RunConfig, start: Start) -> None:
     """Raises `ValueError`, which names the keys, when a run is resumed with other settings or teachers."""
-    before, now = (_flat(each.model_dump(mode="json")) for each in (read_config(run / "config.yaml"), config))
-    changed = [
-        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
-        for key in {**before, **now}
-        if before.get(key) != now.get(key) and key not in MAY_CHANGE
-    ]
+    before, now = (
+        each.model_dump(mode="json", exclude=MAY_CHANGE)
+        for each in (read_config(run / "config.yaml"), config)
+    )
+    changed = differences(before, now)
     if json.loads((run / "versions.json").read_text())[-1]["teachers_sha256"] != digests(start):
         changed.append("the teachers are others")
     if changed:
         raise ValueError(f"{run} cannot be resumed, because its configuration changed: {'; '.join(changed)}")
-
-
-def _flat(parts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys as one key with dots."""
-    flat: dict[str, Any] = {}
-    for key, value in parts.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def refuse_what_learned_validation(start: Start, config: RunConfig) -> None:
