@@ -32,17 +32,26 @@ class Batch(NamedTuple):
 class Batches:
     """The batches of one of several processes, which share the `config.batch` images of a step.
 
-    Each step has a seed of its own, and random values are drawn on the CPU. Neither the network nor the
-    device changes a view; pixels differ by rounding between devices.
+    Each step has a seed of its own, so that draws of the network, such as dropout, change no view.
+    portable: draw random values on the CPU, which is slow for large images. Then all devices have the same
+    views, apart from rounding.
     """
 
     def __init__(
-        self, images: Images, targets: Targets, config: RunConfig, process: int = 0, processes: int = 1
+        self,
+        images: Images,
+        targets: Targets,
+        config: RunConfig,
+        *,
+        process: int = 0,
+        processes: int = 1,
+        portable: bool = False,
     ) -> None:
         self._images, self._targets, self._config = images, targets, config
         self._process, self._processes = process, processes
-        # Without `.to(device)`: Kornia would draw on that device.
-        self._augmentation, self._mixing = Augmentation(config.augment), Mixing(config.augment)
+        # Kornia draws on the device of its modules.
+        self._augmentation = Augmentation(config.augment).to("cpu" if portable else images.device)
+        self._mixing = Mixing(config.augment)
 
     def of(self, epoch: int) -> Iterator[Batch]:
         """The steps of an epoch, counted from 0."""
@@ -52,9 +61,8 @@ class Batches:
         order = order[: len(order) // config.batch * config.batch]
         places = view * len(order) + torch.arange(len(order))
         for step, (rows, originals) in enumerate(self._images.steps(self._mine(order))):
-            # The network's own draws, such as dropout, go on where they were.
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(seed_of(config.seed, view, self._process, step))
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                torch.manual_seed(seed_of(config.seed, view, self._process, step))
                 changed = self._mixing(
                     self._augmentation(originals),
                     targets.served[rows].to(device),

@@ -118,7 +118,7 @@ def teach(
         logits = loaded.cache_answers(rows.pictures, chosen)
     else:
         images, views = Images(rows.pictures, student, chosen, keep=True), config.views
-        batches = Batches(images, Targets.of(rows, dataset), config)
+        batches = Batches(images, Targets.of(rows, dataset), config, portable=True)
         epochs = Progress(out.parent, enabled=True).track(range(views), views, "views")
         answers = (loaded.answer(batch.images) for view in epochs for batch in batches.of(view))
         halves = [[part.half().cpu() for part in each] for each in answers]

@@ -116,7 +116,14 @@ def train(
     targets = Targets.of(rows, dataset)
     objective = Objective(config.loss, targets.drawn()).to(fabric.device)
     validation = Validation(held_out, dataset, network, objective, fabric.device)
-    batches = Batches(images, targets, config, fabric.global_rank, fabric.world_size)
+    batches = Batches(
+        images,
+        targets,
+        config,
+        process=fabric.global_rank,
+        processes=fabric.world_size,
+        portable=start.answers is not None,
+    )
     state: dict[str, Any] = {
         "model": model,
         "average": average,
