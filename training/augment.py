@@ -12,7 +12,7 @@ from training.config import AugmentConfig
 class Augmentation(nn.Module):
     """images: float [N,C,H,W] in [0, 1], C is 1 or 3 -> the same shape, each image is changed independently.
 
-    Uses torch's global generator, so the same seed before an epoch gives the same epoch.
+    Uses torch's global generator, so the same seed before a call gives the same changes.
     """
 
     def __init__(self, config: AugmentConfig) -> None:

@@ -1,4 +1,4 @@
-"""The training commands of `expressnet`: train, prepare, evaluate, compare, adapt, explain, export.
+"""The training commands of `expressnet`: train, teach, prepare, evaluate, compare, adapt, explain, export.
 
 torch is imported inside the commands, so that `--help` answers at once.
 """
@@ -35,6 +35,15 @@ Split = Annotated[
         "split, and held-out without test splits."
     ),
 ]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Another value of a setting, such as optimiser.learning_rate=0.01. Repeat the option for "
+        "several. In a recipe, it is a setting of every stage.",
+    ),
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip unreadable files, and list them.")]
 Checkpoint = Annotated[Path, typer.Option("--run", help="Folder of a run, or a checkpoint.")]
 ShippedOr = Annotated[
@@ -69,15 +78,7 @@ def train_command(
             "name of the recipe."
         ),
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Another value of a setting, such as optimiser.learning_rate=0.01. Repeat the option for "
-            "several. In a recipe, it is a setting of every stage.",
-        ),
-    ] = None,
+    set_: Set = None,
     dataset: Kind = None,
     resume: Annotated[
         bool,
@@ -100,6 +101,9 @@ def train_command(
         list[Path] | None,
         typer.Option(help="Checkpoint of a teacher. Repeat the option to average several teachers."),
     ] = None,
+    answers: Annotated[
+        Path | None, typer.Option(help="File of `expressnet teach`, in the place of teachers.")
+    ] = None,
     device: Device = "auto",
     devices: Annotated[int, typer.Option(min=1, help="Number of GPUs, or of CPU processes.")] = 1,
     threads: Annotated[
@@ -112,24 +116,21 @@ def train_command(
 ) -> None:
     """Train a network, or repeat a recipe up to its last stage."""
     with _explained():
-        from training.config import read_config
         from training.datasets import load
         from training.lineage import Start
         from training.recipe import is_recipe
-        from training.settings import assignments, changed, preset
+        from training.settings import assignments, configured
         from training.stages import repeat
         from training.train import train
 
-        file, changes = Path(recipe), assignments(set_ or [])
+        file = Path(recipe)
         place = out or Path("runs") / file.stem
-        if dataset is not None:
-            changes["dataset"] = dataset
         if file.is_file() and is_recipe(file):
-            if init_from or weights_kind or teacher:
+            if init_from or weights_kind or teacher or answers:
                 raise ValueError("a recipe names its own initial weights and teachers")
             repeat(
                 *(file, data, place),
-                changes=changes,
+                changes=assignments(set_ or [], dataset),
                 device=device,
                 devices=devices,
                 threads=threads,
@@ -139,18 +140,46 @@ def train_command(
             return
         if (place / "last.ckpt").exists() and not resume:
             raise ValueError(f"{place} has a run; --resume continues it, --out names another folder")
-        config = changed(read_config(file) if file.is_file() else preset(recipe), changes)
+        config = configured(recipe, set_ or [], dataset)
         train(
             config,
             load(config.dataset, data, skip_bad=skip_bad, ferplus_votes=config.ferplus_votes),
             place,
-            start=Start(weights=init_from, weights_kind=weights_kind, teachers=tuple(teacher or ())),
+            start=Start(init_from, weights_kind, tuple(teacher or ()), answers),
             resume=resume,
             device=device,
             devices=devices,
             threads=threads,
             compiled=compiled,
         )
+
+
+@app.command("teach")
+def teach_command(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="File to write, for train --answers.")],
+    teacher: Annotated[
+        list[Path],
+        typer.Option(help="Checkpoint of a teacher. Repeat the option to average several teachers."),
+    ],
+    student: Annotated[
+        str, typer.Argument(metavar="STUDENT", help="Preset or configuration file of the student's run.")
+    ] = "compact",
+    set_: Set = None,
+    dataset: Kind = None,
+    device: Device = "auto",
+    skip_bad: SkipBad = False,
+) -> None:
+    """Record the answers of teachers, to train from them without the teachers."""
+    with _explained():
+        from training.datasets import load
+        from training.settings import configured
+        from training.teachers import teach
+
+        config = configured(student, set_ or [], dataset)
+        loaded = load(config.dataset, data, skip_bad=skip_bad, ferplus_votes=config.ferplus_votes)
+        recorded = teach(config, loaded, teacher, out, device=device)
+        typer.echo(f"{out} written: {len(recorded.logits.served)} answers")
 
 
 @app.command("prepare")

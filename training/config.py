@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -118,9 +119,9 @@ class LossConfig(_Part):
     distillation: Chance = 0.0
     """Share of the loss that follows a teacher's answers (Hinton et al., 2015) instead of labels."""
     distillation_temperature: Positive = 2.0
-    distillation_views: Literal["changed", "whole"] = "changed"
-    """`changed`: teachers answer for every augmented image. `whole`: they answer once, before the first
-    epoch, for the original image and its mirror, which makes epochs faster."""
+    distillation_inputs: Literal["augmented", "clean"] = "augmented"
+    """`augmented`: teachers answer for the image that the student sees. `clean`: they answer once, before the
+    first epoch, for the original image and its mirror, which makes epochs faster."""
 
 
 class AugmentConfig(_Part):
@@ -137,6 +138,9 @@ class AugmentConfig(_Part):
     cutmix: Chance = 0.0
     mixing_alpha: Positive = 0.4
     """Both parameters of the Beta distribution that the shares of mixed images are drawn from."""
+    views: Count | None = None
+    """Number of epochs with an order and changes of their own. Later epochs repeat these epochs, for teachers
+    that answer each view once. None: no epoch repeats another one."""
 
 
 class EarlyStoppingConfig(_Part):
@@ -181,6 +185,11 @@ class RunConfig(_Part):
     def dataset_names(self) -> set[str]:
         return {self.dataset} if isinstance(self.dataset, str) else {each.name for each in self.dataset}
 
+    @property
+    def views(self) -> int:
+        """Number of epochs that differ."""
+        return min(self.augment.views or self.epochs, self.epochs)
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if not isinstance(self.dataset, str) and len({each.root for each in self.dataset}) < len(
@@ -193,8 +202,8 @@ class RunConfig(_Part):
             raise ValueError(
                 "augment.mixup and augment.cutmix are shares of batches: their sum must be at most 1"
             )
-        if self.loss.distillation_views == "whole" and self.augment.mixup + self.augment.cutmix > 0:
-            raise ValueError("loss.distillation_views: whole does not fit augment.mixup or augment.cutmix")
+        if self.loss.distillation_inputs == "clean" and self.augment.mixup + self.augment.cutmix > 0:
+            raise ValueError("loss.distillation_inputs: clean does not fit augment.mixup or augment.cutmix")
         if self.optimiser.sam_radius and self.precision == "16-mixed":
             raise ValueError("optimiser.sam_radius does not fit precision: 16-mixed, which scales gradients")
         if self.balanced_sampling and self.loss.rebalancing != "none":
@@ -217,3 +226,21 @@ def parse_yaml(text: str, name: object) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"{name} is not YAML: {error}") from error
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """One sentence for each key with another value. Nested keys have dots."""
+    old, new = flat(before), flat(now)
+    return [
+        f"{key} was {old.get(key)!r} and is {new.get(key)!r}"
+        for key in {**old, **new}
+        if old.get(key) != new.get(key)
+    ]
+
+
+def flat(parts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as one key with dots."""
+    found: dict[str, Any] = {}
+    for key, value in parts.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found

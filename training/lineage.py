@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,13 +13,14 @@ from typing import Any
 import torch
 
 from service.core.manifest import digest
+from training.answers import Answers
 from training.checkpoint import checkpoint_file, config_of
-from training.config import RunConfig, read_config
+from training.config import RunConfig, differences, read_config
 from training.datasets.card import contents, labels_sha256
 from training.datasets.faces import Dataset, LabelledFaces
 from training.evaluation.rows import HELD_OUT
 from training.models.face_resnet import weight_file
-from training.settings import dumped, flat
+from training.settings import dumped
 
 # A resumed run may have more or fewer epochs.
 MAY_CHANGE = {"epochs"}
@@ -31,12 +31,14 @@ class Start:
     """Optional files that a run starts from.
 
     weights: a state dict or checkpoint that initialises the network. weights_kind: their name in the registry
-    of backbones, where the file does not show it. teachers: checkpoints to distil from.
+    of backbones, where the file does not show it. teachers: checkpoints to distil from. answers: a file with
+    the answers of teachers, in their place.
     """
 
     weights: Path | None = None
     weights_kind: str | None = None
     teachers: tuple[Path, ...] = ()
+    answers: Path | None = None
 
 
 def write_config(run: Path, config: RunConfig) -> None:
@@ -78,11 +80,14 @@ def versions(start: Start) -> dict[str, Any]:
         "kornia": version("kornia"),
         "weights_sha256": None if start.weights is None else content_sha256(start.weights),
         "teachers_sha256": digests(start),
+        "answers_sha256": None if start.answers is None else digest(start.answers),
     }
 
 
 def digests(start: Start) -> list[str]:
     """SHA-256 of each teacher."""
+    if start.answers is not None:
+        return Answers.load(start.answers).teachers
     return [content_sha256(teacher) for teacher in start.teachers]
 
 
@@ -113,26 +118,17 @@ def checkout(package: Path) -> tuple[str | None, bool]:
 
 def refuse_changes(run: Path, config: RunConfig, start: Start) -> None:
     """Raises `ValueError`, which names the keys, when a run is resumed with other settings or files."""
-    before, now = (each.model_dump(mode="json") for each in (read_config(run / "config.yaml"), config))
-    changed = differences(before, now, MAY_CHANGE)
+    before, now = (
+        each.model_dump(mode="json", exclude=MAY_CHANGE)
+        for each in (read_config(run / "config.yaml"), config)
+    )
+    changed = differences(before, now)
     begun, resumed = json.loads((run / "versions.json").read_text())[-1], versions(start)
     for key, what in (("weights_sha256", "initial weights"), ("teachers_sha256", "teachers")):
         if begun[key] != resumed[key]:
             changed.append(f"the {what} are others")
     if changed:
         raise ValueError(f"{run} cannot be resumed, because its configuration changed: {'; '.join(changed)}")
-
-
-def differences(
-    before: Mapping[str, Any], now: Mapping[str, Any], ignored: Set[str] = frozenset()
-) -> list[str]:
-    """A sentence for each value that differs between two nested mappings."""
-    before, now = flat(before), flat(now)
-    return [
-        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
-        for key in {**before, **now}
-        if before.get(key) != now.get(key) and key not in ignored
-    ]
 
 
 def refuse_what_learned_validation(start: Start, config: RunConfig) -> None:

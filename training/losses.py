@@ -12,8 +12,8 @@ from training.models import Outputs
 from training.models.mixture import load_balancing_loss
 
 
-class Taught(NamedTuple):
-    """Logits of a teacher's two heads: served float [N,C], auxiliary float [N,A]."""
+class TeacherLogits(NamedTuple):
+    """Logits of the teachers' two heads: served float [N,C], auxiliary float [N,A]."""
 
     served: Tensor
     auxiliary: Tensor
@@ -23,12 +23,12 @@ class BatchTargets(NamedTuple):
     """What the outputs for N images should be, on the device.
 
     served: float [N,C] and auxiliary: float [N,A]: target distributions of each head, rows of zeros without a
-    target. taught: the teachers' answers for the images, if there are teachers.
+    target. teachers: their answers for the images, if there are teachers.
     """
 
     served: Tensor
     auxiliary: Tensor
-    taught: Taught | None = None
+    teachers: TeacherLogits | None = None
 
 
 class Objective(nn.Module):
@@ -56,11 +56,11 @@ class Objective(nn.Module):
         loss = loss + config.auxiliary * soft_cross_entropy(
             outputs.auxiliary, smoothed(targets.auxiliary, config.auxiliary_label_smoothing)
         )
-        if targets.taught is not None:
+        if targets.teachers is not None:
             temperature = config.distillation_temperature
-            followed = soft_divergence(outputs.logits, targets.taught.served, temperature)
+            followed = soft_divergence(outputs.logits, targets.teachers.served, temperature)
             followed = followed + config.auxiliary * soft_divergence(
-                outputs.auxiliary, targets.taught.auxiliary, temperature
+                outputs.auxiliary, targets.teachers.auxiliary, temperature
             )
             loss = (1 - config.distillation) * loss + config.distillation * followed
         if config.load_balancing:
@@ -85,13 +85,13 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None =
     return -(targets * functional.log_softmax(logits, dim=1)).sum() / targets.sum().clamp(min=1)
 
 
-def soft_divergence(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
+def soft_divergence(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Kullback-Leibler divergence from a teacher at a temperature, scaled to keep the size of gradients."""
     if not logits.shape[1]:
         return logits.sum()
     return temperature**2 * functional.kl_div(
         functional.log_softmax(logits / temperature, dim=1),
-        functional.log_softmax(taught / temperature, dim=1),
+        functional.log_softmax(teacher / temperature, dim=1),
         reduction="batchmean",
         log_target=True,
     )

@@ -86,8 +86,8 @@ def epoch_order(emotion: Tensor, config: RunConfig, epoch: int, weights: Tensor 
     return torch.multinomial(chance, len(emotion), replacement=True, generator=generator)
 
 
-def seed_of(seed: int, epoch: int, process: int | None = None) -> int:
-    """An independent seed for each epoch of each run: of its order, or of the augmentation in one process."""
+def seed_of(seed: int, epoch: int, process: int | None = None, step: int | None = None) -> int:
+    """An independent seed for each epoch of each run: of its order, of a process, or of one of its steps."""
     # Trailing zeros do not change a SeedSequence.
-    entropy = (seed, epoch, 0 if process is None else process + 1)
+    entropy = (seed, epoch, *(0 if each is None else each + 1 for each in (process, step)))
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])

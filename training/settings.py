@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from training.config import RunConfig, parse_yaml, read_config
+from training.config import RunConfig, flat, parse_yaml, read_config
 
 PRESETS = Path(__file__).with_name("presets")
 
@@ -24,9 +24,18 @@ def preset(name: str) -> RunConfig:
     return read_config(PRESETS / f"{name}.yaml")
 
 
-def assignments(pairs: Sequence[str]) -> dict[str, Any]:
-    """`KEY=VALUE` pairs as dotted keys and their values in YAML. Raises `ValueError` for another form."""
-    found = {}
+def configured(source: str, pairs: Sequence[str], dataset: str | None = None) -> RunConfig:
+    """A preset or a file, changed by `assignments`. Raises `ValueError`, which names the key."""
+    path = Path(source)
+    return changed(read_config(path) if path.is_file() else preset(source), assignments(pairs, dataset))
+
+
+def assignments(pairs: Sequence[str], dataset: str | None = None) -> dict[str, Any]:
+    """Dotted keys and their values, from `KEY=VALUE` pairs with values in YAML, and the kind of a data set.
+
+    Raises `ValueError` for a pair of another form.
+    """
+    found: dict[str, Any] = {} if dataset is None else {"dataset": dataset}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not key or not equals:
@@ -57,14 +66,6 @@ def changed(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
             part = part[name]
         part[last] = value
     return RunConfig.model_validate(content)
-
-
-def flat(parts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys as one key with dots."""
-    found: dict[str, Any] = {}
-    for key, value in parts.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
 
 
 def dumped(config: RunConfig) -> str:

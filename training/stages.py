@@ -17,13 +17,13 @@ from service.settings import Settings
 from training.atomic import replacing
 from training.average import average
 from training.checkpoint import load_trained
-from training.config import RunConfig
+from training.config import RunConfig, differences
 from training.datasets import load
 from training.datasets.card import labels_sha256
 from training.datasets.faces import Dataset
 from training.device import DeviceName
 from training.export_classifier import export_classifier
-from training.lineage import Start, content_sha256, differences
+from training.lineage import Start, content_sha256
 from training.recipe import AverageStage, GivenFile, Recipe, TrainingStage, configurations, read_recipe
 from training.train import train
 

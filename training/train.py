@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor
 
-from training.augment import Augmentation, Mixing
+from training.batches import Batches
 from training.checkpoint import describe, save_atomically
 from training.config import RunConfig
 from training.datasets import summary
@@ -30,7 +30,7 @@ from training.lineage import (
     write_config,
     write_data_card,
 )
-from training.losses import BatchTargets, Objective, Taught
+from training.losses import BatchTargets, Objective
 from training.models import build
 from training.optimise import (
     at_sharpest,
@@ -40,8 +40,8 @@ from training.optimise import (
     update_average,
 )
 from training.progress import Progress
-from training.rows import Targets, epoch_order, seed_of, training_rows, widened
-from training.teachers import Teachers
+from training.rows import Targets, seed_of, training_rows, widened
+from training.teachers import follow
 from training.validation import Validation, score, watch
 
 RECALIBRATION = 512  # training images for `Network.recalibrate_batch_norm`
@@ -85,9 +85,8 @@ def train(
     fabric.launch()
     fabric.seed_everything(config.seed, verbose=False)
     rows, held_out = training_rows(dataset, config)
-    share = config.batch // fabric.world_size
     steps = len(rows) // config.batch
-    if not share or not steps:
+    if config.batch < fabric.world_size or not steps:
         raise ValueError(
             f"{len(rows)} training rows do not fill one batch of {config.batch} "
             f"on {fabric.world_size} devices"
@@ -95,10 +94,12 @@ def train(
     if config.emotions is not None:
         dataset = widened(dataset, config.emotions)
     network = build(config.network, served=len(dataset.served), auxiliary=len(dataset.auxiliary))
-    if bool(start.teachers) != (config.loss.distillation > 0):
+    if start.teachers and start.answers:
+        raise ValueError("a run follows teachers or a file of their answers, not both")
+    if bool(start.teachers or start.answers) != (config.loss.distillation > 0):
         raise ValueError("a teacher and loss.distillation above 0 need each other")
     refuse_what_learned_validation(start, config)
-    teachers = Teachers.load(start.teachers, network, dataset) if start.teachers else None
+    teachers = follow(start, config, dataset, rows, network, fabric)
     progress = Progress(run, enabled=fabric.is_global_zero)
     progress.say(summary(dataset))
     images = Images(rows.pictures, network, fabric.device, keep=True)
@@ -115,12 +116,14 @@ def train(
     targets = Targets.of(rows, dataset)
     objective = Objective(config.loss, targets.drawn()).to(fabric.device)
     validation = Validation(held_out, dataset, network, objective, fabric.device)
-    augmentation, mixing = Augmentation(config.augment).to(fabric.device), Mixing(config.augment)
-    taught: Taught | None = None
-    if teachers is not None:
-        teachers = teachers.to(fabric.device)
-        if config.loss.distillation_views == "whole":
-            taught = fabric.broadcast(teachers.teach_once(images) if fabric.is_global_zero else None)
+    batches = Batches(
+        images,
+        targets,
+        config,
+        process=fabric.global_rank,
+        processes=fabric.world_size,
+        portable=start.answers is not None,
+    )
     state: dict[str, Any] = {
         "model": model,
         "average": average,
@@ -149,32 +152,22 @@ def train(
             break
         started, total = time.monotonic(), torch.zeros((), device=fabric.device)
         # One seed per epoch and process, so that a resumed run equals an uninterrupted run.
-        order = epoch_order(targets.emotion, config, epoch, targets.weights)
         torch.manual_seed(seed_of(config.seed, epoch, fabric.global_rank))
         model.train()
-        mine = order[: steps * config.batch].reshape(steps, fabric.world_size, share)[:, fabric.global_rank]
-        read = progress.track(images.steps(mine), steps, f"epoch {epoch + 1}/{config.epochs}")
-        for step, (picked, originals) in enumerate(read):
-            inputs, *wanted = mixing(
-                augmentation(originals),
-                targets.served[picked].to(fabric.device),
-                targets.auxiliary[picked].to(fabric.device),
-            )
-            goal = BatchTargets(*wanted)
-            if taught is not None:
-                goal = goal._replace(taught=Taught(*(part[picked].to(fabric.device) for part in taught)))
-            elif teachers is not None:
-                goal = goal._replace(taught=teachers.teach(inputs))
+        drawn = progress.track(batches.of(epoch), steps, f"epoch {epoch + 1}/{config.epochs}")
+        for step, batch in enumerate(drawn):
+            answered = None if teachers is None else teachers(batch)
+            goal = BatchTargets(batch.served, batch.auxiliary, answered)
             rate = learning_rate(epoch + step / steps, config)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            loss = objective(model(inputs), goal)
+            loss = objective(model(batch.images), goal)
             optimiser.zero_grad()
             fabric.backward(loss)
             if config.optimiser.sam_radius:
                 with at_sharpest(network, config.optimiser.sam_radius):
                     optimiser.zero_grad()
-                    fabric.backward(objective(model(inputs), goal))
+                    fabric.backward(objective(model(batch.images), goal))
             fabric.clip_gradients(
                 model, optimiser, max_norm=config.optimiser.clip_norm, error_if_nonfinite=False
             )

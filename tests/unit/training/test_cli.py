@@ -91,6 +91,18 @@ def test_a_run_is_compared_with_itself(folder: Path) -> None:
     assert (found["split"], found["accuracy"]["samples"], found["accuracy"]["difference"]) == ("test", 12, 0)
 
 
+def test_a_run_learns_from_recorded_answers(folder: Path, tmp_path: Path) -> None:
+    config = tiny_config(dataset="folder", epochs=1, loss={"distillation": 1.0}).model_dump(mode="json")
+    (tmp_path / "student.yaml").write_text(yaml.safe_dump(config))
+    answers = tmp_path / "answers.pt"
+    same = (tmp_path / "student.yaml", "--data", folder / "data", "--device", "cpu")
+    code, stdout, _ = expressnet("teach", *same, "--teacher", folder / "run", "--out", answers)
+    assert code == 0
+    assert stdout.splitlines()[-1] == f"{answers} written: 36 answers"
+    code, _, _ = expressnet("train", *same, "--out", tmp_path / "run", "--answers", answers)
+    assert code == 0
+
+
 def test_a_run_is_adapted(folder: Path, tmp_path: Path) -> None:
     labelled = folder / "data" / "train"
     code, stdout, _ = expressnet(

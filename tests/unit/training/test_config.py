@@ -61,8 +61,8 @@ def test_an_unknown_key_is_refused_by_name(tmp_path: Path, content: object, key:
         ({**MINIMAL, "loss": {"label_smoothing": -0.1}}, "label_smoothing"),
         ({**MINIMAL, "augment": {"mixup": 0.6, "cutmix": 0.6}}, "mixup"),
         (
-            {**MINIMAL, "augment": {"mixup": 0.1}, "loss": {"distillation_views": "whole"}},
-            "distillation_views",
+            {**MINIMAL, "augment": {"mixup": 0.1}, "loss": {"distillation_inputs": "clean"}},
+            "distillation_inputs",
         ),
         ({**MINIMAL, "optimiser": {"sam_radius": 0.1}, "precision": "16-mixed"}, "sam_radius"),
         ({**MINIMAL, "epochs": 1, "optimiser": {"warmup_epochs": 1}}, "warmup_epochs"),

@@ -10,7 +10,7 @@ from training.config import LossConfig
 from training.losses import (
     BatchTargets,
     Objective,
-    Taught,
+    TeacherLogits,
     class_balanced_weights,
     smoothed,
     soft_cross_entropy,
@@ -84,7 +84,7 @@ def test_logit_adjustment_raises_the_loss_of_rare_emotions() -> None:
 
 def test_a_student_that_equals_its_teacher_has_no_distillation_loss() -> None:
     teacher = torch.tensor([[2.0, -1.0, 0.5]])
-    taught = batch(torch.eye(3)[[1]])._replace(taught=Taught(teacher, torch.zeros(1, 0)))
+    taught = batch(torch.eye(3)[[1]])._replace(teachers=TeacherLogits(teacher, torch.zeros(1, 0)))
     objective = Objective(LossConfig(distillation=1.0, **PLAIN), torch.ones(3))
     assert objective(outputs(teacher + 7), taught).item() == pytest.approx(0, abs=1e-6)
     assert objective(outputs(-teacher), taught).item() > 0.1

@@ -244,14 +244,14 @@ def test_every_option_changes_the_trained_weights(
 
 
 @pytest.mark.usefixtures("_without_curves")
-@pytest.mark.parametrize("views", ["changed", "whole"])
-def test_a_student_follows_teachers_with_the_same_heads(views: str, data: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("inputs", ["augmented", "clean"])
+def test_a_student_follows_teachers_with_the_same_heads(inputs: str, data: Dataset, tmp_path: Path) -> None:
     runs = tmp_path / "one", tmp_path / "two"
     for seed, run in enumerate(runs):
         training.train(tiny_config(epochs=1, seed=seed), data, run, threads=1)
     # The folder of a run means its best checkpoint.
     teachers = runs[0], runs[1] / "best.ckpt"
-    loss = {"distillation": 1.0, "load_balancing": 0.0, "distillation_views": views}
+    loss = {"distillation": 1.0, "load_balancing": 0.0, "distillation_inputs": inputs}
     student = tmp_path / "student"
     training.train(tiny_config(epochs=1, loss=loss), data, student, start=Start(teachers=teachers), threads=1)
     assert math.isfinite(metrics(student)[0]["loss"])
@@ -272,7 +272,9 @@ def test_a_teacher_and_its_share_need_each_other(
 def test_a_teacher_of_other_emotions_is_refused(data: Dataset, tmp_path: Path) -> None:
     training.train(tiny_config(epochs=1), data, tmp_path / "teacher", threads=1)
     seven = Dataset("seven", EMOTIONS[:7], EMOTIONS[:7], data.training, {}, ())
-    with pytest.raises(ValueError, match="the teacher's emotions are"):
+    with pytest.raises(
+        ValueError, match=r"cannot teach this run: its emotions are .*contempt; the student's are"
+    ):
         training.train(
             tiny_config(epochs=1, loss={"distillation": 0.5}),
             seven,
@@ -448,7 +450,7 @@ from training.teachers import Teachers
 from training.validation import Validation
 
 folder, process = Path(sys.argv[1]), int(os.environ.get("LOCAL_RANK", 0))
-figures, teach_once, save = Validation.figures, Teachers.teach_once, training.save_atomically
+figures, cache, save = Validation.figures, Teachers.cache_answers, training.save_atomically
 seen = {"taught": 0, "ends": []}
 
 def differing(self, network):
@@ -456,9 +458,9 @@ def differing(self, network):
     changed = -len(seen["ends"]) if process else len(seen["ends"])
     return dict.fromkeys(figures(self, network), 0.5 + changed / 100)
 
-def counting(self, images):
+def counting(self, pictures, device):
     seen["taught"] += 1
-    return teach_once(self, images)
+    return cache(self, pictures, device)
 
 def recording(fabric, path, state):
     tensors = [t for part in ("model", "average") if part in state for t in state[part].state_dict().values()]
@@ -466,11 +468,11 @@ def recording(fabric, path, state):
     seen["ends"].append([path.name, content, state.get("best")])
     save(fabric, path, state)
 
-Validation.figures, Teachers.teach_once, training.save_atomically = differing, counting, recording
+Validation.figures, Teachers.cache_answers, training.save_atomically = differing, counting, recording
 training.Progress.record = lambda *_: None  # takes longer than to train these epochs
 rows, test = test_train.noise(48, 0), {"test": test_train.noise(4, 1)}
 training.train(
-    tiny_config(epochs=20, loss={"distillation": 0.5, "distillation_views": "whole"}),
+    tiny_config(epochs=20, loss={"distillation": 0.5, "distillation_inputs": "clean"}),
     Dataset("noise", test_train.EMOTIONS, test_train.EMOTIONS[:7], rows, test, ()),
     folder / "run",
     start=Start(teachers=(folder / "teacher.ckpt",)),
