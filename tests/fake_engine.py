@@ -118,7 +118,8 @@ class FakeClassifier:
         probabilities[:, 1] = happiness
         gates = np.tile(np.array([0.6, 0.4, 0, 0], np.float32), (len(faces), 2, 1))
         occlusion = np.full((len(faces), 1), 0.25, np.float32)
-        return Classification(probabilities.astype(np.float32), gates, occlusion)
+        likeness = np.full((len(faces), 1), 0.75, np.float32)
+        return Classification(probabilities.astype(np.float32), gates, occlusion, likeness)
 
 
 def fake_engines() -> Engines:

@@ -54,7 +54,7 @@ def explain_photo(run: Path, photo: Path, out: Path, repository: Path) -> Path:
     if classifier.input is None:
         raise ValueError(f"{classifier.name} is not a classifier")
     spec = Input(size=trained.network.size, crop=classifier.input.crop)
-    faces = PhotoCropper(repository, spec).crop(photo.read_bytes()).faces[:MAX_FACES]
+    faces = PhotoCropper(repository).crop(photo.read_bytes(), spec).faces[:MAX_FACES]
     if not len(faces):
         raise ValueError(f"{photo} shows no face")
     _draw(trained, faces, out)

@@ -20,7 +20,7 @@ from service.core.manifest import (
     VerdictRule,
 )
 from service.inference.engine import batch_sizes
-from training.calibrate import choose_threshold, fit_temperature
+from training.calibrate import SELECTIVE_ACCURACY, calibrate
 from training.checkpoint import Trained, load_trained
 from training.datasets import DatasetKind, load
 from training.datasets.faces import Dataset
@@ -31,15 +31,14 @@ from training.evaluation.predict import predict
 from training.evaluation.subgroups import for_manifest
 from training.export_quality import with_quality
 from training.formats import Interface, Pair, digests, make_files
-from training.framing import FaceDetector, measure_crop, realign
+from training.framing import PhotoCropper, measure_crop, realign
+from training.hints import fit_face_likeness, fit_occlusion
 from training.models.folding import folded
 from training.models.served import ServedClassifier
-from training.occlusion import fit_occlusion
 from training.repository import write_model
 from training.rows import refuse_other_emotions, training_rows
 
 NAME = "expressnet_moe"
-SELECTIVE_ACCURACY = 0.9
 PARITY_TOLERANCE = 1e-4
 PARITY_BATCHES = (1, 2, 3, 8, 32, 64)
 
@@ -53,7 +52,8 @@ input [ {{ name: "faces__0", data_type: TYPE_UINT8, dims: [ 3, {size}, {size} ] 
 output [
   {{ name: "probabilities__0", data_type: TYPE_FP32, dims: [ {labels} ] }},
   {{ name: "gates__1", data_type: TYPE_FP32, dims: [ 2, {experts} ] }},
-  {{ name: "occlusion__2", data_type: TYPE_FP32, dims: [ 1 ] }}
+  {{ name: "occlusion__2", data_type: TYPE_FP32, dims: [ 1 ] }},
+  {{ name: "face_likeness__3", data_type: TYPE_FP32, dims: [ 1 ] }}
 ]
 dynamic_batching {{
   preferred_batch_size: [ {preferred} ]
@@ -110,13 +110,11 @@ def export_classifier(
     rows, held_out = training_rows(dataset, config)
 
     before = predict(network, held_out)
-    temperature = fit_temperature(before.logits, held_out.majority)
-    calibrated = predict(network, held_out, temperature=temperature)
-    threshold = choose_threshold(calibrated.probabilities, held_out.majority, SELECTIVE_ACCURACY)
+    temperature, threshold, calibrated = calibrate(before, held_out.majority)
 
     auxiliary = len(trained.auxiliary) if dataset.auxiliary else 0
-    detector = FaceDetector(repository)
-    crop = measure_crop(rows.pictures, detector, size=network.size)
+    cropper = PhotoCropper(repository)
+    crop = measure_crop(rows.pictures, cropper, size=network.size)
     metrics = {"validation": figures(calibrated, held_out, auxiliary, threshold)}
     subgroups = None
     for split, test in dataset.tests.items():
@@ -128,19 +126,20 @@ def export_classifier(
         predicted = predict(network, alone, temperature=temperature)
         metrics[f"{split}_without_copies"] = figures(predicted, alone, auxiliary, threshold)
         # The same images with and without the gateway's crop show the cost of the crop.
-        cut, found = realign(test.pictures, detector, crop, size=network.size)
+        cut, found = realign(test.pictures, cropper, crop, size=network.size)
         whole = test.rows(found)
         for how, same in (("realigned", replace(whole, pictures=cut)), ("realigned_whole", whole)):
             predicted = predict(network, same, temperature=temperature)
             metrics[f"{split}_{how}"] = figures(predicted, same, auxiliary, threshold)
 
     occlusion, metrics["validation_occlusion"] = fit_occlusion(network, rows, held_out)
+    likeness, metrics["validation_face_likeness"] = fit_face_likeness(network, rows, held_out)
     network.cpu()
-    served = ServedClassifier(folded(network), temperature, occlusion)
+    served = ServedClassifier(folded(network), temperature, occlusion, likeness)
     files = make_files(name, served, interface(network.size))
     pair = Pair(files)
     metrics["onnx_against_torchscript"] = agreement(
-        ServedClassifier(network, temperature, occlusion), pair, network.size
+        ServedClassifier(network, temperature, occlusion, likeness), pair, network.size
     )
     test_split = next(iter(dataset.tests), "validation")
     manifest = ClassifierManifest(
@@ -169,7 +168,7 @@ def export_classifier(
         "many faces or as a hint to a person. It does not tell what somebody feels.",
         limits=LIMITS,
     )
-    manifest, _ = with_quality(manifest, pair.torchscript, detector, dataset, held_out)
+    manifest, _ = with_quality(manifest, pair.torchscript, cropper, dataset, held_out)
     batches = batch_sizes(max_batch_faces)
     config_pbtxt = CONFIG.format(
         name=name,
@@ -196,7 +195,7 @@ LIMITS = (
 
 def interface(size: int) -> Interface:
     """The interface of a classifier for faces of `size` px."""
-    outputs = ("probabilities__0", "gates__1", "occlusion__2")
+    outputs = ("probabilities__0", "gates__1", "occlusion__2", "face_likeness__3")
     return Interface(
         inputs={"faces__0": torch.zeros(2, 3, size, size, dtype=torch.uint8)},
         outputs=outputs,
@@ -215,7 +214,7 @@ def agreement(network: nn.Module, pair: Pair, size: int) -> dict[str, Metric]:
     shape = (max(PARITY_BATCHES), 3, size, size)
     faces = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     expected = [output.numpy() for output in network(faces)]
-    differences = dict.fromkeys(("probabilities", "gates", "occlusion"), 0.0)
+    differences = dict.fromkeys(("probabilities", "gates", "occlusion", "face_likeness"), 0.0)
     for batch in PARITY_BATCHES:
         torchscript, onnx = pair.answers(faces[:batch])
         for name, reference, ours, theirs in zip(differences, expected, torchscript, onnx, strict=True):

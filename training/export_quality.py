@@ -15,16 +15,15 @@ from service.core.manifest import (
     ClassifierManifest,
     QualityLimits,
     manifest_path,
-    read_manifest,
     verified_model_path,
 )
-from training.config import RunConfig
 from training.datasets import DatasetKind, load
 from training.datasets.faces import Dataset, LabelledFaces
+from training.evaluation.networks import read_classifier, recorded_config
 from training.evaluation.plots import draw_quality
-from training.evaluation.poor_pictures import ROLLS_DEGREES, Subject
+from training.evaluation.poor_pictures import Subject
 from training.evaluation.quality import choose_limits, confirm, show
-from training.framing import FaceDetector
+from training.framing import PhotoCropper
 from training.repository import write_manifest
 from training.rows import refuse_other_emotions, validation_rows
 
@@ -45,24 +44,19 @@ def export_quality(
     Raises `ValueError` when the model is not a classifier of this project, or the data set does not load.
     """
     try:
-        manifest = read_manifest(repository, name, version)
+        manifest = read_classifier(repository, name, version)
         path = verified_model_path(repository, manifest, TORCHSCRIPT)
-        detector = FaceDetector(repository)
+        cropper = PhotoCropper(repository)
     except ModelFileError as error:
         raise ValueError(str(error)) from error
-    if not isinstance(manifest, ClassifierManifest):
-        raise ValueError(f"{name} is a {manifest.kind}, not a classifier")
-    recorded = manifest.training.config
-    config = RunConfig.model_validate(
-        {key: recorded[key] for key in RunConfig.model_fields if key in recorded}
-    )
+    config = recorded_config(manifest)
     dataset = load(
         cast(DatasetKind, kind or config.dataset), data, skip_bad=skip_bad, ferplus_votes=config.ferplus_votes
     )
     refuse_other_emotions(manifest.labels, dataset)
     classifier = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
     held_out = validation_rows(dataset, config)
-    complete, limits = with_quality(manifest, classifier, detector, dataset, held_out)
+    complete, limits = with_quality(manifest, classifier, cropper, dataset, held_out)
     beside = manifest_path(repository, name, manifest.version)
     write_manifest(beside if beside.exists() else manifest_path(repository, name), complete)
     if plot is not None:
@@ -72,21 +66,21 @@ def export_quality(
 
 def with_quality(
     manifest: ClassifierManifest,
-    classifier: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]],
-    detector: FaceDetector,
+    classifier: Callable[[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]],
+    cropper: PhotoCropper,
     dataset: Dataset,
     held_out: LabelledFaces,
 ) -> tuple[ClassifierManifest, QualityLimits]:
     """(the manifest with limits, the limits), chosen on `held_out` and confirmed on the first test split."""
     threshold = manifest.verdict.threshold
     limits = choose_limits(
-        show(Subject(classifier, manifest, detector, held_out), ROLLS_DEGREES),
+        show(Subject(classifier, manifest, cropper, held_out)),
         threshold,
         f"validation rows of {dataset.name}, clean and harmed",
     )
     metrics = dict(manifest.metrics)
     for split, rows in list(dataset.tests.items())[:1]:
-        confirmed = confirm(show(Subject(classifier, manifest, detector, rows)), limits, threshold)
+        confirmed = confirm(show(Subject(classifier, manifest, cropper, rows)), limits, threshold)
         metrics |= {f"{split}_{how}": figures for how, figures in confirmed.items()}
     verdict = manifest.verdict.model_copy(update={"quality": limits})
     return manifest.model_copy(update={"verdict": verdict, "metrics": metrics}), limits
@@ -120,6 +114,6 @@ def _confirmed(manifest: ClassifierManifest) -> list[str]:
     return [
         f"{split}, {figure}: {metric.value:.1%} of {metric.samples}"
         for split, figures in manifest.metrics.items()
-        if split.endswith(("_quality", "_quality_harmed"))
+        if split.endswith(("_quality", "_quality_harmed", "_quality_not_faces"))
         for figure, metric in figures.items()
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -75,7 +75,7 @@ def prepare(
         raise DatasetError(f"{classifier.name} is no classifier, so it has no crop")
     spec = Input(size=size or classifier.input.size, crop=classifier.input.crop)
     dataset = load(kind, data, skip_bad=True)
-    cropper = PhotoCropper(repository, spec)
+    cropper = PhotoCropper(repository)
     splits = {TRAINING: dataset.training, **dataset.tests}
     options = {
         "dataset": dataset.name,
@@ -87,7 +87,7 @@ def prepare(
     work = [(split, rows, row) for split, rows in splits.items() for row in range(len(rows))]
     done = _resumed(out, options, [_source(*each) for each in work])
     progress = Progress(out, enabled=True)
-    write = partial(_write_face, out, cropper, choice)
+    write = partial(_write_face, out, partial(_face, cropper, spec, choice))
     with ThreadPoolExecutor(DECODING_THREADS) as pool, (out / JOURNAL).open("a") as journal:
         for start in progress.track(range(done, len(work), BLOCK), -(-(len(work) - done) // BLOCK), "crop"):
             for line in pool.map(write, range(start, len(work)), work[start : start + BLOCK]):
@@ -126,13 +126,16 @@ def _resumed(out: Path, options: dict[str, Any], sources: list[dict[str, Any]]) 
 
 
 def _write_face(
-    out: Path, cropper: PhotoCropper, choice: Choice, number: int, work: tuple[str, LabelledFaces, int]
+    out: Path,
+    face: Callable[[LabelledFaces, int], NDArray[np.uint8]],
+    number: int,
+    work: tuple[str, LabelledFaces, int],
 ) -> dict[str, Any]:
     """Write one face, and return its line of the journal."""
     split, rows, row = work
     line = _source(*work)
     try:
-        pixels = _face(cropper, choice, rows, row)
+        pixels = face(rows, row)
     except Skipped as why:
         return {**line, "image": None, "skipped": str(why)}
     emotion = "none" if line["majority"] < 0 else EMOTIONS[line["majority"]]
@@ -143,13 +146,15 @@ def _write_face(
     return {**line, "image": path.relative_to(out).as_posix(), "sha256": digest}
 
 
-def _face(cropper: PhotoCropper, choice: Choice, rows: LabelledFaces, row: int) -> NDArray[np.uint8]:
+def _face(
+    cropper: PhotoCropper, spec: Input, choice: Choice, rows: LabelledFaces, row: int
+) -> NDArray[np.uint8]:
     """uint8 [S,S,3] RGB. Raises `Skipped`."""
     try:
         photo, box = rows.pictures.original(row)
-        crops, enlarged = cropper.crop(photo), 1
+        crops, enlarged = cropper.crop(photo, spec), 1
         if not crops.faces_found and box is None:
-            crops, enlarged = cropper.crop_close_up(photo)
+            crops, enlarged = cropper.crop_close_up(photo, spec)
     except (OSError, InvalidImage, ImageTooLarge, UnsupportedMediaType) as error:
         raise Skipped("unreadable") from error
     face = _chosen(crops, choice, box)

@@ -253,6 +253,9 @@ class Quality(Sparse):
         description="Hint of the classifier that something covers a part of the face, from 0 to 1. "
         "It is not the covered share."
     )
+    face_likeness: float = Field(
+        description="Hint of the classifier that the crop shows an upright face, from 0 to 1."
+    )
     roll_degrees: float | None = Field(
         None,
         description="Tilt of the line through the eyes, from -180 to 180, clockwise. Absent with "

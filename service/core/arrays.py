@@ -63,14 +63,18 @@ class Classification:
     """probabilities: float32 [N,C], rows sum to 1; gates: float32 [N,2,4], the weight of each expert.
 
     occlusion: float32 [N,1], how much a face looks partly covered, 0 to 1.
+    face_likeness: float32 [N,1], how much the crop looks like an upright face, 0 to 1.
     """
 
     probabilities: NDArray[np.float32]
     gates: NDArray[np.float32]
     occlusion: NDArray[np.float32]
+    face_likeness: NDArray[np.float32]
 
     def __getitem__(self, rows: slice) -> Classification:
-        return Classification(self.probabilities[rows], self.gates[rows], self.occlusion[rows])
+        return Classification(
+            self.probabilities[rows], self.gates[rows], self.occlusion[rows], self.face_likeness[rows]
+        )
 
     @classmethod
     def joined(cls, parts: Sequence[Classification]) -> Classification:
@@ -78,6 +82,7 @@ class Classification:
             np.concatenate([part.probabilities for part in parts]),
             np.concatenate([part.gates for part in parts]),
             np.concatenate([part.occlusion for part in parts]),
+            np.concatenate([part.face_likeness for part in parts]),
         )
 
 
@@ -95,9 +100,10 @@ class FaceQuality:
     pitch: the same along the line from the eyes to the mouth, relative to the usual place of the nose.
         Positive looks down.
     occlusion: the classifier's estimate of how much the face looks partly covered, 0 to 1.
+    face_likeness: the classifier's estimate of how much the crop looks like an upright face, 0 to 1.
 
     roll_degrees, yaw and pitch are None if landmarks are missing, not finite, or coincide.
-    occlusion is None until the face is classified.
+    occlusion and face_likeness are None until the face is classified.
     """
 
     size_px: float
@@ -108,6 +114,7 @@ class FaceQuality:
     yaw: float | None
     pitch: float | None
     occlusion: float | None = None
+    face_likeness: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,11 +62,19 @@ QualityCode = Literal[
     "too_bright",
     "low_contrast",
     "occluded",
+    "no_clear_face",
     "turned_away",
     "tilted",
 ]
 QualityMeasure = Literal[
-    "size_px", "sharpness", "brightness", "contrast", "occlusion", "yaw", "pitch", "roll_degrees"
+    "size_px",
+    "sharpness",
+    "brightness",
+    "contrast",
+    "occlusion",
+    "face_likeness",
+    "yaw",
+    "pitch",
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
 

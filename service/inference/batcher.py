@@ -247,11 +247,13 @@ def _stop_if_all_gone(
 
 def _check(result: Classification, count: int) -> None:
     """Wrong shapes and values must not become wrong answers."""
-    shapes = result.probabilities.shape, result.gates.shape, result.occlusion.shape
-    if any(shape[:1] != (count,) for shape in shapes) or shapes[2][1:] != (1,):
-        raise EngineContractError(f"probabilities, gates and occlusion {shapes} for {count} faces")
+    hints = {"occlusion": result.occlusion, "face_likeness": result.face_likeness}
+    shapes = [part.shape for part in (result.probabilities, result.gates, *hints.values())]
+    if any(shape[:1] != (count,) for shape in shapes) or any(shape[1:] != (1,) for shape in shapes[2:]):
+        raise EngineContractError(f"probabilities, gates, {' and '.join(hints)} {shapes} for {count} faces")
     # Plain floats are faster than numpy here. Positive comparisons, so that NaN fails them, too.
     if not all(min(row) >= 0 and abs(sum(row) - 1) <= 1e-3 for row in result.probabilities.tolist()):
         raise EngineContractError("probabilities are not finite, negative or do not sum to 1")
-    if not all(0 <= hint <= 1 for (hint,) in result.occlusion.tolist()):
-        raise EngineContractError("occlusion is not finite or not between 0 and 1")
+    for name, hint in hints.items():
+        if not all(0 <= value <= 1 for (value,) in hint.tolist()):
+            raise EngineContractError(f"{name} is not finite or not between 0 and 1")

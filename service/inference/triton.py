@@ -268,7 +268,7 @@ class _TritonModel:
 
 class TritonClassifier(_TritonModel):
     cancellable = True
-    _outputs = ("probabilities__0", "gates__1", "occlusion__2")
+    _outputs = ("probabilities__0", "gates__1", "occlusion__2", "face_likeness__3")
 
     def __init__(
         self,

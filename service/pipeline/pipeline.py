@@ -124,8 +124,13 @@ class Pipeline:
 
     def _seen(self, crops: Crops, classification: Classification, drawings: list[Drawing]) -> Seen:
         quality = [
-            replace(measured, occlusion=occlusion)
-            for measured, (occlusion,) in zip(crops.quality, classification.occlusion.tolist(), strict=True)
+            replace(measured, occlusion=occlusion, face_likeness=likeness)
+            for measured, (occlusion,), (likeness,) in zip(
+                crops.quality,
+                classification.occlusion.tolist(),
+                classification.face_likeness.tolist(),
+                strict=True,
+            )
         ]
         confidences = [max(row) for row in classification.probabilities.tolist()]
         rule, found = self._manifest.verdict, crops.detections
@@ -166,7 +171,7 @@ class Pipeline:
 
     async def _classify(self, faces: Faces, deadline: Deadline, timings: Timings) -> Classification:
         if not len(faces):
-            shapes = (0, len(self._manifest.labels)), (0, 2, 4), (0, 1)
+            shapes = (0, len(self._manifest.labels)), (0, 2, 4), (0, 1), (0, 1)
             return Classification(*(np.empty(shape, np.float32) for shape in shapes))
         timings.current = "classify"
         started = time.perf_counter()

@@ -29,8 +29,9 @@ const REASONS = {
   too_bright: "The face is too bright.",
   low_contrast: "The face has little contrast.",
   occluded: "Something covers a part of the face.",
-  turned_away: "The face is turned away.",
-  tilted: "The head is tilted a lot.",
+  no_clear_face: "This may not be a face.",
+  turned_away: "The face is seen from the side.",
+  tilted: "The face is tilted, and it could not be levelled.",
 };
 
 export const INCLUDE = {
@@ -47,6 +48,7 @@ const QUALITY = {
   brightness: ["Brightness", (value) => percent(value)],
   contrast: ["Contrast", (value) => number(value, 2)],
   occlusion: ["Looks covered", (value) => percent(value)],
+  face_likeness: ["Looks like a face", (value) => percent(value)],
   yaw: ["Turned (yaw)", (value) => number(value, 2)],
   pitch: ["Nodding (pitch)", (value) => number(value, 2)],
   roll_degrees: ["Tilted (roll)", (value) => `${number(value, 1)}°`],

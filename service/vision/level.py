@@ -34,9 +34,13 @@ def unsure(found: Detections) -> list[int]:
 
 def tilted(found: Detections) -> list[int]:
     """The faces to search again near their quarter: the largest that may be tilted. found: largest first."""
-    rolls = [pose(points)[0] or 0.0 for points in found.landmarks]
-    rolled = {face for face, roll in enumerate(rolls) if abs(_from_quarter(roll)) > LEVEL_DEGREES}
+    rolled = {face for face, points in enumerate(found.landmarks) if is_tilted(pose(points)[0])}
     return sorted(rolled.union(unsure(found)))[:MAX_FACES]
+
+
+def is_tilted(roll_degrees: float | None) -> bool:
+    """Whether the eyes are neither level nor plumb."""
+    return abs(_from_quarter(roll_degrees or 0.0)) > LEVEL_DEGREES
 
 
 def _from_quarter(degrees: float) -> float:

@@ -74,13 +74,13 @@ def networks() -> Iterator[Figure]:
     yield paper
 
     compact = build(preset("compact").network, served=8, auxiliary=7).eval()
-    occlusions = [
+    hints = [
         nn.Linear(network(torch.zeros(1, network.channels, network.size, network.size)).pooled.shape[1], 1)
         for network in (published, compact)
     ]
     scripts = {
-        "expressnet_moe": script(ServedClassifier(spectral, 1.0, occlusions[0])),
-        "expressnet_moe_s": script(ServedClassifier(folded(compact), 1.0, occlusions[1])),
+        "expressnet_moe": script(ServedClassifier(spectral, 1.0, hints[0], hints[0])),
+        "expressnet_moe_s": script(ServedClassifier(folded(compact), 1.0, hints[1], hints[1])),
     }
     for count in (1, 32):
         figures: list[Figure] = []

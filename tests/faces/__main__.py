@@ -1,6 +1,7 @@
 """`make faces`: how photos that are hard to search are answered. docs/explanation/quality.md has its tables.
 
 Each photo must show one main face. The answer of the photo as it is counts as right, if it is certain.
+Pictures without a face are searched, too.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ MARGINS = (0.0, 0.15, 0.5, 1.0)  # around a face, in its widths and heights
 CLOSE_UPS_PX = (300, 640, 1000, 2000, 3000, 5000)
 SELFIE_PX = (3000, 4000)  # 12 megapixels
 SHARES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the height of a selfie
+EMPTY = ("brick", "cat", "clock", "coffee", "coins", "grass", "gravel", "moon", "page", "rocket", "text")
 OUTCOMES = ("right, certain", "right, uncertain", "wrong, uncertain", "wrong, certain", "no face")
 
 See = Callable[[Image.Image], Awaitable[Seen]]
@@ -43,6 +45,14 @@ def photos(folder: Path | None) -> Iterator[Image.Image]:
     for file in sorted(folder.iterdir()):
         if file.suffix.lower() in (".jpg", ".png"):
             yield ImageOps.exif_transpose(Image.open(file)).convert("RGB")
+
+
+def without_faces(folder: Path | None) -> Iterator[Image.Image]:
+    if folder is not None:
+        yield from photos(folder)
+        return
+    for name in EMPTY:
+        yield Image.fromarray(getattr(skimage.data, name)()).convert("RGB")
 
 
 def turned(photo: Image.Image, degrees: int) -> Image.Image:
@@ -84,7 +94,7 @@ def table(title: str, columns: Iterable[str], rows: dict[str, Counter[str]]) -> 
     print()
 
 
-async def measure(folder: Path | None) -> None:
+async def measure(folder: Path | None, empty: Path | None) -> None:
     turns: dict[str, Counter[str]] = {f"{degrees} degrees": Counter() for degrees in ANGLES}
     close_ups: dict[str, Counter[str]] = {f"{px} px": Counter() for px in CLOSE_UPS_PX}
     selfies: dict[str, Counter[str]] = {f"{share:.0%} of the height": Counter() for share in SHARES}
@@ -107,9 +117,14 @@ async def measure(folder: Path | None) -> None:
             for share in SHARES:
                 seen = await see(selfie(face_of(photo, box, 0.2), share))
                 selfies[f"{share:.0%} of the height"][_faces(seen)] += 1
+        false: Counter[str] = Counter()
+        for image in without_faces(empty):
+            seen = await see(image)
+            false.update({"pictures": 1, "false faces": seen.face_count, "certain": seen.verdicts["certain"]})
     table("turned clockwise by", OUTCOMES, turns)
     table("close-ups, longer side", ("one face", "no face", "more"), close_ups)
     table("selfies of 12 megapixels, face", ("one face", "no face", "more"), selfies)
+    table("without a face", ("pictures", "false faces", "certain"), {"all": false})
 
 
 async def _clear(images: Iterable[Image.Image], see: See) -> AsyncIterator[tuple[Image.Image, Seen]]:
@@ -130,8 +145,10 @@ def _faces(seen: Seen) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.faces", description=__doc__)
     parser.add_argument("--photos", type=Path, help="a folder of photos; default: one portrait")
+    parser.add_argument("--without-faces", type=Path, help="a folder of pictures; default: eleven")
     configure_logs("error", "text")
-    asyncio.run(measure(parser.parse_args().photos))
+    options = parser.parse_args()
+    asyncio.run(measure(options.photos, options.without_faces))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from tests.fake_engine import FakeClassifier, FakeDetector
 
 DEPTH = "expressnet_queue_depth_faces"
 IN_FLIGHT = "expressnet_requests_in_flight"
-GATES_AND_OCCLUSION = np.zeros((1, 2, 4), np.float32), np.zeros((1, 1), np.float32)
+GATES_AND_HINTS = np.zeros((1, 2, 4), np.float32), *np.zeros((2, 1, 1), np.float32)
 
 
 def send_without_reading(gateway: Gateway, image: bytes) -> socket.socket:
@@ -84,12 +84,12 @@ def test_a_full_queue_is_overload_and_the_service_stays_ready(astronaut_jpeg: by
         ({"error": EngineUnavailable("the engine is away")}, 503, "engine_unavailable"),
         ({"error": RuntimeError("secret /path/of/model.pt")}, 500, "internal"),
         (
-            {"answer": Classification(np.full((1, 8), np.nan, np.float32), *GATES_AND_OCCLUSION)},
+            {"answer": Classification(np.full((1, 8), np.nan, np.float32), *GATES_AND_HINTS)},
             500,
             "internal",
         ),
         (
-            {"answer": Classification(np.full((1, 5), 0.2, np.float32), *GATES_AND_OCCLUSION)},
+            {"answer": Classification(np.full((1, 5), 0.2, np.float32), *GATES_AND_HINTS)},
             500,
             "internal",
         ),

@@ -264,14 +264,14 @@ def is_ready(gateway: Gateway) -> bool:
 class Hanging(nn.Module):
     """Never returns for a white face. For all other faces it answers the first label."""
 
-    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         iterations = 0
         while int(faces.min()) > 250:
             iterations += 1
         count = faces.shape[0]
         probabilities = torch.zeros([count, 8])
         probabilities[:, 0] = 1.0
-        return probabilities, torch.zeros([count, 2, 4]), torch.zeros([count, 1])
+        return probabilities, torch.zeros([count, 2, 4]), torch.zeros([count, 1]), torch.ones([count, 1])
 
 
 def test_a_hanging_model_makes_requests_time_out_and_does_not_keep_the_process_alive(

@@ -70,6 +70,7 @@ async def test_triton_and_the_embedded_engine_give_the_same_answers(
             np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-4)
             np.testing.assert_allclose(found.gates, expected.gates, atol=1e-4)
             np.testing.assert_allclose(found.occlusion, expected.occlusion, atol=1e-4)
+            np.testing.assert_allclose(found.face_likeness, expected.face_likeness, atol=1e-4)
         assert isinstance(embedded.detector, LocalDetector)
         assert isinstance(remote.detector, TritonDetector)
         for image in (astronaut, astronaut[:64, :48], np.zeros((40, 300, 3), np.uint8)):

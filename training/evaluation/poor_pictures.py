@@ -8,15 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from service.core.manifest import ClassifierManifest, QualityCode, QualityMeasure
-from service.vision.align import align_faces
-from service.vision.quality import measure_light, pose
+from service.vision.quality import measure_light
 from training.datasets.faces import LabelledFaces
 from training.evaluation.robustness import blur, darken, shake, shrink
-from training.framing import MARGIN, FaceDetector, scene
+from training.framing import PhotoCropper
+from training.not_faces import NotFace
 from training.occluders import occlude
 
 Floats = NDArray[np.float32]
@@ -90,62 +89,47 @@ HARMS = (
     Harm("low_contrast", "contrast", (0.35, 0.17, 0.08, 0.06, 0.04), fade),
     Harm("occluded", "occlusion", (0.1, 0.2, 0.3, 0.4), occlude),
 )
-ROLLS_DEGREES = (10, 20, 30, 45)
 
 
 class Subject:
-    """A served model, its detector, and labelled faces to measure both on."""
+    """A served model, the gateway's crop, and labelled faces to measure both on."""
 
     def __init__(
         self,
-        classifier: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]],
+        classifier: Callable[[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]],
         manifest: ClassifierManifest,
-        detector: FaceDetector,
+        cropper: PhotoCropper,
         faces: LabelledFaces,
     ) -> None:
         self._classifier = classifier
         self._input = manifest.input
         self._emotions = len(manifest.labels)
-        self._detector = detector
+        self._cropper = cropper
         chosen = np.flatnonzero(faces.majority >= 0)
         self._labels = faces.majority[chosen]
         self._pixels = faces.pictures.read(chosen, size=self._input.size, channels=1)
         self._harmed = np.sort(np.random.default_rng(0).permutation(len(chosen))[:HARMED_FACES])
 
-    def as_found(self, roll_degrees: float = 0, limit: int | None = None) -> tuple[Rows, float]:
-        """Rotate faces, then detect and crop them as the gateway does.
+    def as_found(self) -> tuple[Rows, float]:
+        """Detect and crop the faces as the gateway does.
 
         Returns the rows, and the median shorter side of a box as a share of its picture's side. Pictures
-        without exactly one sure face are skipped.
+        without exactly one face are skipped.
         """
         crops, poses, kept, sides = [], [], [], []
-        for row, (face,) in enumerate(self._pixels[:limit]):
-            image = scene(np.repeat(face[:, :, None], 3, axis=2))
-            if roll_degrees:
-                # Half of the faces to each side.
-                turned = Image.fromarray(image).rotate(
-                    -roll_degrees if row % 2 else roll_degrees,
-                    Image.Resampling.BICUBIC,
-                    fillcolor=(int(face.mean()),) * 3,
-                )
-                image = np.array(turned)
-            boxes, landmarks = self._detector.faces(image)
-            if len(boxes) != 1:
+        for row, (face,) in enumerate(self._pixels):
+            found, enlarged = self._cropper.crop_close_up(np.repeat(face[:, :, None], 3, axis=2), self._input)
+            if len(found.boxes) != 1 or found.quality[0].yaw is None:
                 continue
-            turn = pose(landmarks[0])
-            if None in turn:
-                continue
-            crops.append(align_faces(image, landmarks, self._input.crop, self._input.size)[0])
-            poses.append(turn)
+            crops.append(found.faces[0])
+            poses.append((found.quality[0].yaw, found.quality[0].pitch))
             kept.append(row)
-            sides.append((boxes[0, 2:] - boxes[0, :2]).min() * (1 + 2 * MARGIN) / len(image))
-        share = float(np.median(sides)) if sides else 1.0
+            sides.append(found.quality[0].size_px / (enlarged * face.shape[0]))
         faces = np.array(crops, np.uint8).reshape(-1, 3, self._input.size, self._input.size)
-        found = self._answered(faces, np.array(kept, np.int64), not roll_degrees)
-        roll, yaw, pitch = np.array(poses, np.float32).reshape(-1, 3).T
-        return replace(
-            found, measured={**found.measured, "roll_degrees": roll, "yaw": yaw, "pitch": pitch}
-        ), share
+        answered = self._answered(faces, np.array(kept, np.int64), True)
+        yaw, pitch = np.array(poses, np.float32).reshape(-1, 2).T
+        measured = {**answered.measured, "yaw": yaw, "pitch": pitch}
+        return replace(answered, measured=measured), float(np.median(sides)) if sides else 1.0
 
     def clean(self, share: float) -> Rows:
         """Faces as the data set has them; share: of the box's shorter side in sides of a face."""
@@ -157,6 +141,12 @@ class Subject:
         parts = [harm.apply(part, strength) for part in torch.split(self._images(), BATCH)]
         side = strength if harm.apply is shrink else self._input.size
         return self._shown(torch.cat(parts), share * side, False)
+
+    def not_faces(self, kind: NotFace) -> Rows:
+        """Pictures that are not upright faces, made from the faces. Every answer counts as wrong."""
+        torch.manual_seed(0)
+        rows = self._shown(torch.cat([kind(part) for part in torch.split(self._images(), BATCH)]), 1, False)
+        return replace(rows, right=np.zeros_like(rows.right))
 
     def _images(self) -> Tensor:
         return torch.from_numpy(self._pixels[self._harmed]).float() / 255
@@ -174,10 +164,18 @@ class Subject:
                 for at in range(0, max(len(faces), 1), BATCH)
             ]
         probabilities = np.concatenate([part[0].numpy() for part in parts])
-        occlusion = np.concatenate([part[2].numpy() for part in parts])[:, 0]
+        occlusion, likeness = (
+            np.concatenate([part[hint].numpy() for part in parts])[:, 0] for hint in (2, 3)
+        )
         sharpness, brightness, contrast = measure_light(faces).T
         return Rows(
-            {"sharpness": sharpness, "brightness": brightness, "contrast": contrast, "occlusion": occlusion},
+            {
+                "sharpness": sharpness,
+                "brightness": brightness,
+                "contrast": contrast,
+                "occlusion": occlusion,
+                "face_likeness": likeness,
+            },
             probabilities.argmax(axis=1) == self._labels[rows],
             probabilities.max(axis=1),
             np.full(len(faces), clean),

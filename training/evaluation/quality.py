@@ -15,19 +15,21 @@ from numpy.typing import NDArray
 
 from service.core.manifest import Band, Metric, QualityCode, QualityLimit, QualityLimits, QualityMeasure
 from training.evaluation.poor_pictures import HARMS, Rows, Subject
+from training.not_faces import NOT_FACES
 
 MAX_BANDS = 12
 BAND_ROWS = 150
 """Minimum faces of a band: it gives a share to about 6 points."""
 SHORTFALL = 0.10
 FOUND_SHARE = 0.01
-ROLLED_FACES = 300
+PROFILE_YAW = 0.99  # `yaw` is clipped to 1
 
 RULE = (
     "Faces are sorted by the measure into bands of equal size. From the poor end, a band is poor if its "
     f"certain answers are right at least {100 * SHORTFALL:.0f} points less often than those of clean faces. "
     f"The limit is the inner edge of the last poor band. It holds back at most {FOUND_SHARE:.0%} of the "
-    "clean faces that the detector finds."
+    f"clean faces that the detector finds. For yaw the limit is {PROFILE_YAW:g} instead: in profiles the "
+    "nose is beyond an eye, and the data have too few of them to measure."
 )
 # The poor end of a measure.
 TOO_LITTLE, TOO_MUCH = "min", "max"
@@ -38,47 +40,44 @@ CANDIDATES: tuple[tuple[QualityCode, QualityMeasure, str], ...] = (
     ("too_bright", "brightness", TOO_MUCH),
     ("low_contrast", "contrast", TOO_LITTLE),
     ("occluded", "occlusion", TOO_MUCH),
+    ("no_clear_face", "face_likeness", TOO_LITTLE),
     ("turned_away", "yaw", TOO_MUCH),
     ("turned_away", "pitch", TOO_MUCH),
-    ("tilted", "roll_degrees", TOO_MUCH),
 )
-# Landmarks of smaller faces follow a tilt less, so the cost of a tilt at one size says nothing about other
-# sizes. The bands are reported without a limit.
-UNTRUSTED: tuple[QualityMeasure, ...] = ("roll_degrees",)
 
 
 @dataclass(frozen=True)
 class Shown:
     """All rows of a subject, by what was done to them.
 
-    found: cut out by the gateway's own steps; rolled: those and rolled ones; clean: as the data set has
-    them; harmed: by code.
+    found: cut out by the gateway's own steps; clean: as the data set has them; harmed: by code; not_faces:
+    pictures without an upright face.
     """
 
     found: Rows
-    rolled: Rows
     clean: Rows
     harmed: dict[QualityCode, Rows]
+    not_faces: Rows
 
     def pool(self, code: QualityCode) -> Rows:
         """The rows that choose a code's limit: unharmed faces, and its own harm at every strength."""
         if code == "turned_away":
             return self.found
-        if code == "tilted":
-            return self.rolled
+        if code == "no_clear_face":
+            return self.clean.join(self.not_faces)
         return self.clean.join(self.harmed[code])
 
 
-def show(subject: Subject, rolls_degrees: tuple[float, ...] = ()) -> Shown:
-    """Measure the subject on every harm at every strength, on unharmed and on rotated faces."""
+def show(subject: Subject) -> Shown:
+    """Measure the subject on every harm at every strength, on unharmed faces and on other pictures."""
     found, share = subject.as_found()
-    rolled = [subject.as_found(degrees, ROLLED_FACES)[0] for degrees in rolls_degrees]
     harmed: dict[QualityCode, Rows] = {}
     for harm in HARMS:
         for strength in harm.strengths:
             rows = subject.harmed(harm, strength, share)
             harmed[harm.code] = harmed[harm.code].join(rows) if harm.code in harmed else rows
-    return Shown(found, joined([found, *rolled]), subject.clean(share), harmed)
+    not_faces = joined([subject.not_faces(kind) for kind in NOT_FACES.values()])
+    return Shown(found, subject.clean(share), harmed, not_faces)
 
 
 def choose_limits(shown: Shown, threshold: float, data: str) -> QualityLimits:
@@ -100,7 +99,7 @@ def _limit(
     needed = _certain_accuracy(pool.choose(pool.clean), threshold) - SHORTFALL
     inward = bands if poor_end == TOO_LITTLE else bands[::-1]
     edge = None
-    for band in () if measure in UNTRUSTED else inward[:-1]:
+    for band in inward[:-1]:
         # A band without certain answers does not end the search.
         if band.certain and band.certain_accuracy > needed:
             break
@@ -113,6 +112,8 @@ def _limit(
         else:
             edge = max(edge, float(np.quantile(amounts, 1 - FOUND_SHARE)))
         edge = _three_digits(edge, math.floor if poor_end == TOO_LITTLE else math.ceil)
+    if measure == "yaw":
+        edge = PROFILE_YAW
     return QualityLimit(code=code, measure=measure, bands=tuple(bands), **({poor_end: edge} if edge else {}))
 
 
@@ -167,6 +168,7 @@ def confirm(shown: Shown, limits: QualityLimits, threshold: float) -> dict[str, 
     return {
         "quality": _with_and_without(shown.found, limits, threshold),
         "quality_harmed": _with_and_without(joined(list(shown.harmed.values())), limits, threshold),
+        "quality_not_faces": _with_and_without(shown.not_faces, limits, threshold),
     }
 
 

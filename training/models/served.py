@@ -15,21 +15,26 @@ def grey(faces: Tensor) -> Tensor:
 
 
 class ServedClassifier(nn.Module):
-    """faces uint8 [N,3,S,S] RGB -> probabilities float32 [N,C], gates [N,2,4] and occlusion [N,1].
+    """faces uint8 [N,3,S,S] RGB -> probabilities float32 [N,C], gates [N,2,4], occlusion [N,1]
+    and face_likeness [N,1].
 
-    Probabilities are calibrated. occlusion: the layer over the network's pooled features that
-    `training.occlusion` fits; the answer is the sigmoid of its logit.
+    Probabilities are calibrated. occlusion, face_likeness: the layers over the network's pooled features that
+    `training.hints` fits; the answers are the sigmoids of their logits.
     """
 
-    def __init__(self, network: Network, temperature: float, occlusion: nn.Linear) -> None:
+    def __init__(
+        self, network: Network, temperature: float, occlusion: nn.Linear, face_likeness: nn.Linear
+    ) -> None:
         super().__init__()
         self.network = network
         self.grey = network.channels == 1
         self.temperature = temperature
         self.occlusion = occlusion
+        self.face_likeness = face_likeness
 
-    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         images = grey(faces) if self.grey else faces.float() / 255
         outputs = self.network(images)
         probabilities = torch.softmax(outputs.logits / self.temperature, dim=1)
-        return probabilities, outputs.weights, torch.sigmoid(self.occlusion(outputs.pooled))
+        occlusion, likeness = self.occlusion(outputs.pooled), self.face_likeness(outputs.pooled)
+        return probabilities, outputs.weights, torch.sigmoid(occlusion), torch.sigmoid(likeness)

@@ -55,7 +55,7 @@ def classified(*emotions: str, confidence: float = 0.93) -> Classification:
         row[EMOTIONS.index(emotion)] = confidence
     gates = np.tile(np.array([[0, 0.25, 0.75, 0], [0.5, 0, 0, 0.5]], np.float32), (len(emotions), 1, 1))
     occlusion = np.linspace(0.25, 0.75, len(emotions), dtype=np.float32)[:, None]
-    return Classification(rows, gates, occlusion)
+    return Classification(rows, gates, occlusion, 1 - occlusion)
 
 
 def image(
@@ -66,8 +66,10 @@ def image(
 ) -> Seen:
     count = len(classification.probabilities)
     quality = [
-        replace(measured, occlusion=float(hint))
-        for measured, (hint,) in zip(QUALITY, classification.occlusion, strict=False)
+        replace(measured, occlusion=float(covered), face_likeness=float(likeness))
+        for measured, (covered,), (likeness,) in zip(
+            QUALITY, classification.occlusion, classification.face_likeness, strict=False
+        )
     ]
     confidences = [float(row.max()) for row in classification.probabilities]
     return Seen(
@@ -185,6 +187,7 @@ def test_include_adds_the_optional_fields() -> None:
         "brightness": 0.5,
         "contrast": 0.1,
         "occlusion": 0.25,
+        "face_likeness": 0.75,
         "roll_degrees": -3,
         "yaw": 0.25,
         "pitch": -0.5,

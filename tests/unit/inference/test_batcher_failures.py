@@ -38,12 +38,13 @@ def rows(
     count: int,
     probabilities: tuple[float, ...] = (0.25, 0.75),
     gates: int | None = None,
-    occlusion: tuple[float, ...] | None = None,
+    hints: tuple[float, ...] | None = None,
 ) -> Classification:
     return Classification(
         np.tile(np.array(probabilities, np.float32), (count, 1)),
         np.zeros((count if gates is None else gates, 2, 4), np.float32),
-        np.zeros((count, 1), np.float32) if occlusion is None else np.array(occlusion, np.float32)[:, None],
+        np.zeros((count, 1), np.float32),
+        np.zeros((count, 1), np.float32) if hints is None else np.array(hints, np.float32)[:, None],
     )
 
 
@@ -124,10 +125,11 @@ async def test_the_waiter_of_a_base_exception_gets_an_error() -> None:
         pytest.param(rows(4, (0.25, 0.7)), id="sums to less than 1"),
         pytest.param(rows(4, (0.3, 0.75)), id="sums to more than 1"),
         pytest.param(rows(4, (-0.5, 1.5)), id="negative"),
-        pytest.param(rows(4, occlusion=(0, 0.5)), id="hints missing"),
-        pytest.param(rows(4, occlusion=(0, 0.5, np.nan, 0)), id="hint not a number"),
-        pytest.param(rows(4, occlusion=(0, 0.5, 1.5, 0)), id="hint above 1"),
-        pytest.param(replace(rows(3), occlusion=np.zeros(4, np.float32)), id="hints without an axis"),
+        pytest.param(rows(4, hints=(0, 0.5)), id="hints missing"),
+        pytest.param(rows(4, hints=(0, 0.5, np.nan, 0)), id="hint not a number"),
+        pytest.param(rows(4, hints=(0, 0.5, 1.5, 0)), id="hint above 1"),
+        pytest.param(replace(rows(3), face_likeness=np.zeros(3, np.float32)), id="hints without an axis"),
+        pytest.param(replace(rows(3), occlusion=np.full((3, 1), -1, np.float32)), id="occlusion below 0"),
     ],
 )
 async def test_an_answer_that_breaks_the_contract_is_never_passed_on(answer: Classification) -> None:

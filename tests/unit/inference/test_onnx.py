@@ -28,10 +28,10 @@ SIDE_PX = 8
 class TinyClassifier(nn.Module):
     """Two labels. The probability of the first is the mean brightness of the face."""
 
-    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         bright = faces.float().mean(dim=[1, 2, 3]) / 255
         gates = torch.tensor([0.6, 0.4, 0.0, 0.0]).repeat(faces.shape[0], 2, 1)
-        return torch.stack([bright, 1 - bright], dim=1), gates, bright[:, None] / 2
+        return torch.stack([bright, 1 - bright], dim=1), gates, bright[:, None] / 2, bright[:, None] / 4
 
 
 class TinyDetector(nn.Module):
@@ -47,14 +47,14 @@ class TinyDetector(nn.Module):
 class FailingClassifier(nn.Module):
     """Fails at faces brighter than 3, like an operator that gets an invalid value."""
 
-    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         count = faces.shape[0]
         rows = torch.full([4, 2], 0.5)[faces.float().amax(dim=[1, 2, 3]).long()]
-        return rows, torch.zeros([count, 2, 4]), torch.zeros([count, 1])
+        return rows, torch.zeros([count, 2, 4]), torch.zeros([count, 1]), torch.zeros([count, 1])
 
 
 FACES = torch.zeros(2, 3, SIDE_PX, SIDE_PX, dtype=torch.uint8)
-OUTPUTS = ("probabilities__0", "gates__1", "occlusion__2")
+OUTPUTS = ("probabilities__0", "gates__1", "occlusion__2", "face_likeness__3")
 CLASSIFIER = Interface({"faces__0": FACES}, OUTPUTS, {name: {0: "batch"} for name in ("faces__0", *OUTPUTS)})
 
 
@@ -119,6 +119,7 @@ async def test_the_classifier_answers_each_row(classifier: OnnxClassifier) -> No
     np.testing.assert_allclose(answer.probabilities, np.array([[0, 1], [0.2, 0.8], [1, 0]]), atol=1e-6)
     np.testing.assert_allclose(answer.gates, np.tile([0.6, 0.4, 0, 0], (3, 2, 1)), atol=1e-6)
     np.testing.assert_allclose(answer.occlusion, np.array([[0], [0.1], [0.5]]), atol=1e-6)
+    np.testing.assert_allclose(answer.face_likeness, answer.occlusion / 2, atol=1e-6)
 
 
 async def test_the_detector_gets_its_parameters(detector: OnnxDetector) -> None:

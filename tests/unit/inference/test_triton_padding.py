@@ -27,11 +27,11 @@ async def test_faces_are_padded_to_a_warm_size_and_answers_are_not(
         rows = inputs["faces__0"]
         assert rows.shape == (warm, 3, 48, 48)
         values = rows[:, 0, 0, 0].astype(np.float32)[:, None]
-        return [values, values, values]
+        return [values, values, values, values]
 
     monkeypatch.setattr(classifier, "_infer", infer)
     faces = np.zeros((count, 3, 48, 48), np.uint8)
     faces[:, 0, 0, 0] = np.arange(count) + 1
     answer = await classifier.classify(faces, NEVER)
     assert answer.probabilities[:, 0].tolist() == list(range(1, count + 1))
-    assert len(answer.gates) == len(answer.occlusion) == count
+    assert len(answer.gates) == len(answer.occlusion) == len(answer.face_likeness) == count

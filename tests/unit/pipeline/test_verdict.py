@@ -10,14 +10,14 @@ from service.core.arrays import FaceQuality
 from service.core.manifest import QualityLimit, QualityLimits, VerdictRule
 from service.pipeline.verdict import reasons
 
-GOOD = FaceQuality(120, 0.4, 0.5, 0.2, roll_degrees=0, yaw=0, pitch=0, occlusion=0.3)
+GOOD = FaceQuality(120, 0.4, 0.5, 0.2, roll_degrees=0, yaw=0, pitch=0, occlusion=0.3, face_likeness=0.9)
 LIMITS = (
     QualityLimit(code="blurred", measure="sharpness", min=0.1, bands=()),
     QualityLimit(code="too_bright", measure="brightness", max=0.9, bands=()),
     QualityLimit(code="occluded", measure="occlusion", max=0.95, bands=()),
     QualityLimit(code="turned_away", measure="yaw", max=0.6, bands=()),
     QualityLimit(code="turned_away", measure="pitch", max=0.5, bands=()),
-    QualityLimit(code="tilted", measure="roll_degrees", bands=()),
+    QualityLimit(code="no_clear_face", measure="face_likeness", min=0.2, bands=()),
 )
 RULE = VerdictRule(
     threshold=0.6,
@@ -45,6 +45,12 @@ def test_a_good_confident_face_is_certain() -> None:
         ({"yaw": 0.61, "pitch": -0.9}, ["turned_away"]),
         ({"roll_degrees": 180}, []),
         ({"sharpness": 0, "yaw": 1}, ["blurred", "turned_away"]),
+        ({"occlusion": 0.96, "yaw": 0.7}, ["turned_away"]),
+        ({"face_likeness": 0.2}, []),
+        ({"face_likeness": 0.19}, ["no_clear_face"]),
+        ({"face_likeness": 0.19, "roll_degrees": 90}, ["no_clear_face"]),
+        ({"face_likeness": 0.19, "roll_degrees": -30}, ["tilted"]),
+        ({"face_likeness": 0.19, "roll_degrees": None}, ["no_clear_face"]),
         ({"yaw": None, "pitch": None, "roll_degrees": None}, []),
     ],
 )

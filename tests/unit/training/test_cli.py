@@ -155,7 +155,7 @@ def test_an_exported_checkpoint_is_smaller_and_answers_like_the_run(folder: Path
 def test_pictures_without_faces_are_not_exported(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.export_classifier.SELECTIVE_ACCURACY", 0.0)
+    monkeypatch.setattr("training.calibrate.SELECTIVE_ACCURACY", 0.0)
     shutil.copytree(REPOSITORY / "yunet", tmp_path / "yunet")
     code, _, stderr = expressnet(
         *("export", "classifier", "--data", folder / "data", "--run", folder / "run"),

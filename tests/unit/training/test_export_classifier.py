@@ -34,7 +34,7 @@ from training.datasets.faces import Dataset, LabelledFaces, PixelPictures, one_h
 from training.evaluation.poor_pictures import HARMS
 from training.export_subgroups import export_subgroups
 from training.formats import Files, Pair, onnx_file, torchscript_file
-from training.framing import FaceDetector, detect_landmarks, measure_crop, realign
+from training.framing import PhotoCropper, measure_crop, realign
 from training.repository import write_manifest
 from training.train import train
 
@@ -58,8 +58,8 @@ def faces(astronaut: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 @pytest.fixture(scope="module")
-def detector() -> FaceDetector:
-    return FaceDetector(REPOSITORY)
+def cropper() -> PhotoCropper:
+    return PhotoCropper(REPOSITORY)
 
 
 def labelled(images: NDArray[np.uint8], first: int) -> LabelledFaces:
@@ -87,14 +87,13 @@ def dataset(faces: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> Datase
     monkeypatch.setattr(exporting, "load", lambda kind, folder, **_: astronauts)
     monkeypatch.setattr("training.export_subgroups.load", lambda kind, folder, **_: astronauts)
     # A network trained for two seconds is seldom right.
-    monkeypatch.setattr(exporting, "SELECTIVE_ACCURACY", 0.0)
+    monkeypatch.setattr("training.calibrate.SELECTIVE_ACCURACY", 0.0)
     # All rows show the same face. Without near-copies of the test rows, no training rows would remain.
     monkeypatch.setattr("training.rows.drop_near_duplicates", lambda rows, others: rows)
     monkeypatch.setattr(exporting, "drop_near_duplicates", lambda rows, others: rows)
     # One strength of each harm saves time. Figures of so few faces mean nothing.
     weakest = tuple(replace(harm, strengths=harm.strengths[:1]) for harm in HARMS)
     monkeypatch.setattr("training.evaluation.quality.HARMS", weakest)
-    monkeypatch.setattr("training.export_quality.ROLLS_DEGREES", (10,))
     return astronauts
 
 
@@ -117,10 +116,10 @@ def test_a_run_becomes_a_served_model(dataset: Dataset, faces: NDArray[np.uint8]
     assert manifest.metrics["onnx_against_torchscript"]["probabilities"].value < 1e-4
     files = {file: verified_model_path(repository, manifest, file).read_bytes() for file in MODEL_FILES}
     for answer in Pair(files).answers(torch.from_numpy(np.repeat(faces[:5, None], 3, axis=1))):
-        probabilities, gates, occlusion = answer
+        probabilities, gates, *hints = answer
         assert probabilities.shape == (5, 8)
         assert gates.shape == (5, 2, 4)
-        assert occlusion.shape == (5, 1)
+        assert [hint.shape for hint in hints] == [(5, 1), (5, 1)]
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
     config = (repository / "expressnet_moe" / "config.pbtxt").read_text()
     assert 'name: "faces__0", data_type: TYPE_UINT8, dims: [ 3, 48, 48 ]' in config
@@ -171,10 +170,12 @@ def test_an_export_has_quality_limits_that_can_be_measured_again(
     quality = manifest.verdict.quality
     assert quality is not None
     codes = [limit.code for limit in quality.limits]
-    assert codes[:6] == ["too_small", "blurred", "too_dark", "too_bright", "low_contrast", "occluded"]
-    assert all(limit.bands for limit in quality.limits[:6])
+    assert codes[:5] == ["too_small", "blurred", "too_dark", "too_bright", "low_contrast"]
+    assert codes[5:7] == ["occluded", "no_clear_face"]
+    assert all(limit.bands for limit in quality.limits[:7])
     assert manifest.metrics["test_quality"]["coverage"].samples <= TEST
     assert manifest.metrics["test_quality_harmed"]["coverage"].samples > TEST
+    assert manifest.metrics["test_quality_not_faces"]["selective_accuracy_without_limits"].value == 0
 
     monkeypatch.setattr("training.export_quality.load", lambda kind, folder, **_: dataset)
     path = repository / "expressnet_moe" / "manifest.json"
@@ -208,9 +209,9 @@ def test_a_file_that_cannot_be_reproduced_is_refused(
 class DependentRows(nn.Module):
     """A network in which each row's answer depends on the other rows."""
 
-    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         mean = faces.float().mean().expand(len(faces), 8)
-        return mean, mean.view(-1, 2, 4), mean[:, :1]
+        return mean, mean.view(-1, 2, 4), mean[:, :1], mean[:, 1:2]
 
 
 def test_a_network_whose_rows_depend_on_each_other_is_refused() -> None:
@@ -221,8 +222,8 @@ def test_a_network_whose_rows_depend_on_each_other_is_refused() -> None:
         exporting.agreement(DependentRows(), pair, 48)
 
 
-def test_measure_crop_finds_eyes_and_mouth(faces: NDArray[np.uint8], detector: FaceDetector) -> None:
-    crop = measure_crop(PixelPictures(faces), detector, size=48)
+def test_measure_crop_finds_eyes_and_mouth(faces: NDArray[np.uint8], cropper: PhotoCropper) -> None:
+    crop = measure_crop(PixelPictures(faces), cropper, size=48)
     # Measured by hand in the astronaut: eyes at (205, 103) and (247, 104), mouth at (224, 141).
     # The crop is at (168, 60).
     assert crop.left_eye[1] == crop.right_eye[1] == pytest.approx(44 / 112, abs=0.04)
@@ -232,14 +233,18 @@ def test_measure_crop_finds_eyes_and_mouth(faces: NDArray[np.uint8], detector: F
 
 @pytest.mark.parametrize("size", [48, 96])
 def test_realigned_images_have_the_eyes_at_the_points_of_the_crop(
-    size: int, faces: NDArray[np.uint8], detector: FaceDetector
+    size: int, faces: NDArray[np.uint8], cropper: PhotoCropper
 ) -> None:
-    crop = measure_crop(PixelPictures(faces), detector, size=size)
+    crop = measure_crop(PixelPictures(faces), cropper, size=size)
     blank = np.zeros((1, 48, 48), np.uint8)
-    realigned, found = realign(PixelPictures(np.concatenate([faces[:8], blank])), detector, crop, size=size)
+    realigned, found = realign(PixelPictures(np.concatenate([faces[:8], blank])), cropper, crop, size=size)
     assert found.tolist() == [True] * 8 + [False]
-    before = PixelPictures(faces[:8]).read(np.arange(8), size=size, channels=3).transpose(0, 2, 3, 1)
-    eyes = detect_landmarks(realigned.pixels, detector)[:, :2] / size
-    spread = np.nanstd(eyes, axis=0).max()
-    assert spread < np.nanstd(detect_landmarks(before, detector)[:, :2] / size, axis=0).max()
-    assert np.nanmedian(eyes[:, 0], axis=0) == pytest.approx(crop.left_eye, abs=0.03)
+    again = measure_crop(realigned, cropper, size=size)
+    assert again.left_eye == pytest.approx(crop.left_eye, abs=0.03)
+    assert again.mouth == pytest.approx(crop.mouth, abs=0.03)
+    left_eyes = [
+        measure_crop(pictures.choose(np.array([row])), cropper, size=size).left_eye
+        for pictures in (PixelPictures(faces[:8]), realigned)
+        for row in range(8)
+    ]
+    assert np.std(left_eyes[8:], axis=0).max() < np.std(left_eyes[:8], axis=0).max()

@@ -58,9 +58,10 @@ def faces(count: int, side: int = 48) -> torch.Tensor:
 
 
 def served_classifier(network: Network, temperature: float) -> ServedClassifier:
-    """The served form of `network`, with an untrained occlusion hint."""
+    """The served form of `network`, with untrained hints."""
     pooled = network(torch.zeros(1, 1, 48, 48)).pooled
-    return ServedClassifier(network, temperature, nn.Linear(pooled.shape[1], 1))
+    hints = nn.Linear(pooled.shape[1], 1), nn.Linear(pooled.shape[1], 1)
+    return ServedClassifier(network, temperature, *hints)
 
 
 @pytest.mark.parametrize("blocks", [10, 13], ids=["served", "teacher"])
@@ -145,11 +146,11 @@ def test_grey_equals_the_grey_of_pillow() -> None:
 
 @torch.no_grad()
 def test_served_probabilities_sum_to_one(shipped: ExpressNetMoES) -> None:
-    probabilities, gates, occlusion = served_classifier(shipped, 1.3)(faces(3))
-    assert probabilities.dtype == gates.dtype == occlusion.dtype == torch.float32
+    probabilities, gates, *hints = served_classifier(shipped, 1.3)(faces(3))
+    assert {output.dtype for output in (probabilities, gates, *hints)} == {torch.float32}
     assert probabilities.shape == (3, 8)
     assert gates.shape == (3, 2, 4)
-    assert occlusion.shape == (3, 1)
+    assert [hint.shape for hint in hints] == [(3, 1), (3, 1)]
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(3))
 
 

@@ -150,11 +150,12 @@ def test_the_served_network_answers_like_the_trained_one(config: NetworkConfig) 
     """As TorchScript and as ONNX, and in batches of other sizes than at the export."""
     network = with_trained_batch_norm(build(config, served=8, auxiliary=7))
     faces = patterns(3, network.size)
-    hint = nn.Linear(network(as_images(faces, network)).pooled.shape[1], 1)
+    pooled = network(as_images(faces, network)).pooled.shape[1]
+    hints = nn.Linear(pooled, 1), nn.Linear(pooled, 1)
     # A low temperature amplifies small differences of the network.
-    expected = ServedClassifier(network, 0.1, hint)(faces)
+    expected = ServedClassifier(network, 0.1, *hints)(faces)
     assert expected[0].std(dim=0).max() > 0.01
-    served = ServedClassifier(folded(network), 0.1, hint)
+    served = ServedClassifier(folded(network), 0.1, *hints)
     files = {TORCHSCRIPT: torchscript_file(served), ONNX: onnx_file(served, interface(network.size))}
     for count in (1, 3):
         for answers in Pair(files).answers(faces[:count]):

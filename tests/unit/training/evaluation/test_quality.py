@@ -22,7 +22,8 @@ from service.settings import Settings
 from training.datasets.faces import LabelledFaces, PixelPictures, one_hot
 from training.evaluation.poor_pictures import HARMS, Harm, Rows, Subject
 from training.evaluation.quality import Shown, beyond, choose_limits, confirm
-from training.framing import FaceDetector
+from training.framing import PhotoCropper
+from training.not_faces import NOT_FACES
 
 THRESHOLD = 0.6
 COUNT = 6000
@@ -56,7 +57,8 @@ def chosen_limit(measure: QualityMeasure, clean: Rows, harmed: Rows) -> QualityL
     harmed_rows = Rows(
         {name: harmed.measured[measure] for name in MEASURES}, harmed.right, harmed.confidence, harmed.clean
     )
-    shown = Shown(clean_rows, harmed_rows, clean_rows, {harm.code: harmed_rows for harm in HARMS})
+    by_code = {harm.code: harmed_rows for harm in HARMS}
+    shown = Shown(clean_rows, clean_rows, by_code, harmed_rows)
     limits = choose_limits(shown, THRESHOLD, "made up").limits
     return next(limit for limit in limits if limit.measure == measure)
 
@@ -67,9 +69,9 @@ MEASURES: tuple[QualityMeasure, ...] = (
     "brightness",
     "contrast",
     "occlusion",
+    "face_likeness",
     "yaw",
     "pitch",
-    "roll_degrees",
 )
 
 
@@ -132,22 +134,27 @@ def test_a_limit_holds_back_only_few_of_the_clean_faces() -> None:
     assert limit.min == pytest.approx(0.01, abs=0.003)
 
 
-def test_a_limit_on_yaw_ignores_the_direction() -> None:
+def test_a_limit_on_pitch_ignores_the_direction() -> None:
     values = uniform(-1, 1)
     right = np.where(np.abs(values) > 0.9, 0.3, 0.9)
     # Nearly all faces look ahead, because a limit may hold back only few clean faces.
-    ahead = rows("yaw", uniform(-0.2, 0.2), np.full(COUNT, 0.9), clean=True)
-    found = ahead.join(ahead).join(ahead).join(rows("yaw", values, right, clean=True))
-    limit = chosen_limit("yaw", found, found)
+    ahead = rows("pitch", uniform(-0.2, 0.2), np.full(COUNT, 0.9), clean=True)
+    found = ahead.join(ahead).join(ahead).join(rows("pitch", values, right, clean=True))
+    limit = chosen_limit("pitch", found, found)
     assert limit.min is None
     assert limit.max == pytest.approx(0.92, abs=0.06)
+
+
+def test_profiles_are_beyond_the_limit_of_yaw() -> None:
+    values = rows("yaw", uniform(-1, 1), np.full(COUNT, 0.9), clean=True)
+    assert chosen_limit("yaw", values, values).max == 0.99
 
 
 def test_faces_beyond_a_limit_are_held_back_and_counted() -> None:
     values = uniform(0, 1)
     clean = rows("sharpness", uniform(0.5, 1), np.full(COUNT, 0.9), clean=True)
     harmed = rows("sharpness", values, np.where(values < 0.3, 0.5, 0.9), clean=False)
-    shown = Shown(clean, harmed, clean, {harm.code: harmed for harm in HARMS})
+    shown = Shown(clean, clean, {harm.code: harmed for harm in HARMS}, harmed)
     limit = chosen_limit("sharpness", clean, harmed)
     limits = QualityLimits(limits=(limit,), rule="one", data="made up")
     assert limit.min is not None
@@ -172,7 +179,7 @@ def fer_like(astronaut: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def subject(astronaut: NDArray[np.uint8]) -> Subject:
     """Four copies of one smiling face, one of them without a label. The model always answers happiness.
 
-    The model's gates and occlusion are those of the shipped model.
+    The model's gates and hints are those of the shipped model.
     """
     repository = Settings().model_repository
     manifest = read_manifest(repository, "expressnet_moe")
@@ -180,7 +187,7 @@ def subject(astronaut: NDArray[np.uint8]) -> Subject:
 
     shipped = torch.jit.load(str(verified_model_path(repository, manifest, TORCHSCRIPT)))  # type: ignore[no-untyped-call]
 
-    def happy(faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def happy(faces: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         probabilities = torch.tensor([0.1, 0.9, 0, 0, 0, 0, 0, 0]).expand(len(faces), 8)
         return probabilities, *shipped(faces)[1:]
 
@@ -193,22 +200,21 @@ def subject(astronaut: NDArray[np.uint8]) -> Subject:
         majority=labels,
         group=np.arange(4),
     )
-    detector = FaceDetector(repository)
-    return Subject(happy, manifest, detector, faces)
+    return Subject(happy, manifest, PhotoCropper(repository), faces)
 
 
-def test_faces_are_detected_and_rotated_to_either_side(subject: Subject) -> None:
-    level, share = subject.as_found()
-    assert level.right.tolist() == [True, True, False]
-    assert level.clean.all()
+def test_faces_are_detected_and_cropped(subject: Subject) -> None:
+    found, share = subject.as_found()
+    assert found.right.tolist() == [True, True, False]
+    assert found.clean.all()
     assert 0.6 < share < 1
-    assert np.abs(level.measured["roll_degrees"]).max() < 5
-    turned, _ = subject.as_found(30)
-    turn = turned.measured["roll_degrees"] - level.measured["roll_degrees"]
-    # Neighbouring faces rotate to opposite sides. The detector's landmarks follow only a part of a tilt.
-    assert turn[0] == pytest.approx(turn[2], abs=0.01)
-    assert turn[1] - turn[0] > 2
-    assert not turned.clean.any()
+    assert found.measured["face_likeness"].min() > 0.5
+    assert np.abs(found.measured["yaw"]).max() < 0.3
+
+
+def test_every_answer_for_a_picture_without_a_face_is_wrong(subject: Subject) -> None:
+    for kind in NOT_FACES.values():
+        assert not subject.not_faces(kind).right.any()
 
 
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: f"{harm.code}-{harm.apply.__name__}")
