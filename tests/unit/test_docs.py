@@ -279,11 +279,11 @@ def test_the_limits_and_bands_of_quality_are_those_of_the_manifest() -> None:
     assert bands.FILE.read_text(encoding="utf-8") == bands.document(), "python -m tests.docs.bands"
     page = (ROOT / "docs" / "explanation" / "quality.md").read_text(encoding="utf-8")
     assert f"\n> {manifest.verdict.quality.rule}\n" in page
-    shown_limits = {row[0]: row[2] for row in rows(section(page, "## The limits"))}
+    shown_limits = {(row[0], row[1]): row[2] for row in rows(section(page, "## The limits"))}
     for limit in manifest.verdict.quality.limits:
         edge = "no limit" if limit.min is None else f"at least {limit.min:g}"
         edge = edge if limit.max is None else f"at most {limit.max:g}"
-        assert shown_limits[f"`{limit.code}`"] == edge
+        assert shown_limits[f"`{limit.code}`", f"`{limit.measure}`"] == edge
 
 
 def test_the_rule_of_the_limits_is_that_of_the_code() -> None:

@@ -128,7 +128,9 @@ def test_one_result_per_face_in_order_and_finite() -> None:
     assert [face.size_px for face in found] == [100, 200, 0, 0]
     assert found[0] == quality_of()
     values = [
-        value for face in found for value in dataclasses.astuple(dataclasses.replace(face, occlusion=0))
+        value
+        for face in found
+        for value in dataclasses.astuple(dataclasses.replace(face, occlusion=0, face_likeness=0))
     ]
     assert all(math.isfinite(value) for value in values)
     assert measure(crop()[:0], BOX[:0], LANDMARKS[:0]) == []
