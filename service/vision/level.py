@@ -66,10 +66,7 @@ class Tiles:
         rows, placements = [], []
         for face in faces:
             turns = [_placement(found, face, 90 * quarters + angle) for angle in ANGLES]
-            # Reduced once for all angles of a face. `cut` would read the large face for each.
-            small = _reduced(photo, math.floor(abs(turns[0].scale_rotation) / photo.scale))
-            pixels = [cut(small.pixels, _scaled(turn, 1 / small.scale), TILE_PX) for turn in turns]
-            rows.append(np.concatenate([tile.transpose(1, 2, 0) for tile in pixels], axis=1))
+            rows.append(_row(photo, turns))
             placements.append(turns)
         return cls(SearchPlan(np.concatenate(rows), SEARCHED_FACE_PX, 1), faces, placements)
 
@@ -104,16 +101,27 @@ def _placement(found: Detections, face: int, angle: float) -> Similarity:
     return Similarity(scale_rotation, centre - scale_rotation * complex(TILE_PX, TILE_PX) / 2)
 
 
-def _reduced(photo: Photo, factor: int) -> Photo:
-    factor = min(factor, *photo.pixels.shape[:2])
-    if factor <= 1:
-        return photo
-    pixels = np.asarray(Pictures.fromarray(photo.pixels).reduce(factor))
-    return Photo(pixels, photo.width, photo.height, photo.scale * factor)
-
-
-def _scaled(placed: Similarity, factor: float) -> Similarity:
-    return Similarity(placed.scale_rotation * factor, placed.shift * factor)
+def _row(photo: Photo, turns: list[Similarity]) -> NDArray[np.uint8]:
+    """The pixels of a face's tiles, side by side: uint8 [TILE_PX,N*TILE_PX,3]."""
+    step = abs(turns[0].scale_rotation) / photo.scale
+    centre = (turns[0].shift + turns[0].scale_rotation * complex(TILE_PX, TILE_PX) / 2) / photo.scale
+    reach = step * TILE_PX  # more than half of a tile's diagonal
+    left, top = (max(0, math.floor(at - reach)) for at in (centre.real, centre.imag))
+    near = photo.pixels[top : math.ceil(centre.imag + reach), left : math.ceil(centre.real + reach)]
+    # Reduced once for all angles: `cut` alone would read a large face for each angle.
+    factor = min(max(1, math.floor(step)), *near.shape[:2])
+    if factor > 1:
+        near = np.asarray(Pictures.fromarray(near).reduce(factor))
+    scale = photo.scale * factor
+    tiles = [
+        cut(
+            near,
+            Similarity(turn.scale_rotation / scale, turn.shift / scale - complex(left, top) / factor),
+            TILE_PX,
+        )
+        for turn in turns
+    ]
+    return np.concatenate([tile.transpose(1, 2, 0) for tile in tiles], axis=1)
 
 
 def _middle(box: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -28,8 +28,8 @@ RULE = (
     "Faces are sorted by the measure into bands of equal size. From the poor end, a band is poor if its "
     f"certain answers are right at least {100 * SHORTFALL:.0f} points less often than those of clean faces. "
     f"The limit is the inner edge of the last poor band. It holds back at most {FOUND_SHARE:.0%} of the "
-    f"clean faces that the detector finds. For yaw the limit is {PROFILE_YAW:g} instead: in profiles the "
-    "nose is beyond an eye, and the data have too few of them to measure."
+    f"clean faces that the detector finds. For yaw the limit is {PROFILE_YAW:g} instead. In profiles the "
+    "nose is beyond an eye, and the data have too few profiles to measure."
 )
 # The poor end of a measure.
 TOO_LITTLE, TOO_MUCH = "min", "max"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -63,16 +65,7 @@ def chosen_limit(measure: QualityMeasure, clean: Rows, harmed: Rows) -> QualityL
     return next(limit for limit in limits if limit.measure == measure)
 
 
-MEASURES: tuple[QualityMeasure, ...] = (
-    "size_px",
-    "sharpness",
-    "brightness",
-    "contrast",
-    "occlusion",
-    "face_likeness",
-    "yaw",
-    "pitch",
-)
+MEASURES: tuple[QualityMeasure, ...] = get_args(QualityMeasure)
 
 
 def uniform(low: float, high: float) -> NDArray[np.float64]:
