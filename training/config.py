@@ -40,6 +40,8 @@ class MoESConfig(_Part):
     backbone_width: Positive = 1.0
     backbone_depths: tuple[Count, Count, Count, Count, Count, Count, Count] = (1, 2, 2, 3, 3, 4, 1)
     """Multiplier of EfficientNet-Lite0's channels, and blocks per stage. Defaults fit pretrained weights."""
+    large_kernels: bool = True
+    """The branch of large kernels and its mixture."""
     extractor_width: Count = 16
     features: Count = 256
     experts: Count = 4

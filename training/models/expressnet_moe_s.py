@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +73,8 @@ class ExpressNetMoES(Network):
     """The compact network. images: float [N,1,48,48], grey, in [0, 1] -> `Outputs`.
 
     As in the paper, one mixture gets the global features. The other gets the local features, fused with those
-    of the optional backbone. The head gets both answers.
+    of the optional backbone. The head gets both answers. Without large kernels there are no global features;
+    the gates of their mixture are then zeros.
     """
 
     size = 48
@@ -89,6 +91,7 @@ class ExpressNetMoES(Network):
         backbone_blocks: int = 13,
         backbone_width: float = 1.0,
         backbone_depths: Sequence[int] = DEPTHS,
+        large_kernels: bool = True,
         extractor_width: int = 16,
         features: int = 256,
         experts: int = 4,
@@ -97,7 +100,7 @@ class ExpressNetMoES(Network):
         dropout: float = 0.3,
     ) -> None:
         super().__init__()
-        self.large = LargeKernelExtractor(extractor_width)
+        self.large = LargeKernelExtractor(extractor_width) if large_kernels else None
         self.small: nn.Sequential
         if residual_widths is None:
             self.small, local = SmallKernelExtractor(extractor_width), extractor_width * 8
@@ -113,34 +116,40 @@ class ExpressNetMoES(Network):
             )
             self.input_std = PUBLISHED[backbone].input_std or 1.0
             local += self.backbone.features
-        self.project_large = nn.Sequential(nn.Linear(extractor_width * 8, features), nn.ReLU())
+        mixture = partial(
+            MixtureOfExperts, features, features, experts=experts, top_k=top_k, renormalise=renormalise
+        )
+        if large_kernels:
+            self.project_large = nn.Sequential(nn.Linear(extractor_width * 8, features), nn.ReLU())
+            self.mixture_global = mixture()
         self.fuse = nn.Sequential(nn.Linear(local, features), nn.ReLU())
+        self.mixture_fused = mixture()
         self.dropout = nn.Dropout(dropout)
-        self.mixture_global = MixtureOfExperts(
-            features, features, experts=experts, top_k=top_k, renormalise=renormalise
-        )
-        self.mixture_fused = MixtureOfExperts(
-            features, features, experts=experts, top_k=top_k, renormalise=renormalise
-        )
-        self.head = head(2 * features, classes)
-        self.auxiliary_head = head(2 * features, auxiliary_classes)
+        mixed = 2 * features if large_kernels else features
+        self.head = head(mixed, classes)
+        self.auxiliary_head = head(mixed, auxiliary_classes)
 
     def forward(self, images: Tensor) -> Outputs:
         images = standardise(images)
-        whole, local = self.large(images), self.small(images)
+        local = self.small(images)
         if self.backbone is not None:
             local = torch.cat([local, self.backbone(self.enlarged(images))], dim=1)
-        mixed_global, weights_global, scores_global = self.mixture_global(
-            self.dropout(self.project_large(whole))
-        )
-        mixed_fused, weights_fused, scores_fused = self.mixture_fused(self.dropout(self.fuse(local)))
-        joined = self.dropout(torch.cat([mixed_global, mixed_fused], dim=1))
+        mixed, weights, scores = self.mixture_fused(self.dropout(self.fuse(local)))
+        if self.large is not None:
+            whole = self.large(images)
+            mixed_global, weights_global, scores_global = self.mixture_global(
+                self.dropout(self.project_large(whole))
+            )
+            mixed, pooled = torch.cat([mixed_global, mixed], dim=1), torch.cat([whole, local], dim=1)
+        else:
+            weights_global, scores_global, pooled = torch.zeros_like(weights), torch.zeros_like(scores), local
+        joined = self.dropout(mixed)
         return Outputs(
             logits=self.head(joined),
             auxiliary=self.auxiliary_head(joined),
-            weights=torch.stack([weights_global, weights_fused], dim=1),
-            scores=torch.stack([scores_global, scores_fused], dim=1),
-            pooled=torch.cat([whole, local], dim=1),
+            weights=torch.stack([weights_global, weights], dim=1),
+            scores=torch.stack([scores_global, scores], dim=1),
+            pooled=pooled,
         )
 
     def enlarged(self, images: Tensor) -> Tensor:

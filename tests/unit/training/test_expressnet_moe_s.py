@@ -42,8 +42,9 @@ TINY = {"name": "expressnet_moe_s", "extractor_width": 2, "features": 8}
         {"residual_widths": (4, 8, 8)},
         TINY_BACKBONE,
         {"backbone": "face_resnet", "backbone_size": 80},
+        {"large_kernels": False},
     ],
-    ids=["residual", "efficientnet_lite", "face_resnet"],
+    ids=["residual", "efficientnet_lite", "face_resnet", "local"],
 )
 def tiny(request: pytest.FixtureRequest) -> ExpressNetMoES:
     torch.manual_seed(0)

@@ -23,6 +23,7 @@ CONFIGS: list[NetworkConfig] = [
     AttentionConfig(name="expressnet"),
     MoEConfig(name="expressnet_moe"),
     MoESConfig(name="expressnet_moe_s", backbone_size=64, backbone="face_resnet"),
+    MoESConfig(name="expressnet_moe_s", large_kernels=False),
 ]
 
 
