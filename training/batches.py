@@ -60,7 +60,7 @@ class Batches:
         order = epoch_order(targets.emotion, config, view, targets.weights)
         order = order[: len(order) // config.batch * config.batch]
         places = view * len(order) + torch.arange(len(order))
-        for step, (rows, originals) in enumerate(self._images.steps(self._mine(order))):
+        for step, (rows, originals) in enumerate(self._images.steps(self._own_part(order))):
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 torch.manual_seed(seed_of(config.seed, view, self._process, step))
                 changed = self._mixing(
@@ -68,9 +68,9 @@ class Batches:
                     targets.served[rows].to(device),
                     targets.auxiliary[rows].to(device),
                 )
-            yield Batch(rows, self._mine(places)[step], *changed)
+            yield Batch(rows, self._own_part(places)[step], *changed)
 
-    def _mine(self, values: Tensor) -> Tensor:
+    def _own_part(self, values: Tensor) -> Tensor:
         """[steps * batch] -> [steps, batch / processes], the part of this process."""
         share = self._config.batch // self._processes
         steps = len(values) // self._config.batch

@@ -21,8 +21,8 @@ from training.datasets import DatasetKind, load
 from training.datasets.faces import Dataset, LabelledFaces
 from training.evaluation.networks import read_classifier, recorded_config
 from training.evaluation.plots import draw_quality
-from training.evaluation.poor_pictures import Subject
-from training.evaluation.quality import choose_limits, confirm, show
+from training.evaluation.poor_pictures import ServedModelProbe
+from training.evaluation.quality import choose_limits, confirm, run_probe
 from training.framing import PhotoCropper
 from training.repository import write_manifest
 from training.rows import refuse_other_emotions, validation_rows
@@ -74,13 +74,15 @@ def with_quality(
     """(the manifest with limits, the limits), chosen on `held_out` and confirmed on the first test split."""
     threshold = manifest.verdict.threshold
     limits = choose_limits(
-        show(Subject(classifier, manifest, cropper, held_out)),
+        run_probe(ServedModelProbe(classifier, manifest, cropper, held_out)),
         threshold,
-        f"validation rows of {dataset.name}, clean and harmed",
+        f"validation rows of {dataset.name}, clean and corrupted",
     )
     metrics = dict(manifest.metrics)
     for split, rows in list(dataset.tests.items())[:1]:
-        confirmed = confirm(show(Subject(classifier, manifest, cropper, rows)), limits, threshold)
+        confirmed = confirm(
+            run_probe(ServedModelProbe(classifier, manifest, cropper, rows)), limits, threshold
+        )
         metrics |= {f"{split}_{how}": figures for how, figures in confirmed.items()}
     verdict = manifest.verdict.model_copy(update={"quality": limits})
     return manifest.model_copy(update={"verdict": verdict, "metrics": metrics}), limits
@@ -114,6 +116,6 @@ def _confirmed(manifest: ClassifierManifest) -> list[str]:
     return [
         f"{split}, {figure}: {metric.value:.1%} of {metric.samples}"
         for split, figures in manifest.metrics.items()
-        if split.endswith(("_quality", "_quality_harmed", "_quality_not_faces"))
+        if split.endswith(("_quality", "_quality_corrupted", "_quality_not_faces"))
         for figure, metric in figures.items()
     ]

@@ -69,7 +69,7 @@ def _fit_and_measure(
     plain, changed = _features(network, faces, FACES, kinds)
     plain_held_out, changed_held_out = _features(network, held_out, len(held_out), kinds)
 
-    def worth(layer: nn.Linear, measured: list[str]) -> Metric:
+    def auc(layer: nn.Linear, measured: list[str]) -> Metric:
         with torch.no_grad():
             positive = torch.cat([layer(changed_held_out[kind]) for kind in measured])
             scores = torch.cat([positive, layer(plain_held_out)]).flatten().numpy()
@@ -77,10 +77,10 @@ def _fit_and_measure(
         return Metric(value=round(float(area), 4), samples=len(scores))
 
     layer = _fit(plain, torch.cat(list(changed.values())))
-    figures = {"auc": worth(layer, list(kinds))}
+    figures = {"auc": auc(layer, list(kinds))}
     for kind in kinds:
         others = torch.cat([part for other, part in changed.items() if other != kind])
-        figures[f"auc_unseen_{kind}"] = worth(_fit(plain, others), [kind])
+        figures[f"auc_unseen_{kind}"] = auc(_fit(plain, others), [kind])
     return layer, figures
 
 

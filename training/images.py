@@ -42,14 +42,16 @@ class Images:
 
     def steps(self, order: Sequence[Tensor] | Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Of each step: (its rows, int64 [n] on the CPU; their images, float [n,C,S,S] in [0, 1])."""
-        for rows, pixels in self._ahead(order) if self.kept is None else self._at_hand(order, self.kept):
+        for rows, pixels in (
+            self._read_ahead(order) if self.kept is None else self._from_memory(order, self.kept)
+        ):
             yield rows, pixels.to(self.device, non_blocking=True).float() / 255
 
-    def _at_hand(self, order: Sequence[Tensor] | Tensor, kept: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _from_memory(self, order: Sequence[Tensor] | Tensor, kept: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         for rows in order:
             yield rows, kept[rows.to(self.device)]
 
-    def _ahead(self, order: Sequence[Tensor] | Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _read_ahead(self, order: Sequence[Tensor] | Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
             following = reader.submit(self._read, order[0])
             for rows, after in itertools.pairwise(order):

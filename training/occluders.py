@@ -35,14 +35,14 @@ def occlude(images: Tensor, share: float | Tensor, occluder: Occluder | None = N
 
 def _patch(images: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
     """A rectangle of another face."""
-    across, down = _around(images, 0.1, 0.9)
+    across, down = _relative_grid(images, 0.1, 0.9)
     half_width, half_height = _half_sides(images, share)
-    return _inside(torch.maximum(across.abs() / half_width, down.abs() / half_height)), _elsewhere(images)
+    return _inside(torch.maximum(across.abs() / half_width, down.abs() / half_height)), _shifted(images)
 
 
 def _board(images: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
     """A turned rectangle with a gradient of shades: a sheet, a phone."""
-    across, down = _turned(*_around(images, 0.1, 0.9))
+    across, down = _turned(*_relative_grid(images, 0.1, 0.9))
     half_width, half_height = _half_sides(images, share)
     slope = [_between(images, -0.3, 0.3) for _ in "xy"]
     shade = _between(images, 0, 1) + slope[0] * across + slope[1] * down
@@ -52,10 +52,10 @@ def _board(images: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
 
 def _blob(images: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
     """A turned ellipse with another picture's texture: hair, a cup, food."""
-    across, down = _turned(*_around(images, 0.05, 0.95))
+    across, down = _turned(*_relative_grid(images, 0.05, 0.95))
     half_width, half_height = (side * 2 / math.sqrt(math.pi) for side in _half_sides(images, share))
     place = _inside((across / half_width) ** 2 + (down / half_height) ** 2)
-    return place, _elsewhere(images) * _between(images, 0.4, 1.2)
+    return place, _shifted(images) * _between(images, 0.4, 1.2)
 
 
 def _hand(images: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,7 +123,7 @@ def _grid(images: Tensor) -> tuple[Tensor, Tensor]:
     return ticks.view(1, 1, 1, side), ticks.view(1, 1, side, 1)
 
 
-def _around(images: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+def _relative_grid(images: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
     """The grid relative to a random centre between `low` and `high`."""
     across, down = _grid(images)
     return across - _between(images, low, high), down - _between(images, low, high)
@@ -143,7 +143,7 @@ def _inside(distance: Tensor) -> Tensor:
     return (distance < 1).to(distance.dtype)
 
 
-def _elsewhere(images: Tensor) -> Tensor:
+def _shifted(images: Tensor) -> Tensor:
     """Another image of the batch, shifted so that its eyes do not cover the eyes."""
     side = images.shape[3]
     shifts = [int(torch.randint(side // 4, side, ())) for _ in "yx"]

@@ -68,8 +68,8 @@ def average_statistics(fabric: Fabric, *networks: nn.Module) -> None:
 
 
 @contextmanager
-def at_sharpest(network: nn.Module, radius: float) -> Iterator[None]:
-    """Move the weights by `radius` along their gradient, towards a higher loss, and restore them at exit.
+def sam_perturbation(network: nn.Module, radius: float) -> Iterator[None]:
+    """Move weights by `radius` along the gradient; restore them on exit (SAM).
 
     Sharpness-aware minimisation (Foret et al., 2021): the gradient at the moved weights is applied to the
     restored weights. Statistics of batch norm are restored too, because those of the moved weights mean

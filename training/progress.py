@@ -34,7 +34,7 @@ class Progress:
         shown = self._enabled and self._console.is_terminal
         yield from track(steps, what, total, console=self._console, transient=True, disable=not shown)
 
-    def forget(self) -> None:
+    def delete_record(self) -> None:
         """Delete the record of an earlier run in the same folder."""
         (self._run / "metrics.jsonl").unlink(missing_ok=True)
         shutil.rmtree(self._run / "tensorboard", ignore_errors=True)

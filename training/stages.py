@@ -78,22 +78,22 @@ def repeat(
                 seeded = config.model_copy(update={"seed": seed})
                 place = folder / f"seed{seed}" if len(stage.seeds) > 1 else folder
                 work = partial(run, seeded, dataset, place, start=begun)
-                _once(place, _inputs(seeded, begun, dataset), place / "best.ckpt", work)
+                _run_once(place, _inputs(seeded, begun, dataset), place / "best.ckpt", work)
                 results[stage.name].append(place / "best.ckpt")
         elif isinstance(stage, AverageStage):
             members = [member for name in stage.average for member in of(name)]
             digests = [content_sha256(member) for member in members]
             work = partial(_average, members, dataset_of, folder, device=device)
-            _once(folder, {"averaged_sha256": digests}, folder / "best.ckpt", _on_first(work))
+            _run_once(folder, {"averaged_sha256": digests}, folder / "best.ckpt", _on_first_process(work))
             results[stage.name] = [folder / "best.ckpt"]
         else:
             (network,) = of(stage.export)
             inputs = {"classifier_sha256": content_sha256(network), "model": stage.model}
             work = partial(_export, network, data, folder, stage.model, device=device, skip_bad=skip_bad)
-            _once(folder, inputs, manifest_path(folder, stage.model), _on_first(work))
+            _run_once(folder, inputs, manifest_path(folder, stage.model), _on_first_process(work))
 
 
-def _once(folder: Path, inputs: dict[str, Any], result: Path, work: Callable[[], object]) -> None:
+def _run_once(folder: Path, inputs: dict[str, Any], result: Path, work: Callable[[], object]) -> None:
     """Do the work of a stage unless it is done. Raises `ValueError` for other inputs or another result."""
     path, inputs = folder / RECORD, json.loads(json.dumps(inputs))
     record = json.loads(path.read_text()) if path.is_file() else {"inputs": inputs}
@@ -123,7 +123,7 @@ def _write(path: Path, record: dict[str, Any]) -> None:
             partial_file.write_text(json.dumps(record, indent=1))
 
 
-def _on_first(work: Callable[[], object]) -> Callable[[], object]:
+def _on_first_process(work: Callable[[], object]) -> Callable[[], object]:
     return work if _is_first() else lambda: None
 
 

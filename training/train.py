@@ -36,13 +36,14 @@ from training.optimise import (
     at_sharpest,
     average_statistics,
     learning_rate,
+    sam_perturbation,
     make_optimiser,
     update_average,
 )
 from training.progress import Progress
 from training.rows import Targets, seed_of, training_rows, widened
 from training.teachers import follow
-from training.validation import Validation, score, watch
+from training.validation import Validation, count_stale_epochs, score
 
 RECALIBRATION = 512  # training images for `Network.recalibrate_batch_norm`
 
@@ -62,7 +63,7 @@ def train(
     """Train, and write into `run` after every epoch. Checkpoints are written atomically.
 
     `best.ckpt` has the averaged weights of the epoch with the highest validation accuracy, averaged over the
-    heads. Validation rows are carved out of the training split; test splits are not used. `last.ckpt` has the
+    heads. Validation rows come from the training split; test splits are not used. `last.ckpt` has the
     state for `resume`: a resumed run ends with the same weights as an uninterrupted run. Other files are
     `config.yaml`, `data.json`, `versions.json`, `metrics.jsonl`, `curves.png` and TensorBoard's.
 
@@ -137,7 +138,7 @@ def train(
         fabric.load(run / "last.ckpt", state)
     if fabric.is_global_zero:
         if not resume:
-            progress.forget()
+            progress.delete_record()
             (run / "versions.json").unlink(missing_ok=True)
         record_versions(
             run / "versions.json",
@@ -165,7 +166,7 @@ def train(
             optimiser.zero_grad()
             fabric.backward(loss)
             if config.optimiser.sam_radius:
-                with at_sharpest(network, config.optimiser.sam_radius):
+                with sam_perturbation(network, config.optimiser.sam_radius):
                     optimiser.zero_grad()
                     fabric.backward(objective(model(batch.images), goal))
             fabric.clip_gradients(
@@ -188,7 +189,7 @@ def train(
         figures = fabric.broadcast(validation.figures(average) if fabric.is_global_zero else {})
         state["epoch"] = epoch + 1
         if config.early_stopping is not None:
-            watch(state, figures, config.early_stopping)
+            count_stale_epochs(state, figures, config.early_stopping)
         if score(figures) > state["best"]:
             state["best"] = score(figures)
             described = describe(config, dataset.served, dataset.auxiliary, epoch + 1)

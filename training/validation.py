@@ -57,7 +57,7 @@ def score(figures: dict[str, float]) -> float:
     return sum(accuracies) / len(accuracies)
 
 
-def watch(state: dict[str, Any], figures: dict[str, float], config: EarlyStoppingConfig) -> None:
+def count_stale_epochs(state: dict[str, Any], figures: dict[str, float], config: EarlyStoppingConfig) -> None:
     """Count the epochs since the watched figure improved, in `state["stale"]`."""
     watched = -figures["validation_loss"] if config.monitor == "loss" else score(figures)
     state["stale"] = 0 if watched > state["watched"] else state["stale"] + 1

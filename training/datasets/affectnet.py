@@ -81,7 +81,7 @@ def load_affectnet(folder: Path, classes: Literal[7, 8], *, skip_bad: bool = Fal
         licence=LICENCE,
         published=None if kaggle else PUBLISHED_COUNTS[classes],
     )
-    return dataset.noting(KAGGLE_NOTE) if kaggle else dataset
+    return dataset.with_problem(KAGGLE_NOTE) if kaggle else dataset
 
 
 _Labelled = tuple[str, Path, str, Box | None]  # split, file, expression, box

@@ -170,7 +170,7 @@ class Dataset:
     problems: tuple[str, ...] = ()
     parts: tuple[Dataset, ...] = ()
 
-    def noting(self, problem: str) -> Dataset:
+    def with_problem(self, problem: str) -> Dataset:
         return replace(self, problems=(*self.problems, problem))
 
 

@@ -54,7 +54,7 @@ def load_rafdb(folder: Path, *, skip_bad: bool = False) -> Dataset:
     )
     there = sum(path.is_file() for path in (root / images).rglob("*"))
     if extra := there - sum(entry.file.is_file() for entry in entries):
-        dataset = dataset.noting(f"not used: {extra} files in {images} that the list does not name")
+        dataset = dataset.with_problem(f"not used: {extra} files in {images} that the list does not name")
     return dataset
 
 

@@ -69,7 +69,7 @@ def drop_near_duplicates(
     references = _References(others)
     for start in range(0, len(faces), BLOCK):
         block = _pixels(faces, start)
-        copied[start : start + BLOCK] |= references.nearly_hold(block, correlation)
+        copied[start : start + BLOCK] |= references.near_copies(block, correlation)
     return faces.rows(~copied)
 
 
@@ -82,7 +82,7 @@ class _References:
         coarse = [_coarse(_standardised(block)) for block in blocks]
         self._coarse = np.concatenate([np.empty((0, (SIDE_PX // CELL_PX) ** 2 + 1), np.float32), *coarse])
 
-    def nearly_hold(self, pixels: Bytes, correlation: float) -> Bools:
+    def near_copies(self, pixels: Bytes, correlation: float) -> Bools:
         """Which rows of uint8 [n, px] correlate with one of the references by more than `correlation`."""
         block = _standardised(pixels)
         # An upper bound of each correlation, at a sixteenth of the work. 1e-3 exceeds its rounding error.

@@ -1,4 +1,4 @@
-"""Faces harmed as in poor photos, and the served model's answers for them."""
+"""Faces corrupted as in poor photos, and the served model's answers for them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 
 BATCH = 256
-HARMED_FACES = 600
-"""Faces that each harm is applied to, always the same. More faces take an hour instead of minutes."""
+CORRUPTED_FACES = 600
+"""Faces that each corruption is applied to, always the same. More faces take an hour instead of minutes."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Harm:
+class Corruption:
     """apply: (images float [N,1,S,S] in [0, 1], strength) -> the same shape."""
 
     code: QualityCode
@@ -80,18 +80,18 @@ def fade(images: Tensor, share: float) -> Tensor:
     return (faded.clamp(0, 1) * 255).round() / 255
 
 
-HARMS = (
-    Harm("too_small", "size_px", (32, 28, 24, 20, 16, 12, 8), shrink),
-    Harm("blurred", "sharpness", (0.012, 0.02, 0.03, 0.04, 0.05, 0.06), blur),
-    Harm("blurred", "sharpness", (0.15, 0.27), shake),
-    Harm("too_dark", "brightness", (0.35, 0.17, 0.08, 0.06, 0.04), darken),
-    Harm("too_bright", "brightness", (1.4, 2, 3, 4, 5), overexpose),
-    Harm("low_contrast", "contrast", (0.35, 0.17, 0.08, 0.06, 0.04), fade),
-    Harm("occluded", "occlusion", (0.1, 0.2, 0.3, 0.4), occlude),
+CORRUPTIONS = (
+    Corruption("too_small", "size_px", (32, 28, 24, 20, 16, 12, 8), shrink),
+    Corruption("blurred", "sharpness", (0.012, 0.02, 0.03, 0.04, 0.05, 0.06), blur),
+    Corruption("blurred", "sharpness", (0.15, 0.27), shake),
+    Corruption("too_dark", "brightness", (0.35, 0.17, 0.08, 0.06, 0.04), darken),
+    Corruption("too_bright", "brightness", (1.4, 2, 3, 4, 5), overexpose),
+    Corruption("low_contrast", "contrast", (0.35, 0.17, 0.08, 0.06, 0.04), fade),
+    Corruption("occluded", "occlusion", (0.1, 0.2, 0.3, 0.4), occlude),
 )
 
 
-class Subject:
+class ServedModelProbe:
     """A served model, the gateway's crop, and labelled faces to measure both on."""
 
     def __init__(
@@ -108,9 +108,9 @@ class Subject:
         chosen = np.flatnonzero(faces.majority >= 0)
         self._labels = faces.majority[chosen]
         self._pixels = faces.pictures.read(chosen, size=self._input.size, channels=1)
-        self._harmed = np.sort(np.random.default_rng(0).permutation(len(chosen))[:HARMED_FACES])
+        self._sample = np.sort(np.random.default_rng(0).permutation(len(chosen))[:CORRUPTED_FACES])
 
-    def as_found(self) -> tuple[Rows, float]:
+    def detected_crops(self) -> tuple[Rows, float]:
         """Detect and crop the faces as the gateway does.
 
         Returns the rows, and the median shorter side of a box as a share of its picture's side. Pictures
@@ -133,27 +133,27 @@ class Subject:
 
     def clean(self, share: float) -> Rows:
         """Faces as the data set has them; share: of the box's shorter side in sides of a face."""
-        return self._shown(self._images(), share * self._input.size, True)
+        return self._rows(self._images(), share * self._input.size, True)
 
-    def harmed(self, harm: Harm, strength: float, share: float) -> Rows:
-        """Faces after one harm. share: as `as_found` returns it."""
+    def corrupted(self, corruption: Corruption, strength: float, share: float) -> Rows:
+        """Faces after one corruption. share: as `detected_crops` returns it."""
         torch.manual_seed(0)
-        parts = [harm.apply(part, strength) for part in torch.split(self._images(), BATCH)]
-        side = strength if harm.apply is shrink else self._input.size
-        return self._shown(torch.cat(parts), share * side, False)
+        parts = [corruption.apply(part, strength) for part in torch.split(self._images(), BATCH)]
+        side = strength if corruption.apply is shrink else self._input.size
+        return self._rows(torch.cat(parts), share * side, False)
 
     def not_faces(self, kind: NotFace) -> Rows:
         """Pictures that are not upright faces, made from the faces. Every answer counts as wrong."""
         torch.manual_seed(0)
-        rows = self._shown(torch.cat([kind(part) for part in torch.split(self._images(), BATCH)]), 1, False)
+        rows = self._rows(torch.cat([kind(part) for part in torch.split(self._images(), BATCH)]), 1, False)
         return replace(rows, right=np.zeros_like(rows.right))
 
     def _images(self) -> Tensor:
-        return torch.from_numpy(self._pixels[self._harmed]).float() / 255
+        return torch.from_numpy(self._pixels[self._sample]).float() / 255
 
-    def _shown(self, images: Tensor, size_px: float, clean: bool) -> Rows:
+    def _rows(self, images: Tensor, size_px: float, clean: bool) -> Rows:
         faces = (images * 255).round().clamp(0, 255).byte().repeat(1, 3, 1, 1).numpy()
-        rows = self._answered(faces, self._harmed, clean)
+        rows = self._answered(faces, self._sample, clean)
         rows.measured["size_px"] = np.full(len(faces), size_px, np.float32)
         return rows
 

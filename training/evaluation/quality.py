@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.manifest import Band, Metric, QualityCode, QualityLimit, QualityLimits, QualityMeasure
-from training.evaluation.poor_pictures import HARMS, Rows, Subject
+from training.evaluation.poor_pictures import CORRUPTIONS, Rows, ServedModelProbe
 from training.not_faces import NOT_FACES
 
 MAX_BANDS = 12
@@ -47,44 +47,46 @@ CANDIDATES: tuple[tuple[QualityCode, QualityMeasure, str], ...] = (
 
 
 @dataclass(frozen=True)
-class Shown:
-    """All rows of a subject, by what was done to them.
+class ProbeResults:
+    """All rows of a probe, by the kind of picture.
 
-    found: cut out by the gateway's own steps; clean: as the data set has them; harmed: by code; not_faces:
+    found: cut out by the gateway's own steps; clean: as the data set has them; corrupted: by code; not_faces:
     pictures without an upright face.
     """
 
     found: Rows
     clean: Rows
-    harmed: dict[QualityCode, Rows]
+    corrupted: dict[QualityCode, Rows]
     not_faces: Rows
 
     def pool(self, code: QualityCode) -> Rows:
-        """The rows that choose a code's limit: unharmed faces, and its own harm at every strength."""
+        """The rows that choose a code's limit: clean faces, and its own corruption at every strength."""
         if code == "turned_away":
             return self.found
         if code == "no_clear_face":
             return self.clean.join(self.not_faces)
-        return self.clean.join(self.harmed[code])
+        return self.clean.join(self.corrupted[code])
 
 
-def show(subject: Subject) -> Shown:
-    """Measure the subject on every harm at every strength, on unharmed faces and on other pictures."""
-    found, share = subject.as_found()
-    harmed: dict[QualityCode, Rows] = {}
-    for harm in HARMS:
-        for strength in harm.strengths:
-            rows = subject.harmed(harm, strength, share)
-            harmed[harm.code] = harmed[harm.code].join(rows) if harm.code in harmed else rows
-    not_faces = joined([subject.not_faces(kind) for kind in NOT_FACES.values()])
-    return Shown(found, subject.clean(share), harmed, not_faces)
+def run_probe(probe: ServedModelProbe) -> ProbeResults:
+    """Measure the served model on every corruption at every strength, on clean faces and other pictures."""
+    found, share = probe.detected_crops()
+    corrupted: dict[QualityCode, Rows] = {}
+    for corruption in CORRUPTIONS:
+        for strength in corruption.strengths:
+            rows = probe.corrupted(corruption, strength, share)
+            corrupted[corruption.code] = (
+                corrupted[corruption.code].join(rows) if corruption.code in corrupted else rows
+            )
+    not_faces = joined([probe.not_faces(kind) for kind in NOT_FACES.values()])
+    return ProbeResults(found, probe.clean(share), corrupted, not_faces)
 
 
-def choose_limits(shown: Shown, threshold: float, data: str) -> QualityLimits:
+def choose_limits(results: ProbeResults, threshold: float, data: str) -> QualityLimits:
     """By `RULE`; threshold: minimum confidence of a certain answer; data: the faces that were used."""
     return QualityLimits(
         limits=tuple(
-            _limit(code, measure, poor_end, shown.pool(code), shown.found, threshold)
+            _limit(code, measure, poor_end, results.pool(code), results.found, threshold)
             for code, measure, poor_end in CANDIDATES
         ),
         rule=RULE,
@@ -163,12 +165,12 @@ def beyond(limits: QualityLimits, rows: Rows) -> NDArray[np.bool_]:
     return held_back
 
 
-def confirm(shown: Shown, limits: QualityLimits, threshold: float) -> dict[str, dict[str, Metric]]:
-    """What the limits give on a split that nothing was chosen on, clean and harmed."""
+def confirm(results: ProbeResults, limits: QualityLimits, threshold: float) -> dict[str, dict[str, Metric]]:
+    """What the limits give on a split that nothing was chosen on, clean and corrupted."""
     return {
-        "quality": _with_and_without(shown.found, limits, threshold),
-        "quality_harmed": _with_and_without(joined(list(shown.harmed.values())), limits, threshold),
-        "quality_not_faces": _with_and_without(shown.not_faces, limits, threshold),
+        "quality": _with_and_without(results.found, limits, threshold),
+        "quality_corrupted": _with_and_without(joined(list(results.corrupted.values())), limits, threshold),
+        "quality_not_faces": _with_and_without(results.not_faces, limits, threshold),
     }
 
 

@@ -109,16 +109,16 @@ def test_a_network_that_adapting_would_harm_stays_as_it_was(
     write_pictures(tmp_path / "labelled", range(40))
     write_pictures(tmp_path / "unlabelled", range(100, 110))
 
-    def harmed(network: Network) -> Network:
+    def damaged(network: Network) -> Network:
         network = copy.deepcopy(network)
         # The answer is always neutral, of which there is no picture.
         for parameter in network.get_submodule("head").parameters():
             nn.init.zeros_(parameter)
         return network
 
-    monkeypatch.setattr(adapting, "renormalised", lambda network, _: harmed(network))
+    monkeypatch.setattr(adapting, "renormalised", lambda network, _: damaged(network))
     monkeypatch.setattr(
-        adapting, "fine_tuned", lambda trained, *_: replace(trained, network=harmed(trained.network))
+        adapting, "fine_tuned", lambda trained, *_: replace(trained, network=damaged(trained.network))
     )
     done = adapt(source, tmp_path / "out", unlabelled=tmp_path / "unlabelled", labelled=tmp_path / "labelled")
     assert done.kept == "before"

@@ -31,7 +31,7 @@ from tests.unit.training.made_up import tiny_config
 from training import export_classifier as exporting
 from training.cli import app
 from training.datasets.faces import Dataset, LabelledFaces, PixelPictures, one_hot
-from training.evaluation.poor_pictures import HARMS
+from training.evaluation.poor_pictures import CORRUPTIONS
 from training.export_subgroups import export_subgroups
 from training.formats import Files, Pair, onnx_file, torchscript_file
 from training.framing import PhotoCropper, measure_crop, realign
@@ -91,9 +91,9 @@ def dataset(faces: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> Datase
     # All rows show the same face. Without near-copies of the test rows, no training rows would remain.
     monkeypatch.setattr("training.rows.drop_near_duplicates", lambda rows, others: rows)
     monkeypatch.setattr(exporting, "drop_near_duplicates", lambda rows, others: rows)
-    # One strength of each harm saves time. Figures of so few faces mean nothing.
-    weakest = tuple(replace(harm, strengths=harm.strengths[:1]) for harm in HARMS)
-    monkeypatch.setattr("training.evaluation.quality.HARMS", weakest)
+    # One strength of each corruption saves time. Figures of so few faces mean nothing.
+    weakest = tuple(replace(corruption, strengths=corruption.strengths[:1]) for corruption in CORRUPTIONS)
+    monkeypatch.setattr("training.evaluation.quality.CORRUPTIONS", weakest)
     return astronauts
 
 
@@ -174,7 +174,7 @@ def test_an_export_has_quality_limits_that_can_be_measured_again(
     assert codes[5:7] == ["occluded", "no_clear_face"]
     assert all(limit.bands for limit in quality.limits[:7])
     assert manifest.metrics["test_quality"]["coverage"].samples <= TEST
-    assert manifest.metrics["test_quality_harmed"]["coverage"].samples > TEST
+    assert manifest.metrics["test_quality_corrupted"]["coverage"].samples > TEST
     assert manifest.metrics["test_quality_not_faces"]["selective_accuracy_without_limits"].value == 0
 
     monkeypatch.setattr("training.export_quality.load", lambda kind, folder, **_: dataset)

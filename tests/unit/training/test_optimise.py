@@ -9,7 +9,7 @@ from torch import nn
 from training.config import OptimiserConfig, RunConfig
 from training.models import build
 from training.models.mixture import MixtureOfExperts
-from training.optimise import at_sharpest, learning_rate, make_optimiser, update_average
+from training.optimise import learning_rate, make_optimiser, sam_perturbation, update_average
 from training.settings import preset
 
 from .made_up import tiny_config
@@ -88,22 +88,22 @@ def test_the_average_follows_faster_in_the_first_steps() -> None:
     assert torch.allclose(average.weight, network.weight, atol=0.21)
 
 
-def test_at_sharpest_moves_weights_along_the_gradient_and_back() -> None:
+def test_sam_perturbation_moves_weights_along_the_gradient_and_back() -> None:
     network = nn.Linear(2, 1, bias=False)
     with torch.no_grad():
         network.weight.copy_(torch.tensor([[1.0, 2.0]]))
     network.weight.grad = torch.tensor([[3.0, 4.0]])
     before = network.weight.detach().clone()
-    with at_sharpest(network, radius=0.5):
+    with sam_perturbation(network, radius=0.5):
         assert network.weight.detach()[0].tolist() == pytest.approx([1 + 0.5 * 0.6, 2 + 0.5 * 0.8])
     assert torch.equal(network.weight, before)
 
 
-def test_at_sharpest_keeps_the_statistics_of_batch_norm() -> None:
+def test_sam_perturbation_keeps_the_statistics_of_batch_norm() -> None:
     network = nn.BatchNorm1d(2)
     network(torch.rand(8, 2)).sum().backward()
     before = {name: value.clone() for name, value in network.named_buffers()}
-    with at_sharpest(network, radius=0.5):
+    with sam_perturbation(network, radius=0.5):
         network(torch.rand(8, 2))
     for name, value in network.named_buffers():
         assert torch.equal(value, before[name]), name
@@ -126,7 +126,7 @@ def test_sharpness_aware_minimisation_prefers_a_flat_minimum() -> None:
             optimiser.zero_grad()
             loss(network.weight).backward()  # type: ignore[no-untyped-call]
             if radius:
-                with at_sharpest(network, radius):
+                with sam_perturbation(network, radius):
                     optimiser.zero_grad()
                     loss(network.weight).backward()  # type: ignore[no-untyped-call]
             optimiser.step()

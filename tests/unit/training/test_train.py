@@ -353,7 +353,7 @@ def test_accuracy_may_end_a_run_too() -> None:
     stopping = EarlyStoppingConfig(patience=1, monitor="accuracy")
     stale = []
     for reached in (0.5, 0.4, 0.6):
-        validation.watch(state, {"validation_loss": 1.0, "validation": reached}, stopping)
+        validation.count_stale_epochs(state, {"validation_loss": 1.0, "validation": reached}, stopping)
         stale.append(state["stale"])
     assert stale == [0, 1, 0]
 

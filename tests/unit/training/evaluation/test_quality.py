@@ -22,8 +22,8 @@ from service.core.manifest import (
 )
 from service.settings import Settings
 from training.datasets.faces import LabelledFaces, PixelPictures, one_hot
-from training.evaluation.poor_pictures import HARMS, Harm, Rows, Subject
-from training.evaluation.quality import Shown, beyond, choose_limits, confirm
+from training.evaluation.poor_pictures import CORRUPTIONS, Corruption, Rows, ServedModelProbe
+from training.evaluation.quality import ProbeResults, beyond, choose_limits, confirm
 from training.framing import PhotoCropper
 from training.not_faces import NOT_FACES
 
@@ -48,7 +48,7 @@ def rows(
     )
 
 
-def chosen_limit(measure: QualityMeasure, clean: Rows, harmed: Rows) -> QualityLimit:
+def chosen_limit(measure: QualityMeasure, clean: Rows, corrupted: Rows) -> QualityLimit:
     """Choose limits from these rows for every code, and return the first limit on `measure`."""
     clean_rows = Rows(
         {name: clean.measured[measure] for name in MEASURES},
@@ -56,12 +56,15 @@ def chosen_limit(measure: QualityMeasure, clean: Rows, harmed: Rows) -> QualityL
         clean.confidence,
         clean.clean,
     )
-    harmed_rows = Rows(
-        {name: harmed.measured[measure] for name in MEASURES}, harmed.right, harmed.confidence, harmed.clean
+    corrupted_rows = Rows(
+        {name: corrupted.measured[measure] for name in MEASURES},
+        corrupted.right,
+        corrupted.confidence,
+        corrupted.clean,
     )
-    by_code = {harm.code: harmed_rows for harm in HARMS}
-    shown = Shown(clean_rows, clean_rows, by_code, harmed_rows)
-    limits = choose_limits(shown, THRESHOLD, "made up").limits
+    by_code = {corruption.code: corrupted_rows for corruption in CORRUPTIONS}
+    results = ProbeResults(clean_rows, clean_rows, by_code, corrupted_rows)
+    limits = choose_limits(results, THRESHOLD, "made up").limits
     return next(limit for limit in limits if limit.measure == measure)
 
 
@@ -102,17 +105,17 @@ def test_no_limit_is_set_where_answers_stay_right() -> None:
 def test_no_limit_is_set_where_low_confidence_shows_the_loss() -> None:
     values = uniform(0, 1)
     right = np.where(values < 0.3, 0.5, 0.9)
-    harmed = rows("sharpness", values, right, confidence=np.where(values < 0.3, 0.5, 0.9), clean=False)
+    corrupted = rows("sharpness", values, right, confidence=np.where(values < 0.3, 0.5, 0.9), clean=False)
     clean = rows("sharpness", uniform(0.5, 1), np.full(COUNT, 0.9), clean=True)
     # Half of the poor faces still have certain answers. These are right as often as those of clean faces.
     certain = np.random.default_rng(2).random(COUNT) < 0.5
-    harmed = Rows(
-        harmed.measured,
-        harmed.right | (certain & (np.random.default_rng(3).random(COUNT) < 0.8)),
-        np.where(certain, np.float32(0.9), harmed.confidence),
-        harmed.clean,
+    corrupted = Rows(
+        corrupted.measured,
+        corrupted.right | (certain & (np.random.default_rng(3).random(COUNT) < 0.8)),
+        np.where(certain, np.float32(0.9), corrupted.confidence),
+        corrupted.clean,
     )
-    limit = chosen_limit("sharpness", clean, harmed)
+    limit = chosen_limit("sharpness", clean, corrupted)
     assert limit.min is None
     assert limit.bands[0].accuracy < 0.85
 
@@ -146,17 +149,19 @@ def test_profiles_are_beyond_the_limit_of_yaw() -> None:
 def test_faces_beyond_a_limit_are_held_back_and_counted() -> None:
     values = uniform(0, 1)
     clean = rows("sharpness", uniform(0.5, 1), np.full(COUNT, 0.9), clean=True)
-    harmed = rows("sharpness", values, np.where(values < 0.3, 0.5, 0.9), clean=False)
-    shown = Shown(clean, clean, {harm.code: harmed for harm in HARMS}, harmed)
-    limit = chosen_limit("sharpness", clean, harmed)
+    corrupted = rows("sharpness", values, np.where(values < 0.3, 0.5, 0.9), clean=False)
+    results = ProbeResults(
+        clean, clean, {corruption.code: corrupted for corruption in CORRUPTIONS}, corrupted
+    )
+    limit = chosen_limit("sharpness", clean, corrupted)
     limits = QualityLimits(limits=(limit,), rule="one", data="made up")
     assert limit.min is not None
-    assert (beyond(limits, harmed) == (values.astype(np.float32) < limit.min)).all()
+    assert (beyond(limits, corrupted) == (values.astype(np.float32) < limit.min)).all()
     assert not beyond(limits, clean).any()
-    figures = confirm(shown, limits, THRESHOLD)
+    figures = confirm(results, limits, THRESHOLD)
     assert figures["quality"]["coverage"] == figures["quality"]["coverage_without_limits"]
     assert figures["quality"]["held_back_accuracy"].samples == 0
-    poor = figures["quality_harmed"]
+    poor = figures["quality_corrupted"]
     assert poor["coverage"].value == pytest.approx(1 - limit.min, abs=0.03)
     assert poor["held_back_accuracy"].value == pytest.approx(0.5, abs=0.05)
     assert poor["selective_accuracy"].value > poor["selective_accuracy_without_limits"].value + 0.05
@@ -169,7 +174,7 @@ def fer_like(astronaut: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 @pytest.fixture(scope="module")
-def subject(astronaut: NDArray[np.uint8]) -> Subject:
+def probe(astronaut: NDArray[np.uint8]) -> ServedModelProbe:
     """Four copies of one smiling face, one of them without a label. The model always answers happiness.
 
     The model's gates and hints are those of the shipped model.
@@ -193,11 +198,11 @@ def subject(astronaut: NDArray[np.uint8]) -> Subject:
         majority=labels,
         group=np.arange(4),
     )
-    return Subject(happy, manifest, PhotoCropper(repository), faces)
+    return ServedModelProbe(happy, manifest, PhotoCropper(repository), faces)
 
 
-def test_faces_are_detected_and_cropped(subject: Subject) -> None:
-    found, share = subject.as_found()
+def test_faces_are_detected_and_cropped(probe: ServedModelProbe) -> None:
+    found, share = probe.detected_crops()
     assert found.right.tolist() == [True, True, False]
     assert found.clean.all()
     assert 0.6 < share < 1
@@ -205,18 +210,23 @@ def test_faces_are_detected_and_cropped(subject: Subject) -> None:
     assert np.abs(found.measured["yaw"]).max() < 0.3
 
 
-def test_every_answer_for_a_picture_without_a_face_is_wrong(subject: Subject) -> None:
+def test_every_answer_for_a_picture_without_a_face_is_wrong(probe: ServedModelProbe) -> None:
     for kind in NOT_FACES.values():
-        assert not subject.not_faces(kind).right.any()
+        assert not probe.not_faces(kind).right.any()
 
 
-@pytest.mark.parametrize("harm", HARMS, ids=lambda harm: f"{harm.code}-{harm.apply.__name__}")
-def test_each_harm_moves_its_measure_to_the_poor_end(subject: Subject, harm: Harm) -> None:
+@pytest.mark.parametrize(
+    "corruption", CORRUPTIONS, ids=lambda corruption: f"{corruption.code}-{corruption.apply.__name__}"
+)
+def test_each_corruption_moves_its_measure_to_the_poor_end(
+    probe: ServedModelProbe, corruption: Corruption
+) -> None:
     weak, strong = (
-        subject.harmed(harm, strength, 0.8) for strength in (harm.strengths[0], harm.strengths[-1])
+        probe.corrupted(corruption, strength, 0.8)
+        for strength in (corruption.strengths[0], corruption.strengths[-1])
     )
-    values = [part.measured[harm.measure].mean() for part in (subject.clean(0.8), weak, strong)]
-    worse = sorted(values, reverse=harm.code not in ("too_bright", "occluded"))
+    values = [part.measured[corruption.measure].mean() for part in (probe.clean(0.8), weak, strong)]
+    worse = sorted(values, reverse=corruption.code not in ("too_bright", "occluded"))
     assert values == worse
     assert len(set(values)) == 3
     assert weak.right.tolist() == [True, True, False]
