@@ -87,7 +87,7 @@ def train_command(
     init_from: Annotated[
         Path | None,
         typer.Option(
-            help="State dict or checkpoint with the initial weights, of the network or its backbone."
+            help="State dict, checkpoint or run's folder: initial weights of the network or its backbone."
         ),
     ] = None,
     weights_kind: Annotated[

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from service.core.manifest import digest
+from training.checkpoint import checkpoint_file
 from training.models import Network
 from training.models.backbones import PUBLISHED, registered
 from training.models.face_resnet import published_state, weight_file
@@ -54,7 +55,7 @@ class Initialised:
 
 
 def initialise(network: Network, source: Path, kind: str | None = None) -> Initialised:
-    """Copy every tensor of a state dict or checkpoint whose name and shape the network has.
+    """Copy every tensor of a state dict, checkpoint or run's folder whose name and shape the network has.
 
     The source is tried as the whole network and as its backbone, with and without common prefixes. It is also
     tried as a backbone with other names but the same shapes in the same order. The attempt with most matches
@@ -65,6 +66,7 @@ def initialise(network: Network, source: Path, kind: str | None = None) -> Initi
     Raises `ValueError` when the file is not a state dict, no tensor matches, or the geometry is not the
     network's or not known.
     """
+    source = checkpoint_file(source)
     own = network.state_dict()
     given = read_state_dict(source)
     published = registered(digest(weight_file(source) if source.suffix == ".json" else source))

@@ -36,6 +36,11 @@ def test_weights_of_the_whole_network_are_copied(wrapper: str | None, prefix: st
         assert torch.equal(value, source[name]), name
 
 
+def test_a_folder_of_a_run_has_its_best_weights(tmp_path: Path) -> None:
+    saved(tiny(seed=1).state_dict(), tmp_path / "best.ckpt")
+    assert initialise(tiny(), tmp_path).where == "the network"
+
+
 @pytest.mark.parametrize("prefix", ["", "encoder."])
 def test_weights_of_a_backbone_are_copied_into_the_backbone(prefix: str, tmp_path: Path) -> None:
     backbone = tiny(seed=1).get_submodule("backbone").state_dict()
