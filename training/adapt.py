@@ -86,7 +86,7 @@ def adapt(
     trained.network.to(chosen)
     dataset = None if labelled is None else with_test(load("folder", labelled), trained.config.seed)
     if dataset is not None:
-        refuse_other_emotions(trained.served, dataset)
+        refuse_other_emotions(trained.emotions, dataset)
     out.mkdir(parents=True, exist_ok=True)
     (out / "versions.json").unlink(missing_ok=True)
     stages, done = {"before": trained}, Adaptation("batch norm")
@@ -146,7 +146,7 @@ def tuned(trained: Trained, dataset: Dataset, tuning: FineTuning) -> RunConfig:
     """The configuration of a short run with the network's heads and the source's settings."""
     changes = {
         "dataset": "folder",
-        "emotions": len(trained.served),
+        "emotions": len(trained.emotions),
         "epochs": tuning.epochs,
         "batch": min(trained.config.batch, max(2, len(dataset.training) // 4)),
         "precision": "auto",

@@ -70,8 +70,8 @@ def depends_on(
     clean = {
         "distillation_inputs": config.loss.distillation_inputs,
         "rows_sha256": labels_sha256(rows),
-        "emotions": list(dataset.served),
-        "auxiliary emotions": list(dataset.auxiliary),
+        "emotions": list(dataset.emotions),
+        "label emotions": list(dataset.label_emotions),
     }
     if config.loss.distillation_inputs == "clean":
         return clean

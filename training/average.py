@@ -71,7 +71,7 @@ def average(runs: Sequence[Path], dataset: Dataset, out: Path, *, device: Device
 def _fixed(trained: Trained) -> tuple[object, ...]:
     config = trained.config
     rows = (config.dataset, config.validation_share, config.fold)
-    return (config.network, trained.served, trained.auxiliary, *rows)
+    return (config.network, trained.emotions, trained.label_emotions, *rows)
 
 
 def _mean(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

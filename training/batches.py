@@ -18,15 +18,15 @@ class Batch(NamedTuple):
     """n images of one step, on the device of the images.
 
     rows: int64 [n] of the training rows. places: int64 [n], where the images are in the sequence of all
-    views. Both are on the CPU. images: float [n,C,S,S] in [0, 1], augmented. served: float [n,C] and
-    auxiliary: float [n,A], target distributions of each head.
+    views. Both are on the CPU. images: float [n,C,S,S] in [0, 1], augmented. main: float [n,C] and
+    label: float [n,A], target distributions of each head.
     """
 
     rows: Tensor
     places: Tensor
     images: Tensor
-    served: Tensor
-    auxiliary: Tensor
+    main: Tensor
+    label: Tensor
 
 
 class Batches:
@@ -65,8 +65,8 @@ class Batches:
                 torch.manual_seed(seed_of(config.seed, view, self._process, step))
                 changed = self._mixing(
                     self._augmentation(originals),
-                    targets.served[rows].to(device),
-                    targets.auxiliary[rows].to(device),
+                    targets.main[rows].to(device),
+                    targets.label[rows].to(device),
                 )
             yield Batch(rows, self._own_part(places)[step], *changed)
 

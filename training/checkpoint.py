@@ -19,13 +19,14 @@ from training.models import Network, build
 class Trained:
     """A network with its averaged weights, in eval mode on the CPU.
 
-    served and auxiliary: the emotions that its two heads answer, in output order (auxiliary may be empty).
+    emotions and label_emotions: what its main head and its label head answer, in output order. label_emotions
+    may be empty.
     """
 
     network: Network
     config: RunConfig
-    served: tuple[str, ...]
-    auxiliary: tuple[str, ...]
+    emotions: tuple[str, ...]
+    label_emotions: tuple[str, ...]
     epoch: int
 
 
@@ -40,24 +41,24 @@ def load_trained(path: Path) -> Trained:
     try:
         content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         config = RunConfig.model_validate(content["config"])
-        served, auxiliary = tuple(content["served"]), tuple(content["auxiliary"])
-        network = build(config.network, served=len(served), auxiliary=len(auxiliary))
+        emotions, label_emotions = tuple(content["emotions"]), tuple(content["label_emotions"])
+        network = build(config.network, emotions=len(emotions), label_emotions=len(label_emotions))
         network.load_state_dict(content["average"])
     except FileNotFoundError:
         raise
     except Exception as error:  # torch.load raises whatever its unpickler meets
         raise ValueError(f"{file} is not a checkpoint of a run: {error}") from error
-    return Trained(network.eval(), config, served, auxiliary, content["epoch"])
+    return Trained(network.eval(), config, emotions, label_emotions, content["epoch"])
 
 
 def describe(
-    config: RunConfig, served: tuple[str, ...], auxiliary: tuple[str, ...], epoch: int
+    config: RunConfig, emotions: tuple[str, ...], label_emotions: tuple[str, ...], epoch: int
 ) -> dict[str, Any]:
     """The content that `load_trained` needs beside the weights."""
     return {
         "config": config.model_dump(mode="json"),
-        "served": list(served),
-        "auxiliary": list(auxiliary),
+        "emotions": list(emotions),
+        "label_emotions": list(label_emotions),
         "epoch": epoch,
     }
 
@@ -72,7 +73,7 @@ def config_of(path: Path) -> RunConfig | None:
 
 def save_trained(trained: Trained, path: Path, *, halved: bool = False) -> None:
     """Write a file for `load_trained`. halved: 16 bits for weights, 32 for vectors such as batch norms."""
-    described = describe(trained.config, trained.served, trained.auxiliary, trained.epoch)
+    described = describe(trained.config, trained.emotions, trained.label_emotions, trained.epoch)
     weights = trained.network.state_dict()
     if halved:
         weights = {name: value.half() if value.dim() > 1 else value for name, value in weights.items()}

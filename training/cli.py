@@ -18,7 +18,7 @@ app = typer.Typer()
 export = typer.Typer(no_args_is_help=True, help="Export models into a model repository.")
 app.add_typer(export, name="export")
 
-SHIPPED_CHECKPOINT = Path(__file__).with_name("checkpoints") / "expressnet_moe_s.ckpt"
+SHIPPED_CHECKPOINT = Path(__file__).with_name("checkpoints") / "served"
 
 Data = Annotated[Path, typer.Option(help="Folder of the data set: docs/reference/datasets.md.")]
 Kind = Annotated[
@@ -179,7 +179,7 @@ def teach_command(
         config = configured(student, set_ or [], dataset)
         loaded = load(config.dataset, data, skip_bad=skip_bad, ferplus_votes=config.ferplus_votes)
         recorded = teach(config, loaded, teacher, out, device=device)
-        typer.echo(f"{out} written: {len(recorded.logits.served)} answers")
+        typer.echo(f"{out} written: {len(recorded.logits.main)} answers")
 
 
 @app.command("prepare")
@@ -445,7 +445,7 @@ def export_quality_command(
 @export.command("checkpoint")
 def export_checkpoint_command(
     run: Checkpoint,
-    out: Annotated[Path, typer.Option(help="Checkpoint to write.")] = SHIPPED_CHECKPOINT,
+    out: Annotated[Path, typer.Option(help="Checkpoint to write.")] = SHIPPED_CHECKPOINT / "best.ckpt",
 ) -> None:
     """Export the weights of a trained network in half precision, to adapt, explain or train further."""
     with _explained():

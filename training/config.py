@@ -24,10 +24,10 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class MoESConfig(_Part):
+class CompactConfig(_Part):
     """The compact network."""
 
-    name: Literal["expressnet_moe_s"]
+    name: Literal["compact"]
     residual_widths: tuple[Count, ...] | None = None
     """Channels of each stage of the residual small kernels. The first stage has full size, and each
     next stage half the size of the stage before. None: plain small kernels."""
@@ -65,10 +65,10 @@ class MoESConfig(_Part):
         return self
 
 
-class MoEConfig(_Part):
+class PaperConfig(_Part):
     """The paper's network; its gate does not renormalise."""
 
-    name: Literal["expressnet_moe"]
+    name: Literal["paper"]
     renormalise: bool = False
     backbone_pixels: Literal["paper", "pretraining"] = "paper"
     """What ResNet-50 sees. `paper`: BGR from 0 to 1, as the authors feed it. `pretraining`: BGR from 0 to 255
@@ -78,13 +78,13 @@ class MoEConfig(_Part):
 class AttentionConfig(_Part):
     """The sibling without experts."""
 
-    name: Literal["expressnet"]
+    name: Literal["attention"]
     width: Count = 32
     depths: tuple[Count, Count, Count, Count] = (1, 2, 2, 2)
     dropout: Share = 0.3
 
 
-NetworkConfig = Annotated[MoESConfig | MoEConfig | AttentionConfig, Field(discriminator="name")]
+NetworkConfig = Annotated[CompactConfig | PaperConfig | AttentionConfig, Field(discriminator="name")]
 
 
 class OptimiserConfig(_Part):
@@ -106,12 +106,12 @@ class OptimiserConfig(_Part):
 
 
 class LossConfig(_Part):
-    """Cross-entropy of the served head, and the weights of further terms."""
+    """Cross-entropy of the main head, and the weights of further terms."""
 
     label_smoothing: Share = 0.0
-    auxiliary: Weight = 1.0
-    """Weight of the auxiliary head's cross-entropy, on data sets that have labels for it."""
-    auxiliary_label_smoothing: Share = 0.1
+    label_head: Weight = 1.0
+    """Weight of the label head's cross-entropy, on data sets that have labels for it."""
+    label_head_smoothing: Share = 0.1
     load_balancing: Weight = 0.01
     rebalancing: Literal["none", "class_balanced", "logit_adjusted"] = "none"
     """For rare emotions: weights by effective number (Cui et al., 2019), or logits shifted by the log prior
@@ -164,7 +164,7 @@ class RunConfig(_Part):
     `published`: the rule of the authors' code, at most three emotions. `none`: FER-2013's own labels."""
     network: NetworkConfig
     emotions: Annotated[int, Field(ge=2, le=8)] | None = None
-    """Outputs of the served head; by default as many as the data set has."""
+    """Outputs of the main head; by default as many as the data set has."""
     augment: AugmentConfig = AugmentConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     loss: LossConfig = LossConfig()

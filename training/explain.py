@@ -81,8 +81,8 @@ def _draw(trained: Trained, aligned: NDArray[np.uint8], out: Path) -> None:
         for plain in axes[:2]:
             plain.axis("off")
         order = np.argsort(row)[-4:]
-        axes[2].barh([trained.served[index] for index in order], row[order], color="#0072b2")
+        axes[2].barh([trained.emotions[index] for index in order], row[order], color="#0072b2")
         axes[2].set_xlim(0, 1)
         axes[2].tick_params(labelsize=7)
-        axes[0].set_title(f"{trained.served[row.argmax()]} {row.max():.0%}", fontsize=9)
+        axes[0].set_title(f"{trained.emotions[row.argmax()]} {row.max():.0%}", fontsize=9)
     figure.savefig(out, dpi=110)

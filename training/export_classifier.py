@@ -105,32 +105,32 @@ def export_classifier(
     dataset = load(
         cast(DatasetKind, kind or config.dataset), data, skip_bad=skip_bad, ferplus_votes=config.ferplus_votes
     )
-    refuse_other_emotions(trained.served, dataset)
+    refuse_other_emotions(trained.emotions, dataset)
     network.to(choose_device(device))
     rows, held_out = training_rows(dataset, config)
 
     before = predict(network, held_out)
     temperature, threshold, calibrated = calibrate(before, held_out.majority)
 
-    auxiliary = len(trained.auxiliary) if dataset.auxiliary else 0
+    label_emotions = len(trained.label_emotions) if dataset.label_emotions else 0
     cropper = PhotoCropper(repository)
     crop = measure_crop(rows.pictures, cropper, size=network.size)
-    metrics = {"validation": figures(calibrated, held_out, auxiliary, threshold)}
+    metrics = {"validation": figures(calibrated, held_out, label_emotions, threshold)}
     subgroups = None
     for split, test in dataset.tests.items():
         predicted = predict(network, test, temperature=temperature)
-        metrics[split] = figures(predicted, test, auxiliary, threshold)
+        metrics[split] = figures(predicted, test, label_emotions, threshold)
         subgroups = subgroups or for_manifest(split, predicted.probabilities, test)
         # Training rows contain no copies of test images, so these figures should hardly differ.
         alone = drop_near_duplicates(test, dataset.training)
         predicted = predict(network, alone, temperature=temperature)
-        metrics[f"{split}_without_copies"] = figures(predicted, alone, auxiliary, threshold)
+        metrics[f"{split}_without_copies"] = figures(predicted, alone, label_emotions, threshold)
         # The same images with and without the gateway's crop show the cost of the crop.
         cut, found = realign(test.pictures, cropper, crop, size=network.size)
         whole = test.rows(found)
         for how, same in (("realigned", replace(whole, pictures=cut)), ("realigned_whole", whole)):
             predicted = predict(network, same, temperature=temperature)
-            metrics[f"{split}_{how}"] = figures(predicted, same, auxiliary, threshold)
+            metrics[f"{split}_{how}"] = figures(predicted, same, label_emotions, threshold)
 
     occlusion, metrics["validation_occlusion"] = fit_occlusion(network, rows, held_out)
     likeness, metrics["validation_face_likeness"] = fit_face_likeness(network, rows, held_out)
@@ -146,7 +146,7 @@ def export_classifier(
         name=name,
         version=version,
         sha256=digests(files),
-        labels=trained.served,
+        labels=trained.emotions,
         input=Input(size=network.size, crop=crop),
         calibration=Calibration(
             temperature=temperature,
@@ -174,7 +174,7 @@ def export_classifier(
         name=name,
         size=network.size,
         experts=before.weights.shape[2],
-        labels=len(trained.served),
+        labels=len(trained.emotions),
         max_batch=max_batch_faces,
         preferred=", ".join(str(batch) for batch in batches if batch >= min(8, max_batch_faces)),
         warmup="".join(WARMUP.format(batch=batch, size=network.size) for batch in batches),

@@ -1,4 +1,4 @@
-"""The training loss: served head, auxiliary head, balance of the experts, and teachers."""
+"""The training loss: main head, label head, balance of the experts, and teachers."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from training.models.mixture import load_balancing_loss
 
 
 class TeacherLogits(NamedTuple):
-    """Logits of the teachers' two heads: served float [N,C], auxiliary float [N,A]."""
+    """Logits of the teachers' two heads: main float [N,C], label float [N,A]."""
 
-    served: Tensor
-    auxiliary: Tensor
+    main: Tensor
+    label: Tensor
 
 
 class BatchTargets(NamedTuple):
     """What the outputs for N images should be, on the device.
 
-    served: float [N,C] and auxiliary: float [N,A]: target distributions of each head, rows of zeros without a
+    main: float [N,C] and label: float [N,A]: target distributions of each head, rows of zeros without a
     target. teachers: their answers for the images, if there are teachers.
     """
 
-    served: Tensor
-    auxiliary: Tensor
+    main: Tensor
+    label: Tensor
     teachers: TeacherLogits | None = None
 
 
@@ -52,15 +52,15 @@ class Objective(nn.Module):
             logits = logits + config.logit_adjustment * prior.log()
         if config.rebalancing == "class_balanced":
             weights = class_balanced_weights(self.counts, config.class_balanced_beta)
-        loss = soft_cross_entropy(logits, smoothed(targets.served, config.label_smoothing), weights)
-        loss = loss + config.auxiliary * soft_cross_entropy(
-            outputs.auxiliary, smoothed(targets.auxiliary, config.auxiliary_label_smoothing)
+        loss = soft_cross_entropy(logits, smoothed(targets.main, config.label_smoothing), weights)
+        loss = loss + config.label_head * soft_cross_entropy(
+            outputs.label_logits, smoothed(targets.label, config.label_head_smoothing)
         )
         if targets.teachers is not None:
             temperature = config.distillation_temperature
-            followed = soft_divergence(outputs.logits, targets.teachers.served, temperature)
-            followed = followed + config.auxiliary * soft_divergence(
-                outputs.auxiliary, targets.teachers.auxiliary, temperature
+            followed = soft_divergence(outputs.logits, targets.teachers.main, temperature)
+            followed = followed + config.label_head * soft_divergence(
+                outputs.label_logits, targets.teachers.label, temperature
             )
             loss = (1 - config.distillation) * loss + config.distillation * followed
         if config.load_balancing:

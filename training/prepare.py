@@ -194,8 +194,8 @@ def _write_card(
         raise DatasetError(f"no training picture of {dataset.name} has a face to keep: {reasons}")
     card = {
         **options,
-        "served": dataset.served,
-        "auxiliary": dataset.auxiliary,
+        "main_emotions": dataset.emotions,
+        "label_emotions": dataset.label_emotions,
         "licences": [licence] if licence else dataset.licences,
         "source": source,
         "skipped": {

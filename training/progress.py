@@ -70,7 +70,7 @@ def draw_curves(run: Path) -> None:
         left.plot(epochs, [line[key] for line in lines], color=colour, marker=".", label=label)
     left.set(xlabel="epoch", title="loss")
     left.legend()
-    labels = {"validation": "served head", "validation_auxiliary": "auxiliary head"}
+    labels = {"validation": "main head", "validation_label_head": "label head"}
     for (key, label), colour in zip(labels.items(), ("#0072b2", "#d55e00"), strict=True):
         if key in lines[-1]:
             right.plot(epochs, [100 * line[key] for line in lines], color=colour, marker=".", label=label)

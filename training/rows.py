@@ -30,47 +30,45 @@ def refuse_other_emotions(answered: tuple[str, ...], dataset: Dataset, network: 
 
     network: its name in the message.
     """
-    if unknown := dataset.served[len(answered) :]:
+    if unknown := dataset.emotions[len(answered) :]:
         raise ValueError(
-            f"{network} answers {len(answered)} emotions, and {dataset.name} has {len(dataset.served)}: "
+            f"{network} answers {len(answered)} emotions, and {dataset.name} has {len(dataset.emotions)}: "
             f"{network} lacks {', '.join(unknown)}"
         )
 
 
 def widened(dataset: Dataset, emotions: int) -> Dataset:
-    """The same rows for a served head with `emotions` outputs, of which some may have no rows.
+    """The same rows for a main head with `emotions` outputs, of which some may have no rows.
 
     Raises `ValueError` when the rows have more emotions than the head.
     """
     refuse_other_emotions(EMOTIONS[:emotions], dataset)
-    return replace(dataset, served=EMOTIONS[:emotions])
+    return replace(dataset, emotions=EMOTIONS[:emotions])
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Targets of each head for every row: served float [N,C], auxiliary float [N,A].
+    """Targets of each head for every row: main float [N,C], label float [N,A].
 
-    emotion: int64 [N], the most likely served emotion, -1 without a target. weights: float [N], how often a
+    emotion: int64 [N], the most likely emotion, -1 without a target. weights: float [N], how often a
     row is drawn relative to others, None if all are drawn alike.
     """
 
-    served: Tensor
-    auxiliary: Tensor
+    main: Tensor
+    label: Tensor
     emotion: Tensor
     weights: Tensor | None = None
 
     @classmethod
     def of(cls, rows: LabelledFaces, dataset: Dataset) -> Targets:
-        served = torch.from_numpy(rows.distributions[:, : len(dataset.served)])
-        auxiliary = torch.from_numpy(one_hot(rows.labels, len(dataset.auxiliary)))
-        emotion = torch.where(served.sum(dim=1) > 0, served.argmax(dim=1), -1)
-        return cls(
-            served, auxiliary, emotion, None if rows.weights is None else torch.from_numpy(rows.weights)
-        )
+        main = torch.from_numpy(rows.distributions[:, : len(dataset.emotions)])
+        label = torch.from_numpy(one_hot(rows.labels, len(dataset.label_emotions)))
+        emotion = torch.where(main.sum(dim=1) > 0, main.argmax(dim=1), -1)
+        return cls(main, label, emotion, None if rows.weights is None else torch.from_numpy(rows.weights))
 
     def drawn(self) -> Tensor:
-        """[C], how often each served emotion is drawn."""
-        return self.served.sum(dim=0) if self.weights is None else self.weights @ self.served
+        """[C], how often each emotion is drawn."""
+        return self.main.sum(dim=0) if self.weights is None else self.weights @ self.main
 
 
 def epoch_order(emotion: Tensor, config: RunConfig, epoch: int, weights: Tensor | None = None) -> Tensor:

@@ -112,7 +112,9 @@ def teach(
     if config.emotions is not None:
         dataset = widened(dataset, config.emotions)
     loaded = Teachers.load(teachers, dataset).to(chosen)
-    student = build(config.network, served=len(dataset.served), auxiliary=len(dataset.auxiliary))
+    student = build(
+        config.network, emotions=len(dataset.emotions), label_emotions=len(dataset.label_emotions)
+    )
     made_from, views = depends_on(config, dataset, rows, student), 0
     if config.loss.distillation_inputs == "clean":
         logits = loaded.cache_answers(rows.pictures, chosen)
@@ -131,15 +133,15 @@ def teach(
 def _mean(outputs: Sequence[Outputs]) -> TeacherLogits:
     return TeacherLogits(
         torch.stack([each.logits for each in outputs]).mean(dim=0),
-        torch.stack([each.auxiliary for each in outputs]).mean(dim=0),
+        torch.stack([each.label_logits for each in outputs]).mean(dim=0),
     )
 
 
 def _loaded(path: Path, dataset: Dataset) -> Network:
     teacher = load_trained(path)
     for what, known, own in (
-        ("emotions", teacher.served, dataset.served),
-        ("auxiliary emotions", teacher.auxiliary, dataset.auxiliary),
+        ("emotions", teacher.emotions, dataset.emotions),
+        ("label emotions", teacher.label_emotions, dataset.label_emotions),
     ):
         if known != own:
             raise ValueError(

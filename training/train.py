@@ -33,11 +33,10 @@ from training.lineage import (
 from training.losses import BatchTargets, Objective
 from training.models import build
 from training.optimise import (
-    at_sharpest,
     average_statistics,
     learning_rate,
-    sam_perturbation,
     make_optimiser,
+    sam_perturbation,
     update_average,
 )
 from training.progress import Progress
@@ -94,7 +93,9 @@ def train(
         )
     if config.emotions is not None:
         dataset = widened(dataset, config.emotions)
-    network = build(config.network, served=len(dataset.served), auxiliary=len(dataset.auxiliary))
+    network = build(
+        config.network, emotions=len(dataset.emotions), label_emotions=len(dataset.label_emotions)
+    )
     if start.teachers and start.answers:
         raise ValueError("a run follows teachers or a file of their answers, not both")
     if bool(start.teachers or start.answers) != (config.loss.distillation > 0):
@@ -158,7 +159,7 @@ def train(
         drawn = progress.track(batches.of(epoch), steps, f"epoch {epoch + 1}/{config.epochs}")
         for step, batch in enumerate(drawn):
             answered = None if teachers is None else teachers(batch)
-            goal = BatchTargets(batch.served, batch.auxiliary, answered)
+            goal = BatchTargets(batch.main, batch.label, answered)
             rate = learning_rate(epoch + step / steps, config)
             for group in optimiser.param_groups:
                 group["lr"] = rate
@@ -192,7 +193,7 @@ def train(
             count_stale_epochs(state, figures, config.early_stopping)
         if score(figures) > state["best"]:
             state["best"] = score(figures)
-            described = describe(config, dataset.served, dataset.auxiliary, epoch + 1)
+            described = describe(config, dataset.emotions, dataset.label_emotions, epoch + 1)
             save_atomically(fabric, run / "best.ckpt", {"average": average, **described})
         save_atomically(fabric, run / "last.ckpt", state)
         progress.record(

@@ -29,7 +29,7 @@ class Validation:
         self._rows, self._objective = rows, objective
         self._images = Images(rows.pictures, network, device, keep=True)
         targets = Targets.of(rows, dataset)
-        self._targets = BatchTargets(targets.served.to(device), targets.auxiliary.to(device))
+        self._targets = BatchTargets(targets.main.to(device), targets.label.to(device))
 
     def figures(self, network: Network) -> dict[str, float]:
         """The training loss without teachers, and the accuracy of each head that has labels."""
@@ -39,8 +39,8 @@ class Validation:
             "validation_loss": self._objective(there, self._targets).item(),
             "validation": accuracy(outputs.logits.numpy(), self._rows.majority),
         }
-        if outputs.auxiliary.shape[1]:
-            figures["validation_auxiliary"] = accuracy(outputs.auxiliary.numpy(), self._rows.labels)
+        if outputs.label_logits.shape[1]:
+            figures["validation_label_head"] = accuracy(outputs.label_logits.numpy(), self._rows.labels)
         return figures
 
 

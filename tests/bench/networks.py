@@ -38,7 +38,7 @@ class Direct(nn.Module):
 @torch.inference_mode()
 def networks() -> Iterator[Figure]:
     torch.set_num_threads(1)
-    published: Any = build(preset("paper").network, served=8, auxiliary=0).eval()
+    published: Any = build(preset("paper").network, emotions=8, label_emotions=0).eval()
     spectral: Any = folded(published)
     direct = copy.deepcopy(published.large)
     for index, module in enumerate(direct):
@@ -73,18 +73,18 @@ def networks() -> Iterator[Figure]:
     )
     yield paper
 
-    compact = build(preset("compact").network, served=8, auxiliary=7).eval()
+    compact = build(preset("compact").network, emotions=8, label_emotions=7).eval()
     hints = [
         nn.Linear(network(torch.zeros(1, network.channels, network.size, network.size)).pooled.shape[1], 1)
         for network in (published, compact)
     ]
     scripts = {
-        "expressnet_moe": script(ServedClassifier(spectral, 1.0, hints[0], hints[0])),
-        "expressnet_moe_s": script(ServedClassifier(folded(compact), 1.0, hints[1], hints[1])),
+        "paper": script(ServedClassifier(spectral, 1.0, hints[0], hints[0])),
+        "compact": script(ServedClassifier(folded(compact), 1.0, hints[1], hints[1])),
     }
     for count in (1, 32):
         figures: list[Figure] = []
-        for network, name in ((published, "expressnet_moe"), (compact, "expressnet_moe_s")):
+        for network, name in ((published, "paper"), (compact, "compact")):
             faces = torch.randint(0, 256, (count, 3, network.size, network.size), dtype=torch.uint8)
             served = scripts[name]
             figures.append(timed(f"{name}, {count} faces", partial(served, faces), "1 thread", calls=1))

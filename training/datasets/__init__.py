@@ -84,11 +84,11 @@ def load(
 
 
 def summary(dataset: Dataset) -> str:
-    """A table of the images per served emotion and split, and the data set's problems, as text."""
+    """A table of the images per emotion and split, and the data set's problems, as text."""
     splits = {"training": dataset.training, **dataset.tests}
     rows = [("", *splits)]
-    counts = {name: _counts(faces, len(dataset.served)) for name, faces in splits.items()}
-    for index, emotion in enumerate((*dataset.served, "none clear")):
+    counts = {name: _counts(faces, len(dataset.emotions)) for name, faces in splits.items()}
+    for index, emotion in enumerate((*dataset.emotions, "none clear")):
         rows.append((emotion, *(f"{counts[name][index]:,}" for name in splits)))
     rows.append(("all", *(f"{len(faces):,}" for faces in splits.values())))
     rows.append(("distinct", *(f"{len(np.unique(faces.group)):,}" for faces in splits.values())))
@@ -100,7 +100,7 @@ def summary(dataset: Dataset) -> str:
     return "\n".join([*lines, *dataset.problems])
 
 
-def _counts(faces: LabelledFaces, served: int) -> list[int]:
-    """Faces per served emotion by majority; the last count is of faces without a majority."""
-    found = [int((faces.majority == index).sum()) for index in range(served)]
+def _counts(faces: LabelledFaces, emotions: int) -> list[int]:
+    """Faces per emotion by majority; the last count is of faces without a majority."""
+    found = [int((faces.majority == index).sum()) for index in range(emotions)]
     return [*found, len(faces) - sum(found)]

@@ -65,10 +65,10 @@ def load_affectnet(folder: Path, classes: Literal[7, 8], *, skip_bad: bool = Fal
         labelled = _from_kaggle(folder)
     else:
         labelled = _from_lists(folder, faults)
-    served = EMOTIONS[:classes]
+    emotions = EMOTIONS[:classes]
     entries = []
     for split, file, expression, box in labelled:
-        if expression in served:
+        if expression in emotions:
             entries.append(ImageEntry(split, file, EMOTIONS.index(expression), box))
         else:
             faults.skip(f"{split} images labelled {expression}")
@@ -77,7 +77,7 @@ def load_affectnet(folder: Path, classes: Literal[7, 8], *, skip_bad: bool = Fal
         folder,
         entries,
         faults,
-        served=served,
+        emotions=emotions,
         licence=LICENCE,
         published=None if kaggle else PUBLISHED_COUNTS[classes],
     )

@@ -30,4 +30,4 @@ def load_diffusionfer(folder: Path, *, skip_bad: bool = False) -> Dataset:
         raise not_found("DiffusionFER", folder, (f"{IMAGES}/EMOTION/", f"{HOME}/{IMAGES}/EMOTION/"), SOURCE)
     seven = EMOTIONS[:7]
     entries = list(list_splits(root, {IMAGES: "training"}, faults, known=seven))
-    return make_dataset("diffusionfer", root, entries, faults, served=seven, licence=LICENCE)
+    return make_dataset("diffusionfer", root, entries, faults, emotions=seven, licence=LICENCE)

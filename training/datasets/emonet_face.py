@@ -48,7 +48,7 @@ def load_emonet_face(folder: Path, *, skip_bad: bool = False) -> Dataset:
     if not (folder / LIST).is_file() or not (folder / IMAGES).is_dir():
         raise not_found("EmoNet-Face", folder, (LIST, f"{IMAGES}/"), SOURCE)
     return make_dataset(
-        "emonet_face", folder, list(_entries(folder, faults)), faults, served=EMOTIONS, licence=LICENCE
+        "emonet_face", folder, list(_entries(folder, faults)), faults, emotions=EMOTIONS, licence=LICENCE
     )
 
 

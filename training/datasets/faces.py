@@ -114,9 +114,9 @@ class LabelledFaces:
 
     names: the source of each face, for messages and galleries: a file, or a line of a file.
     labels: int64 [N], the data set's own label, -1 if missing.
-    distributions: float32 [N,8] over `EMOTIONS`, the target of the served head: the annotators' votes or one
+    distributions: float32 [N,8] over `EMOTIONS`, the target of the main head: the annotators' votes or one
     label, all zero if missing.
-    majority: int64 [N], the label that the served head is measured against, -1 if missing.
+    majority: int64 [N], the label that the main head is measured against, -1 if missing.
     group: int64 [N], equal for exact copies of a picture.
     weights: float32 [N], how often training draws a face, relative to others; None: all faces alike.
     """
@@ -155,15 +155,15 @@ ROW_ALIGNED = ("names", "labels", "distributions", "majority", "group")
 class Dataset:
     """A data set as its authors split it.
 
-    served: the emotions of the served head, a prefix of `EMOTIONS`. auxiliary: the emotions of the data set's
-    own labels, also a prefix; empty if the served head learns these labels. tests: test splits by the
+    emotions: of the main head, a prefix of `EMOTIONS`. label_emotions: of the data set's
+    own labels, also a prefix; empty if the main head learns these labels. tests: test splits by the
     authors' names, in their order; no test split chooses anything. problems: one sentence with a count for
     each kind of skipped rows. parts: the data sets that this one joins, if any.
     """
 
     name: str
-    served: tuple[str, ...]
-    auxiliary: tuple[str, ...]
+    emotions: tuple[str, ...]
+    label_emotions: tuple[str, ...]
     training: LabelledFaces
     tests: dict[str, LabelledFaces]
     licences: tuple[str, ...]

@@ -65,8 +65,8 @@ def load_fer2013(
 ) -> Dataset:
     """FER-2013 from a CSV file or folders of images; with `fer2013new.csv` beside the CSV, FER+.
 
-    Without FER+, the data set has seven emotions and one label per image. With FER+, the served emotions are
-    FER+'s eight, as label distributions, and FER-2013's own labels are auxiliary. votes: the rule of the
+    Without FER+, the data set has seven emotions and one label per image. With FER+, the main head learns
+    FER+'s eight, as label distributions, and the label head FER-2013's own labels. votes: the rule of the
     distributions; `none` ignores FER+. published: required images per split.
     Raises `DatasetError` when files are missing, rows are bad or counts differ from those published. With
     `skip_bad`, bad rows are skipped and counts are only reported.
@@ -107,8 +107,8 @@ def load_fer2013(
         raise DatasetError(f"{path or folder}: {'; '.join(differing) or 'no training images'}")
     return Dataset(
         name="fer2013",
-        served=EMOTIONS if voted else SEVEN,
-        auxiliary=SEVEN if voted else (),
+        emotions=EMOTIONS if voted else SEVEN,
+        label_emotions=SEVEN if voted else (),
         training=everything.rows(splits == TRAINING),
         tests={split: everything.rows(splits == split) for split in counts if split != TRAINING},
         licences=(IMAGE_LICENCE, ferplus.LICENCE) if voted else (IMAGE_LICENCE,),

@@ -47,13 +47,13 @@ def make_dataset(
     faults: Faults,
     *,
     training: str = "training",
-    served: tuple[str, ...] | None = None,
+    emotions: tuple[str, ...] | None = None,
     licence: str = "the pictures' own: not known to this program",
     published: Mapping[str, int] | None = None,
 ) -> Dataset:
     """The data set of pictures with one label each. Splits other than `training` are test splits.
 
-    served: the emotions; by default the shortest prefix of `EMOTIONS` that has every label. published: number
+    emotions: by default the shortest prefix of `EMOTIONS` that has every label. published: number
     of images of each split; others are only reported, because subsets are common.
     Raises `DatasetError` for bad files, and when no training picture remains.
     """
@@ -62,11 +62,11 @@ def make_dataset(
     if published is not None:
         problems += wrong_counts({split: len(rows) for split, rows in splits.items()}, published)
     if training not in splits:
-        raise DatasetError(f"{root} has no training pictures of {', '.join(served or EMOTIONS)}")
+        raise DatasetError(f"{root} has no training pictures of {', '.join(emotions or EMOTIONS)}")
     return Dataset(
         name=name,
-        served=served or EMOTIONS[: 1 + max(entry.emotion for entry in entries)],
-        auxiliary=(),
+        emotions=emotions or EMOTIONS[: 1 + max(entry.emotion for entry in entries)],
+        label_emotions=(),
         training=splits.pop(training),
         tests=splits,
         licences=(licence,),

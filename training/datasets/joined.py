@@ -64,19 +64,19 @@ def concatenated(parts: Sequence[LabelledFaces]) -> LabelledFaces:
 def joined(sets: Sequence[tuple[str, Dataset, float]]) -> Dataset:
     """One data set of several. sets: the folder, the data set and the weight of each.
 
-    Names of faces and of test splits begin with the folder. The auxiliary head learns from the sets that have
+    Names of faces and of test splits begin with the folder. The label head learns from the sets that have
     labels for it.
     """
-    auxiliary = max((dataset.auxiliary for _, dataset, _ in sets), key=len)
+    label_emotions = max((dataset.label_emotions for _, dataset, _ in sets), key=len)
     parts: list[Dataset] = []
     groups = 0
     for folder, dataset, weight in sets:
-        parts.append(_part(folder, dataset, weight, groups, has_auxiliary=bool(auxiliary)))
+        parts.append(_part(folder, dataset, weight, groups, has_label_emotions=bool(label_emotions)))
         groups += 1 + max(rows.group.max(initial=-1) for rows in (dataset.training, *dataset.tests.values()))
     return Dataset(
         name="+".join(part.name for part in parts),
-        served=max((part.served for part in parts), key=len),
-        auxiliary=auxiliary,
+        emotions=max((part.emotions for part in parts), key=len),
+        label_emotions=label_emotions,
         training=concatenated([part.training for part in parts]),
         tests={name: rows for part in parts for name, rows in part.tests.items()},
         licences=tuple(dict.fromkeys(licence for part in parts for licence in part.licences)),
@@ -85,11 +85,11 @@ def joined(sets: Sequence[tuple[str, Dataset, float]]) -> Dataset:
     )
 
 
-def _part(folder: str, dataset: Dataset, weight: float, groups: int, *, has_auxiliary: bool) -> Dataset:
+def _part(folder: str, dataset: Dataset, weight: float, groups: int, *, has_label_emotions: bool) -> Dataset:
     """groups: number of groups of the sets before. Copies across sets are searched when rows are split."""
 
     def renamed(rows: LabelledFaces) -> LabelledFaces:
-        unused = has_auxiliary and not dataset.auxiliary
+        unused = has_label_emotions and not dataset.label_emotions
         return replace(
             rows,
             names=np.array([f"{folder}/{name}" for name in rows.names], np.str_),

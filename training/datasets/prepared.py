@@ -42,8 +42,8 @@ def read_prepared(folder: Path, card: dict[str, Any], *, skip_bad: bool = False)
         raise DatasetError(f"{folder} has no training pictures")
     return Dataset(
         name=card["dataset"],
-        served=tuple(card["served"]),
-        auxiliary=tuple(card["auxiliary"]),
+        emotions=tuple(card["main_emotions"]),
+        label_emotions=tuple(card["label_emotions"]),
         training=splits.pop(TRAINING),
         tests=splits,
         licences=tuple(card["licences"]),

@@ -48,7 +48,7 @@ def load_rafdb(folder: Path, *, skip_bad: bool = False) -> Dataset:
         entries := list(_checked(rows, root / images, faults)),
         faults,
         training="train",
-        served=EMOTIONS[:7],
+        emotions=EMOTIONS[:7],
         licence=LICENCE,
         published=PUBLISHED_COUNTS,
     )

@@ -12,7 +12,7 @@ from training.evaluation.subgroups import Subgroup
 
 @dataclass(frozen=True)
 class Report:
-    """The content of `report.json`. Figures are of the served head unless their name says otherwise."""
+    """The content of `report.json`. Figures are of the main head unless their name says otherwise."""
 
     network: str
     dataset: str
@@ -27,7 +27,7 @@ class Report:
     ece_uncalibrated: Metric
     by_class: list[ClassFigures]
     confusion: list[list[int]]
-    by_class_auxiliary: list[ClassFigures]
+    by_class_label_head: list[ClassFigures]
     reliability: list[Bin]
     accuracy_at_coverage: dict[str, float]
     experts: list[list[ExpertFigures]]

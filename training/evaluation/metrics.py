@@ -41,11 +41,11 @@ def calibration_error(probabilities: Floats, labels: Ints) -> Metric:
 
 
 def figures(
-    predicted: Predictions, rows: LabelledFaces, auxiliary: int, threshold: float
+    predicted: Predictions, rows: LabelledFaces, label_emotions: int, threshold: float
 ) -> dict[str, Metric]:
     """The manifest's figures for one split.
 
-    auxiliary: number of emotions of the data set's own labels, 0 without them.
+    label_emotions: number of emotions of the data set's own labels, 0 without them.
     threshold: the verdict's, for `coverage` and `selective_accuracy`.
     """
     probabilities, majority = predicted.probabilities, rows.majority
@@ -62,10 +62,10 @@ def figures(
             value=round(accuracy_at(probabilities, majority, 0.8), 4), samples=round(0.8 * labelled)
         ),
     }
-    if auxiliary:
-        # The data set's own labels have fewer emotions than the served head.
-        measured["original_labels_served_head"] = accuracy(probabilities[:, :auxiliary], rows.labels)
-        measured["original_labels_auxiliary_head"] = accuracy(predicted.auxiliary, rows.labels)
+    if label_emotions:
+        # The data set's own labels have fewer emotions than the main head.
+        measured["original_labels_main_head"] = accuracy(probabilities[:, :label_emotions], rows.labels)
+        measured["original_labels_label_head"] = accuracy(predicted.label_probabilities, rows.labels)
     return measured
 
 

@@ -52,7 +52,11 @@ def load_network(name: str, repository: Path, device: torch.device) -> Measurabl
         trained = load_trained(Path(name))
         network = folded(trained.network).to(device)
         return Measurable(
-            name, trained.served, trained.config, lambda rows: predict(network, rows).logits, calibrated=False
+            name,
+            trained.emotions,
+            trained.config,
+            lambda rows: predict(network, rows).logits,
+            calibrated=False,
         )
     model, _, version = name.partition(":")
     if not manifest_path(repository, model).exists():

@@ -20,13 +20,13 @@ Floats = NDArray[np.float32]
 class Predictions(NamedTuple):
     """Answers for N faces.
 
-    probabilities: [N,C] of the served head, calibrated; auxiliary: [N,A] of the training-only head;
+    probabilities: [N,C] of the main head, calibrated; label_probabilities: [N,A] of the label head;
     logits: [N,C] before the temperature; weights, scores: [N,2,E] of the experts (zero without experts);
     pooled: [N,P] features before the experts.
     """
 
     probabilities: Floats
-    auxiliary: Floats
+    label_probabilities: Floats
     logits: Floats
     weights: Floats
     scores: Floats
@@ -46,7 +46,7 @@ def predict(
     outputs = answer(network, faces, flip=flip, change=change, batch=batch)
     return Predictions(
         torch.softmax(outputs.logits / temperature, dim=1).numpy(),
-        torch.softmax(outputs.auxiliary, dim=1).numpy(),
+        torch.softmax(outputs.label_logits, dim=1).numpy(),
         outputs.logits.numpy(),
         outputs.weights.numpy(),
         outputs.scores.numpy(),

@@ -50,7 +50,7 @@ def evaluate_run(
     dataset = load(
         cast(DatasetKind, kind or config.dataset), data, skip_bad=skip_bad, ferplus_votes=config.ferplus_votes
     )
-    refuse_other_emotions(trained.served, dataset)
+    refuse_other_emotions(trained.emotions, dataset)
     split = split_of(dataset, split)
     held_out = rows_of(dataset, HELD_OUT, config)
     # A folded network gives the same answers in half of the time.
@@ -82,7 +82,7 @@ def make_report(
     """rows: those of the split; calibrated: with the network's answers for them."""
     network, (temperature, threshold, predicted) = trained.network, calibrated
     answers, labels = predicted.probabilities, rows.majority
-    auxiliary = len(trained.auxiliary) if dataset.auxiliary else 0
+    label_emotions = len(trained.label_emotions) if dataset.label_emotions else 0
     flipped = predict(network, rows, temperature=temperature, flip=True)
     # The run trained on no copies of its validation rows.
     alone, kept = rows, predicted
@@ -97,18 +97,20 @@ def make_report(
         samples=len(rows),
         temperature=temperature,
         threshold=threshold,
-        figures=metrics.figures(predicted, rows, auxiliary, threshold),
-        figures_with_flip=metrics.figures(flipped, rows, auxiliary, threshold),
-        figures_without_copies=metrics.figures(kept, alone, auxiliary, threshold),
+        figures=metrics.figures(predicted, rows, label_emotions, threshold),
+        figures_with_flip=metrics.figures(flipped, rows, label_emotions, threshold),
+        figures_without_copies=metrics.figures(kept, alone, label_emotions, threshold),
         original_labels_from_votes=labels_from_votes(
-            drop_near_duplicates(dataset.training, rows), rows, auxiliary
+            drop_near_duplicates(dataset.training, rows), rows, label_emotions
         )
-        if auxiliary
+        if label_emotions
         else None,
         ece_uncalibrated=metrics.calibration_error(uncalibrated, labels),
         by_class=metrics.by_class(answers, labels),
         confusion=metrics.confusion_matrix(answers, labels).tolist(),
-        by_class_auxiliary=metrics.by_class(predicted.auxiliary, rows.labels) if auxiliary else [],
+        by_class_label_head=metrics.by_class(predicted.label_probabilities, rows.labels)
+        if label_emotions
+        else [],
         reliability=metrics.reliability(answers, labels),
         accuracy_at_coverage={
             f"{share:.2f}": round(metrics.accuracy_at(answers, labels, share), 4)
@@ -147,11 +149,11 @@ def markdown(report: Report, pictures: list[Path]) -> str:
         "",
         *_by_class(report.by_class),
     ]
-    if report.by_class_auxiliary:
+    if report.by_class_label_head:
         lines += [
-            "The auxiliary head, on the data set's own labels:",
+            "The label head, on the data set's own labels:",
             "",
-            *_by_class(report.by_class_auxiliary),
+            *_by_class(report.by_class_label_head),
         ]
     lines += ["## By properties of the images", ""]
     lines += table(("group", "accuracy"), [(g.name, shown(g.accuracy)) for g in report.subgroups])

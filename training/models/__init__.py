@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from training.config import NetworkConfig
-from training.models.expressnet import ExpressNet
-from training.models.expressnet_moe import ExpressNetMoE
-from training.models.expressnet_moe_s import ExpressNetMoES
+from training.models.attention import AttentionNetwork
+from training.models.compact import CompactNetwork
 from training.models.outputs import Network, Outputs
+from training.models.paper import PaperNetwork
 
 __all__ = ["Network", "Outputs", "build"]
 
 NETWORKS: dict[str, type[Network]] = {
-    "expressnet": ExpressNet,
-    "expressnet_moe": ExpressNetMoE,
-    "expressnet_moe_s": ExpressNetMoES,
+    "attention": AttentionNetwork,
+    "paper": PaperNetwork,
+    "compact": CompactNetwork,
 }
 
 
-def build(config: NetworkConfig, *, served: int, auxiliary: int) -> Network:
-    """A freshly initialised network; served and auxiliary: how many labels its two heads answer."""
+def build(config: NetworkConfig, *, emotions: int, label_emotions: int) -> Network:
+    """A freshly initialised network. emotions, label_emotions: outputs of its main and its label head."""
     arguments = config.model_dump(exclude={"name"})
-    return NETWORKS[config.name](classes=served, auxiliary_classes=auxiliary, **arguments)
+    return NETWORKS[config.name](classes=emotions, label_classes=label_emotions, **arguments)

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from training.models.expressnet_moe import ExpressNetMoE, with_spectra
 from training.models.outputs import Network
+from training.models.paper import PaperNetwork, with_spectra
 
 
 def folded(network: Network) -> Network:
@@ -17,7 +17,7 @@ def folded(network: Network) -> Network:
 
     Answers are equal up to rounding. The copy cannot be trained.
     """
-    prepared = with_spectra(network) if isinstance(network, ExpressNetMoE) else copy.deepcopy(network).eval()
+    prepared = with_spectra(network) if isinstance(network, PaperNetwork) else copy.deepcopy(network).eval()
     _fold(prepared)
     return prepared.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 

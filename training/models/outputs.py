@@ -11,8 +11,8 @@ from torch import Tensor, nn
 class Outputs(NamedTuple):
     """Answers of a network for N faces."""
 
-    logits: Tensor  # N,C over the served labels
-    auxiliary: Tensor  # N,A over the labels of the second, training-only head (A may be 0)
+    logits: Tensor  # N,C of the main head, which is served
+    label_logits: Tensor  # N,A of the label head, which is for training only (A may be 0)
     weights: Tensor  # N,2,E weight of each expert in both mixtures, 0 if not chosen
     scores: Tensor  # N,2,E gate softmax before the choice of experts
     pooled: Tensor  # N,P features of the extractors, pooled over the face, before the experts

@@ -116,7 +116,7 @@ TINY_BACKBONE = {
 
 def tiny_config(**changes: object) -> RunConfig:
     """Two epochs of a network that trains in a second. changes: of the configuration's keys."""
-    network = {"name": "expressnet_moe_s", "residual_widths": [4, 8], "extractor_width": 1, "features": 8}
+    network = {"name": "compact", "residual_widths": [4, 8], "extractor_width": 1, "features": 8}
     return RunConfig.model_validate(
         {
             "network": network,

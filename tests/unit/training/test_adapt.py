@@ -46,7 +46,7 @@ def source(tmp_path: Path) -> Path:
         augment={"mirror": 0, "pose": 0, "occlusion": 0, "light": 0},
         loss={"distillation": 0.5},
     )
-    network = build(config.network, served=8, auxiliary=7)
+    network = build(config.network, emotions=8, label_emotions=7)
     path = tmp_path / "source.ckpt"
     save_trained(Trained(network.eval(), config, EMOTIONS, EMOTIONS[:7], 1), path)
     return path
@@ -55,7 +55,7 @@ def source(tmp_path: Path) -> Path:
 def test_batch_norm_statistics_are_mixed_and_the_rest_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     """With N = 30, ten pictures count a quarter."""
     monkeypatch.setattr(adapting, "SOURCE_IMAGES", 30)
-    network = build(tiny_config().network, served=8, auxiliary=0)
+    network = build(tiny_config().network, emotions=8, label_emotions=0)
     norm = next(module for module in network.modules() if isinstance(module, nn.BatchNorm2d))
     assert norm.running_mean is not None
     norm.momentum = 0.01
@@ -98,7 +98,7 @@ def test_labelled_pictures_improve_accuracy_and_the_report_has_each_step(
     page = (out / "adaptation.md").read_text()
     assert "| fine-tuned |" in page
     assert "`best.ckpt` is the stage fine-tuned" in page
-    assert load_trained(out).served == EMOTIONS
+    assert load_trained(out).emotions == EMOTIONS
     entries = json.loads((out / "versions.json").read_text())
     assert entries[-1]["weights_sha256"] == digest(source)
 
@@ -112,7 +112,7 @@ def test_a_network_that_adapting_would_harm_stays_as_it_was(
     def damaged(network: Network) -> Network:
         network = copy.deepcopy(network)
         # The answer is always neutral, of which there is no picture.
-        for parameter in network.get_submodule("head").parameters():
+        for parameter in network.get_submodule("main_head").parameters():
             nn.init.zeros_(parameter)
         return network
 
@@ -130,7 +130,7 @@ def test_a_network_that_adapting_would_harm_stays_as_it_was(
 
 def test_an_emotion_that_the_network_does_not_answer_is_refused(source: Path, tmp_path: Path) -> None:
     trained = load_trained(source)
-    network = build(trained.config.network, served=2, auxiliary=0)
+    network = build(trained.config.network, emotions=2, label_emotions=0)
     save_trained(Trained(network, trained.config, EMOTIONS[:2], (), 1), tmp_path / "two.ckpt")
     write_pictures(tmp_path / "labelled", range(20))
     with pytest.raises(ValueError, match="the network lacks surprise, sadness"):

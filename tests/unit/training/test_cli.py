@@ -53,7 +53,7 @@ def test_the_compact_preset_is_trained_with_other_settings(
     given = [f"--set={key}={value}" for key, value in tiny.items()]
     code, stdout, stderr = expressnet("train", "--data", folder / "data", *given)
     assert code == 0, stderr
-    assert load_trained(tmp_path / "runs/compact").config.network.name == "expressnet_moe_s"
+    assert load_trained(tmp_path / "runs/compact").config.network.name == "compact"
     assert '"epoch": 1' in stdout
 
 
@@ -144,7 +144,11 @@ def test_an_exported_checkpoint_is_smaller_and_answers_like_the_run(folder: Path
     assert stdout.strip() == f"{out} written"
     assert out.stat().st_size < 0.75 * (folder / "run/best.ckpt").stat().st_size
     halved, original = load_trained(out), load_trained(folder / "run")
-    assert (halved.config, halved.served, halved.epoch) == (original.config, original.served, original.epoch)
+    assert (halved.config, halved.emotions, halved.epoch) == (
+        original.config,
+        original.emotions,
+        original.epoch,
+    )
     images = torch.rand(4, 1, 48, 48, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from training.config import RunConfig, read_config
 
-MINIMAL: dict[str, Any] = {"network": {"name": "expressnet_moe_s"}}
+MINIMAL: dict[str, Any] = {"network": {"name": "compact"}}
 
 
 def read(folder: Path, content: object) -> RunConfig:
@@ -36,7 +36,7 @@ def test_a_written_configuration_is_read_back(tmp_path: Path) -> None:
     [
         ({**MINIMAL, "epoch": 3}, "epoch"),
         ({**MINIMAL, "optimiser": {"learning_rte": 0.1}}, "learning_rte"),
-        ({"network": {"name": "expressnet_moe_s", "width": 3}}, "width"),
+        ({"network": {"name": "compact", "width": 3}}, "width"),
         ({**MINIMAL, "loss": {"contrast": 1}}, "contrast"),
     ],
 )
@@ -50,9 +50,9 @@ def test_an_unknown_key_is_refused_by_name(tmp_path: Path, content: object, key:
     [
         ({}, "network"),
         ({"network": {"name": "resnet"}}, "name"),
-        ({"network": {"name": "expressnet_moe_s", "backbone": "face_resnet"}}, "backbone_size"),
-        ({"network": {"name": "expressnet_moe_s", "backbone_blocks": 14}}, "less than or equal to 13"),
-        ({"network": {"name": "expressnet_moe_s", "backbone_blocks": 10}}, "backbone_blocks"),
+        ({"network": {"name": "compact", "backbone": "face_resnet"}}, "backbone_size"),
+        ({"network": {"name": "compact", "backbone_blocks": 14}}, "less than or equal to 13"),
+        ({"network": {"name": "compact", "backbone_blocks": 10}}, "backbone_blocks"),
         ({**MINIMAL, "epochs": 0}, "epochs"),
         ({**MINIMAL, "batch": "many"}, "batch"),
         ({**MINIMAL, "validation_share": 1}, "validation_share"),
@@ -66,7 +66,7 @@ def test_an_unknown_key_is_refused_by_name(tmp_path: Path, content: object, key:
         ),
         ({**MINIMAL, "optimiser": {"sam_radius": 0.1}, "precision": "16-mixed"}, "sam_radius"),
         ({**MINIMAL, "epochs": 1, "optimiser": {"warmup_epochs": 1}}, "warmup_epochs"),
-        ({"network": {"name": "expressnet_moe_s", "experts": 4, "top_k": 5}}, "top_k"),
+        ({"network": {"name": "compact", "experts": 4, "top_k": 5}}, "top_k"),
         (
             {**MINIMAL, "balanced_sampling": 0.5, "loss": {"rebalancing": "logit_adjusted"}},
             "balanced_sampling",
@@ -76,7 +76,7 @@ def test_an_unknown_key_is_refused_by_name(tmp_path: Path, content: object, key:
         ({**MINIMAL, "seed": -1}, "seed"),
         ({**MINIMAL, "ferplus_votes": "some"}, "ferplus_votes"),
         ({**MINIMAL, "dataset": "imagenet"}, "dataset"),
-        ({"network": {"name": "expressnet", "experts": 4}}, "experts"),
+        ({"network": {"name": "attention", "experts": 4}}, "experts"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_refused_by_name(tmp_path: Path, content: object, key: str) -> None:

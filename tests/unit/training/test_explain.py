@@ -23,7 +23,7 @@ from training.models import Network, Outputs, build
 REPOSITORY = Settings().model_repository
 NETWORKS = (
     tiny_config().network,
-    tiny_config(network={"name": "expressnet", "width": 4, "depths": [1, 1, 1, 1]}).network,
+    tiny_config(network={"name": "attention", "width": 4, "depths": [1, 1, 1, 1]}).network,
 )
 
 
@@ -61,7 +61,7 @@ def test_a_bright_area_supports_brightness_and_nothing_supports_darkness() -> No
 @pytest.mark.parametrize("config", NETWORKS, ids=lambda config: config.name)
 def test_every_face_has_a_heatmap_of_the_size_of_its_image(config: NetworkConfig) -> None:
     torch.manual_seed(0)
-    network = build(config, served=8, auxiliary=0)
+    network = build(config, emotions=8, label_emotions=0)
     shape = (3, network.channels, network.size, network.size)
     faces = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     found = heatmaps(network, faces, [0, 1, 2])
@@ -76,7 +76,7 @@ def test_every_face_has_a_heatmap_of_the_size_of_its_image(config: NetworkConfig
 def run(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     config = tiny_config()
-    network = build(config.network, served=8, auxiliary=7).eval()
+    network = build(config.network, emotions=8, label_emotions=7).eval()
     save_trained(Trained(network, config, EMOTIONS, EMOTIONS[:7], 1), tmp_path / "best.ckpt")
     return tmp_path
 

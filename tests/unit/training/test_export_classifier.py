@@ -109,7 +109,7 @@ def test_a_run_becomes_a_served_model(dataset: Dataset, faces: NDArray[np.uint8]
     assert manifest.input.size == 48
     assert manifest.labels == EMOTIONS
     assert manifest.metrics["test"]["accuracy"].samples == TEST
-    assert manifest.metrics["test"]["original_labels_auxiliary_head"].samples == TEST
+    assert manifest.metrics["test"]["original_labels_label_head"].samples == TEST
     assert manifest.metrics["test_realigned"]["accuracy"].samples > 0
     assert manifest.training.config["network"]["residual_widths"] == [4, 8]
     assert manifest.training.config["versions"][0]["from_epoch"] == 1

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.initialise import initialise
-from training.models.expressnet_moe_s import ExpressNetMoES
+from training.models.compact import CompactNetwork
 from training.models.face_resnet import Block, FaceResNet
 
 UNITS = (
@@ -92,9 +92,9 @@ def reference(weights: dict[str, Tensor], images: Tensor, blocks: int) -> Tensor
 
 
 @pytest.fixture(params=[13, 11, 10])
-def network(request: pytest.FixtureRequest) -> ExpressNetMoES:
+def network(request: pytest.FixtureRequest) -> CompactNetwork:
     torch.manual_seed(0)
-    return ExpressNetMoES(
+    return CompactNetwork(
         backbone="face_resnet",
         backbone_size=96,
         backbone_blocks=request.param,
@@ -106,7 +106,7 @@ def network(request: pytest.FixtureRequest) -> ExpressNetMoES:
 
 @torch.no_grad()
 def test_the_backbone_answers_like_the_published_network(
-    network: ExpressNetMoES, published: tuple[Path, dict[str, Tensor]]
+    network: CompactNetwork, published: tuple[Path, dict[str, Tensor]]
 ) -> None:
     manifest, weights = published
     report = initialise(network, manifest)
@@ -125,7 +125,7 @@ def test_the_backbone_answers_like_the_published_network(
 
 @torch.no_grad()
 def test_settling_keeps_the_answers_in_evaluation_and_in_training(
-    network: ExpressNetMoES, published: tuple[Path, dict[str, Tensor]]
+    network: CompactNetwork, published: tuple[Path, dict[str, Tensor]]
 ) -> None:
     initialise(network.eval(), published[0])
     images = torch.rand(16, 1, 48, 48)
@@ -165,7 +165,7 @@ def manifest_of(**entry: object) -> str:
         manifest_of(shape=[1], dtype="nothing"),
     ],
 )
-def test_invalid_manifests_are_refused(content: str, network: ExpressNetMoES, tmp_path: Path) -> None:
+def test_invalid_manifests_are_refused(content: str, network: CompactNetwork, tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"1234")
     manifest = tmp_path / "manifest.json"
     manifest.write_text(content)
@@ -173,7 +173,7 @@ def test_invalid_manifests_are_refused(content: str, network: ExpressNetMoES, tm
         initialise(network, manifest)
 
 
-def test_a_missing_file_of_weights_is_named(network: ExpressNetMoES, tmp_path: Path) -> None:
+def test_a_missing_file_of_weights_is_named(network: CompactNetwork, tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.json"
     manifest.write_text(json.dumps([{"paths": ["lost.bin"], "weights": []}]))
     with pytest.raises(FileNotFoundError, match=r"lost\.bin"):

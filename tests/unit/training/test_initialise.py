@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from tests.unit.training.made_up import TINY_BACKBONE
-from training.config import MoESConfig
+from training.config import CompactConfig
 from training.initialise import initialise
 from training.models import Network, build
 
 
-def tiny(served: int = 8, auxiliary: int = 7, seed: int = 0) -> Network:
+def tiny(emotions: int = 8, label_emotions: int = 7, seed: int = 0) -> Network:
     torch.manual_seed(seed)
-    network = MoESConfig(name="expressnet_moe_s", extractor_width=1, features=8, **TINY_BACKBONE)
-    return build(network, served=served, auxiliary=auxiliary)
+    network = CompactConfig(name="compact", extractor_width=1, features=8, **TINY_BACKBONE)
+    return build(network, emotions=emotions, label_emotions=label_emotions)
 
 
 def saved(content: Any, path: Path) -> Path:
@@ -50,7 +50,7 @@ def test_weights_of_a_backbone_are_copied_into_the_backbone(prefix: str, tmp_pat
     assert found.where == "its backbone"
     assert len(found.matched) == len(backbone)
     assert len(found.unused) == 1
-    assert "head.weight" in found.fresh
+    assert "main_head.weight" in found.fresh
     for name, value in backbone.items():
         assert torch.equal(network.state_dict()[f"backbone.{name}"], value)
 
@@ -78,12 +78,12 @@ def test_a_backbone_of_another_size_is_refused(tmp_path: Path) -> None:
 
 
 def test_heads_for_other_emotions_stay_fresh_and_are_named(tmp_path: Path) -> None:
-    network = tiny(served=7)
-    before = network.state_dict()["head.weight"].clone()
-    found = initialise(network, saved(tiny(served=8, seed=1).state_dict(), tmp_path / "w.pt"))
-    assert torch.equal(network.state_dict()["head.weight"], before)
-    assert found.mismatched[0] == "head.weight [8, 16] for [7, 16]"
-    assert "2 of another shape, not copied: head.weight" in str(found)
+    network = tiny(emotions=7)
+    before = network.state_dict()["main_head.weight"].clone()
+    found = initialise(network, saved(tiny(emotions=8, seed=1).state_dict(), tmp_path / "w.pt"))
+    assert torch.equal(network.state_dict()["main_head.weight"], before)
+    assert found.mismatched[0] == "main_head.weight [8, 16] for [7, 16]"
+    assert "2 of another shape, not copied: main_head.weight" in str(found)
 
 
 @pytest.mark.parametrize(

@@ -17,21 +17,21 @@ from training.losses import (
 )
 from training.models import Outputs
 
-PLAIN = {"auxiliary": 0.0, "load_balancing": 0.0}
+PLAIN = {"label_head": 0.0, "load_balancing": 0.0}
 
 
-def outputs(logits: Tensor, auxiliary: Tensor | None = None) -> Outputs:
+def outputs(logits: Tensor, label_logits: Tensor | None = None) -> Outputs:
     count = len(logits)
-    if auxiliary is None:
-        auxiliary = torch.zeros(count, 0)
+    if label_logits is None:
+        label_logits = torch.zeros(count, 0)
     even = torch.full((count, 2, 4), 0.25)
-    return Outputs(logits, auxiliary, torch.zeros(count, 2, 4), even, torch.zeros(count, 3))
+    return Outputs(logits, label_logits, torch.zeros(count, 2, 4), even, torch.zeros(count, 3))
 
 
-def batch(served: Tensor, auxiliary: Tensor | None = None) -> BatchTargets:
-    if auxiliary is None:
-        auxiliary = torch.zeros(len(served), 0)
-    return BatchTargets(served, auxiliary)
+def batch(main: Tensor, label: Tensor | None = None) -> BatchTargets:
+    if label is None:
+        label = torch.zeros(len(main), 0)
+    return BatchTargets(main, label)
 
 
 def test_cross_entropy_by_hand() -> None:
@@ -90,9 +90,9 @@ def test_a_student_that_equals_its_teacher_has_no_distillation_loss() -> None:
     assert objective(outputs(-teacher), taught).item() > 0.1
 
 
-def test_the_loss_of_the_auxiliary_head_is_weighted() -> None:
-    served, auxiliary = torch.eye(8)[[0]], torch.eye(7)[[3]]
+def test_the_loss_of_the_label_head_is_weighted() -> None:
+    main, label = torch.eye(8)[[0]], torch.eye(7)[[3]]
     answered = outputs(torch.zeros(1, 8), torch.zeros(1, 7))
-    config = LossConfig(auxiliary=2.0, load_balancing=0.0)
-    loss = Objective(config, torch.ones(8))(answered, batch(served, auxiliary)).item()
+    config = LossConfig(label_head=2.0, load_balancing=0.0)
+    loss = Objective(config, torch.ones(8))(answered, batch(main, label)).item()
     assert loss == pytest.approx(math.log(8) + 2 * math.log(7))

@@ -9,21 +9,21 @@ from torch import nn
 from torch.nn import functional
 
 from service.core.manifest import ONNX, TORCHSCRIPT
-from training.config import AttentionConfig, MoEConfig, MoESConfig, NetworkConfig
+from training.config import AttentionConfig, CompactConfig, NetworkConfig, PaperConfig
 from training.export_classifier import interface
 from training.formats import Pair, onnx_file, torchscript_file
 from training.models import Network, build
-from training.models.expressnet_moe import ExpressNetMoE
 from training.models.folding import folded
+from training.models.paper import PaperNetwork
 from training.models.served import ServedClassifier
 from training.models.spectral import SameConv2d, SpectralConv2d, for_inference
 
 CONFIGS: list[NetworkConfig] = [
-    MoESConfig(name="expressnet_moe_s"),
-    AttentionConfig(name="expressnet"),
-    MoEConfig(name="expressnet_moe"),
-    MoESConfig(name="expressnet_moe_s", backbone_size=64, backbone="face_resnet"),
-    MoESConfig(name="expressnet_moe_s", large_kernels=False),
+    CompactConfig(name="compact"),
+    AttentionConfig(name="attention"),
+    PaperConfig(name="paper"),
+    CompactConfig(name="compact", backbone_size=64, backbone="face_resnet"),
+    CompactConfig(name="compact", large_kernels=False),
 ]
 
 
@@ -47,32 +47,32 @@ def keras_count(module: nn.Module) -> int:
 
 
 @pytest.fixture(scope="module")
-def published() -> ExpressNetMoE:
-    network = build(MoEConfig(name="expressnet_moe"), served=7, auxiliary=0)
-    assert isinstance(network, ExpressNetMoE)
+def published() -> PaperNetwork:
+    network = build(PaperConfig(name="paper"), emotions=7, label_emotions=0)
+    assert isinstance(network, PaperNetwork)
     return network.eval()
 
 
 @pytest.mark.parametrize(("emotions", "parameters"), [(7, 35_931_871), (8, 35_932_896)])
 def test_the_papers_network_has_the_papers_parameters(emotions: int, parameters: int) -> None:
-    assert keras_count(build(MoEConfig(name="expressnet_moe"), served=emotions, auxiliary=0)) == parameters
+    assert keras_count(build(PaperConfig(name="paper"), emotions=emotions, label_emotions=0)) == parameters
 
 
-def test_every_block_of_the_papers_network_has_its_parameters(published: ExpressNetMoE) -> None:
+def test_every_block_of_the_papers_network_has_its_parameters(published: PaperNetwork) -> None:
     assert keras_count(published.large) + keras_count(published.project_large) == 8_619_824
     assert keras_count(published.small) == 458_208
     assert keras_count(published.backbone) == 23_561_152
     assert keras_count(published.fuse) == 1_180_160
     assert keras_count(published.mixture_global) == keras_count(published.mixture_fused) == 1_052_676
-    assert keras_count(published.head) == 7_175
+    assert keras_count(published.main_head) == 7_175
 
 
-def test_the_papers_gate_is_renormalised_only_on_request(published: ExpressNetMoE) -> None:
+def test_the_papers_gate_is_renormalised_only_on_request(published: PaperNetwork) -> None:
     with torch.no_grad():
         weights = published(torch.rand(2, 3, 224, 224)).weights
     assert ((weights > 0).sum(dim=2) == 2).all()
     assert (weights.sum(dim=2) < 0.999).any()
-    renormalised = build(MoEConfig(name="expressnet_moe", renormalise=True), served=7, auxiliary=0).eval()
+    renormalised = build(PaperConfig(name="paper", renormalise=True), emotions=7, label_emotions=0).eval()
     with torch.no_grad():
         weights = renormalised(torch.rand(1, 3, 224, 224)).weights
     torch.testing.assert_close(weights.sum(dim=2), torch.ones(1, 2))
@@ -130,7 +130,7 @@ def test_large_kernels_are_exact_in_mixed_precision(kind: torch.dtype) -> None:
 
 
 def test_the_papers_network_trains_in_mixed_precision() -> None:
-    network = build(MoEConfig(name="expressnet_moe"), served=7, auxiliary=0)
+    network = build(PaperConfig(name="paper"), emotions=7, label_emotions=0)
     with torch.autocast("cpu", torch.bfloat16):
         loss = network(torch.rand(2, 3, 224, 224)).logits.logsumexp(dim=1).mean()
     loss.backward()
@@ -138,7 +138,7 @@ def test_the_papers_network_trains_in_mixed_precision() -> None:
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
 
 
-def test_large_kernels_become_spectral_when_they_are_served(published: ExpressNetMoE) -> None:
+def test_large_kernels_become_spectral_when_they_are_served(published: PaperNetwork) -> None:
     served = folded(published)
     kernels = [type(module) for module in served.modules() if isinstance(module, SpectralConv2d)]
     assert len(kernels) == 6  # five in the global extractor, one in the local extractor
@@ -149,7 +149,7 @@ def test_large_kernels_become_spectral_when_they_are_served(published: ExpressNe
 @torch.no_grad()
 def test_the_served_network_answers_like_the_trained_one(config: NetworkConfig) -> None:
     """As TorchScript and as ONNX, and in batches of other sizes than at the export."""
-    network = with_trained_batch_norm(build(config, served=8, auxiliary=7))
+    network = with_trained_batch_norm(build(config, emotions=8, label_emotions=7))
     faces = patterns(3, network.size)
     pooled = network(as_images(faces, network)).pooled.shape[1]
     hints = nn.Linear(pooled, 1), nn.Linear(pooled, 1)
@@ -167,19 +167,21 @@ def test_the_served_network_answers_like_the_trained_one(config: NetworkConfig) 
 @pytest.mark.parametrize("config", CONFIGS, ids=by_name)
 @torch.no_grad()
 def test_every_network_has_the_same_outputs(config: NetworkConfig) -> None:
-    network = build(config, served=7, auxiliary=0).eval()
+    network = build(config, emotions=7, label_emotions=0).eval()
     outputs = network(torch.rand(2, network.channels, network.size, network.size))
     assert outputs.logits.shape == (2, 7)
-    assert outputs.auxiliary.shape == (2, 0)
+    assert outputs.label_logits.shape == (2, 0)
     assert outputs.weights.shape == outputs.scores.shape == (2, 2, 4)
-    if config.name == "expressnet":
+    if config.name == "attention":
         assert not outputs.weights.any()
 
 
-def test_every_parameter_of_expressnet_learns() -> None:
-    network = build(AttentionConfig(name="expressnet", width=8, depths=(1, 1, 1, 1)), served=8, auxiliary=7)
+def test_every_parameter_of_the_attention_network_learns() -> None:
+    network = build(
+        AttentionConfig(name="attention", width=8, depths=(1, 1, 1, 1)), emotions=8, label_emotions=7
+    )
     outputs = network(torch.rand(16, 3, 96, 96))
-    (outputs.logits.square().sum() + outputs.auxiliary.square().sum()).backward()
+    (outputs.logits.square().sum() + outputs.label_logits.square().sum()).backward()
     idle = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert idle == []
 

@@ -51,9 +51,11 @@ def test_biases_of_experts_do_not_decay() -> None:
     assert [tuple(p.shape) for p in plain["params"]] == [(4, 5), (4,), (2, 5), (2, 5)]
 
 
-@pytest.mark.parametrize("name", ["expressnet", "expressnet_moe_s"])
+@pytest.mark.parametrize("name", ["attention", "compact"])
 def test_every_parameter_is_optimised_once(name: str) -> None:
-    network = build(RunConfig.model_validate({"network": {"name": name}}).network, served=8, auxiliary=7)
+    network = build(
+        RunConfig.model_validate({"network": {"name": name}}).network, emotions=8, label_emotions=7
+    )
     optimised = [
         p for group in make_optimiser(network, OptimiserConfig()).param_groups for p in group["params"]
     ]

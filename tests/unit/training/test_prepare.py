@@ -125,7 +125,7 @@ def test_prepared_faces_are_a_data_set(photos: Path) -> None:
     card = prepared(photos, source="drawn", licence="CC0")
     dataset = load("prepared", photos.parent / "faces")
     original = load("folder", photos, skip_bad=True)
-    assert (dataset.name, dataset.served, dataset.licences) == ("folder", original.served, ("CC0",))
+    assert (dataset.name, dataset.emotions, dataset.licences) == ("folder", original.emotions, ("CC0",))
     assert dataset.training.labels.tolist() == [1, 1, 1]
     assert np.array_equal(dataset.training.distributions.argmax(axis=1), dataset.training.majority)
     assert dataset.tests["test"].labels.tolist() == [0]
@@ -142,7 +142,7 @@ def test_votes_and_labels_are_kept(tmp_path: Path, astronaut: NDArray[np.uint8])
     prepare("fer2013", tmp_path / "fer", tmp_path / "faces", REPOSITORY, choice=Choice(min_face_px=20))
     dataset = load("prepared", tmp_path / "faces")
     fer = load("fer2013", tmp_path / "fer", skip_bad=True)
-    assert (dataset.served, dataset.auxiliary) == (fer.served, fer.auxiliary)
+    assert (dataset.emotions, dataset.label_emotions) == (fer.emotions, fer.label_emotions)
     for attribute in ("labels", "majority", "distributions"):
         kept, original = getattr(dataset.training, attribute), getattr(fer.training, attribute)
         assert np.array_equal(kept, original[:1])

@@ -302,7 +302,7 @@ def test_a_shipped_recipe_fits_together_and_names_the_shipped_checkpoints(path: 
 @pytest.mark.parametrize(
     ("recipe", "stage", "checkpoint"),
     [
-        ("served", "network", "expressnet_moe_s.ckpt"),
+        ("served", "network", "served"),
         ("served", "teacher", "teacher"),
         ("light", "network", "light"),
         ("labels", "network", "labels"),

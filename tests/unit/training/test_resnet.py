@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.config import MoEConfig
+from training.config import PaperConfig
 from training.initialise import Initialised, initialise
 from training.models import build
 from training.models.backbones import PUBLISHED, Pixels, registered
-from training.models.expressnet_moe import ExpressNetMoE
+from training.models.paper import PaperNetwork
 from training.models.resnet import Bottleneck, ResNet50
 from training.models.vggface2 import resnet50_kind, resnet50_state
 
@@ -128,10 +128,10 @@ def as_caffe(keras: Weights) -> Weights:
 
 
 @pytest.fixture
-def network() -> ExpressNetMoE:
+def network() -> PaperNetwork:
     torch.manual_seed(0)
-    network = build(MoEConfig(name="expressnet_moe"), served=7, auxiliary=0)
-    assert isinstance(network, ExpressNetMoE)
+    network = build(PaperConfig(name="paper"), emotions=7, label_emotions=0)
+    assert isinstance(network, PaperNetwork)
     return network.eval()
 
 
@@ -205,7 +205,7 @@ def test_a_block_in_training_answers_like_its_formula(stride: int, projected: bo
 
 @pytest.mark.parametrize("root", ["", "model_weights/"])
 @torch.no_grad()
-def test_keras_own_file_is_loaded(root: str, keras: Weights, network: ExpressNetMoE, tmp_path: Path) -> None:
+def test_keras_own_file_is_loaded(root: str, keras: Weights, network: PaperNetwork, tmp_path: Path) -> None:
     given = {**keras, "classifier/kernel": torch.zeros(2048, 3)}
     found = initialise(network, write_keras(given, tmp_path / "weights.h5", root=root))
     answers_like(network, keras, found, "resnet50_keras")
@@ -214,21 +214,21 @@ def test_keras_own_file_is_loaded(root: str, keras: Weights, network: ExpressNet
 
 
 @torch.no_grad()
-def test_imports_from_matconvnet_are_loaded(keras: Weights, network: ExpressNetMoE, tmp_path: Path) -> None:
+def test_imports_from_matconvnet_are_loaded(keras: Weights, network: PaperNetwork, tmp_path: Path) -> None:
     found = initialise(network, saved(as_dag(keras), tmp_path / "weights.pth"))
     answers_like(network, keras, found, "resnet50_dag", epsilon=1e-5)
 
 
 @torch.no_grad()
 def test_imports_from_caffe_are_loaded_if_stated(
-    keras: Weights, network: ExpressNetMoE, tmp_path: Path
+    keras: Weights, network: PaperNetwork, tmp_path: Path
 ) -> None:
     found = initialise(network, saved(as_caffe(keras), tmp_path / "weights.pth"), "resnet50_caffe")
     answers_like(network, keras, found, "resnet50_caffe", epsilon=1e-5)
 
 
 @torch.no_grad()
-def test_the_projects_own_weights_need_no_kind(network: ExpressNetMoE, tmp_path: Path) -> None:
+def test_the_projects_own_weights_need_no_kind(network: PaperNetwork, tmp_path: Path) -> None:
     given = {name: value + 1 for name, value in network.state_dict().items()}
     found = initialise(network, saved(given, tmp_path / "w.pth"))
     assert (found.where, found.published, found.fresh, found.unused) == ("the network", None, (), ())
@@ -236,7 +236,7 @@ def test_the_projects_own_weights_need_no_kind(network: ExpressNetMoE, tmp_path:
 
 
 def answers_like(
-    network: ExpressNetMoE, keras: Weights, found: Initialised, kind: str, *, epsilon: float = 1e-3
+    network: PaperNetwork, keras: Weights, found: Initialised, kind: str, *, epsilon: float = 1e-3
 ) -> None:
     assert (found.where, found.published) == ("its backbone", kind)
     assert len(found.matched) == 5 * 53
@@ -249,7 +249,7 @@ def answers_like(
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_names_that_fit_two_geometries_are_refused(
-    prefix: str, keras: Weights, network: ExpressNetMoE, tmp_path: Path
+    prefix: str, keras: Weights, network: PaperNetwork, tmp_path: Path
 ) -> None:
     given = {prefix + name: value for name, value in as_caffe(keras).items()}
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -266,7 +266,7 @@ def test_torchvisions_weights_are_refused(keras: Weights) -> None:
     assert registered("0" * 64) is None
 
 
-def test_other_names_are_not_matched_in_order(keras: Weights, network: ExpressNetMoE, tmp_path: Path) -> None:
+def test_other_names_are_not_matched_in_order(keras: Weights, network: PaperNetwork, tmp_path: Path) -> None:
     given = {f"_tensor{number}": value for number, value in enumerate(as_caffe(keras).values())}
     with pytest.raises(ValueError, match="no tensor in"):
         initialise(network, saved(given, tmp_path / "w.pth"))
@@ -288,7 +288,7 @@ def test_weights_of_another_network_are_refused(
     stated: str | None,
     message: str,
     keras: Weights,
-    network: ExpressNetMoE,
+    network: PaperNetwork,
     tmp_path: Path,
 ) -> None:
     given = {name: value for name, value in (as_dag(keras) | change).items() if value is not None}
@@ -298,7 +298,7 @@ def test_weights_of_another_network_are_refused(
 
 @pytest.mark.parametrize("content", [b"not HDF5", None])
 def test_files_without_weights_are_refused(
-    content: bytes | None, network: ExpressNetMoE, tmp_path: Path
+    content: bytes | None, network: PaperNetwork, tmp_path: Path
 ) -> None:
     path = tmp_path / "w.h5"
     if content is None:
@@ -310,7 +310,7 @@ def test_files_without_weights_are_refused(
 
 
 def test_the_kind_of_unregistered_weights_cannot_be_stated_for_other_backbones(tmp_path: Path) -> None:
-    network = build(MoEConfig(name="expressnet_moe"), served=7, auxiliary=0)
+    network = build(PaperConfig(name="paper"), emotions=7, label_emotions=0)
     del network.backbone
     with pytest.raises(ValueError, match="not registered"):
         initialise(network, saved(network.state_dict(), tmp_path / "w.pth"), "face_resnet")
@@ -331,9 +331,9 @@ def test_the_papers_network_sees_bgr_inside() -> None:
     rgb = torch.rand(1, 3, 224, 224)
     for pixels in ("paper", "pretraining"):
         network = build(
-            MoEConfig(name="expressnet_moe", backbone_pixels=pixels), served=7, auxiliary=0
+            PaperConfig(name="paper", backbone_pixels=pixels), emotions=7, label_emotions=0
         ).eval()
-        assert isinstance(network, ExpressNetMoE)
+        assert isinstance(network, PaperNetwork)
         for module in (network.large, network.small, network.backbone):
             module.register_forward_pre_hook(lambda _module, given: seen.append(given[0]))
         network(rgb)
@@ -344,7 +344,7 @@ def test_the_papers_network_sees_bgr_inside() -> None:
     torch.testing.assert_close(seen[5], bgr * 255 - mean)
 
 
-def test_the_papers_network_starts_like_keras(network: ExpressNetMoE) -> None:
+def test_the_papers_network_starts_like_keras(network: PaperNetwork) -> None:
     """Glorot's uniform distribution: bound sqrt(6 / (fan in + fan out)); biases are 0."""
     for name, fans in (
         ("large.0", 75 * 75 * (3 + 8)),
@@ -352,7 +352,7 @@ def test_the_papers_network_starts_like_keras(network: ExpressNetMoE) -> None:
         ("backbone.conv3.0.spatial.0", 9 * (128 + 128)),
         ("mixture_fused.gate", 512 + 4),
         ("mixture_fused", 512 + 512),
-        ("head", 1024 + 7),
+        ("main_head", 1024 + 7),
     ):
         module, bound = network.get_submodule(name), math.sqrt(6 / fans)
         assert isinstance(module.weight, Tensor)

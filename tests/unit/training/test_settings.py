@@ -23,7 +23,7 @@ def test_there_are_three_presets() -> None:
 def test_a_preset_builds_and_needs_no_teacher(name: str) -> None:
     config = preset(name)
     assert config.loss.distillation == 0
-    network = build(config.network, served=8, auxiliary=7)
+    network = build(config.network, emotions=8, label_emotions=7)
     assert network.size >= 48
 
 
@@ -45,7 +45,7 @@ def test_parts_that_are_off_can_be_set_and_switched_off() -> None:
 
 
 def test_another_network_has_its_own_defaults() -> None:
-    config = set_("network.name=expressnet", "network.width=8")
+    config = set_("network.name=attention", "network.width=8")
     assert config.network.model_dump()["width"] == 8
     assert "features" not in config.network.model_dump()
 
@@ -71,5 +71,5 @@ def test_an_error_names_the_key_and_similar_ones(pair: str, message: str) -> Non
 
 
 def test_later_changes_count() -> None:
-    changes: dict[str, Any] = {"loss": {"auxiliary": 2}, "loss.auxiliary": 3}
-    assert changed(preset("compact"), changes).loss.auxiliary == 3
+    changes: dict[str, Any] = {"loss": {"label_head": 2}, "loss.label_head": 3}
+    assert changed(preset("compact"), changes).loss.label_head == 3

@@ -43,8 +43,8 @@ class Brightness(Network):
         assert images.shape[1:] == (self.channels, self.size, self.size)
         left = self.factor * images[..., : self.size // 2].mean(dim=(1, 2, 3))
         nothing = torch.zeros(len(images), 2, 4)
-        logits, auxiliary = torch.stack([left, -left], 1), torch.stack([left, 2 * left], 1)
-        return Outputs(logits, auxiliary, nothing, nothing, left[:, None])
+        logits, label_logits = torch.stack([left, -left], 1), torch.stack([left, 2 * left], 1)
+        return Outputs(logits, label_logits, nothing, nothing, left[:, None])
 
 
 class Large(Network):
@@ -52,15 +52,15 @@ class Large(Network):
 
     size, channels = 96, 3
 
-    def __init__(self, *, classes: int, auxiliary_classes: int, **_: object) -> None:
+    def __init__(self, *, classes: int, label_classes: int, **_: object) -> None:
         super().__init__()
         self.pooled = nn.Sequential(nn.Conv2d(3, 8, 7, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(4))
-        self.served, self.auxiliary = head(128, classes), head(128, auxiliary_classes)
+        self.main_head, self.label_head = head(128, classes), head(128, label_classes)
 
     def forward(self, images: Tensor) -> Outputs:
         pooled = self.pooled(images).flatten(1)
         nothing = pooled.new_zeros(len(images), 2, 4)
-        return Outputs(self.served(pooled), self.auxiliary(pooled), nothing, nothing, pooled)
+        return Outputs(self.main_head(pooled), self.label_head(pooled), nothing, nothing, pooled)
 
 
 def made_up_faces(count: int, seed: int) -> LabelledFaces:
@@ -90,12 +90,12 @@ def distilling(epochs: int = 2, **changes: object) -> RunConfig:
 def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Two checkpoints: a network for RGB images of 96 px, and one for grey images of 48 px."""
     monkeypatch.setattr(progress, "draw_curves", lambda run: None)
-    monkeypatch.setitem(NETWORKS, "expressnet", Large)
+    monkeypatch.setitem(NETWORKS, "attention", Large)
     paths = []
-    for seed, name in enumerate(("expressnet", "expressnet_moe_s")):
+    for seed, name in enumerate(("attention", "compact")):
         torch.manual_seed(seed)
         config = tiny_config(network={"name": name} if seed == 0 else tiny_config().network.model_dump())
-        network = build(config.network, served=8, auxiliary=7).eval()
+        network = build(config.network, emotions=8, label_emotions=7).eval()
         paths.append(tmp_path / f"{name}.ckpt")
         save_trained(Trained(network, config, EMOTIONS, EMOTIONS[:7], 1), paths[-1])
     return paths
@@ -113,8 +113,8 @@ def weights(run: Path) -> dict[str, Tensor]:
 
 def test_teachers_answer_with_the_mean_of_their_logits() -> None:
     answered = Teachers([Brightness(1.0), Brightness(3.0)]).answer(torch.full((2, 1, 48, 48), 0.5))
-    assert answered.served.tolist() == [[1.0, -1.0]] * 2
-    assert answered.auxiliary.tolist() == [[1.0, 2.0]] * 2
+    assert answered.main.tolist() == [[1.0, -1.0]] * 2
+    assert answered.label.tolist() == [[1.0, 2.0]] * 2
 
 
 def test_cached_answers_are_the_mean_of_each_image_and_its_mirror() -> None:
@@ -122,8 +122,8 @@ def test_cached_answers_are_the_mean_of_each_image_and_its_mirror() -> None:
     half[1, :, :24] = half[2, :, 24:] = 255
     both = Teachers([Brightness(1.0), Brightness(3.0, size=24, channels=3)])
     cached = both.cache_answers(PixelPictures(half), CPU)
-    assert cached.served.tolist() == [[0, 0], [1, -1], [1, -1]]
-    assert cached.auxiliary.tolist() == [[0, 0], [1, 2], [1, 2]]
+    assert cached.main.tolist() == [[0, 0], [1, -1], [1, -1]]
+    assert cached.label.tolist() == [[0, 0], [1, 2], [1, 2]]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -140,11 +140,11 @@ def test_an_image_of_the_student_fits_teachers_of_every_size_and_colour(channels
 
 def test_clean_answers_see_the_size_and_colour_of_the_pictures() -> None:
     torch.manual_seed(0)
-    large = Large(classes=8, auxiliary_classes=7).eval()
+    large = Large(classes=8, label_classes=7).eval()
     pixels = DATA.training.pictures.read(np.arange(48), size=96, channels=3)
     images = torch.from_numpy(pixels).float() / 255
     expected = (large(images).logits + large(images.flip(3)).logits) / 2
-    torch.testing.assert_close(Teachers([large]).cache_answers(DATA.training.pictures, CPU).served, expected)
+    torch.testing.assert_close(Teachers([large]).cache_answers(DATA.training.pictures, CPU).main, expected)
 
 
 def test_a_large_colour_teacher_teaches_a_small_grey_student(two: list[Path], tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_large_colour_teacher_teaches_a_small_grey_student(two: list[Path], tm
     images = torch.rand(4, 1, 48, 48)
     large = torch.nn.functional.interpolate(images, (96, 96), mode="bilinear", antialias=True)
     expected = load_trained(two[0]).network(large.expand(-1, 3, -1, -1)).logits
-    torch.testing.assert_close(teacher.answer(images).served, expected)
+    torch.testing.assert_close(teacher.answer(images).main, expected)
 
 
 def halves(logits: TeacherLogits) -> TeacherLogits:
@@ -178,7 +178,7 @@ def test_a_file_of_answers_trains_like_its_teachers(
     config = distilling(**changes)  # type: ignore[arg-type]
     recorded = teach(config, DATA, two, tmp_path / "answers.pt", device="cpu")
     assert recorded.views == (0 if "inputs" in changes else 2)
-    assert Answers.load(tmp_path / "answers.pt").logits.served.dtype == torch.float16
+    assert Answers.load(tmp_path / "answers.pt").logits.main.dtype == torch.float16
     # A file has 16 bits. Teachers that answer with 16 bits train the same network, bit for bit.
     for name in ("answer", "cache_answers"):
         method = getattr(Teachers, name)
@@ -198,7 +198,7 @@ def test_a_file_of_answers_trains_like_its_teachers(
 
 def batches(config: RunConfig) -> Batches:
     rows, _ = training_rows(DATA, config)
-    student = build(config.network, served=8, auxiliary=7)
+    student = build(config.network, emotions=8, label_emotions=7)
     return Batches(Images(rows.pictures, student, CPU), Targets.of(rows, DATA), config)
 
 
@@ -236,7 +236,7 @@ def test_views_do_not_change_what_the_network_draws() -> None:
         ({"batch": 6}, "batch was 12 and is 6"),
         ({"augment": {"blur": 0.9}}, r"augment\.blur was 0\.15 and is 0\.9"),
         ({"balanced_sampling": 1.0}, r"balanced_sampling was 0\.0 and is 1\.0"),
-        ({"network": {"name": "expressnet"}}, "channels was 1 and is 3; size was 48 and is 96"),
+        ({"network": {"name": "attention"}}, "channels was 1 and is 3; size was 48 and is 96"),
         ({"inputs": "clean"}, "distillation_inputs was 'augmented' and is 'clean'$"),
         ({"epochs": 4}, r"the views were 2 and are 4: set augment\.views"),
         ({"validation_share": 0.5}, "rows_sha256 was"),
@@ -253,12 +253,12 @@ def test_answers_for_another_run_are_refused_by_name(
 def test_clean_answers_fit_runs_of_every_seed_and_network(two: list[Path], tmp_path: Path) -> None:
     answers = tmp_path / "answers.pt"
     teach(distilling(inputs="clean"), DATA, two, answers, device="cpu")
-    other = distilling(3, inputs="clean", seed=5, batch=6, network={"name": "expressnet"})
+    other = distilling(3, inputs="clean", seed=5, batch=6, network={"name": "attention"})
     assert len(trained(other, tmp_path / "run", Start(answers=answers))) == 3
     relabelled = replace(DATA.training, labels=DATA.training.labels[::-1].copy())
     with pytest.raises(ValueError, match="rows_sha256 was"):
         trained(other, tmp_path / "run", Start(answers=answers), replace(DATA, training=relabelled))
-    seven = replace(DATA, served=EMOTIONS[:7])
+    seven = replace(DATA, emotions=EMOTIONS[:7])
     with pytest.raises(ValueError, match="run: emotions was "):
         trained(other, tmp_path / "run", Start(answers=answers), seven)
 
@@ -271,5 +271,5 @@ def test_a_file_of_another_kind_and_two_sources_are_refused(two: list[Path], tmp
 
 
 def test_a_teacher_of_other_labels_is_refused_by_name(two: list[Path]) -> None:
-    with pytest.raises(ValueError, match=r"expressnet\.ckpt cannot teach this run: its auxiliary emotions"):
-        Teachers.load(two, replace(DATA, auxiliary=()))
+    with pytest.raises(ValueError, match=r"attention\.ckpt cannot teach this run: its label emotions"):
+        Teachers.load(two, replace(DATA, label_emotions=()))

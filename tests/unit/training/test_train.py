@@ -29,7 +29,7 @@ from training.config import EarlyStoppingConfig, RunConfig, read_config
 from training.datasets.faces import Dataset, LabelledFaces, PixelPictures, one_hot
 from training.lineage import Start
 from training.models import Network, build
-from training.models.expressnet_moe_s import ResidualExtractor
+from training.models.compact import ResidualExtractor
 from training.models.mixture import MixtureOfExperts
 from training.rows import training_rows, validation_rows
 from training.validation import Validation
@@ -100,10 +100,10 @@ def test_a_run_writes_all_its_files(data: Dataset, tmp_path: Path) -> None:
         assert line["loss"] > 0
         assert line["validation_loss"] > 0
         assert 0 <= line["validation"] <= 1
-        assert 0 <= line["validation_auxiliary"] <= 1
+        assert 0 <= line["validation_label_head"] <= 1
     last, best = checkpoint(run), checkpoint(run, "best")
     assert last["epoch"] == 2
-    scores = [(line["validation"] + line["validation_auxiliary"]) / 2 for line in lines]
+    scores = [(line["validation"] + line["validation_label_head"]) / 2 for line in lines]
     assert last["best"] == pytest.approx(max(scores), abs=1e-4)  # the log is rounded
     assert last["average"].keys() == best["average"].keys() == last["model"].keys()
     assert all(value.isfinite().all() for value in last["model"].values())
@@ -322,7 +322,7 @@ def test_a_wider_head_has_emotions_that_the_data_lack(data: Dataset, tmp_path: P
     seven = Dataset("seven", EMOTIONS[:7], (), data.training, {}, ())
     training.train(tiny_config(epochs=1, emotions=8), seven, tmp_path, threads=1)
     trained = load_trained(tmp_path)
-    assert (trained.served, trained.auxiliary) == (EMOTIONS, ())
+    assert (trained.emotions, trained.label_emotions) == (EMOTIONS, ())
     with pytest.raises(ValueError, match="answers 4 emotions, and seven has 7: the network lacks anger"):
         training.train(tiny_config(emotions=4), seven, tmp_path, threads=1)
 
@@ -338,7 +338,7 @@ def test_a_run_stops_when_validation_no_longer_improves(
 ) -> None:
     """Losses 2, 1, 3, 1: the third and the fourth epoch do not improve, so there is no fifth epoch."""
     losses = iter((2.0, 1.0, 3.0, 1.0))
-    scored = {"validation": 0.5, "validation_auxiliary": 0.5}
+    scored = {"validation": 0.5, "validation_label_head": 0.5}
     monkeypatch.setattr(Validation, "figures", lambda *_: {"validation_loss": next(losses), **scored})
     config = tiny_config(epochs=9, early_stopping={"patience": 2})
     training.train(config, data, tmp_path, threads=1)
@@ -434,7 +434,7 @@ def test_torchrun_trains_one_network_in_two_processes(folder: Path, tmp_path: Pa
     assert "MEMBER: 2/2" in done.stderr
     last = checkpoint(tmp_path / "run")
     assert all(value.isfinite().all() for value in last["model"].values())
-    assert load_trained(tmp_path / "run").served == EMOTIONS[:4]
+    assert load_trained(tmp_path / "run").emotions == EMOTIONS[:4]
 
 
 TWO_PROCESSES = """
@@ -486,7 +486,7 @@ training.train(
 
 def test_processes_that_would_disagree_decide_as_one_and_end_alike(tmp_path: Path) -> None:
     config = tiny_config()
-    network = build(config.network, served=8, auxiliary=7)
+    network = build(config.network, emotions=8, label_emotions=7)
     save_trained(Trained(network, config, EMOTIONS, EMOTIONS[:7], 1), tmp_path / "teacher.ckpt")
     (tmp_path / "two.py").write_text(TWO_PROCESSES)
     done = subprocess.run(

@@ -37,7 +37,7 @@ def test_expressions_become_emotions(
     form: str, kind: DatasetKind, classes: int, request: pytest.FixtureRequest
 ) -> None:
     dataset = load(kind, request.getfixturevalue(form))
-    assert (dataset.name, dataset.served, dataset.auxiliary) == (kind, EMOTIONS[:classes], ())
+    assert (dataset.name, dataset.emotions, dataset.label_emotions) == (kind, EMOTIONS[:classes], ())
     assert [EMOTIONS[label] for label in dataset.training.labels] == EIGHT[:classes]
     validation = [EMOTIONS[label] for label in dataset.tests["validation"].labels]
     assert validation == ["happiness", "contempt"][: classes - 6]
@@ -191,7 +191,7 @@ def kaggle(tmp_path: Path) -> Path:
 def test_kaggles_list_is_read_and_has_no_test_split(kaggle: Path) -> None:
     dataset = load("affectnet8", kaggle)
     assert [EMOTIONS[label] for label in dataset.training.labels] == ["anger", "surprise", "contempt"]
-    assert (dataset.served, dataset.tests) == (EMOTIONS, {})
+    assert (dataset.emotions, dataset.tests) == (EMOTIONS, {})
     assert "no test split" in dataset.problems[-1]
     seven = load("affectnet7", kaggle)
     assert len(seven.training) == 2

@@ -86,7 +86,7 @@ def test_rows_are_grouped_by_split_and_aligned_with_votes(files: Files) -> None:
     files.rows[1] = Row(noise(1), label=3, votes=(0, 8, 2, 0, 0, 0, 0, 0, 0, 0))
     files.write()
     dataset = files.load()
-    assert (dataset.served, dataset.auxiliary) == (EMOTIONS, SEVEN)
+    assert (dataset.emotions, dataset.label_emotions) == (EMOTIONS, SEVEN)
     assert tuple(dataset.tests) == ("PublicTest", "PrivateTest")
     rows = dataset.training
     assert len(rows) == 3
@@ -107,17 +107,17 @@ def test_votes_may_be_read_by_the_published_rule_or_ignored(files: Files) -> Non
     published = load_fer2013(files.folder, votes="published", published=COUNTS)
     np.testing.assert_allclose(published.training.distributions[1, :4], [0, 5 / 8, 3 / 8, 0])
     ignored = load_fer2013(files.folder, votes="none", published=COUNTS)
-    assert (ignored.served, ignored.auxiliary, len(ignored.licences)) == (SEVEN, (), 1)
+    assert (ignored.emotions, ignored.label_emotions, len(ignored.licences)) == (SEVEN, (), 1)
     assert EMOTIONS[ignored.training.distributions[1].argmax()] == "happiness"
     assert ignored.problems == ("fer2013new.csv is not used: ferplus_votes is none",)
 
 
-def test_a_set_without_votes_has_seven_emotions_and_no_auxiliary_head(files: Files) -> None:
+def test_a_set_without_votes_has_seven_emotions_and_no_label_head(files: Files) -> None:
     files.rows[:3] = [Row(noise(label), label=label) for label in range(3)]
     files.write()
     (files.folder / "fer2013new.csv").unlink()
     dataset = files.load()
-    assert (dataset.served, dataset.auxiliary) == (SEVEN, ())
+    assert (dataset.emotions, dataset.label_emotions) == (SEVEN, ())
     rows = dataset.training
     assert [EMOTIONS[label] for label in rows.labels] == list(FER2013_LABELS[:3])
     assert np.array_equal(rows.majority, rows.labels)
@@ -327,7 +327,7 @@ FOLDER_COUNTS = {"Training": 3, "test": 2}
 def test_folders_of_images_are_read_as_fer2013(tmp_path: Path) -> None:
     folder = write_class_folders(tmp_path / "data", FOLDERS)
     dataset = load_fer2013(folder, published=FOLDER_COUNTS)
-    assert (dataset.served, dataset.auxiliary) == (SEVEN, ())
+    assert (dataset.emotions, dataset.label_emotions) == (SEVEN, ())
     assert [EMOTIONS[label] for label in dataset.training.labels] == ["anger", "anger", "happiness"]
     assert np.array_equal(pixels(dataset), [noise(0), noise(1), noise(2)])
     assert len(dataset.tests["test"]) == 2
@@ -347,7 +347,7 @@ def test_votes_beside_folders_are_reported_as_unused(tmp_path: Path) -> None:
     folder = write_class_folders(tmp_path / "data", FOLDERS)
     (folder / "fer2013new.csv").touch()
     dataset = load_fer2013(folder, published=FOLDER_COUNTS)
-    assert dataset.served == SEVEN
+    assert dataset.emotions == SEVEN
     assert "fer2013new.csv is not used" in dataset.problems[0]
 
 

@@ -21,7 +21,7 @@ def test_training_and_tests_are_found_by_their_folders(tmp_path: Path) -> None:
     dataset = load("folder", folder)
     assert [EMOTIONS[label] for label in dataset.training.labels] == ["happiness", "happiness", "sadness"]
     assert {name: len(faces) for name, faces in dataset.tests.items()} == {"test": 1, "val": 3}
-    assert (dataset.served, dataset.auxiliary) == (EMOTIONS[:4], ())
+    assert (dataset.emotions, dataset.label_emotions) == (EMOTIONS[:4], ())
     assert dataset.training.names.tolist() == ["Train/Happy/0.jpg", "Train/Happy/1.jpg", "Train/sad/0.jpg"]
 
 
@@ -29,14 +29,14 @@ def test_folders_of_emotions_without_splits_are_training_data(tmp_path: Path) ->
     dataset = load("folder", write_class_folders(tmp_path / "data", {"joy": 1, "neutral": 1}))
     assert len(dataset.training) == 2
     assert not dataset.tests
-    assert dataset.served == EMOTIONS[:2]
+    assert dataset.emotions == EMOTIONS[:2]
 
 
 def test_every_emotion_and_synonym_is_known(tmp_path: Path) -> None:
     assert set(SYNONYMS) == set(EMOTIONS)
     folder = write_class_folders(tmp_path / "data", {f"train/{name.upper()}": 1 for name in EMOTION_OF})
     dataset = load("folder", folder)
-    assert dataset.served == EMOTIONS
+    assert dataset.emotions == EMOTIONS
     for name, label in zip(dataset.training.names, dataset.training.labels, strict=True):
         assert name.split("/")[1].lower() in SYNONYMS[EMOTIONS[label]]
 

@@ -37,7 +37,7 @@ def test_confirmed_categories_become_emotions(emonet: Path) -> None:
     dataset = load("emonet_face", emonet)
     labels = [EMOTIONS[label] for label in dataset.training.labels]
     assert labels == ["happiness", "happiness", "fear", "contempt"]
-    assert (dataset.served, dataset.tests) == (EMOTIONS, {})
+    assert (dataset.emotions, dataset.tests) == (EMOTIONS, {})
     assert dataset.problems == (
         "skipped: 1 training images without a confirmed category",
         "skipped: 1 training images labelled Shame",
@@ -70,7 +70,7 @@ def test_diffusionfer_is_read_from_its_cropped_faces(tmp_path: Path, below: bool
     )
     dataset = load("diffusionfer", tmp_path if below else root)
     assert [EMOTIONS[label] for label in dataset.training.labels] == ["anger", "anger", "surprise"]
-    assert (dataset.served, dataset.tests) == (EMOTIONS[:7], {})
+    assert (dataset.emotions, dataset.tests) == (EMOTIONS[:7], {})
 
 
 def test_packed_diffusionfer_is_refused_with_what_helps(tmp_path: Path) -> None:

@@ -52,12 +52,16 @@ def names(rows: LabelledFaces) -> set[str]:
 
 def test_sets_are_joined_with_their_names_labels_and_weights(data: Path) -> None:
     dataset = joined(data)
-    assert (dataset.name, dataset.served, dataset.auxiliary) == ("fer2013+list", EMOTIONS, EMOTIONS[:7])
+    assert (dataset.name, dataset.emotions, dataset.label_emotions) == (
+        "fer2013+list",
+        EMOTIONS,
+        EMOTIONS[:7],
+    )
     assert list(dataset.tests) == ["fer/PublicTest", "mine/test"]
     rows = dataset.training
     assert rows.names[[0, -1]].tolist() == ["fer/fer2013.csv line 2", "mine/19.png"]
     assert rows.majority[24:].tolist() == [EMOTIONS.index("fear")] * 20
-    # The auxiliary head learns labels of FER-2013 alone.
+    # The label head learns labels of FER-2013 alone.
     assert (rows.labels[:24] >= 0).all()
     assert (rows.labels[24:] == -1).all()
     assert rows.weights is not None
@@ -115,7 +119,7 @@ def test_a_run_learns_from_all_sets(data: Path) -> None:
     train(config, joined(data), data / "run", threads=1)
     trained = load_trained(data / "run")
     assert trained.config == config
-    assert (trained.served, trained.auxiliary) == (EMOTIONS, EMOTIONS[:7])
+    assert (trained.emotions, trained.label_emotions) == (EMOTIONS, EMOTIONS[:7])
 
 
 @pytest.mark.parametrize(

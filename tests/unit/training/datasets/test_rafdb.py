@@ -26,7 +26,7 @@ def test_labels_have_the_meaning_that_the_authors_gave(folder: Path, parent: boo
         *("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
     ]
     assert EMOTIONS[dataset.tests["test"].labels[0]] == "happiness"
-    assert (dataset.served, dataset.auxiliary) == (EMOTIONS[:7], ())
+    assert (dataset.emotions, dataset.label_emotions) == (EMOTIONS[:7], ())
     assert dataset.training.names[0] == "Image/aligned/train_00001_aligned.jpg"
 
 
@@ -101,7 +101,7 @@ def test_kaggles_lists_are_read(kaggle: Path, folder: Path) -> None:
     assert dataset.training.labels.tolist() == official.training.labels.tolist()
     assert dataset.tests["test"].labels.tolist() == official.tests["test"].labels.tolist()
     assert dataset.training.names[0] == "DATASET/train/1/train_00001_aligned.jpg"
-    assert dataset.served == EMOTIONS[:7]
+    assert dataset.emotions == EMOTIONS[:7]
 
 
 def test_bad_rows_of_kaggles_lists_are_named(kaggle: Path) -> None:

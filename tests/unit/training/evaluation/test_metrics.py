@@ -43,16 +43,16 @@ def faces(majority: list[int], labels: list[int] | None = None) -> LabelledFaces
     )
 
 
-def predictions(probabilities: Floats, auxiliary: Floats | None = None) -> Predictions:
+def predictions(probabilities: Floats, label_probabilities: Floats | None = None) -> Predictions:
     gates = np.zeros((len(probabilities), 2, 4), np.float32)
-    if auxiliary is None:
-        auxiliary = np.zeros((len(probabilities), 0), np.float32)
-    return Predictions(probabilities, auxiliary, probabilities, gates, gates, probabilities)
+    if label_probabilities is None:
+        label_probabilities = np.zeros((len(probabilities), 0), np.float32)
+    return Predictions(probabilities, label_probabilities, probabilities, gates, gates, probabilities)
 
 
 def figures_of(probabilities: Floats, rows: LabelledFaces, threshold: float = 0.5) -> dict[str, float]:
-    auxiliary = probabilities_of(rows.labels.tolist(), classes=7)
-    found = figures(predictions(probabilities, auxiliary), rows, 7, threshold)
+    label_probabilities = probabilities_of(rows.labels.tolist(), classes=7)
+    found = figures(predictions(probabilities, label_probabilities), rows, 7, threshold)
     return {name: metric.value for name, metric in found.items()}
 
 
@@ -97,8 +97,8 @@ def test_the_original_labels_are_predicted_without_contempt() -> None:
     probabilities[0, anger] = 0.3
     labels = [EMOTIONS.index(name) for name in ("anger", "anger", "fear")]
     found = figures_of(probabilities, faces([0, 0, 0], labels))
-    assert found["original_labels_served_head"] == pytest.approx(2 / 3, abs=1e-4)
-    assert found["original_labels_auxiliary_head"] == 1
+    assert found["original_labels_main_head"] == pytest.approx(2 / 3, abs=1e-4)
+    assert found["original_labels_label_head"] == 1
 
 
 def test_calibration_error_by_hand() -> None:
@@ -149,7 +149,7 @@ def test_every_value_is_in_its_interval(seed: int, monkeypatch: pytest.MonkeyPat
     rows = faces(labels.tolist(), [0, 3] * 500)
     found = figures(predictions(probabilities, probabilities[:, :7]), rows, 7, 0.5)
     with_interval = {name: metric for name, metric in found.items() if metric.interval is not None}
-    assert {"accuracy", "ece", "macro_f1", "original_labels_auxiliary_head"} <= set(with_interval)
+    assert {"accuracy", "ece", "macro_f1", "original_labels_label_head"} <= set(with_interval)
     for name, metric in with_interval.items():
         assert metric.samples == 1000
         assert metric.interval is not None

@@ -17,7 +17,7 @@ from training.models import Network, build
 @pytest.fixture(scope="module")
 def network() -> Network:
     torch.manual_seed(0)
-    return build(tiny_config().network, served=8, auxiliary=7)
+    return build(tiny_config().network, emotions=8, label_emotions=7)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_batches_do_not_change_predictions(network: Network, faces: LabelledFace
     predicted = predict(network, faces, batch=3)
     torch.testing.assert_close(torch.from_numpy(predicted.logits), logits_of(network, faces))
     assert predicted.probabilities.sum(axis=1) == pytest.approx(np.ones(7), abs=1e-5)
-    assert predicted.auxiliary.shape == (7, 7)
+    assert predicted.label_probabilities.shape == (7, 7)
     assert predicted.weights.shape == predicted.scores.shape == (7, 2, 4)
 
 

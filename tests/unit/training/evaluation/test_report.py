@@ -34,11 +34,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def checkpoint(folder: Path, config: RunConfig, *, served: int = 8, auxiliary: int = 7) -> Path:
+def checkpoint(folder: Path, config: RunConfig, *, emotions: int = 8, label_emotions: int = 7) -> Path:
     torch.manual_seed(0)
-    network = build(config.network, served=served, auxiliary=auxiliary).eval()
+    network = build(config.network, emotions=emotions, label_emotions=label_emotions).eval()
     path = folder / "best.ckpt"
-    save_trained(Trained(network, config, EMOTIONS[:served], EMOTIONS[:auxiliary], 1), path)
+    save_trained(Trained(network, config, EMOTIONS[:emotions], EMOTIONS[:label_emotions], 1), path)
     return path
 
 
@@ -54,7 +54,7 @@ def test_everything_is_written_and_the_page_shows_every_picture(data: Path, tmp_
     assert np.sum(found["confusion"]) == 12
     assert len(found["robustness"]) == 40
     assert [len(mixture) for mixture in found["experts"]] == [2, 2]  # the data has two emotions
-    assert found["figures"]["original_labels_auxiliary_head"]["samples"] == 12
+    assert found["figures"]["original_labels_label_head"]["samples"] == 12
     assert found["original_labels_from_votes"]["value"] == 1  # in the made-up rows, votes determine the label
     page = (out / "report.md").read_text()
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", page)
@@ -71,16 +71,16 @@ def test_a_report_on_a_network_without_experts_has_no_experts(tmp_path: Path) ->
     write_class_folders(
         tmp_path / "data", {"train/happy": 20, "train/sad": 20, "test/happy": 4, "test/sad": 4}
     )
-    network = {"name": "expressnet", "width": 4, "depths": [1, 1, 1, 1]}
+    network = {"name": "attention", "width": 4, "depths": [1, 1, 1, 1]}
     config = tiny_config(network=network, dataset="folder")
     dataset = load("folder", tmp_path / "data")
-    run = checkpoint(tmp_path, config, served=len(dataset.served), auxiliary=0)
+    run = checkpoint(tmp_path, config, emotions=len(dataset.emotions), label_emotions=0)
     out = tmp_path / "out"
     evaluate_run(run, tmp_path / "data", out, robust=False)
     found = json.loads((out / "report.json").read_text())
     assert found["experts"] == [[], []]
     assert found["robustness"] == []
-    assert "original_labels_auxiliary_head" not in found["figures"]
+    assert "original_labels_label_head" not in found["figures"]
     assert not (out / "experts.png").exists()
     assert not (out / "robustness.png").exists()
     assert "Experts" not in (out / "report.md").read_text()
@@ -94,14 +94,14 @@ def test_an_error_names_a_missing_split(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_network_with_fewer_emotions_than_the_data_is_refused(data: Path, tmp_path: Path) -> None:
-    run = checkpoint(tmp_path, tiny_config(), served=7, auxiliary=0)
+    run = checkpoint(tmp_path, tiny_config(), emotions=7, label_emotions=0)
     with pytest.raises(ValueError, match="answers 7 emotions, and fer2013 has 8: the network lacks contempt"):
         evaluate_run(run, data, tmp_path / "out", skip_bad=True)
 
 
 def test_a_network_of_the_labels_is_measured_on_the_labels(data: Path, tmp_path: Path) -> None:
     """In the made-up rows, votes are for sadness where the label is anger."""
-    run = checkpoint(tmp_path, tiny_config(ferplus_votes="none"), served=7, auxiliary=0)
+    run = checkpoint(tmp_path, tiny_config(ferplus_votes="none"), emotions=7, label_emotions=0)
     evaluate_run(run, data, tmp_path / "out", robust=False, skip_bad=True)
     found = json.loads((tmp_path / "out" / "report.json").read_text())
     counts = {row["emotion"]: row["samples"] for row in found["by_class"]}

@@ -72,7 +72,7 @@ def test_the_table_has_every_corruption_at_every_strength_and_is_reproducible(
     face: NDArray[np.uint8],
 ) -> None:
     torch.manual_seed(0)
-    network = build(tiny_config().network, served=8, auxiliary=0)
+    network = build(tiny_config().network, emotions=8, label_emotions=0)
     labels = np.array([*[1] * 8, -1, 0])
     faces = LabelledFaces(
         PixelPictures(np.stack([np.roll(face, shift, axis=1) for shift in range(10)])),

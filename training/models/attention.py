@@ -1,4 +1,4 @@
-"""`expressnet`: residual blocks, attention and parallel kernels of several sizes, without experts."""
+"""`attention`: residual blocks, attention and parallel kernels of several sizes, without experts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class MultiScale(nn.Module):
         return joined
 
 
-class ExpressNet(Network):
+class AttentionNetwork(Network):
     """images: float [N,3,96,96] RGB in [0, 1] -> `Outputs`, with gates of zero for lack of experts.
 
     Every stage of residual blocks ends in channel and spatial attention. The head gets the features of the
@@ -40,7 +40,7 @@ class ExpressNet(Network):
         self,
         *,
         classes: int = 8,
-        auxiliary_classes: int = 0,
+        label_classes: int = 0,
         width: int = 32,
         depths: Sequence[int] = (1, 2, 2, 2),
         dropout: float = 0.3,
@@ -69,8 +69,8 @@ class ExpressNet(Network):
         self.last = stages[-1]
         self.dropout = nn.Dropout(dropout)
         features = channels + channels // 2
-        self.head = head(features, classes)
-        self.auxiliary_head = head(features, auxiliary_classes)
+        self.main_head = head(features, classes)
+        self.label_head = head(features, label_classes)
 
     def forward(self, images: Tensor) -> Outputs:
         fine = self.backbone(self.stem(images))
@@ -78,7 +78,7 @@ class ExpressNet(Network):
         pooled = torch.cat([fine.mean(dim=(2, 3)), coarse.mean(dim=(2, 3))], dim=1)
         features = self.dropout(pooled)
         gates = torch.zeros(len(images), 2, 4, device=images.device)
-        return Outputs(self.head(features), self.auxiliary_head(features), gates, gates, pooled)
+        return Outputs(self.main_head(features), self.label_head(features), gates, gates, pooled)
 
     def gradcam_layer(self) -> nn.Module:
         return self.backbone[-1]

@@ -15,9 +15,9 @@ from service.settings import Settings
 from tests.unit.training.made_up import TINY_BACKBONE
 from training.checkpoint import load_trained
 from training.cli import SHIPPED_CHECKPOINT
-from training.config import MoESConfig
+from training.config import CompactConfig
 from training.models import Network, build
-from training.models.expressnet_moe_s import ExpressNetMoES, standardise
+from training.models.compact import CompactNetwork, standardise
 from training.models.served import ServedClassifier, grey
 from training.settings import changed, preset
 
@@ -27,14 +27,14 @@ MAC_LIMIT = 0.3e9
 
 
 @pytest.fixture(scope="module")
-def shipped() -> ExpressNetMoES:
+def shipped() -> CompactNetwork:
     torch.manual_seed(0)
-    network = build(preset("compact").network, served=8, auxiliary=7).eval()
-    assert isinstance(network, ExpressNetMoES)
+    network = build(preset("compact").network, emotions=8, label_emotions=7).eval()
+    assert isinstance(network, CompactNetwork)
     return network
 
 
-TINY = {"name": "expressnet_moe_s", "extractor_width": 2, "features": 8}
+TINY = {"name": "compact", "extractor_width": 2, "features": 8}
 
 
 @pytest.fixture(
@@ -46,10 +46,10 @@ TINY = {"name": "expressnet_moe_s", "extractor_width": 2, "features": 8}
     ],
     ids=["residual", "efficientnet_lite", "face_resnet", "local"],
 )
-def tiny(request: pytest.FixtureRequest) -> ExpressNetMoES:
+def tiny(request: pytest.FixtureRequest) -> CompactNetwork:
     torch.manual_seed(0)
-    network = build(MoESConfig(**TINY, **request.param), served=8, auxiliary=7).eval()
-    assert isinstance(network, ExpressNetMoES)
+    network = build(CompactConfig(**TINY, **request.param), emotions=8, label_emotions=7).eval()
+    assert isinstance(network, CompactNetwork)
     return network
 
 
@@ -69,7 +69,7 @@ def served_classifier(network: Network, temperature: float) -> ServedClassifier:
 @torch.no_grad()
 def test_the_network_has_few_parameters_and_operations(blocks: int) -> None:
     config = changed(preset("compact"), {"network.backbone_blocks": blocks})
-    network = build(config.network, served=8, auxiliary=7).eval()
+    network = build(config.network, emotions=8, label_emotions=7).eval()
     assert sum(parameter.numel() for parameter in network.parameters()) <= PARAMETER_LIMIT
     with FlopCounterMode(display=False) as counter:
         network(torch.rand(1, 1, 48, 48))
@@ -94,28 +94,28 @@ def test_the_shipped_checkpoint_answers_like_the_served_model() -> None:
 def test_the_other_checkpoints_have_the_heads_of_the_served_one(folder: str) -> None:
     trained = load_trained(SHIPPED_CHECKPOINT.parent / folder)
     default = load_trained(SHIPPED_CHECKPOINT)
-    assert (trained.served, trained.auxiliary) == (default.served, default.auxiliary)
+    assert (trained.emotions, trained.label_emotions) == (default.emotions, default.label_emotions)
 
 
 @pytest.mark.parametrize("side", [48, 64])
 @torch.no_grad()
-def test_outputs_have_their_shapes_and_two_experts(shipped: ExpressNetMoES, side: int) -> None:
+def test_outputs_have_their_shapes_and_two_experts(shipped: CompactNetwork, side: int) -> None:
     outputs = shipped(torch.rand(2, 1, side, side))
     assert outputs.logits.shape == (2, 8)
-    assert outputs.auxiliary.shape == (2, 7)
+    assert outputs.label_logits.shape == (2, 7)
     assert outputs.weights.shape == outputs.scores.shape == (2, 2, 4)
     assert ((outputs.weights > 0).sum(dim=2) == 2).all()
     torch.testing.assert_close(outputs.weights.sum(dim=2), torch.ones(2, 2))
 
 
 @torch.no_grad()
-def test_exposure_and_contrast_do_not_matter(tiny: ExpressNetMoES) -> None:
+def test_exposure_and_contrast_do_not_matter(tiny: CompactNetwork) -> None:
     images = torch.rand(3, 1, 48, 48)
     torch.testing.assert_close(tiny(images).logits, tiny(images * 0.5 + 0.3).logits, atol=1e-3, rtol=1e-3)
 
 
 @torch.no_grad()
-def test_the_gradcam_layer_has_at_least_3_by_3_positions(tiny: ExpressNetMoES) -> None:
+def test_the_gradcam_layer_has_at_least_3_by_3_positions(tiny: CompactNetwork) -> None:
     sizes: list[torch.Size] = []
     tiny.gradcam_layer().register_forward_hook(lambda _module, _given, maps: sizes.append(maps.shape))
     tiny(torch.rand(1, 1, 48, 48))
@@ -130,9 +130,9 @@ def test_standardise_leaves_flat_images_flat() -> None:
     assert standardise(noisy).abs().max() < 0.1
 
 
-def test_every_parameter_learns(tiny: ExpressNetMoES) -> None:
+def test_every_parameter_learns(tiny: CompactNetwork) -> None:
     outputs = tiny.train()(torch.rand(32, 1, 48, 48, generator=torch.Generator().manual_seed(0)))
-    (outputs.logits.square().sum() + outputs.auxiliary.square().sum()).backward()
+    (outputs.logits.square().sum() + outputs.label_logits.square().sum()).backward()
     idle = [name for name, p in tiny.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert idle == []
 
@@ -146,7 +146,7 @@ def test_grey_equals_the_grey_of_pillow() -> None:
 
 
 @torch.no_grad()
-def test_served_probabilities_sum_to_one(shipped: ExpressNetMoES) -> None:
+def test_served_probabilities_sum_to_one(shipped: CompactNetwork) -> None:
     probabilities, gates, *hints = served_classifier(shipped, 1.3)(faces(3))
     assert {output.dtype for output in (probabilities, gates, *hints)} == {torch.float32}
     assert probabilities.shape == (3, 8)
@@ -156,7 +156,7 @@ def test_served_probabilities_sum_to_one(shipped: ExpressNetMoES) -> None:
 
 
 @torch.no_grad()
-def test_temperature_softens_probabilities_and_keeps_the_emotion(shipped: ExpressNetMoES) -> None:
+def test_temperature_softens_probabilities_and_keeps_the_emotion(shipped: CompactNetwork) -> None:
     sharp, *_ = served_classifier(shipped, 0.5)(faces(8))
     soft, *_ = served_classifier(shipped, 3.0)(faces(8))
     assert torch.equal(sharp.argmax(dim=1), soft.argmax(dim=1))
@@ -164,7 +164,7 @@ def test_temperature_softens_probabilities_and_keeps_the_emotion(shipped: Expres
 
 
 @torch.no_grad()
-def test_a_served_row_does_not_depend_on_its_neighbours(shipped: ExpressNetMoES) -> None:
+def test_a_served_row_does_not_depend_on_its_neighbours(shipped: CompactNetwork) -> None:
     served = served_classifier(shipped, 1.3)
     batch = faces(5)
     padded = torch.cat([batch, torch.zeros(3, 3, 48, 48, dtype=torch.uint8)])
@@ -179,7 +179,7 @@ def test_a_served_row_does_not_depend_on_its_neighbours(shipped: ExpressNetMoES)
 
 
 @torch.no_grad()
-def test_the_script_answers_like_the_network(shipped: ExpressNetMoES, tmp_path: Path) -> None:
+def test_the_script_answers_like_the_network(shipped: CompactNetwork, tmp_path: Path) -> None:
     served = served_classifier(shipped, 1.3)
     path = tmp_path / "model.pt"
     torch.jit.script(served).save(str(path))  # type: ignore[no-untyped-call]

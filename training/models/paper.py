@@ -1,4 +1,4 @@
-"""`expressnet_moe`: ExpressNet-MoE (arXiv 2510.13493), layer by layer as its authors' notebooks build it.
+"""`paper`: ExpressNet-MoE (arXiv 2510.13493), layer by layer as its authors' notebooks build it.
 
 docs/explanation/training.md lists what differs.
 """
@@ -43,7 +43,7 @@ class Extractor(nn.Sequential):
         super().__init__(*modules)
 
 
-class ExpressNetMoE(Network):
+class PaperNetwork(Network):
     """The paper's network. images: float [N,3,224,224] RGB in [0, 1] -> `Outputs`.
 
     One mixture gets the global features (kernels 75 to 3). The other gets the local features (kernels 15 to
@@ -60,7 +60,7 @@ class ExpressNetMoE(Network):
         self,
         *,
         classes: int = 8,
-        auxiliary_classes: int = 0,
+        label_classes: int = 0,
         renormalise: bool = False,
         backbone_pixels: Literal["paper", "pretraining"] = "paper",
     ) -> None:
@@ -77,8 +77,8 @@ class ExpressNetMoE(Network):
         self.fuse = nn.Sequential(nn.Linear(256 + ResNet50.features, FEATURES), nn.ReLU(), nn.Dropout(0.5))
         self.mixture_global = MixtureOfExperts(FEATURES, FEATURES, renormalise=renormalise)
         self.mixture_fused = MixtureOfExperts(FEATURES, FEATURES, renormalise=renormalise)
-        self.head = head(2 * FEATURES, classes)
-        self.auxiliary_head = head(2 * FEATURES, auxiliary_classes)
+        self.main_head = head(2 * FEATURES, classes)
+        self.label_head = head(2 * FEATURES, label_classes)
         self.apply(_initialise_like_keras)
 
     def forward(self, images: Tensor) -> Outputs:
@@ -90,8 +90,8 @@ class ExpressNetMoE(Network):
         mixed_fused, weights_fused, scores_fused = self.mixture_fused(self.fuse(local))
         joined = torch.cat([mixed_global, mixed_fused], dim=1)
         return Outputs(
-            logits=self.head(joined),
-            auxiliary=self.auxiliary_head(joined),
+            logits=self.main_head(joined),
+            label_logits=self.label_head(joined),
             weights=torch.stack([weights_global, weights_fused], dim=1),
             scores=torch.stack([scores_global, scores_fused], dim=1),
             pooled=torch.cat([whole.mean(dim=(2, 3)), small, backbone], dim=1),
@@ -109,11 +109,11 @@ def _initialise_like_keras(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def with_spectra(network: ExpressNetMoE) -> ExpressNetMoE:
+def with_spectra(network: PaperNetwork) -> PaperNetwork:
     """A copy for inference with precomputed spectra of large kernels. It cannot be trained."""
     frozen = copy.deepcopy(network).eval()
     for extractor in (frozen.large, frozen.small):
-        size = ExpressNetMoE.size
+        size = PaperNetwork.size
         for index, module in enumerate(extractor):
             if isinstance(module, nn.MaxPool2d):
                 size //= 2

@@ -1,4 +1,4 @@
-"""`expressnet_moe_s`: ExpressNet-MoE in a size that suits CPUs."""
+"""`compact`: ExpressNet-MoE in a size that suits CPUs."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class ResidualExtractor(nn.Sequential):
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
-class ExpressNetMoES(Network):
+class CompactNetwork(Network):
     """The compact network. images: float [N,1,48,48], grey, in [0, 1] -> `Outputs`.
 
     As in the paper, one mixture gets the global features. The other gets the local features, fused with those
@@ -84,7 +84,7 @@ class ExpressNetMoES(Network):
         self,
         *,
         classes: int = 8,
-        auxiliary_classes: int = 7,
+        label_classes: int = 7,
         residual_widths: Sequence[int] | None = None,
         backbone_size: int | None = None,
         backbone: str = "efficientnet_lite",
@@ -126,8 +126,8 @@ class ExpressNetMoES(Network):
         self.mixture_fused = mixture()
         self.dropout = nn.Dropout(dropout)
         mixed = 2 * features if large_kernels else features
-        self.head = head(mixed, classes)
-        self.auxiliary_head = head(mixed, auxiliary_classes)
+        self.main_head = head(mixed, classes)
+        self.label_head = head(mixed, label_classes)
 
     def forward(self, images: Tensor) -> Outputs:
         images = standardise(images)
@@ -145,8 +145,8 @@ class ExpressNetMoES(Network):
             weights_global, scores_global, pooled = torch.zeros_like(weights), torch.zeros_like(scores), local
         joined = self.dropout(mixed)
         return Outputs(
-            logits=self.head(joined),
-            auxiliary=self.auxiliary_head(joined),
+            logits=self.main_head(joined),
+            label_logits=self.label_head(joined),
             weights=torch.stack([weights_global, weights], dim=1),
             scores=torch.stack([scores_global, scores], dim=1),
             pooled=pooled,
