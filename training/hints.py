@@ -8,18 +8,20 @@ the figures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 import torch
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
-from torch.nn import functional
 
 from service.core.manifest import Metric
-from training.datasets.faces import Ints, LabelledFaces
-from training.evaluation.predict import predict
+from training.datasets.faces import Bools, LabelledFaces
+from training.evaluation.predict import Floats, predict
 from training.models import Network
 from training.not_faces import NOT_FACES
 from training.occluders import OCCLUDERS, Occluder, occlude
@@ -28,7 +30,7 @@ FACES = 6000
 """Number of plain faces in the fit, and number of changed faces."""
 SHARES = (0.08, 0.4)
 WEIGHT_DECAY = 1e-3
-
+"""Factor of the squared weights beside the mean loss."""
 
 Change = Callable[[Tensor], Tensor]  # images float [N,C,S,S] in [0, 1] -> the same shape
 
@@ -47,9 +49,8 @@ def fit_face_likeness(
 ) -> tuple[nn.Linear, dict[str, Metric]]:
     """The layer with a high logit for upright faces."""
     layer, figures = _fit_and_measure(network, faces, held_out, NOT_FACES)
-    with torch.no_grad():
-        layer.weight.neg_()
-        layer.bias.neg_()
+    layer.weight.neg_()
+    layer.bias.neg_()
     return layer, figures
 
 
@@ -69,24 +70,23 @@ def _fit_and_measure(
     plain, changed = _features(network, faces, FACES, kinds)
     plain_held_out, changed_held_out = _features(network, held_out, len(held_out), kinds)
 
-    def auc(layer: nn.Linear, measured: list[str]) -> Metric:
-        with torch.no_grad():
-            positive = torch.cat([layer(changed_held_out[kind]) for kind in measured])
-            scores = torch.cat([positive, layer(plain_held_out)]).flatten().numpy()
-        area = roc_auc_score(np.arange(len(scores)) < len(positive), scores)
-        return Metric(value=round(float(area), 4), samples=len(scores))
+    def fit_and_measure(fitted: list[str], measured: list[str]) -> tuple[Pipeline, Metric]:
+        model = _fit(plain, [changed[kind] for kind in fitted])
+        features, truth = _joined(plain_held_out, [changed_held_out[kind] for kind in measured])
+        area = roc_auc_score(truth, model.decision_function(features))
+        return model, Metric(value=round(float(area), 4), samples=len(truth))
 
-    layer = _fit(plain, torch.cat(list(changed.values())))
-    figures = {"auc": auc(layer, list(kinds))}
+    model, auc = fit_and_measure([*kinds], [*kinds])
+    figures = {"auc": auc}
     for kind in kinds:
-        others = torch.cat([part for other, part in changed.items() if other != kind])
-        figures[f"auc_unseen_{kind}"] = auc(_fit(plain, others), [kind])
-    return layer, figures
+        others = [other for other in kinds if other != kind]
+        figures[f"auc_unseen_{kind}"] = fit_and_measure(others, [kind])[1]
+    return _layer(model), figures
 
 
 def _features(
     network: Network, faces: LabelledFaces, count: int, kinds: Mapping[str, Change]
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Floats, dict[str, Floats]]:
     """Features of `count` faces, always the same: plain faces [n,P], and changed faces by kind."""
     labelled = np.flatnonzero(faces.majority >= 0)
     chosen = np.random.default_rng(0).permutation(labelled)[:count]
@@ -94,40 +94,32 @@ def _features(
     turns = np.array_split(np.resize(chosen, max(len(chosen), len(kinds))), len(kinds))
     torch.manual_seed(0)
     changed = {
-        kind: _pooled(network, faces, rows, change)
+        kind: predict(network, faces.rows(rows), change=change).pooled
         for rows, (kind, change) in zip(turns, kinds.items(), strict=True)
     }
-    return _pooled(network, faces, chosen), changed
+    return predict(network, faces.rows(chosen)).pooled, changed
 
 
-def _pooled(network: Network, faces: LabelledFaces, rows: Ints, change: Change | None = None) -> Tensor:
-    return torch.from_numpy(predict(network, faces.rows(rows), change=change).pooled)
+def _fit(plain: Floats, changed: Sequence[Floats]) -> Pipeline:
+    """Logistic regression, in which plain and changed faces have the same total weight."""
+    features, truth = _joined(plain, changed)
+    regression = LogisticRegression(
+        C=1 / (2 * WEIGHT_DECAY * len(truth)), class_weight="balanced", tol=1e-6, max_iter=1000
+    )
+    # In double precision, so that the result is reproducible.
+    return make_pipeline(StandardScaler(), regression).fit(features.astype(np.float64), truth)
 
 
-def _fit(plain: Tensor, changed: Tensor) -> nn.Linear:
-    """Logistic regression, in double precision so that the result is reproducible."""
-    features = torch.cat([plain, changed]).double()
-    truth = torch.cat([torch.zeros(len(plain)), torch.ones(len(changed))]).double()
-    # Both classes have the same total weight.
-    balance = torch.where(truth == 1, 0.5 / len(changed), 0.5 / len(plain))
-    mean, deviation = features.mean(dim=0), features.std(dim=0).clamp(min=1e-6)
-    features = (features - mean) / deviation
-    weight = torch.zeros(features.shape[1], dtype=torch.double, requires_grad=True)
-    bias = torch.zeros((), dtype=torch.double, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
+def _joined(plain: Floats, changed: Sequence[Floats]) -> tuple[Floats, Bools]:
+    features = np.concatenate([plain, *changed])
+    return features, np.arange(len(features)) >= len(plain)
 
-    def loss() -> Tensor:
-        optimiser.zero_grad()
-        error = functional.binary_cross_entropy_with_logits(
-            features @ weight + bias, truth, balance, reduction="sum"
-        )
-        value = error + WEIGHT_DECAY * weight.square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
 
-    optimiser.step(loss)  # type: ignore[no-untyped-call]
-    layer = nn.Linear(len(weight), 1)
-    with torch.no_grad():
-        layer.weight.copy_((weight / deviation)[None])
-        layer.bias.copy_(bias - (weight * mean / deviation).sum())
-    return layer.requires_grad_(False)
+def _layer(model: Pipeline) -> nn.Linear:
+    """The model's logit as one layer over features that are not standardised."""
+    scaler, regression = model
+    weight = regression.coef_ / scaler.scale_
+    layer = nn.Linear(weight.shape[1], 1).requires_grad_(False)
+    layer.weight.copy_(torch.from_numpy(weight))
+    layer.bias.copy_(torch.from_numpy(regression.intercept_ - weight @ scaler.mean_))
+    return layer
