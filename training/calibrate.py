@@ -33,15 +33,9 @@ def calibrate(predicted: Predictions, labels: Ints) -> Calibrated:
     labels: [N], negative if missing. Raises `ValueError` as `choose_threshold` does.
     """
     temperature = fit_temperature(predicted.logits, labels)
-    calibrated = rescaled(predicted, temperature)
+    calibrated = predicted.at(temperature)
     threshold = choose_threshold(calibrated.probabilities, labels, SELECTIVE_ACCURACY)
     return Calibrated(temperature, threshold, calibrated)
-
-
-def rescaled(predicted: Predictions, temperature: float) -> Predictions:
-    """The same answers at another temperature."""
-    logits = torch.from_numpy(predicted.logits)
-    return predicted._replace(probabilities=torch.softmax(logits / temperature, dim=1).numpy())
 
 
 def fit_temperature(logits: Floats, labels: Ints) -> float:

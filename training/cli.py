@@ -51,6 +51,7 @@ ShippedOr = Annotated[
     typer.Option("--run", help="Folder of a run, or a checkpoint. The default is the shipped checkpoint."),
 ]
 Repository = Annotated[Path, typer.Option(help="Model repository in Triton's layout.")]
+ModelName = Annotated[str, typer.Option(help="Name of the model in the repository.")]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"],
     typer.Option(help="Where to compute. auto: a GPU if torch finds one, the CPU otherwise."),
@@ -244,7 +245,7 @@ def evaluate_command(
 ) -> None:
     """Evaluate a trained network on a test split, or on validation rows."""
     with _explained():
-        from training.evaluation.report import evaluate_run
+        from training.evaluation.evaluate import evaluate_run
 
         for path in evaluate_run(
             run,
@@ -355,7 +356,7 @@ def export_classifier_command(
     data: Data,
     run: Checkpoint,
     dataset: Kind = None,
-    name: Annotated[str, typer.Option(help="Name of the model in the repository.")] = "expressnet_moe",
+    name: ModelName = "expressnet_moe",
     model_version: Annotated[
         int,
         typer.Option(
@@ -373,7 +374,7 @@ def export_classifier_command(
     device: Device = "auto",
     skip_bad: SkipBad = False,
 ) -> None:
-    """Calibrate, evaluate and export a trained classifier. Export the detector first."""
+    """Calibrate a trained classifier on its validation rows, and export it. Export the detector first."""
     with _explained():
         from training.export_classifier import export_classifier
 
@@ -392,52 +393,35 @@ def export_classifier_command(
         typer.echo(f"{folder} written")
 
 
-@export.command("subgroups")
-def export_subgroups_command(
+@export.command("figures")
+def export_figures_command(
     data: Data,
     dataset: Kind = None,
-    split: Split = None,
-    name: Annotated[str, typer.Option(help="Name of the model in the repository.")] = "expressnet_moe",
+    split: Annotated[
+        str | None, typer.Option(help="Name of a test split. The default is the first test split.")
+    ] = None,
+    name: ModelName = "expressnet_moe",
     model_version: Annotated[
         int | None, typer.Option(min=1, help="Version of the model. The default is the served version.")
     ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Plot to write, of the accuracy by quality behind the limits.")
+    ] = None,
     repository: Repository = Path("model_repository"),
     skip_bad: SkipBad = False,
 ) -> None:
-    """Measure the accuracy of a classifier by group of faces, and update its manifest."""
+    """Measure an exported classifier on a test split, and write the figures into its manifest."""
     with _explained():
-        from training.export_subgroups import export_subgroups
+        from training.export_figures import export_figures
 
-        path = export_subgroups(
-            data,
-            repository,
-            name,
-            version=None if model_version is None else str(model_version),
+        version = None if model_version is None else str(model_version)
+        for line in export_figures(
+            *(data, repository, name),
+            version=version,
             kind=dataset,
             split=split,
+            plot=plot,
             skip_bad=skip_bad,
-        )
-        typer.echo(f"{path} written")
-
-
-@export.command("quality")
-def export_quality_command(
-    data: Data,
-    dataset: Kind = None,
-    name: Annotated[str, typer.Option(help="Name of the model in the repository.")] = "expressnet_moe",
-    model_version: Annotated[
-        str | None, typer.Option(help="Version of the model. The default is the served version.")
-    ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Plot of the measurement to write.")] = None,
-    repository: Repository = Path("model_repository"),
-    skip_bad: SkipBad = False,
-) -> None:
-    """Measure the accuracy of a classifier on poor images, and update the limits in its manifest."""
-    with _explained():
-        from training.export_quality import export_quality
-
-        for line in export_quality(
-            data, repository, name=name, version=model_version, kind=dataset, plot=plot, skip_bad=skip_bad
         ):
             typer.echo(line)
 

@@ -1,11 +1,10 @@
-"""Calibrates a trained network, measures it on PublicTest, and writes it as the served classifier."""
+"""Calibrates a trained network on its validation rows, and writes it as a served classifier."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,22 +20,21 @@ from service.core.manifest import (
 )
 from service.inference.engine import batch_sizes
 from training.calibrate import SELECTIVE_ACCURACY, calibrate
-from training.checkpoint import Trained, load_trained
-from training.datasets import DatasetKind, load
+from training.checkpoint import Trained, checkpoint_file, load_trained
 from training.datasets.faces import Dataset
-from training.datasets.splits import drop_near_duplicates
 from training.device import DeviceName, choose_device
 from training.evaluation.metrics import calibration_error, figures
+from training.evaluation.poor_pictures import Probe
 from training.evaluation.predict import predict
-from training.evaluation.subgroups import for_manifest
-from training.export_quality import with_quality
+from training.evaluation.quality import choose_limits
+from training.evaluation.rows import dataset_of
 from training.formats import Interface, Pair, digests, make_files
-from training.framing import PhotoCropper, measure_crop, realign
+from training.framing import PhotoCropper, crop_each, measure_crop
 from training.hints import fit_face_likeness, fit_occlusion
 from training.models.folding import folded
 from training.models.served import ServedClassifier
 from training.repository import write_model
-from training.rows import refuse_other_emotions, training_rows
+from training.rows import training_rows
 
 NAME = "expressnet_moe"
 PARITY_TOLERANCE = 1e-4
@@ -93,87 +91,68 @@ def export_classifier(
 ) -> Path:
     """Write `best.ckpt` of a run as a served classifier, and return its folder.
 
-    Temperature and threshold are chosen on the run's validation rows; test splits are only measured. The
-    repository must contain the detector, which finds eyes and mouth in the data set's images. `version`
-    becomes the default version; other versions stay. `kind`: of the data set, by default the run's.
-    `max_batch_faces`: max faces in one call on Triton, which warms up all sizes that a gateway pads to.
+    Temperature, threshold and limits of quality are chosen on the run's validation rows. Nothing is measured
+    on test splits: `export_figures` does that. The repository must contain the detector, which finds eyes and
+    mouth in the data set's images. `version` becomes the default version; other versions stay. `kind`: of the
+    data set, by default the run's. `max_batch_faces`: max faces in one call on Triton, which warms up all
+    sizes that a gateway pads to.
     Raises `RuntimeError` when a file gives other answers than the network, a file cannot be reproduced, or
     the network cannot be written as ONNX.
     """
     trained = load_trained(run)
     network, config = trained.network, trained.config
-    dataset = load(
-        cast(DatasetKind, kind or config.dataset), data, skip_bad=skip_bad, ferplus_votes=config.ferplus_votes
-    )
-    refuse_other_emotions(trained.emotions, dataset)
+    cropper = PhotoCropper(repository)
+    dataset = dataset_of(config, trained.emotions, data, kind, skip_bad=skip_bad)
     network.to(choose_device(device))
     rows, held_out = training_rows(dataset, config)
 
-    before = predict(network, held_out)
-    temperature, threshold, calibrated = calibrate(before, held_out.majority)
-
-    label_emotions = len(trained.label_emotions) if dataset.label_emotions else 0
-    cropper = PhotoCropper(repository)
-    crop = measure_crop(rows.pictures, cropper, size=network.size)
-    metrics = {"validation": figures(calibrated, held_out, label_emotions, threshold)}
-    subgroups = None
-    for split, test in dataset.tests.items():
-        predicted = predict(network, test, temperature=temperature)
-        metrics[split] = figures(predicted, test, label_emotions, threshold)
-        subgroups = subgroups or for_manifest(split, predicted.probabilities, test)
-        # Training rows contain no copies of test images, so these figures should hardly differ.
-        alone = drop_near_duplicates(test, dataset.training)
-        predicted = predict(network, alone, temperature=temperature)
-        metrics[f"{split}_without_copies"] = figures(predicted, alone, label_emotions, threshold)
-        # The same images with and without the gateway's crop show the cost of the crop.
-        cut, found = realign(test.pictures, cropper, crop, size=network.size)
-        whole = test.rows(found)
-        for how, same in (("realigned", replace(whole, pictures=cut)), ("realigned_whole", whole)):
-            predicted = predict(network, same, temperature=temperature)
-            metrics[f"{split}_{how}"] = figures(predicted, same, label_emotions, threshold)
-
-    occlusion, metrics["validation_occlusion"] = fit_occlusion(network, rows, held_out)
-    likeness, metrics["validation_face_likeness"] = fit_face_likeness(network, rows, held_out)
+    spec = Input(size=network.size, crop=measure_crop(rows.pictures, cropper, size=network.size))
+    temperature, threshold, calibrated = calibrate(predict(network, held_out), held_out.majority)
+    measured = figures(calibrated, held_out, len(dataset.label_emotions), threshold)
+    occlusion, occlusion_figures = fit_occlusion(network, rows, held_out)
+    likeness, likeness_figures = fit_face_likeness(network, rows, held_out)
     network.cpu()
     served = ServedClassifier(folded(network), temperature, occlusion, likeness)
     files = make_files(name, served, interface(network.size))
     pair = Pair(files)
-    metrics["onnx_against_torchscript"] = agreement(
-        ServedClassifier(network, temperature, occlusion, likeness), pair, network.size
-    )
-    test_split = next(iter(dataset.tests), "validation")
+    unfolded = ServedClassifier(network, temperature, occlusion, likeness)
+    differences = agreement(unfolded, pair, network.size)
+
+    probe = Probe(pair.torchscript, spec, held_out, crop_each(held_out.pictures, cropper, spec))
+    validation = f"validation rows of {dataset.name}"
     manifest = ClassifierManifest(
         name=name,
         version=version,
         sha256=digests(files),
         labels=trained.emotions,
-        input=Input(size=network.size, crop=crop),
+        input=spec,
         calibration=Calibration(
             temperature=temperature,
-            ece_before=calibration_error(before.probabilities, held_out.majority).value,
-            ece_after=metrics["validation"]["ece"].value,
-            data=f"validation rows of {dataset.name}",
+            ece_before=calibration_error(calibrated.at(1.0).probabilities, held_out.majority).value,
+            ece_after=measured["ece"].value,
+            data=validation,
         ),
         verdict=VerdictRule(
             threshold=threshold,
-            coverage=metrics[test_split]["coverage"].value,
-            accuracy=metrics[test_split]["selective_accuracy"].value,
-            data=f"chosen for {SELECTIVE_ACCURACY:.0%} selective accuracy on validation, "
-            f"measured on {test_split}",
+            **verdict_figures("validation", measured),
+            quality=choose_limits(probe.everything(), threshold, f"{validation}, clean and corrupted"),
         ),
-        metrics=metrics,
-        subgroups=subgroups,
+        metrics={
+            "validation": measured,
+            "validation_occlusion": occlusion_figures,
+            "validation_face_likeness": likeness_figures,
+            "onnx_against_torchscript": differences,
+        },
         training=_training(run, trained, dataset, len(rows), len(held_out)),
         intended_use="Names the expression that people would see in a photographed face, as statistics over "
         "many faces or as a hint to a person. It does not tell what somebody feels.",
         limits=LIMITS,
     )
-    manifest, _ = with_quality(manifest, pair.torchscript, cropper, dataset, held_out)
     batches = batch_sizes(max_batch_faces)
     config_pbtxt = CONFIG.format(
         name=name,
         size=network.size,
-        experts=before.weights.shape[2],
+        experts=calibrated.weights.shape[2],
         labels=len(trained.emotions),
         max_batch=max_batch_faces,
         preferred=", ".join(str(batch) for batch in batches if batch >= min(8, max_batch_faces)),
@@ -191,6 +170,15 @@ LIMITS = (
     "Not measured by age, skin tone, sex or culture: FER-2013 carries no such labels. Expect unequal errors.",
     "An expression is not an inner state, and people express the same state differently.",
 )
+
+
+def verdict_figures(split: str, measured: dict[str, Metric]) -> dict[str, Any]:
+    """The fields of a `VerdictRule` that say what its threshold gives. measured: figures of the split."""
+    return {
+        "coverage": measured["coverage"].value,
+        "accuracy": measured["selective_accuracy"].value,
+        "data": f"chosen for {SELECTIVE_ACCURACY:.0%} selective accuracy on validation, measured on {split}",
+    }
 
 
 def interface(size: int) -> Interface:
@@ -230,7 +218,7 @@ def agreement(network: nn.Module, pair: Pair, size: int) -> dict[str, Metric]:
 
 
 def _training(run: Path, trained: Trained, dataset: Dataset, rows: int, held_out: int) -> Training:
-    versions = json.loads((_folder(run) / "versions.json").read_text())
+    versions = json.loads(checkpoint_file(run).with_name("versions.json").read_text())
     return Training(
         data=(
             f"{dataset.name}: {rows} images to train on and {held_out} for validation, copies kept on one "
@@ -246,7 +234,3 @@ def _training(run: Path, trained: Trained, dataset: Dataset, rows: int, held_out
         commit=versions[-1]["commit"],
         seeds=(trained.config.seed,),
     )
-
-
-def _folder(run: Path) -> Path:
-    return run if run.is_dir() else run.parent

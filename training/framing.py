@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +18,13 @@ from service.pipeline.crops import Cropper, Crops
 from service.settings import Settings
 from service.vision.decode import decode
 from service.vision.level import is_tilted
-from training.datasets.faces import Pictures, PixelPictures
+from training.datasets.faces import Pictures
 
 # Pictures are enlarged to this side, get a margin, and are searched at half the size. YuNet places mouths too
 # low in faces under 45 px or over 180 px, and most faces in photos have sizes between.
 DETECTION_PX = 192
 MARGIN = 0.25
+SAMPLES = 2000
 # Landmarks do not depend on the geometry of the crop.
 ANY_CROP = Crop(left_eye=(0.3, 0.4), right_eye=(0.7, 0.4), mouth=(0.5, 0.75))
 
@@ -63,18 +64,29 @@ class PhotoCropper:
         Also returns how many times the crops' px are enlarged.
         """
         pixels = decode(photo, pixel_limit=self._pixel_limit).pixels if isinstance(photo, bytes) else photo
-        return self.crop(scene(pixels), spec), _upscale(min(pixels.shape[:2]))
+        return self.crop(scene(pixels), spec), upscale(min(pixels.shape[:2]))
 
 
-def measure_crop(
-    pictures: Pictures, cropper: PhotoCropper, *, size: int, samples: int = 2000, seed: int = 0
-) -> Crop:
+def crop_each(pictures: Pictures, cropper: PhotoCropper, spec: Input) -> list[Crops | None]:
+    """Crop N pictures as the gateway crops photos. None stands for pictures without exactly one face."""
+    images = pictures.read(np.arange(len(pictures)), size=spec.size, channels=3).transpose(0, 2, 3, 1)
+    found = (cropper.crop_close_up(image, spec)[0] for image in images)
+    return [crops if len(crops.boxes) == 1 else None for crops in found]
+
+
+def cut_out(crops: Iterable[Crops | None], size: int) -> NDArray[np.uint8]:
+    """The faces that `crop_each` found, without gaps: [n,3,size,size]."""
+    faces = [each.faces[0] for each in crops if each is not None]
+    return np.array(faces, np.uint8).reshape(-1, 3, size, size)
+
+
+def measure_crop(pictures: Pictures, cropper: PhotoCropper, *, size: int) -> Crop:
     """Median position of eyes and mouth in pictures of `size` px, as fractions of their side.
 
     Pictures without exactly one level face are skipped. Raises `ValueError` when no picture remains.
     """
-    chosen = np.random.default_rng(seed).permutation(len(pictures))[:samples]
-    found = list(_crop_each(_rgb(pictures, chosen, size), cropper, Input(size=size, crop=ANY_CROP)))
+    chosen = np.random.default_rng(0).permutation(len(pictures))[:SAMPLES]
+    found = crop_each(pictures.choose(chosen), cropper, Input(size=size, crop=ANY_CROP))
     # The landmarks of a levelled face are those of a small copy, where mouths are found lower.
     level = [crops for crops in found if crops and not is_tilted(crops.quality[0].roll_degrees)]
     points = np.array([_in_picture(crops, size) for crops in level])
@@ -91,48 +103,23 @@ def measure_crop(
     )
 
 
-def realign(
-    pictures: Pictures, cropper: PhotoCropper, crop: Crop, *, size: int
-) -> tuple[PixelPictures, NDArray[np.bool_]]:
-    """Crop N pictures of `size` px as the gateway crops photos.
-
-    Returns the crops of the pictures with exactly one face, in RGB, and a mask bool [N] of them.
-    """
-    images = _rgb(pictures, np.arange(len(pictures)), size)
-    found = list(_crop_each(images, cropper, Input(size=size, crop=crop)))
-    faces = [crops.faces[0].transpose(1, 2, 0) for crops in found if crops is not None]
-    mask = np.array([crops is not None for crops in found], np.bool_)
-    return PixelPictures(np.array(faces, np.uint8).reshape(-1, size, size, 3)), mask
-
-
-def _crop_each(images: NDArray[np.uint8], cropper: PhotoCropper, spec: Input) -> Iterator[Crops | None]:
-    """The face in each image [N,S,S,3] RGB; None unless it has exactly one."""
-    for image in images:
-        crops, _ = cropper.crop_close_up(image, spec)
-        yield crops if len(crops.boxes) == 1 else None
-
-
 def _in_picture(crops: Crops, size: int) -> NDArray[np.float32]:
     """The landmarks of a close-up's face, as fractions of the side of its picture: float32 [5,2]."""
     assert crops.detections is not None
-    points: NDArray[np.float32] = crops.detections.landmarks[0] / (size * _upscale(size)) - MARGIN
+    points: NDArray[np.float32] = crops.detections.landmarks[0] / (size * upscale(size)) - MARGIN
     return points
 
 
 def scene(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Enlarge a picture [H,W,3] for the detector, and add a margin that repeats its edge."""
     height, width = image.shape[:2]
-    factor = _upscale(min(height, width))
+    factor = upscale(min(height, width))
     margin = round(MARGIN * min(height, width) * factor)
     size = width * factor, height * factor
     enlarged = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
     return np.pad(enlarged, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
 
 
-def _upscale(side: int) -> int:
+def upscale(side: int) -> int:
     """How many times `scene` enlarges a picture whose shorter side has `side` px."""
     return max(1, DETECTION_PX // side)
-
-
-def _rgb(pictures: Pictures, rows: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
-    return pictures.read(rows, size=size, channels=3).transpose(0, 2, 3, 1)

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.manifest import TORCHSCRIPT, read_manifest, verified_model_path
+from service.core.manifest import read_manifest
 from service.pipeline.groups import GROUP_STEP
 from service.settings import Settings
 from training.datasets import load
-from training.evaluation.networks import served_answers
+from training.evaluation.networks import load_served, served_answers
 
 TRIALS = 20_000
 STEPS = (0.001, 0.01, GROUP_STEP, 0.1)
@@ -42,8 +42,8 @@ def main(data: Path) -> None:
     manifest = read_manifest(settings.model_repository, settings.classifier)
     assert manifest.input is not None
     rows = load("fer2013", data).tests["PublicTest"]
-    path = verified_model_path(settings.model_repository, manifest, TORCHSCRIPT)
-    answers = served_answers(path, rows, manifest.input.size)
+    module = load_served(settings.model_repository, manifest)
+    answers = served_answers(module, rows, size=manifest.input.size).probabilities
     most_common = np.bincount(answers.argmax(axis=1)).max() / len(answers)
     print(f"{len(answers)} faces; always naming the most common emotion is right for {most_common:.0%}\n")
     print(f"| other faces | {' | '.join(f'steps of {step}' for step in STEPS)} |")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from service.core.manifest import ClassifierManifest, read_manifest
+from service.core.manifest import ClassifierManifest, QualityLimits, read_manifest
 from service.settings import Settings
 from tests.docs.blocks import ROOT
-from training.export_quality import tables
 
 FILE = ROOT / "docs" / "reference" / "quality-bands.md"
 INTRODUCTION = """\
@@ -32,6 +31,29 @@ def document() -> str:
     assert isinstance(manifest, ClassifierManifest)
     assert manifest.verdict.quality is not None
     return INTRODUCTION + "\n".join(tables(manifest.verdict.quality))
+
+
+def tables(limits: QualityLimits) -> list[str]:
+    lines = [limits.rule, ""]
+    for limit in limits.limits:
+        edge = "no limit"
+        if limit.min is not None:
+            edge = f"at least {limit.min:g}"
+        if limit.max is not None:
+            edge = f"at most {limit.max:g}"
+        lines += [
+            f"## {limit.code}: {limit.measure}, {edge}",
+            "",
+            "| from | below | faces | accuracy | confidence | certain | accuracy of the certain |",
+            "|---|---|---|---|---|---|---|",
+            *(
+                f"| {b.low:.3g} | {b.high:.3g} | {b.samples} | {b.accuracy:.1%} | {b.confidence:.1%} "
+                f"| {b.certain:.1%} | {b.certain_accuracy:.1%} |"
+                for b in limit.bands
+            ),
+            "",
+        ]
+    return lines
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from pydantic.dataclasses import dataclass
@@ -12,12 +11,11 @@ from scipy.stats import binomtest, bootstrap
 
 from service.core.manifest import EMOTIONS
 from training.calibrate import fit_temperature
-from training.datasets import DatasetKind, load
 from training.datasets.faces import Bools, Dataset, Ints, LabelledFaces
 from training.device import DeviceName, choose_device
 from training.evaluation.networks import Measurable, load_network
 from training.evaluation.predict import Floats
-from training.evaluation.rows import HELD_OUT, rows_of, split_of
+from training.evaluation.rows import HELD_OUT, dataset_of, rows_of, split_of
 from training.evaluation.tables import table
 from training.rows import refuse_other_emotions
 
@@ -76,48 +74,38 @@ def compare(
     default the validation rows of both. device: of checkpoints; served models answer on the CPU.
     Raises `ValueError` when the networks do not fit the data set or each other.
     """
-    chosen = choose_device(device)
-    a, b = (load_network(name, repository, chosen) for name in (first, second))
+    a, b = (load_network(name, repository, choose_device(device)) for name in (first, second))
     if kind is None and a.config.dataset != b.config.dataset:
         raise ValueError(
             f"{a.name} and {b.name} were trained on different data sets: choose one with --dataset"
         )
-    dataset = load(
-        cast(DatasetKind, kind or a.config.dataset),
-        data,
-        skip_bad=skip_bad,
-        ferplus_votes=a.config.ferplus_votes,
-    )
+    dataset = dataset_of(a.config, a.emotions, data, kind, skip_bad=skip_bad, network=a.name)
+    refuse_other_emotions(b.emotions, dataset, b.name)
     split = split_of(dataset, split)
-    _refuse_misfits(a, b, dataset, split)
-    rows = rows_of(dataset, split, a.config)
-    if not (rows.majority >= 0).any():
-        raise ValueError(f"{split} of {dataset.name} has no rows with labels")
-    answers = (_answers(network, dataset, split, rows) for network in (a, b))
-    return compared(a.name, b.name, dataset.name, split, *answers, labels=rows.majority)
-
-
-def _answers(network: Measurable, dataset: Dataset, split: str, rows: LabelledFaces) -> Floats:
-    """Logarithms of probabilities. The temperature of a checkpoint is fitted as `evaluate` does."""
-    logits = network.logits(rows)
-    temperature = 1.0
-    if not network.calibrated:
-        held_out = rows if split == HELD_OUT else rows_of(dataset, HELD_OUT, network.config)
-        fitted = logits if split == HELD_OUT else network.logits(held_out)
-        temperature = fit_temperature(fitted, held_out.majority)
-    answers: Floats = log_softmax(logits / temperature, axis=1)
-    return answers
-
-
-def _refuse_misfits(a: Measurable, b: Measurable, dataset: Dataset, split: str) -> None:
-    for network in (a, b):
-        refuse_other_emotions(network.emotions, dataset, network.name)
-    held_out = [(network.config.validation_share, network.config.fold) for network in (a, b)]
-    if split == HELD_OUT and held_out[0] != held_out[1]:
+    if split == HELD_OUT and _held_out(a) != _held_out(b):
         raise ValueError(
             f"{a.name} and {b.name} held out different validation rows, and one may have trained on those of "
             "the other: choose a test split with --split"
         )
+    rows = rows_of(dataset, split, a.config)
+    answers = (_answers(network, dataset, split, rows) for network in (a, b))
+    return compared(a.name, b.name, dataset.name, split, *answers, labels=rows.majority)
+
+
+def _held_out(network: Measurable) -> tuple[float, int]:
+    return network.config.validation_share, network.config.fold
+
+
+def _answers(network: Measurable, dataset: Dataset, split: str, rows: LabelledFaces) -> Floats:
+    """Logarithms of probabilities. The temperature of a checkpoint is fitted as `evaluate` does."""
+    logits = network.predict(rows).logits
+    temperature = 1.0
+    if not network.calibrated:
+        held_out = rows if split == HELD_OUT else rows_of(dataset, HELD_OUT, network.config)
+        fitted = logits if split == HELD_OUT else network.predict(held_out).logits
+        temperature = fit_temperature(fitted, held_out.majority)
+    answers: Floats = log_softmax(logits / temperature, axis=1)
+    return answers
 
 
 def compared(

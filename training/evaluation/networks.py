@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from service.core.manifest import (
     TORCHSCRIPT,
     ClassifierManifest,
+    Manifest,
     manifest_path,
     read_manifest,
     verified_model_path,
@@ -19,7 +21,8 @@ from service.core.manifest import (
 from training.checkpoint import load_trained
 from training.config import RunConfig
 from training.datasets.faces import LabelledFaces
-from training.evaluation.predict import Floats, predict
+from training.evaluation.predict import Predictions, predict
+from training.images import in_order
 from training.models.folding import folded
 
 BATCH = 256
@@ -31,14 +34,14 @@ SMALLEST = 1e-7
 class Measurable:
     """A network of any kind.
 
-    name: as the user wrote it. config: of its run. logits: rows -> float32 [N,C] over `emotions`.
-    calibrated: whether a softmax of the logits is calibrated already.
+    name: as the user wrote it. config: of its run. predict: answers for N faces over `emotions`.
+    calibrated: whether the probabilities are calibrated already.
     """
 
     name: str
     emotions: tuple[str, ...]
     config: RunConfig
-    logits: Callable[[LabelledFaces], Floats]
+    predict: Callable[[LabelledFaces], Predictions]
     calibrated: bool
 
 
@@ -51,25 +54,14 @@ def load_network(name: str, repository: Path, device: torch.device) -> Measurabl
     if Path(name).exists():
         trained = load_trained(Path(name))
         network = folded(trained.network).to(device)
-        return Measurable(
-            name,
-            trained.emotions,
-            trained.config,
-            lambda rows: predict(network, rows).logits,
-            calibrated=False,
-        )
+        answer = partial(predict, network)
+        return Measurable(name, trained.emotions, trained.config, answer, calibrated=False)
     model, _, version = name.partition(":")
     if not manifest_path(repository, model).exists():
         raise ValueError(f"{name} is neither a checkpoint, nor a run, nor a model of {repository}")
     manifest = read_classifier(repository, model, version or None)
-    path = verified_model_path(repository, manifest, TORCHSCRIPT)
-    return Measurable(
-        name,
-        manifest.labels,
-        recorded_config(manifest),
-        lambda rows: np.log(np.maximum(served_answers(path, rows, manifest.input.size), SMALLEST)),
-        calibrated=True,
-    )
+    answer = partial(served_answers, load_served(repository, manifest), size=manifest.input.size)
+    return Measurable(name, manifest.labels, recorded_config(manifest), answer, calibrated=True)
 
 
 def read_classifier(repository: Path, name: str, version: str | None) -> ClassifierManifest:
@@ -86,14 +78,20 @@ def recorded_config(manifest: ClassifierManifest) -> RunConfig:
     return RunConfig.model_validate({key: recorded[key] for key in RunConfig.model_fields if key in recorded})
 
 
+def load_served(repository: Path, manifest: Manifest) -> torch.jit.ScriptModule:
+    """The TorchScript file of a model. Raises `ModelFileError` when its digest is not the manifest's."""
+    path = verified_model_path(repository, manifest, TORCHSCRIPT)
+    module: torch.jit.ScriptModule = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+    return module
+
+
 @torch.inference_mode()
-def served_answers(path: Path, rows: LabelledFaces, size: int) -> Floats:
-    """Calibrated probabilities float32 [N,C] of a model file."""
-    module = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+def served_answers(module: torch.jit.ScriptModule, rows: LabelledFaces, *, size: int) -> Predictions:
+    """Answers of a served classifier for faces of `size` px, without those that are not served."""
     parts = []
-    for start in range(0, len(rows), BATCH):
-        chosen = np.arange(start, min(start + BATCH, len(rows)))
-        faces = torch.from_numpy(rows.pictures.read(chosen, size=size, channels=3))
-        parts.append(module(faces)[0].numpy())
-    answers: Floats = np.concatenate(parts)
-    return answers
+    for chosen in in_order(len(rows), BATCH):
+        faces = torch.from_numpy(rows.pictures.read(chosen.numpy(), size=size, channels=3))
+        parts.append(module(faces)[:2])
+    probabilities, weights = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+    logits = np.log(np.maximum(probabilities, SMALLEST))
+    return Predictions(probabilities, logits[:, :0], logits, weights, np.zeros_like(weights), logits[:, :0])

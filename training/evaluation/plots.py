@@ -11,9 +11,8 @@ from matplotlib.ticker import NullFormatter
 
 from service.core.manifest import EMOTIONS, QualityLimits
 from training.datasets.faces import LabelledFaces
-from training.evaluation.figures import Report
 from training.evaluation.predict import Predictions
-from training.evaluation.subgroups import wilson
+from training.evaluation.report import Report
 from training.models import Network
 
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#777777"
@@ -29,8 +28,6 @@ def draw(report: Report, out: Path) -> list[Path]:
         "coverage.png": _coverage(report),
         "recall.png": _recall(report),
     }
-    if any(report.experts):
-        drawn["experts.png"] = _experts(report)
     if report.robustness:
         drawn["robustness.png"] = _robustness(report)
     for name, figure in drawn.items():
@@ -40,23 +37,17 @@ def draw(report: Report, out: Path) -> list[Path]:
 
 def _confusion(report: Report) -> Figure:
     counts = np.array(report.confusion)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    labels = counts.sum(axis=1)
+    shares = counts / np.maximum(labels, 1)[:, None]
     names = EMOTIONS[: len(counts)]
     figure = Figure(figsize=(7.5, 6.8), layout="constrained")
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.ndindex(counts.shape):
-        axes.text(
-            column,
-            row,
-            f"{shares[row, column]:.0%}\n{counts[row, column]}",
-            ha="center",
-            va="center",
-            fontsize=8,
-            color="white" if shares[row, column] > 0.55 else "black",
-        )
+    for (row, column), share in np.ndenumerate(shares):
+        text, colour = f"{share:.0%}\n{counts[row, column]}", "white" if share > 0.55 else "black"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
     axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
-    axes.set_yticks(range(len(names)), [f"{n} ({c})" for n, c in zip(names, counts.sum(axis=1), strict=True)])
+    axes.set_yticks(range(len(names)), [f"{n} ({c})" for n, c in zip(names, labels, strict=True)])
     axes.set(xlabel="answer", ylabel="label", title=f"{report.dataset}, {report.split}: share of each label")
     return figure
 
@@ -94,32 +85,14 @@ def _coverage(report: Report) -> Figure:
 def _recall(report: Report) -> Figure:
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
-    names = [c.emotion for c in report.by_class]
-    recall = np.array([c.recall for c in report.by_class])
-    # Wilson's interval: a normal one is wrong for few samples.
-    low, high = np.transpose([wilson(round(c.recall * c.samples), c.samples or 1) for c in report.by_class])
-    errors = np.clip([recall - low, high - recall], 0, 1)
-    axes.bar(names, recall, color=BLUE, yerr=errors, ecolor="black", capsize=3)
+    measured = report.subgroups.recall
+    recall = np.array([metric.value for metric in measured.values()])
+    low, high = np.transpose([metric.interval for metric in measured.values()])
+    names = [f"{emotion}\nn={metric.samples}" for emotion, metric in measured.items()]
+    axes.bar(names, recall, color=BLUE, yerr=[recall - low, high - recall], ecolor="black", capsize=3)
     axes.set(ylabel="share found (recall)", ylim=(0, 1.02), title="by emotion, with 95 % intervals")
-    axes.set_xticks(range(len(names)), [f"{c.emotion}\nn={c.samples}" for c in report.by_class], fontsize=8)
+    axes.tick_params("x", labelsize=8)
     _grid(axes)
-    return figure
-
-
-def _experts(report: Report) -> Figure:
-    figure = Figure(figsize=(8, 3.8), layout="constrained")
-    titles = ("large kernels", "fused")
-    for axes, experts, title in zip(figure.subplots(1, 2), report.experts, titles, strict=True):
-        load = np.array([e.load for e in experts])
-        axes.imshow(load, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        for row, column in np.ndindex(load.shape):
-            colour = "white" if load[row, column] > 0.55 else "black"
-            axes.text(
-                column, row, f"{load[row, column]:.0%}", ha="center", va="center", color=colour, fontsize=8
-            )
-        axes.set_xticks(range(load.shape[1]), [f"expert {n + 1}" for n in range(load.shape[1])], fontsize=8)
-        axes.set_yticks(range(len(experts)), [e.emotion for e in experts], fontsize=8)
-        axes.set_title(f"{title}: share of faces that an expert answers for", fontsize=9)
     return figure
 
 
@@ -129,15 +102,12 @@ def _robustness(report: Report) -> Figure:
     for axes, kind in zip(figure.subplots(2, 4, sharey=True).flat, kinds, strict=True):
         rows = [e for e in report.robustness if e.corruption == kind]
         axes.axhline(report.figures["accuracy"].value, color=GREY, linestyle="--", linewidth=1, label="clean")
-        axes.plot(range(5), [e.accuracy.value for e in rows], color=BLUE, marker="o", label="accuracy")
-        axes.plot(range(5), [e.certain for e in rows], color=ORANGE, marker="s", label="share certain")
-        axes.plot(
-            range(5),
-            [e.certain_accuracy for e in rows],
-            color=GREEN,
-            marker="^",
-            label="accuracy of the certain",
-        )
+        for label, colour, marker, values in (
+            ("accuracy", BLUE, "o", [e.accuracy.value for e in rows]),
+            ("share certain", ORANGE, "s", [e.certain for e in rows]),
+            ("accuracy of the certain", GREEN, "^", [e.certain_accuracy for e in rows]),
+        ):
+            axes.plot(range(5), values, color=colour, marker=marker, label=label)
         axes.set_xticks(range(5), [f"{e.strength:g}" for e in rows], fontsize=8)
         axes.set_title(kind, fontsize=10)
         axes.set_xlabel(rows[0].unit, fontsize=8)
@@ -180,13 +150,11 @@ def draw_quality(limits: QualityLimits, path: Path) -> Path:
     figure = Figure(figsize=(9, 7.8), layout="constrained")
     for axes, limit in zip(figure.subplots(3, 3, sharey=True).flat, limits.limits, strict=True):
         middles = [(band.low + band.high) / 2 for band in limit.bands]
-        for name, colour, marker in (
-            ("accuracy", BLUE, "o"),
-            ("confidence", GREY, "x"),
-            ("certain_accuracy", GREEN, "^"),
+        for label, colour, marker, values in (
+            ("accuracy", BLUE, "o", [band.accuracy for band in limit.bands]),
+            ("confidence", GREY, "x", [band.confidence for band in limit.bands]),
+            ("accuracy of the certain", GREEN, "^", [band.certain_accuracy for band in limit.bands]),
         ):
-            values = [getattr(band, name) for band in limit.bands]
-            label = name.replace("certain_accuracy", "accuracy of the certain")
             axes.plot(middles, values, color=colour, marker=marker, markersize=4, label=label)
         edge = limit.min if limit.max is None else limit.max
         if edge is not None:

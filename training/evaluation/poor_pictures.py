@@ -1,182 +1,151 @@
-"""Faces corrupted as in poor photos, and the served model's answers for them."""
+"""Answers of a served model for poor pictures: faces that are corrupted, and pictures without a face."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.core.manifest import ClassifierManifest, QualityCode, QualityMeasure
+from service.core.manifest import Input, QualityMeasure
+from service.pipeline.crops import Crops
 from service.vision.quality import measure_light
-from training.datasets.faces import LabelledFaces
-from training.evaluation.robustness import blur, darken, shake, shrink
-from training.framing import PhotoCropper
-from training.not_faces import NotFace
+from training.datasets.faces import Bools, Bytes, Ints, LabelledFaces
+from training.evaluation.corruptions import Corruption, blur, darken, fade, overexpose, shake, shrink
+from training.evaluation.predict import Floats
+from training.framing import cut_out, upscale
+from training.not_faces import NOT_FACES, NotFace
 from training.occluders import occlude
-
-Floats = NDArray[np.float32]
-Bytes = NDArray[np.uint8]
-Bools = NDArray[np.bool_]
 
 BATCH = 256
 CORRUPTED_FACES = 600
 """Faces that each corruption is applied to, always the same. More faces take an hour instead of minutes."""
 
+FOUND, CLEAN, NOT_FACE = "found", "clean", "not_face"
+# The name of a corruption is the code of the limit that it helps to choose.
+CORRUPTIONS = (
+    Corruption("too_small", shrink, (32, 28, 24, 20, 16, 12, 8)),
+    Corruption("blurred", blur, (0.012, 0.02, 0.03, 0.04, 0.05, 0.06)),
+    Corruption("blurred", shake, (0.15, 0.27)),
+    Corruption("too_dark", darken, (0.35, 0.17, 0.08, 0.06, 0.04)),
+    Corruption("too_bright", overexpose, (1.4, 2, 3, 4, 5)),
+    Corruption("low_contrast", fade, (0.35, 0.17, 0.08, 0.06, 0.04)),
+    Corruption("occluded", occlude, (0.1, 0.2, 0.3, 0.4)),
+)
+
+Classifier = Callable[[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
+
 
 @dataclass(frozen=True)
-class Rows:
-    """N labelled faces. measured: float32 [N] by measure; right: whether each answer was right.
+class Answers:
+    """Answers for N pictures.
 
-    clean: those that are as the data set has them.
+    kind: `FOUND`, a face as the gateway crops it; `CLEAN`, as the data set has it; `NOT_FACE`; or the name of
+    a corruption. measured: float32 [N] by measure, NaN if unknown. right: whether each answer was right.
     """
 
+    kind: NDArray[np.str_]
     measured: dict[QualityMeasure, Floats]
     right: Bools
     confidence: Floats
-    clean: Bools
 
-    def join(self, other: Rows) -> Rows:
-        shared = self.measured.keys() & other.measured.keys()
-        return Rows(
-            {name: np.concatenate([self.measured[name], other.measured[name]]) for name in shared},
-            *(
-                np.concatenate([getattr(self, name), getattr(other, name)])
-                for name in ("right", "confidence", "clean")
-            ),
+    @classmethod
+    def joined(cls, parts: Sequence[Answers]) -> Answers:
+        return cls(
+            np.concatenate([part.kind for part in parts]),
+            {name: np.concatenate([part.measured[name] for part in parts]) for name in MEASURES},
+            np.concatenate([part.right for part in parts]),
+            np.concatenate([part.confidence for part in parts]),
         )
 
-    def choose(self, rows: Bools) -> Rows:
-        return Rows(
-            {name: values[rows] for name, values in self.measured.items()},
-            self.right[rows],
-            self.confidence[rows],
-            self.clean[rows],
-        )
+    def choose(self, rows: Bools) -> Answers:
+        measured = {name: values[rows] for name, values in self.measured.items()}
+        return Answers(self.kind[rows], measured, self.right[rows], self.confidence[rows])
+
+    def of(self, *kinds: str) -> Answers:
+        return self.choose(np.isin(self.kind, kinds))
 
 
-@dataclass(frozen=True)
-class Corruption:
-    """apply: (images float [N,1,S,S] in [0, 1], strength) -> the same shape."""
-
-    code: QualityCode
-    measure: QualityMeasure
-    strengths: tuple[float, ...]
-    apply: Callable[[Tensor, float], Tensor]
+MEASURES: tuple[QualityMeasure, ...] = get_args(QualityMeasure)
 
 
-def overexpose(images: Tensor, light: float) -> Tensor:
-    """More light than a sensor can record, in 256 steps of grey as in a file."""
-    return ((images * light).clamp(0, 1) * 255).round() / 255
-
-
-def fade(images: Tensor, share: float) -> Tensor:
-    """Haze or glare: all pixels move towards the face's mean; sensor noise is added."""
-    mean = images.mean(dim=(2, 3), keepdim=True)
-    faded = mean + (images - mean) * share + 0.01 * torch.randn_like(images)
-    return (faded.clamp(0, 1) * 255).round() / 255
-
-
-CORRUPTIONS = (
-    Corruption("too_small", "size_px", (32, 28, 24, 20, 16, 12, 8), shrink),
-    Corruption("blurred", "sharpness", (0.012, 0.02, 0.03, 0.04, 0.05, 0.06), blur),
-    Corruption("blurred", "sharpness", (0.15, 0.27), shake),
-    Corruption("too_dark", "brightness", (0.35, 0.17, 0.08, 0.06, 0.04), darken),
-    Corruption("too_bright", "brightness", (1.4, 2, 3, 4, 5), overexpose),
-    Corruption("low_contrast", "contrast", (0.35, 0.17, 0.08, 0.06, 0.04), fade),
-    Corruption("occluded", "occlusion", (0.1, 0.2, 0.3, 0.4), occlude),
-)
-
-
-class ServedModelProbe:
-    """A served model, the gateway's crop, and labelled faces to measure both on."""
+class Probe:
+    """A served model, and labelled faces to measure it on. crops: of each face, as `crop_each` finds them."""
 
     def __init__(
-        self,
-        classifier: Callable[[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]],
-        manifest: ClassifierManifest,
-        cropper: PhotoCropper,
-        faces: LabelledFaces,
+        self, classifier: Classifier, spec: Input, faces: LabelledFaces, crops: Sequence[Crops | None]
     ) -> None:
-        self._classifier = classifier
-        self._input = manifest.input
-        self._emotions = len(manifest.labels)
-        self._cropper = cropper
-        chosen = np.flatnonzero(faces.majority >= 0)
+        self._classifier, self._size = classifier, spec.size
+        labelled = np.flatnonzero(faces.majority >= 0)
+        found = [
+            (row, each)
+            for row in labelled.tolist()
+            if (each := crops[row]) and each.quality[0].yaw is not None
+        ]
+        self._crops = [each for _, each in found]
+        self._crop_labels = faces.majority[[row for row, _ in found]]
+        # Shorter side of a box as a share of its picture's side.
+        sides = [each.quality[0].size_px for each in self._crops] or [1.0]
+        self._box_share = float(np.median(sides)) / (upscale(self._size) * self._size) if found else 1.0
+        chosen = labelled[np.sort(np.random.default_rng(0).permutation(len(labelled))[:CORRUPTED_FACES])]
         self._labels = faces.majority[chosen]
-        self._pixels = faces.pictures.read(chosen, size=self._input.size, channels=1)
-        self._sample = np.sort(np.random.default_rng(0).permutation(len(chosen))[:CORRUPTED_FACES])
+        pixels = faces.pictures.read(chosen, size=self._size, channels=1)
+        self._images = torch.from_numpy(pixels).float() / 255
 
-    def detected_crops(self) -> tuple[Rows, float]:
-        """Detect and crop the faces as the gateway does.
+    def everything(self) -> Answers:
+        """Answers for all pictures: found, clean, corrupted at every strength, and not faces."""
+        corrupted = [self.corrupted(each, strength) for each in CORRUPTIONS for strength in each.strengths]
+        others = [self.not_faces(kind) for kind in NOT_FACES.values()]
+        return Answers.joined([self.found(), self.clean(), *corrupted, *others])
 
-        Returns the rows, and the median shorter side of a box as a share of its picture's side. Pictures
-        without exactly one face are skipped.
-        """
-        crops, poses, kept, sides = [], [], [], []
-        for row, (face,) in enumerate(self._pixels):
-            found, enlarged = self._cropper.crop_close_up(np.repeat(face[:, :, None], 3, axis=2), self._input)
-            if len(found.boxes) != 1 or found.quality[0].yaw is None:
-                continue
-            crops.append(found.faces[0])
-            poses.append((found.quality[0].yaw, found.quality[0].pitch))
-            kept.append(row)
-            sides.append(found.quality[0].size_px / (enlarged * face.shape[0]))
-        faces = np.array(crops, np.uint8).reshape(-1, 3, self._input.size, self._input.size)
-        answered = self._answered(faces, np.array(kept, np.int64), True)
-        yaw, pitch = np.array(poses, np.float32).reshape(-1, 2).T
-        measured = {**answered.measured, "yaw": yaw, "pitch": pitch}
-        return replace(answered, measured=measured), float(np.median(sides)) if sides else 1.0
-
-    def clean(self, share: float) -> Rows:
-        """Faces as the data set has them; share: of the box's shorter side in sides of a face."""
-        return self._rows(self._images(), share * self._input.size, True)
-
-    def corrupted(self, corruption: Corruption, strength: float, share: float) -> Rows:
-        """Faces after one corruption. share: as `detected_crops` returns it."""
-        torch.manual_seed(0)
-        parts = [corruption.apply(part, strength) for part in torch.split(self._images(), BATCH)]
-        side = strength if corruption.apply is shrink else self._input.size
-        return self._rows(torch.cat(parts), share * side, False)
-
-    def not_faces(self, kind: NotFace) -> Rows:
-        """Pictures that are not upright faces, made from the faces. Every answer counts as wrong."""
-        torch.manual_seed(0)
-        rows = self._rows(torch.cat([kind(part) for part in torch.split(self._images(), BATCH)]), 1, False)
-        return replace(rows, right=np.zeros_like(rows.right))
-
-    def _images(self) -> Tensor:
-        return torch.from_numpy(self._pixels[self._sample]).float() / 255
-
-    def _rows(self, images: Tensor, size_px: float, clean: bool) -> Rows:
-        faces = (images * 255).round().clamp(0, 255).byte().repeat(1, 3, 1, 1).numpy()
-        rows = self._answered(faces, self._sample, clean)
-        rows.measured["size_px"] = np.full(len(faces), size_px, np.float32)
-        return rows
-
-    def _answered(self, faces: Bytes, rows: NDArray[np.int64], clean: bool) -> Rows:
-        with torch.inference_mode():
-            parts = [
-                self._classifier(torch.from_numpy(faces[at : at + BATCH]))
-                for at in range(0, max(len(faces), 1), BATCH)
-            ]
-        probabilities = np.concatenate([part[0].numpy() for part in parts])
-        occlusion, likeness = (
-            np.concatenate([part[hint].numpy() for part in parts])[:, 0] for hint in (2, 3)
+    def found(self) -> Answers:
+        """The faces that the gateway finds and crops."""
+        poses = np.array([(each.quality[0].yaw, each.quality[0].pitch) for each in self._crops], np.float32)
+        yaw, pitch = poses.reshape(-1, 2).T
+        return self._answers(
+            FOUND, cut_out(self._crops, self._size), self._crop_labels, {"yaw": yaw, "pitch": pitch}
         )
+
+    def clean(self) -> Answers:
+        return self._changed(CLEAN, lambda images: images, self._size)
+
+    def corrupted(self, corruption: Corruption, strength: float) -> Answers:
+        side = strength if corruption.apply is shrink else self._size
+        return self._changed(corruption.name, lambda images: corruption.apply(images, strength), side)
+
+    def not_faces(self, kind: NotFace) -> Answers:
+        """Pictures that are not upright faces, made from the faces. Every answer counts as wrong."""
+        return self._changed(NOT_FACE, kind, math.nan)
+
+    def _changed(self, kind: str, change: NotFace, side: float) -> Answers:
+        """side: of the faces in px."""
+        torch.manual_seed(0)
+        images = torch.cat([change(part) for part in torch.split(self._images, BATCH)])
+        faces = (images * 255).round().clamp(0, 255).byte().repeat(1, 3, 1, 1).numpy()
+        size_px = np.full(len(faces), self._box_share * side, np.float32)
+        return self._answers(kind, faces, self._labels, {"size_px": size_px})
+
+    def _answers(
+        self, kind: str, faces: Bytes, labels: Ints, measured: dict[QualityMeasure, Floats]
+    ) -> Answers:
+        with torch.inference_mode():
+            parts = [self._classifier(part) for part in torch.split(torch.from_numpy(faces), BATCH)]
+        probabilities, _, occlusion, likeness = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
         sharpness, brightness, contrast = measure_light(faces).T
-        return Rows(
-            {
-                "sharpness": sharpness,
-                "brightness": brightness,
-                "contrast": contrast,
-                "occlusion": occlusion,
-                "face_likeness": likeness,
-            },
-            probabilities.argmax(axis=1) == self._labels[rows],
-            probabilities.max(axis=1),
-            np.full(len(faces), clean),
+        right = (probabilities.argmax(axis=1) == labels) & (kind != NOT_FACE)
+        unknown = {name: np.full(len(faces), np.nan, np.float32) for name in MEASURES}
+        known: dict[QualityMeasure, Floats] = {
+            "sharpness": sharpness,
+            "brightness": brightness,
+            "contrast": contrast,
+            "occlusion": occlusion[:, 0],
+            "face_likeness": likeness[:, 0],
+        }
+        return Answers(
+            np.full(len(faces), kind), unknown | known | measured, right, probabilities.max(axis=1)
         )

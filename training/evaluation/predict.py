@@ -32,6 +32,11 @@ class Predictions(NamedTuple):
     scores: Floats
     pooled: Floats
 
+    def at(self, temperature: float) -> Predictions:
+        """The same answers with probabilities at another temperature."""
+        logits = torch.from_numpy(self.logits)
+        return self._replace(probabilities=torch.softmax(logits / temperature, dim=1).numpy())
+
 
 def predict(
     network: Network,

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.core.manifest import Band, Metric, QualityCode, QualityLimit, QualityLimits, QualityMeasure
-from training.evaluation.poor_pictures import CORRUPTIONS, Rows, ServedModelProbe
-from training.not_faces import NOT_FACES
+from training.datasets.faces import Bools
+from training.evaluation.poor_pictures import CLEAN, CORRUPTIONS, FOUND, NOT_FACE, Answers
 
 MAX_BANDS = 12
 BAND_ROWS = 150
@@ -33,72 +31,32 @@ RULE = (
 )
 # The poor end of a measure.
 TOO_LITTLE, TOO_MUCH = "min", "max"
-CANDIDATES: tuple[tuple[QualityCode, QualityMeasure, str], ...] = (
-    ("too_small", "size_px", TOO_LITTLE),
-    ("blurred", "sharpness", TOO_LITTLE),
-    ("too_dark", "brightness", TOO_LITTLE),
-    ("too_bright", "brightness", TOO_MUCH),
-    ("low_contrast", "contrast", TOO_LITTLE),
-    ("occluded", "occlusion", TOO_MUCH),
-    ("no_clear_face", "face_likeness", TOO_LITTLE),
-    ("turned_away", "yaw", TOO_MUCH),
-    ("turned_away", "pitch", TOO_MUCH),
+# Code, measure, poor end, and the kinds of faces that choose the limit: first clean ones, then poor ones.
+Candidate = tuple[QualityCode, QualityMeasure, str, tuple[str, ...]]
+CANDIDATES: tuple[Candidate, ...] = (
+    ("too_small", "size_px", TOO_LITTLE, (CLEAN, "too_small")),
+    ("blurred", "sharpness", TOO_LITTLE, (CLEAN, "blurred")),
+    ("too_dark", "brightness", TOO_LITTLE, (CLEAN, "too_dark")),
+    ("too_bright", "brightness", TOO_MUCH, (CLEAN, "too_bright")),
+    ("low_contrast", "contrast", TOO_LITTLE, (CLEAN, "low_contrast")),
+    ("occluded", "occlusion", TOO_MUCH, (CLEAN, "occluded")),
+    ("no_clear_face", "face_likeness", TOO_LITTLE, (CLEAN, NOT_FACE)),
+    ("turned_away", "yaw", TOO_MUCH, (FOUND,)),
+    ("turned_away", "pitch", TOO_MUCH, (FOUND,)),
 )
 
 
-@dataclass(frozen=True)
-class ProbeResults:
-    """All rows of a probe, by the kind of picture.
-
-    found: cut out by the gateway's own steps; clean: as the data set has them; corrupted: by code; not_faces:
-    pictures without an upright face.
-    """
-
-    found: Rows
-    clean: Rows
-    corrupted: dict[QualityCode, Rows]
-    not_faces: Rows
-
-    def pool(self, code: QualityCode) -> Rows:
-        """The rows that choose a code's limit: clean faces, and its own corruption at every strength."""
-        if code == "turned_away":
-            return self.found
-        if code == "no_clear_face":
-            return self.clean.join(self.not_faces)
-        return self.clean.join(self.corrupted[code])
-
-
-def run_probe(probe: ServedModelProbe) -> ProbeResults:
-    """Measure the served model on every corruption at every strength, on clean faces and other pictures."""
-    found, share = probe.detected_crops()
-    corrupted: dict[QualityCode, Rows] = {}
-    for corruption in CORRUPTIONS:
-        for strength in corruption.strengths:
-            rows = probe.corrupted(corruption, strength, share)
-            corrupted[corruption.code] = (
-                corrupted[corruption.code].join(rows) if corruption.code in corrupted else rows
-            )
-    not_faces = joined([probe.not_faces(kind) for kind in NOT_FACES.values()])
-    return ProbeResults(found, probe.clean(share), corrupted, not_faces)
-
-
-def choose_limits(results: ProbeResults, threshold: float, data: str) -> QualityLimits:
+def choose_limits(answers: Answers, threshold: float, data: str) -> QualityLimits:
     """By `RULE`; threshold: minimum confidence of a certain answer; data: the faces that were used."""
-    return QualityLimits(
-        limits=tuple(
-            _limit(code, measure, poor_end, results.pool(code), results.found, threshold)
-            for code, measure, poor_end in CANDIDATES
-        ),
-        rule=RULE,
-        data=data,
-    )
+    limits = tuple(_limit(candidate, answers, threshold) for candidate in CANDIDATES)
+    return QualityLimits(limits=limits, rule=RULE, data=data)
 
 
-def _limit(
-    code: QualityCode, measure: QualityMeasure, poor_end: str, pool: Rows, found: Rows, threshold: float
-) -> QualityLimit:
-    bands = _bands(pool, measure, threshold)
-    needed = _certain_accuracy(pool.choose(pool.clean), threshold) - SHORTFALL
+def _limit(candidate: Candidate, answers: Answers, threshold: float) -> QualityLimit:
+    code, measure, poor_end, kinds = candidate
+    bands = _bands(answers.of(*kinds), measure, threshold)
+    clean = answers.of(kinds[0])
+    needed = _share(clean.right[clean.confidence >= threshold]) - SHORTFALL
     inward = bands if poor_end == TOO_LITTLE else bands[::-1]
     edge = None
     for band in inward[:-1]:
@@ -107,20 +65,21 @@ def _limit(
             break
         edge = band.high if poor_end == TOO_LITTLE else band.low
     if edge is not None:
-        # `found` has no `size_px`: all pictures have one size, so the share of small faces is unknown.
-        amounts = np.abs(found.measured.get(measure, np.full(1, edge)))
-        if poor_end == TOO_LITTLE:
-            edge = min(edge, float(np.quantile(amounts, FOUND_SHARE)))
-        else:
-            edge = max(edge, float(np.quantile(amounts, 1 - FOUND_SHARE)))
+        found = np.abs(answers.of(FOUND).measured[measure])
+        # The share of small faces is unknown, because all pictures have one size.
+        if not np.isnan(found).all():
+            if poor_end == TOO_LITTLE:
+                edge = min(edge, float(np.quantile(found, FOUND_SHARE)))
+            else:
+                edge = max(edge, float(np.quantile(found, 1 - FOUND_SHARE)))
         edge = _three_digits(edge, math.floor if poor_end == TOO_LITTLE else math.ceil)
     if measure == "yaw":
         edge = PROFILE_YAW
     return QualityLimit(code=code, measure=measure, bands=tuple(bands), **({poor_end: edge} if edge else {}))
 
 
-def _bands(pool: Rows, measure: QualityMeasure, threshold: float) -> list[Band]:
-    amounts = np.abs(pool.measured[measure]).astype(np.float64).round(6)
+def _bands(answers: Answers, measure: QualityMeasure, threshold: float) -> list[Band]:
+    amounts = np.abs(answers.measured[measure]).astype(np.float64).round(6)
     count = min(MAX_BANDS, len(amounts) // BAND_ROWS)
     if not count:
         return []
@@ -129,17 +88,17 @@ def _bands(pool: Rows, measure: QualityMeasure, threshold: float) -> list[Band]:
     edges[-1] = np.nextafter(edges[-1], np.inf)
     bands = []
     for low, high in pairwise(edges.tolist()):
-        rows = pool.choose((amounts >= low) & (amounts < high))
-        certain = rows.confidence >= threshold
+        inside = answers.choose((amounts >= low) & (amounts < high))
+        certain = inside.confidence >= threshold
         bands.append(
             Band(
                 low=round(low, 4),
                 high=round(high, 4),
                 samples=len(certain),
-                accuracy=_share(rows.right),
-                confidence=round(float(rows.confidence.mean()), 4),
+                accuracy=_share(inside.right),
+                confidence=round(float(inside.confidence.mean()), 4),
                 certain=_share(certain),
-                certain_accuracy=_share(rows.right[certain]),
+                certain_accuracy=_share(inside.right[certain]),
             )
         )
     return bands
@@ -151,13 +110,11 @@ def _three_digits(value: float, towards: Callable[[float], int]) -> float:
     return float(f"{towards(round(value / step, 6)) * step:.3g}")
 
 
-def beyond(limits: QualityLimits, rows: Rows) -> NDArray[np.bool_]:
-    """bool [N]: rows beyond at least one limit. Limits of measures that `rows` lacks are ignored."""
-    held_back = np.zeros(len(rows.right), np.bool_)
+def beyond(limits: QualityLimits, answers: Answers) -> Bools:
+    """bool [N]: answers beyond at least one limit. A measure that is unknown is beyond none."""
+    held_back = np.zeros(len(answers.right), np.bool_)
     for limit in limits.limits:
-        amounts = np.abs(rows.measured.get(limit.measure, np.empty(0)))
-        if not len(amounts):
-            continue
+        amounts = np.abs(answers.measured[limit.measure])
         if limit.min is not None:
             held_back |= amounts < limit.min
         if limit.max is not None:
@@ -165,41 +122,31 @@ def beyond(limits: QualityLimits, rows: Rows) -> NDArray[np.bool_]:
     return held_back
 
 
-def confirm(results: ProbeResults, limits: QualityLimits, threshold: float) -> dict[str, dict[str, Metric]]:
+def confirm(answers: Answers, limits: QualityLimits, threshold: float) -> dict[str, dict[str, Metric]]:
     """What the limits give on a split that nothing was chosen on, clean and corrupted."""
-    return {
-        "quality": _with_and_without(results.found, limits, threshold),
-        "quality_corrupted": _with_and_without(joined(list(results.corrupted.values())), limits, threshold),
-        "quality_not_faces": _with_and_without(results.not_faces, limits, threshold),
+    kinds = {
+        "quality": (FOUND,),
+        "quality_corrupted": [corruption.name for corruption in CORRUPTIONS],
+        "quality_not_faces": (NOT_FACE,),
     }
+    return {name: _with_and_without(answers.of(*kind), limits, threshold) for name, kind in kinds.items()}
 
 
-def _with_and_without(rows: Rows, limits: QualityLimits, threshold: float) -> dict[str, Metric]:
-    confident, poor = rows.confidence >= threshold, beyond(limits, rows)
+def _with_and_without(answers: Answers, limits: QualityLimits, threshold: float) -> dict[str, Metric]:
+    confident, poor = answers.confidence >= threshold, beyond(limits, answers)
     certain, held_back = confident & ~poor, confident & poor
     return {
         "coverage": _metric(certain),
         "coverage_without_limits": _metric(confident),
-        "selective_accuracy": _metric(rows.right[certain]),
-        "selective_accuracy_without_limits": _metric(rows.right[confident]),
-        "held_back_accuracy": _metric(rows.right[held_back]),
+        "selective_accuracy": _metric(answers.right[certain]),
+        "selective_accuracy_without_limits": _metric(answers.right[confident]),
+        "held_back_accuracy": _metric(answers.right[held_back]),
     }
 
 
-def joined(parts: list[Rows]) -> Rows:
-    whole, *others = parts
-    for other in others:
-        whole = whole.join(other)
-    return whole
-
-
-def _certain_accuracy(rows: Rows, threshold: float) -> float:
-    return _share(rows.right[rows.confidence >= threshold])
-
-
-def _metric(right: NDArray[np.bool_]) -> Metric:
+def _metric(right: Bools) -> Metric:
     return Metric(value=_share(right), samples=len(right))
 
 
-def _share(right: NDArray[np.bool_]) -> float:
+def _share(right: Bools) -> float:
     return round(float(right.mean()), 4) if len(right) else 0.0

@@ -1,77 +1,52 @@
-"""A network's report on one test split: JSON, Markdown and pictures."""
+"""The content of a report on one split, and its page."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
-from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
 
-from training.calibrate import Calibrated, calibrate, rescaled
-from training.checkpoint import Trained, load_trained
-from training.datasets import DatasetKind, load
+from service.core.manifest import Metric, Subgroups
+from training.calibrate import Calibrated
 from training.datasets.faces import Dataset, LabelledFaces
 from training.datasets.splits import drop_near_duplicates
-from training.device import DeviceName, choose_device
-from training.evaluation import metrics, plots, robustness
-from training.evaluation.figures import Report
+from training.evaluation import metrics
+from training.evaluation.corruptions import CorruptionResult, measure_robustness
 from training.evaluation.predict import predict
-from training.evaluation.rows import HELD_OUT, rows_of, split_of
+from training.evaluation.rows import HELD_OUT
 from training.evaluation.subgroups import subgroups
 from training.evaluation.tables import shown, table
-from training.evaluation.votes import labels_from_votes
-from training.models.folding import folded
-from training.rows import refuse_other_emotions
+from training.models import Network
 
 
-def evaluate_run(
-    run: Path,
-    data: Path,
-    out: Path,
-    *,
-    kind: str | None = None,
-    split: str | None = None,
-    robust: bool = True,
-    gallery: bool = False,
-    device: DeviceName = "auto",
-    skip_bad: bool = False,
-) -> list[Path]:
-    """Measure a checkpoint on one split, and return the paths of the files written into `out`.
+@dataclass(frozen=True)
+class Report:
+    """The content of `report.json`. Figures are of the main head unless their name says otherwise."""
 
-    Temperature and threshold are chosen on the run's validation rows. kind: of the data set, by default the
-    run's. split: as in `split_of`. gallery: also draw failures; they show faces of the data set, which few
-    licences allow to share.
-    Raises `ValueError` when the split is missing, or when the data set has emotions that the network does not
-    answer.
-    """
-    trained = load_trained(run)
-    config = trained.config
-    dataset = load(
-        cast(DatasetKind, kind or config.dataset), data, skip_bad=skip_bad, ferplus_votes=config.ferplus_votes
-    )
-    refuse_other_emotions(trained.emotions, dataset)
-    split = split_of(dataset, split)
-    held_out = rows_of(dataset, HELD_OUT, config)
-    # A folded network gives the same answers in half of the time.
-    whole, trained = trained, replace(trained, network=folded(trained.network).to(choose_device(device)))
-    rows, calibrated = held_out, calibrate(predict(trained.network, held_out), held_out.majority)
-    if split != HELD_OUT:
-        rows = dataset.tests[split]
-        predicted = predict(trained.network, rows, temperature=calibrated.temperature)
-        calibrated = calibrated._replace(predicted=predicted)
-    report = make_report(trained, dataset, split, rows, calibrated, robust=robust)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "report.json").write_bytes(TypeAdapter(Report).dump_json(report, indent=1))
-    pictures = plots.draw(report, out)
-    if gallery:
-        pictures.append(plots.draw_failures(calibrated.predicted, rows, whole.network, out / "failures.png"))
-    (out / "report.md").write_text(markdown(report, pictures))
-    return [out / "report.json", out / "report.md", *pictures]
+    network: str
+    dataset: str
+    split: str
+    samples: int
+    temperature: float
+    threshold: float
+    figures: dict[str, Metric]
+    figures_with_flip: dict[str, Metric]
+    figures_without_copies: dict[str, Metric]
+    original_labels_from_votes: Metric | None
+    ece_uncalibrated: Metric
+    by_class: list[metrics.ClassFigures]
+    confusion: list[list[int]]
+    by_class_label_head: list[metrics.ClassFigures]
+    reliability: list[metrics.Bin]
+    accuracy_at_coverage: dict[str, float]
+    experts: list[list[metrics.ExpertFigures]]
+    subgroups: Subgroups
+    robustness: list[CorruptionResult]
 
 
 def make_report(
-    trained: Trained,
+    network: Network,
+    name: str,
     dataset: Dataset,
     split: str,
     rows: LabelledFaces,
@@ -80,18 +55,23 @@ def make_report(
     robust: bool,
 ) -> Report:
     """rows: those of the split; calibrated: with the network's answers for them."""
-    network, (temperature, threshold, predicted) = trained.network, calibrated
+    temperature, threshold, predicted = calibrated
     answers, labels = predicted.probabilities, rows.majority
-    label_emotions = len(trained.label_emotions) if dataset.label_emotions else 0
+    label_emotions = len(dataset.label_emotions)
     flipped = predict(network, rows, temperature=temperature, flip=True)
     # The run trained on no copies of its validation rows.
     alone, kept = rows, predicted
     if split != HELD_OUT:
         alone = drop_near_duplicates(rows, dataset.training)
         kept = predict(network, alone, temperature=temperature)
-    uncalibrated = rescaled(predicted, 1.0).probabilities
+    votes, label_head = None, []
+    if label_emotions:
+        known = drop_near_duplicates(dataset.training, rows)
+        votes = metrics.labels_from_votes(known, rows, label_emotions)
+        if predicted.label_probabilities.shape[1]:
+            label_head = metrics.by_class(predicted.label_probabilities, rows.labels)
     return Report(
-        network=trained.config.network.name,
+        network=name,
         dataset=dataset.name,
         split=split,
         samples=len(rows),
@@ -100,27 +80,19 @@ def make_report(
         figures=metrics.figures(predicted, rows, label_emotions, threshold),
         figures_with_flip=metrics.figures(flipped, rows, label_emotions, threshold),
         figures_without_copies=metrics.figures(kept, alone, label_emotions, threshold),
-        original_labels_from_votes=labels_from_votes(
-            drop_near_duplicates(dataset.training, rows), rows, label_emotions
-        )
-        if label_emotions
-        else None,
-        ece_uncalibrated=metrics.calibration_error(uncalibrated, labels),
+        original_labels_from_votes=votes,
+        ece_uncalibrated=metrics.calibration_error(predicted.at(1.0).probabilities, labels),
         by_class=metrics.by_class(answers, labels),
         confusion=metrics.confusion_matrix(answers, labels).tolist(),
-        by_class_label_head=metrics.by_class(predicted.label_probabilities, rows.labels)
-        if label_emotions
-        else [],
+        by_class_label_head=label_head,
         reliability=metrics.reliability(answers, labels),
         accuracy_at_coverage={
             f"{share:.2f}": round(metrics.accuracy_at(answers, labels, share), 4)
             for share in metrics.COVERAGES
         },
         experts=[metrics.experts_by_class(predicted, labels, mixture) for mixture in (0, 1)],
-        subgroups=subgroups(answers, rows),
-        robustness=robustness.measure(network, rows, temperature=temperature, threshold=threshold)
-        if robust
-        else [],
+        subgroups=subgroups(split, answers, rows),
+        robustness=measure_robustness(network, rows, temperature, threshold) if robust else [],
     )
 
 
@@ -156,7 +128,9 @@ def markdown(report: Report, pictures: list[Path]) -> str:
             *_by_class(report.by_class_label_head),
         ]
     lines += ["## By properties of the images", ""]
-    lines += table(("group", "accuracy"), [(g.name, shown(g.accuracy)) for g in report.subgroups])
+    lines += table(
+        ("group", "accuracy"), [(name, shown(metric)) for name, metric in report.subgroups.accuracy.items()]
+    )
     lines += ["Age, sex, skin tone and culture are not measured: the data set has no labels for them.", ""]
     for mixture, experts in zip(("large kernels", "fused"), report.experts, strict=True):
         if experts:

@@ -1,13 +1,38 @@
-"""The rows that a network is measured on."""
+"""The data set and the rows that a network is measured on."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import cast
+
 from training.config import RunConfig
+from training.datasets import DatasetKind, load
 from training.datasets.faces import Dataset, LabelledFaces
-from training.rows import validation_rows
+from training.rows import refuse_other_emotions, validation_rows
 
 HELD_OUT = "held-out"
 """Name of a run's validation rows beside the names of test splits. Some test splits are named validation."""
+
+
+def dataset_of(
+    config: RunConfig,
+    emotions: tuple[str, ...],
+    data: Path,
+    kind: str | None,
+    *,
+    skip_bad: bool,
+    network: str = "the network",
+) -> Dataset:
+    """The data set of a run, or one of another kind, in the folder `data`.
+
+    emotions: what the network of the run answers. network: its name in messages.
+    Raises `ValueError` when the data set has other emotions.
+    """
+    dataset = load(
+        cast(DatasetKind, kind or config.dataset), data, skip_bad=skip_bad, ferplus_votes=config.ferplus_votes
+    )
+    refuse_other_emotions(emotions, dataset, network)
+    return dataset
 
 
 def split_of(dataset: Dataset, name: str | None = None) -> str:
@@ -22,5 +47,11 @@ def split_of(dataset: Dataset, name: str | None = None) -> str:
 
 
 def rows_of(dataset: Dataset, split: str, config: RunConfig) -> LabelledFaces:
-    """The rows of a split. config: of the run whose validation rows `HELD_OUT` names."""
-    return validation_rows(dataset, config) if split == HELD_OUT else dataset.tests[split]
+    """The rows of a split. config: of the run whose validation rows `HELD_OUT` names.
+
+    Raises `ValueError` when no row has a label.
+    """
+    rows = validation_rows(dataset, config) if split == HELD_OUT else dataset.tests[split]
+    if not (rows.majority >= 0).any():
+        raise ValueError(f"{split} of {dataset.name} has no rows with labels")
+    return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.calibrate import SELECTIVE_ACCURACY, calibrate, choose_threshold, fit_temperature, rescaled
+from training.calibrate import SELECTIVE_ACCURACY, calibrate, choose_threshold, fit_temperature
 from training.datasets.faces import Ints
 from training.evaluation.predict import Floats, Predictions
 
@@ -47,7 +47,7 @@ def test_an_accuracy_out_of_reach_is_an_error() -> None:
 def test_both_are_chosen_on_the_same_answers() -> None:
     logits, labels = logits_and_labels(2.0, 2000)
     nothing = np.zeros((len(logits), 0), np.float32)
-    predicted = rescaled(Predictions(nothing, nothing, logits, nothing, nothing, nothing), 1.0)
+    predicted = Predictions(nothing, nothing, logits, nothing, nothing, nothing).at(1.0)
     assert predicted.probabilities.sum(axis=1) == pytest.approx(1)
     temperature, threshold, calibrated = calibrate(predicted, labels)
     assert temperature == fit_temperature(logits, labels)

@@ -181,8 +181,8 @@ def test_pictures_without_faces_are_not_exported(
         (("train", "{recipe}", "--data", "{data}", "--teacher", "{tiny}"), "names its own"),
         (("evaluate", "--data", "{data}", "--run", "{tmp}", "--out", "{tmp}/out"), "best.ckpt"),
         (("evaluate", "--data", "{data}", "--run", "{tiny}", "--out", "{tmp}/out"), "not a checkpoint"),
-        (("export", "quality", "--data", "{data}", "--name", "yunet"), "not a classifier"),
-        (("export", "quality", "--data", "{data}", "--repository", "{tmp}"), "is missing"),
+        (("export", "figures", "--data", "{data}", "--name", "yunet"), "not a classifier"),
+        (("export", "figures", "--data", "{data}", "--repository", "{tmp}"), "manifest.json is missing"),
         (("explain", "--photo", "{tiny}", "--out", "{tmp}/out.png"), "not an image"),
         (("compare", "{tiny}", "{tiny}", "--data", "{data}"), "not a checkpoint"),
         (("compare", "none", "none", "--data", "{data}"), "none is neither a checkpoint"),
@@ -200,7 +200,6 @@ def test_pictures_without_faces_are_not_exported(
             ("train", "{tiny}", "--data", "{data}", "--out", "{tmp}/run", "--device", "cuda"),
             "no GPU",
         ),
-        (("export", "subgroups", "--data", "{data}", "--repository", "{tmp}"), "manifest.json is missing"),
     ],
 )
 def test_an_error_that_a_user_can_fix_is_one_sentence(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from dataclasses import replace
@@ -16,13 +15,14 @@ from PIL import Image
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
+from service.core.errors import ModelFileError
 from service.core.manifest import (
     EMOTIONS,
     MODEL_FILES,
     ONNX,
     TORCHSCRIPT,
     ClassifierManifest,
-    manifest_path,
+    Input,
     read_manifest,
     verified_model_path,
 )
@@ -30,12 +30,12 @@ from service.settings import Settings
 from tests.unit.training.made_up import tiny_config
 from training import export_classifier as exporting
 from training.cli import app
-from training.datasets.faces import Dataset, LabelledFaces, PixelPictures, one_hot
+from training.datasets.faces import Bools, Bytes, Dataset, Ints, LabelledFaces, PixelPictures, one_hot
 from training.evaluation.poor_pictures import CORRUPTIONS
-from training.export_subgroups import export_subgroups
+from training.evaluation.tables import shown
+from training.export_figures import export_figures
 from training.formats import Files, Pair, onnx_file, torchscript_file
-from training.framing import PhotoCropper, measure_crop, realign
-from training.repository import write_manifest
+from training.framing import PhotoCropper, crop_each, cut_out, measure_crop
 from training.train import train
 
 REPOSITORY = Settings().model_repository
@@ -74,43 +74,57 @@ def labelled(images: NDArray[np.uint8], first: int) -> LabelledFaces:
     )
 
 
+class UnreadPictures(PixelPictures):
+    """Pictures that nothing may look at."""
+
+    def read(self, rows: Ints, *, size: int, channels: int) -> Bytes:
+        raise AssertionError("a test picture is read")
+
+    def choose(self, rows: Bools | Ints) -> UnreadPictures:
+        return UnreadPictures(self.pixels[rows])
+
+
 @pytest.fixture
 def dataset(faces: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    astronauts = Dataset(
-        "astronauts",
-        EMOTIONS,
-        EMOTIONS[:7],
-        labelled(faces[:TRAINING], 0),
-        {"test": labelled(faces[TRAINING:], TRAINING)},
-        ("public domain",),
-    )
-    monkeypatch.setattr(exporting, "load", lambda kind, folder, **_: astronauts)
-    monkeypatch.setattr("training.export_subgroups.load", lambda kind, folder, **_: astronauts)
+    """Two emotions that are the same face, and a test split whose pictures cannot be read."""
+    test = replace(labelled(faces[TRAINING:], TRAINING), pictures=UnreadPictures(faces[TRAINING:]))
+    training, licences = labelled(faces[:TRAINING], 0), ("public domain",)
+    astronauts = Dataset("astronauts", EMOTIONS, EMOTIONS[:7], training, {"test": test}, licences)
+    monkeypatch.setattr("training.evaluation.rows.load", lambda kind, folder, **_: astronauts)
     # A network trained for two seconds is seldom right.
     monkeypatch.setattr("training.calibrate.SELECTIVE_ACCURACY", 0.0)
-    # All rows show the same face. Without near-copies of the test rows, no training rows would remain.
+    # All rows show the same face, so all are near-copies.
+    monkeypatch.setattr("training.datasets.splits.without_test_rows", lambda rows, dataset: rows)
     monkeypatch.setattr("training.rows.drop_near_duplicates", lambda rows, others: rows)
-    monkeypatch.setattr(exporting, "drop_near_duplicates", lambda rows, others: rows)
+    monkeypatch.setattr("training.export_figures.drop_near_duplicates", lambda rows, others: rows.rows([0]))
     # One strength of each corruption saves time. Figures of so few faces mean nothing.
     weakest = tuple(replace(corruption, strengths=corruption.strengths[:1]) for corruption in CORRUPTIONS)
-    monkeypatch.setattr("training.evaluation.quality.CORRUPTIONS", weakest)
+    monkeypatch.setattr("training.evaluation.poor_pictures.CORRUPTIONS", weakest)
+    # The data set is tiny, so a band may have as few as 4 faces.
+    monkeypatch.setattr("training.evaluation.quality.BAND_ROWS", 4)
     return astronauts
 
 
-def test_a_run_becomes_a_served_model(dataset: Dataset, faces: NDArray[np.uint8], tmp_path: Path) -> None:
+def read_classifier(repository: Path) -> ClassifierManifest:
+    manifest = read_manifest(repository, "expressnet_moe")
+    assert isinstance(manifest, ClassifierManifest)
+    return manifest
+
+
+def test_a_run_becomes_a_served_model_and_is_measured(
+    dataset: Dataset, faces: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     repository = tmp_path / "models"
     shutil.copytree(REPOSITORY / "yunet", repository / "yunet")
-    train(tiny_config(), dataset, tmp_path / "run", threads=1)
+    config = tiny_config()
+    network = {**config.network.model_dump(), "experts": 6}
+    train(tiny_config(network=network), dataset, tmp_path / "run", threads=1)
 
     exporting.export_classifier(tmp_path / "run", tmp_path, repository)
 
-    manifest = read_manifest(repository, "expressnet_moe")
-    assert isinstance(manifest, ClassifierManifest)
+    manifest = read_classifier(repository)
     assert manifest.input.size == 48
     assert manifest.labels == EMOTIONS
-    assert manifest.metrics["test"]["accuracy"].samples == TEST
-    assert manifest.metrics["test"]["original_labels_label_head"].samples == TEST
-    assert manifest.metrics["test_realigned"]["accuracy"].samples > 0
     assert manifest.training.config["network"]["residual_widths"] == [4, 8]
     assert manifest.training.config["versions"][0]["from_epoch"] == 1
     assert manifest.metrics["onnx_against_torchscript"]["probabilities"].value < 1e-4
@@ -118,76 +132,85 @@ def test_a_run_becomes_a_served_model(dataset: Dataset, faces: NDArray[np.uint8]
     for answer in Pair(files).answers(torch.from_numpy(np.repeat(faces[:5, None], 3, axis=1))):
         probabilities, gates, *hints = answer
         assert probabilities.shape == (5, 8)
-        assert gates.shape == (5, 2, 4)
+        assert gates.shape == (5, 2, 6)
         assert [hint.shape for hint in hints] == [(5, 1), (5, 1)]
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
-    config = (repository / "expressnet_moe" / "config.pbtxt").read_text()
-    assert 'name: "faces__0", data_type: TYPE_UINT8, dims: [ 3, 48, 48 ]' in config
+    pbtxt = (repository / "expressnet_moe" / "config.pbtxt").read_text()
+    assert 'name: "faces__0", data_type: TYPE_UINT8, dims: [ 3, 48, 48 ]' in pbtxt
+    assert "dims: [ 2, 6 ]" in pbtxt
 
-    measured = manifest.subgroups
-    assert measured is not None
-    assert measured.data == "test"
-    assert sum(measured.accuracy[f"light: {part}"].samples for part in ("low", "middle", "high")) == TEST
-    assert {emotion: recall.samples for emotion, recall in measured.recall.items()} == {
-        "neutral": TEST // 2,
-        "happiness": TEST // 2,
-    }
-    assert "skin tone" in measured.not_measured
-    # Measured on the served file, the subgroups are those of the trained network.
-    written = (repository / "expressnet_moe" / "manifest.json").read_bytes()
-    write_manifest(
-        manifest_path(repository, "expressnet_moe"), manifest.model_copy(update={"subgroups": None})
-    )
-    assert (repository / "expressnet_moe" / "manifest.json").read_bytes() != written
-    export_subgroups(tmp_path, repository, "expressnet_moe", kind="fer2013")
-    assert (repository / "expressnet_moe" / "manifest.json").read_bytes() == written
-    with pytest.raises(ValueError, match=r"no split 'other'; astronauts has test"):
-        export_subgroups(tmp_path, repository, "expressnet_moe", kind="fer2013", split="other")
-    with pytest.raises(ValueError, match="yunet is a detector"):
-        export_subgroups(tmp_path, repository, "yunet")
-
-    exporting.export_classifier(tmp_path / "run", tmp_path, repository)
-    again = read_manifest(repository, "expressnet_moe")
-    assert again.sha256 == manifest.sha256
-
-
-def test_an_export_has_quality_limits_that_can_be_measured_again(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    repository = tmp_path / "models"
-    shutil.copytree(REPOSITORY / "yunet", repository / "yunet")
-    config = tiny_config(epochs=1)
-    network = {**config.network.model_dump(), "experts": 6}
-    train(tiny_config(epochs=1, network=network), dataset, tmp_path / "run", threads=1)
-    # The data set is tiny, so a band may have as few as 4 faces.
-    monkeypatch.setattr("training.evaluation.quality.BAND_ROWS", 4)
-    exporting.export_classifier(tmp_path / "run", tmp_path, repository)
-
-    manifest = read_manifest(repository, "expressnet_moe")
-    assert isinstance(manifest, ClassifierManifest)
-    # The number of experts is that of the network.
-    assert "dims: [ 2, 6 ]" in (repository / "expressnet_moe" / "config.pbtxt").read_text()
+    validation = manifest.metrics["validation"]
+    assert validation["original_labels_label_head"].samples == validation["accuracy"].samples == 10
+    assert manifest.subgroups is None
+    assert manifest.verdict.coverage == validation["coverage"].value
+    assert manifest.verdict.data.endswith("measured on validation")
     quality = manifest.verdict.quality
     assert quality is not None
     codes = [limit.code for limit in quality.limits]
     assert codes[:5] == ["too_small", "blurred", "too_dark", "too_bright", "low_contrast"]
     assert codes[5:7] == ["occluded", "no_clear_face"]
     assert all(limit.bands for limit in quality.limits[:7])
-    assert manifest.metrics["test_quality"]["coverage"].samples <= TEST
-    assert manifest.metrics["test_quality_corrupted"]["coverage"].samples > TEST
-    assert manifest.metrics["test_quality_not_faces"]["selective_accuracy_without_limits"].value == 0
 
-    monkeypatch.setattr("training.export_quality.load", lambda kind, folder, **_: dataset)
-    path = repository / "expressnet_moe" / "manifest.json"
-    content = json.loads(path.read_text())
-    del content["verdict"]["quality"]
-    path.write_text(json.dumps(content))
-    command = ("export", "quality", "--data", "any", "--repository", str(repository))
+    readable = replace(dataset, tests={"test": labelled(faces[TRAINING:], TRAINING)})
+    monkeypatch.setattr("training.evaluation.rows.load", lambda kind, folder, **_: readable)
+    # A checkpoint is not needed.
+    shutil.move(tmp_path / "run", tmp_path / "kept")
+    command = ("export", "figures", "--data", "any", "--dataset", "list", "--repository", str(repository))
     result = CliRunner().invoke(app, [*command, "--plot", str(tmp_path / "bands.png")])
     assert result.exit_code == 0, result.output
-    assert "| from | below | faces |" in result.stdout
     assert (tmp_path / "bands.png").stat().st_size > 10_000
-    assert read_manifest(repository, "expressnet_moe") == manifest
+    measured = read_classifier(repository)
+    assert measured.sha256 == manifest.sha256
+    assert measured.metrics.items() > manifest.metrics.items()
+    test = measured.metrics["test"]
+    assert (
+        f"| test                   | accuracy                          | {shown(test['accuracy'])}"
+        in result.stdout
+    )
+    assert test["accuracy"].samples == test["original_labels_main_head"].samples == TEST
+    assert "original_labels_label_head" not in test
+    assert measured.metrics["test_without_copies"]["accuracy"].samples == 1
+    found = measured.metrics["test_realigned"]["accuracy"].samples
+    assert 0 < found == measured.metrics["test_realigned_whole"]["accuracy"].samples <= TEST
+    assert measured.metrics["test_quality"]["coverage"].samples == found
+    assert measured.metrics["test_quality_corrupted"]["coverage"].samples == TEST * len(CORRUPTIONS)
+    assert measured.metrics["test_quality_not_faces"]["selective_accuracy_without_limits"].value == 0
+    expected = manifest.verdict.model_copy(
+        update={
+            "coverage": test["coverage"].value,
+            "accuracy": test["selective_accuracy"].value,
+            "data": manifest.verdict.data.replace("measured on validation", "measured on test"),
+        }
+    )
+    assert measured.verdict == expected
+    groups = measured.subgroups
+    assert groups is not None
+    assert groups.data == "test"
+    assert sum(groups.accuracy[f"light: {part}"].samples for part in ("low", "middle", "high")) == TEST
+    assert {emotion: recall.samples for emotion, recall in groups.recall.items()} == {
+        "neutral": TEST // 2,
+        "happiness": TEST // 2,
+    }
+    assert "skin tone" in groups.not_measured
+
+    with pytest.raises(ValueError, match=r"no split 'other'; astronauts has test"):
+        export_figures(tmp_path, repository, "expressnet_moe", split="other")
+    with pytest.raises(ValueError, match=r"figures need a test split"):
+        export_figures(tmp_path, repository, "expressnet_moe", split="held-out")
+    with (repository / "expressnet_moe/1/model.pt").open("ab") as file:
+        file.write(b"!")
+    with pytest.raises(ModelFileError, match="its manifest says"):
+        export_figures(tmp_path, repository, "expressnet_moe")
+
+
+def test_a_second_export_gives_the_same_files(dataset: Dataset, tmp_path: Path) -> None:
+    shutil.copytree(REPOSITORY / "yunet", tmp_path / "models/yunet")
+    train(tiny_config(epochs=1), dataset, tmp_path / "run", threads=1)
+    manifests = []
+    for _ in range(2):
+        exporting.export_classifier(tmp_path / "run", tmp_path, tmp_path / "models")
+        manifests.append(read_classifier(tmp_path / "models"))
+    assert manifests[0] == manifests[1]
 
 
 def random_files(pickled: bytes) -> Files:
@@ -237,8 +260,10 @@ def test_realigned_images_have_the_eyes_at_the_points_of_the_crop(
 ) -> None:
     crop = measure_crop(PixelPictures(faces), cropper, size=size)
     blank = np.zeros((1, 48, 48), np.uint8)
-    realigned, found = realign(PixelPictures(np.concatenate([faces[:8], blank])), cropper, crop, size=size)
-    assert found.tolist() == [True] * 8 + [False]
+    pictures = PixelPictures(np.concatenate([faces[:8], blank]))
+    crops = crop_each(pictures, cropper, Input(size=size, crop=crop))
+    assert [each is not None for each in crops] == [True] * 8 + [False]
+    realigned = PixelPictures(cut_out(crops, size).transpose(0, 2, 3, 1))
     again = measure_crop(realigned, cropper, size=size)
     assert again.left_eye == pytest.approx(crop.left_eye, abs=0.03)
     assert again.mouth == pytest.approx(crop.mouth, abs=0.03)

@@ -15,7 +15,7 @@ from training.datasets.faces import LabelledFaces
 from training.evaluation import compare as module
 from training.evaluation.compare import Comparison, compare, compared, difference, markdown
 from training.evaluation.networks import Measurable, load_network
-from training.evaluation.predict import Floats
+from training.evaluation.predict import Floats, Predictions
 from training.evaluation.rows import HELD_OUT
 
 REPOSITORY = Settings().model_repository
@@ -96,13 +96,12 @@ def constant(
 ) -> Measurable:
     """A network that gives one emotion the logit 1 and others 0."""
 
-    def logits(rows: LabelledFaces) -> Floats:
-        return np.repeat(np.eye(8, dtype=np.float32)[[EMOTIONS.index(emotion)]], len(rows), axis=0)[
-            :, :emotions
-        ]
+    def predict(rows: LabelledFaces) -> Predictions:
+        logits = np.eye(8, dtype=np.float32)[[EMOTIONS.index(emotion)] * len(rows), :emotions]
+        return Predictions(logits, logits, logits, logits, logits, logits).at(1.0)
 
     return Measurable(
-        name, EMOTIONS[:emotions], tiny_config(**{"dataset": "folder", **config}), logits, calibrated
+        name, EMOTIONS[:emotions], tiny_config(**{"dataset": "folder", **config}), predict, calibrated
     )
 
 

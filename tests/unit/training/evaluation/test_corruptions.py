@@ -12,8 +12,8 @@ from torch import Tensor
 from service.core.manifest import EMOTIONS
 from tests.unit.training.made_up import tiny_config
 from training.datasets.faces import LabelledFaces, PixelPictures, one_hot
-from training.evaluation import robustness
-from training.evaluation.robustness import CORRUPTIONS, Corruption
+from training.evaluation import corruptions
+from training.evaluation.corruptions import CORRUPTIONS, Corruption, measure_robustness
 from training.models import build
 
 
@@ -46,13 +46,13 @@ def test_more_strength_changes_more(corruption: Corruption, channels: int, face:
 
 
 def test_cover_hides_the_given_share_of_the_area() -> None:
-    covered = robustness.cover(torch.ones(4, 1, 48, 48), 0.25)
+    covered = corruptions.cover(torch.ones(4, 1, 48, 48), 0.25)
     assert (covered == 0.5).float().mean(dim=(1, 2, 3)).tolist() == [0.25] * 4
 
 
 def test_shrink_keeps_no_detail_beyond_its_resolution() -> None:
-    shrunk = robustness.shrink(torch.rand(1, 1, 48, 48), 8)
-    again = robustness.shrink(shrunk, 8)
+    shrunk = corruptions.shrink(torch.rand(1, 1, 48, 48), 8)
+    again = corruptions.shrink(shrunk, 8)
     assert (shrunk - shrunk.mean()).abs().mean() < 0.1  # little of the noise remains
     assert (again - shrunk).abs().mean() < 0.05
 
@@ -60,7 +60,7 @@ def test_shrink_keeps_no_detail_beyond_its_resolution() -> None:
 def test_turn_rotates_neighbouring_images_to_opposite_sides() -> None:
     bar = torch.zeros(2, 1, 48, 48)
     bar[:, :, :24, 22:26] = 1
-    left, right = robustness.turn(bar, 45)
+    left, right = corruptions.turn(bar, 45)
     torch.testing.assert_close(left.flip(2), right, atol=0.6, rtol=0)
     columns = torch.arange(48).float()
     assert (left.sum(dim=(0, 1)) @ columns) / left.sum() != pytest.approx(
@@ -82,10 +82,10 @@ def test_the_table_has_every_corruption_at_every_strength_and_is_reproducible(
         majority=labels,
         group=np.arange(10),
     )
-    table = robustness.measure(network, faces, temperature=1.0, threshold=0.0, limit=6)
+    table = measure_robustness(network, faces, temperature=1.0, threshold=0.0)
     assert [(row.corruption, row.strength) for row in table] == [
         (c.name, s) for c in CORRUPTIONS for s in c.strengths
     ]
-    assert {row.accuracy.samples for row in table} == {6}  # the row without a label is skipped
+    assert {row.accuracy.samples for row in table} == {9}  # the row without a label is skipped
     assert {row.certain for row in table} == {1.0}
-    assert table == robustness.measure(network, faces, temperature=1.0, threshold=0.0, limit=6)
+    assert table == measure_robustness(network, faces, temperature=1.0, threshold=0.0)

@@ -1,4 +1,4 @@
-"""Accuracy of a network on corrupted pictures: eight corruptions at five strengths each.
+"""Corruptions of pictures, and the accuracy of a network on corrupted pictures.
 
 Lengths are shares of the image's side, so that a corruption is the same for all input sizes.
 """
@@ -26,56 +26,12 @@ from training.models import Network
 
 @dataclass(frozen=True)
 class Corruption:
-    """apply: (images float [N,C,S,S] in [0, 1], strength) -> the same shape; unit: of the strengths."""
+    """apply: (images float [N,C,S,S] in [0, 1], strength) -> the same shape."""
 
     name: str
-    unit: str
-    strengths: tuple[float, float, float, float, float]
     apply: Callable[[Tensor, float], Tensor]
-
-
-@dataclass(frozen=True)
-class CorruptionResult:
-    """Figures under one corruption. certain: share of answers at or above the verdict's threshold."""
-
-    corruption: str
-    unit: str
-    strength: float
-    accuracy: Metric
-    certain: float
-    certain_accuracy: float
-
-
-def measure(
-    network: Network,
-    faces: LabelledFaces,
-    *,
-    temperature: float,
-    threshold: float,
-    limit: int | None = None,
-) -> list[CorruptionResult]:
-    """All corruptions at all strengths, on all faces or on a fixed sample of `limit` faces."""
-    labelled = np.flatnonzero(faces.majority >= 0)
-    if limit is not None and limit < len(labelled):
-        labelled = np.sort(np.random.default_rng(0).permutation(labelled)[:limit])
-    rows = faces.rows(labelled)
-
-    def under(corruption: Corruption, strength: float) -> CorruptionResult:
-        torch.manual_seed(0)
-        predicted = predict(
-            network, rows, temperature=temperature, change=lambda images: corruption.apply(images, strength)
-        )
-        covered, reached = selective(predicted.probabilities, rows.majority, threshold)
-        return CorruptionResult(
-            corruption.name,
-            corruption.unit,
-            strength,
-            accuracy(predicted.probabilities, rows.majority),
-            round(covered, 4),
-            round(reached, 4),
-        )
-
-    return [under(corruption, strength) for corruption in CORRUPTIONS for strength in corruption.strengths]
+    strengths: tuple[float, ...]
+    unit: str = ""
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
@@ -112,9 +68,19 @@ def jpeg(images: Tensor, quality: float) -> Tensor:
 
 
 def darken(images: Tensor, light: float) -> Tensor:
-    """Less light with constant sensor noise, in 256 steps of grey as in a file."""
-    dark = images * light + 0.01 * torch.randn_like(images)
-    return (dark.clamp(0, 1) * 255).round() / 255
+    """Less light with constant sensor noise."""
+    return _stored(images * light + 0.01 * torch.randn_like(images))
+
+
+def overexpose(images: Tensor, light: float) -> Tensor:
+    """More light than a sensor can record."""
+    return _stored(images * light)
+
+
+def fade(images: Tensor, share: float) -> Tensor:
+    """Haze or glare: all pixels move towards the face's mean; sensor noise is added."""
+    mean = images.mean(dim=(2, 3), keepdim=True)
+    return _stored(mean + (images - mean) * share + 0.01 * torch.randn_like(images))
 
 
 def cover(images: Tensor, share: float) -> Tensor:
@@ -142,13 +108,54 @@ def shrink(images: Tensor, side: float) -> Tensor:
     return functional.interpolate(small, size=images.shape[2:], mode="bilinear").clamp(0, 1)
 
 
+def _stored(images: Tensor) -> Tensor:
+    """In 256 steps, as in a file."""
+    return (images.clamp(0, 1) * 255).round() / 255
+
+
 CORRUPTIONS = (
-    Corruption("blur", "sigma, share of the side", (0.01, 0.02, 0.03, 0.045, 0.06), blur),
-    Corruption("motion blur", "length, share of the side", (0.06, 0.1, 0.15, 0.2, 0.27), shake),
-    Corruption("noise", "standard deviation", (0.02, 0.05, 0.1, 0.15, 0.2), noise),
-    Corruption("JPEG", "quality", (50, 30, 20, 10, 5), jpeg),
-    Corruption("darkness", "share of the light", (0.5, 0.25, 0.12, 0.06, 0.03), darken),
-    Corruption("occlusion", "share of the area", (0.05, 0.1, 0.2, 0.3, 0.4), cover),
-    Corruption("rotation", "degrees", (5, 10, 20, 30, 45), turn),
-    Corruption("low resolution", "px a side", (32, 24, 16, 12, 8), shrink),
+    Corruption("blur", blur, (0.01, 0.02, 0.03, 0.045, 0.06), "sigma, share of the side"),
+    Corruption("motion blur", shake, (0.06, 0.1, 0.15, 0.2, 0.27), "length, share of the side"),
+    Corruption("noise", noise, (0.02, 0.05, 0.1, 0.15, 0.2), "standard deviation"),
+    Corruption("JPEG", jpeg, (50, 30, 20, 10, 5), "quality"),
+    Corruption("darkness", darken, (0.5, 0.25, 0.12, 0.06, 0.03), "share of the light"),
+    Corruption("occlusion", cover, (0.05, 0.1, 0.2, 0.3, 0.4), "share of the area"),
+    Corruption("rotation", turn, (5, 10, 20, 30, 45), "degrees"),
+    Corruption("low resolution", shrink, (32, 24, 16, 12, 8), "px a side"),
 )
+
+
+@dataclass(frozen=True)
+class CorruptionResult:
+    """Figures under one corruption. certain: share of answers at or above the verdict's threshold."""
+
+    corruption: str
+    unit: str
+    strength: float
+    accuracy: Metric
+    certain: float
+    certain_accuracy: float
+
+
+def measure_robustness(
+    network: Network, faces: LabelledFaces, temperature: float, threshold: float
+) -> list[CorruptionResult]:
+    """All corruptions at all strengths, on all faces with a label."""
+    rows = faces.rows(faces.majority >= 0)
+
+    def under(corruption: Corruption, strength: float) -> CorruptionResult:
+        torch.manual_seed(0)
+        predicted = predict(
+            network, rows, temperature=temperature, change=lambda images: corruption.apply(images, strength)
+        )
+        covered, reached = selective(predicted.probabilities, rows.majority, threshold)
+        return CorruptionResult(
+            corruption.name,
+            corruption.unit,
+            strength,
+            accuracy(predicted.probabilities, rows.majority),
+            round(covered, 4),
+            round(reached, 4),
+        )
+
+    return [under(corruption, strength) for corruption in CORRUPTIONS for strength in corruption.strengths]
