@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -58,11 +58,12 @@ def load_affectnet(folder: Path, classes: Literal[7, 8], *, skip_bad: bool = Fal
     ones are only reported: subsets are common.
     """
     faults = Faults(folder, skip_bad=skip_bad)
-    kaggle = False
+    published: Mapping[str, int] | None = PUBLISHED_COUNTS[classes]
     if all((folder / name).is_dir() for name in FOLDER_SPLITS):
         labelled = _from_folders(folder, faults)
-    elif kaggle := (folder / KAGGLE_LIST).is_file():
-        labelled = _from_kaggle(folder)
+    elif (folder / KAGGLE_LIST).is_file():
+        labelled, published = _from_kaggle(folder), None
+        faults.note(KAGGLE_NOTE)
     else:
         labelled = _from_lists(folder, faults)
     emotions = EMOTIONS[:classes]
@@ -72,16 +73,15 @@ def load_affectnet(folder: Path, classes: Literal[7, 8], *, skip_bad: bool = Fal
             entries.append(ImageEntry(split, file, EMOTIONS.index(expression), box))
         else:
             faults.skip(f"{split} images labelled {expression}")
-    dataset = make_dataset(
+    return make_dataset(
         f"affectnet{classes}",
         folder,
         entries,
         faults,
         emotions=emotions,
         licence=LICENCE,
-        published=None if kaggle else PUBLISHED_COUNTS[classes],
+        published=published,
     )
-    return dataset.with_problem(KAGGLE_NOTE) if kaggle else dataset
 
 
 _Labelled = tuple[str, Path, str, Box | None]  # split, file, expression, box
@@ -107,20 +107,14 @@ def _from_folders(folder: Path, faults: Faults) -> Iterator[_Labelled]:
             if name not in labels:
                 faults.add("images without an annotation", f"{subfolder}/images/{name}.jpg")
                 continue
-            expression = _annotated(labels[name])
-            if expression is None:
-                where = labels[name].relative_to(folder).as_posix()
+            try:
+                # The authors' files store the number as text.
+                expression = _expression(np.load(labels[name], allow_pickle=False).item())
+            except (OSError, ValueError, EOFError):
+                where = f"{subfolder}/annotations/{name}_exp.npy"
                 faults.add("annotations without a number from 0 to 10", where)
             else:
                 yield split, images / f"{name}.jpg", expression, None
-
-
-def _annotated(path: Path) -> str | None:
-    try:
-        # The authors' files store the number as text.
-        return _expression(np.load(path, allow_pickle=False).item())
-    except (OSError, ValueError, EOFError):
-        return None
 
 
 def _from_lists(folder: Path, faults: Faults) -> Iterator[_Labelled]:
@@ -133,23 +127,19 @@ def _from_lists(folder: Path, faults: Faults) -> Iterator[_Labelled]:
         place = next((place for place in image_folders if (folder / place).is_dir()), None)
         if place is None:
             raise not_found(f"images of {name}", folder, image_folders, SOURCE)
-        yield from _from_list(path, split, folder / place, faults)
+        # Some copies of validation.csv come without a header.
+        for line, row in read_rows(path, COLUMNS, without_header=COLUMNS):
+            try:
+                expression = _expression(row["expression"])
+                # Rows without a face have no box either.
+                box = read_box(row, COLUMNS[1:5]) if expression in EMOTIONS else None
+                yield split, folder / place / row["subdirectory_filepath"], expression, box
+            except ValueError as error:
+                faults.add("malformed rows", f"{line} ({error})")
     if "training" not in done:
         looked_for = [*(f"{subfolder}/" for subfolder in FOLDER_SPLITS), KAGGLE_LIST, *LISTS]
         looked_for += [f"{home}/{name}" for name, (_, home, _) in LISTS.items()]
         raise not_found("AffectNet", folder, looked_for, SOURCE)
-
-
-def _from_list(path: Path, split: str, images: Path, faults: Faults) -> Iterator[_Labelled]:
-    # Some copies of validation.csv come without a header.
-    for place, row in read_rows(path, COLUMNS, without_header=COLUMNS):
-        try:
-            expression = _expression(row["expression"])
-            # Rows without a face have no box either.
-            box = read_box(row, COLUMNS[1:5]) if expression in EMOTIONS else None
-            yield split, images / row["subDirectory_filePath"], expression, box
-        except ValueError as error:
-            faults.add("malformed rows", f"{place} ({error})")
 
 
 def _expression(number: object) -> str:

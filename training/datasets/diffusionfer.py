@@ -29,5 +29,5 @@ def load_diffusionfer(folder: Path, *, skip_bad: bool = False) -> Dataset:
     if root is None or not any(path.is_dir() for path in (root / IMAGES).iterdir()):
         raise not_found("DiffusionFER", folder, (f"{IMAGES}/EMOTION/", f"{HOME}/{IMAGES}/EMOTION/"), SOURCE)
     seven = EMOTIONS[:7]
-    entries = list(list_splits(root, {IMAGES: "training"}, faults, known=seven))
+    entries = list_splits(root, {IMAGES: "training"}, faults, known=seven)
     return make_dataset("diffusionfer", root, entries, faults, emotions=seven, licence=LICENCE)

@@ -47,9 +47,8 @@ def load_emonet_face(folder: Path, *, skip_bad: bool = False) -> Dataset:
     faults = Faults(folder, skip_bad=skip_bad)
     if not (folder / LIST).is_file() or not (folder / IMAGES).is_dir():
         raise not_found("EmoNet-Face", folder, (LIST, f"{IMAGES}/"), SOURCE)
-    return make_dataset(
-        "emonet_face", folder, list(_entries(folder, faults)), faults, emotions=EMOTIONS, licence=LICENCE
-    )
+    entries = _entries(folder, faults)
+    return make_dataset("emonet_face", folder, entries, faults, emotions=EMOTIONS, licence=LICENCE)
 
 
 def _entries(folder: Path, faults: Faults) -> Iterator[ImageEntry]:

@@ -158,7 +158,7 @@ class Dataset:
     emotions: of the main head, a prefix of `EMOTIONS`. label_emotions: of the data set's
     own labels, also a prefix; empty if the main head learns these labels. tests: test splits by the
     authors' names, in their order; no test split chooses anything. problems: one sentence with a count for
-    each kind of skipped rows. parts: the data sets that this one joins, if any.
+    each kind of skipped rows, and other notes. parts: the data sets that this one joins, if any.
     """
 
     name: str
@@ -169,9 +169,6 @@ class Dataset:
     licences: tuple[str, ...]
     problems: tuple[str, ...] = ()
     parts: tuple[Dataset, ...] = ()
-
-    def with_problem(self, problem: str) -> Dataset:
-        return replace(self, problems=(*self.problems, problem))
 
 
 def decoded(file: Path, mode: str, box: Ints | None = None) -> Image.Image:

@@ -23,29 +23,33 @@ class Faults:
         self._skip_bad = skip_bad
         self._found: defaultdict[str, list[str]] = defaultdict(list)
         self._skipped: Counter[str] = Counter()
+        self._notes: list[str] = []
 
     def add(self, kind: str, where: str) -> None:
         """kind: a plural, such as "missing files"; where: the file or the line."""
-        self._found[kind].append(shown(where))
+        # One line of a damaged file may be the whole file.
+        self._found[kind].append(where if len(where) <= MAX_SHOWN else f"{where[:MAX_SHOWN]}...")
 
     def skip(self, what: str) -> None:
         """Count a row that is skipped on purpose. what: a plural, such as "images labelled none"."""
         self._skipped[what] += 1
 
+    def note(self, sentence: str) -> None:
+        """Report something that is no fault of a row."""
+        self._notes.append(sentence)
+
     def raise_or_report(self) -> tuple[str, ...]:
-        """One sentence per kind of skipped rows. Raises `DatasetError` for bad rows unless `skip_bad`."""
+        """One sentence per kind of skipped rows, then the notes.
+
+        Raises `DatasetError` for bad rows unless `skip_bad`.
+        """
         sentences = [f"{kind} ({len(places)}): {_first(places)}" for kind, places in self._found.items()]
         if sentences and not self._skip_bad:
             raise DatasetError(
                 f"{self._folder} has {'; '.join(sentences)}. Fix them, or skip them with --skip-bad"
             )
         sentences += [f"{count} {what}" for what, count in self._skipped.items()]
-        return tuple(f"skipped: {sentence}" for sentence in sentences)
-
-
-def shown(text: str) -> str:
-    """Shorten a text: one line of a damaged file may be the whole file."""
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+        return (*(f"skipped: {sentence}" for sentence in sentences), *self._notes)
 
 
 def not_found(what: str, folder: Path, looked_for: Iterable[Path | str], source: str) -> DatasetError:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -25,9 +23,10 @@ from training.datasets.faces import (
     decoded,
     one_hot,
 )
-from training.datasets.faults import Faults, not_found, shown, wrong_counts
+from training.datasets.faults import Faults, not_found, wrong_counts
 from training.datasets.files import ImageEntry
 from training.datasets.folders import list_splits
+from training.datasets.lists import read_rows
 
 SIDE_PX = 48
 SEVEN = EMOTIONS[:7]
@@ -75,13 +74,12 @@ def load_fer2013(
     has_folders = all((folder / name).is_dir() for name in FOLDER_SPLITS)
     names = CSV_FILES if has_folders else (*CSV_FILES, TRAINING_FILE)
     path = next((folder / name for name in names if (folder / name).is_file()), None)
-    problems: tuple[str, ...] = ()
     if path is not None:
         rows = _read_csv(path, faults)
         expected = dict(PUBLISHED_COUNTS if published is None else published)
         if rows.usages and path.name == TRAINING_FILE and set(rows.usages) <= {TRAINING, None}:
             expected = {TRAINING: expected[TRAINING]}
-            problems = (f"{TRAINING_FILE} has no test images: those are in icml_face_data.csv",)
+            faults.note(f"{TRAINING_FILE} has no test images: those are in icml_face_data.csv")
     elif has_folders:
         rows = _read_folders(folder, faults)
         expected = dict(PUBLISHED_FOLDER_COUNTS if published is None else published)
@@ -89,15 +87,12 @@ def load_fer2013(
         looked_for = (*names, *(f"{name}/" for name in FOLDER_SPLITS))
         raise not_found("FER-2013", folder, looked_for, SOURCE)
 
-    voted = (folder / ferplus.FILE).is_file()
-    if voted and path is None:
-        voted = False
-        problems = (f"{ferplus.FILE} is not used: votes need the rows of a CSV file",)
-    if voted and votes == "none":
-        voted = False
-        problems += (f"{ferplus.FILE} is not used: ferplus_votes is none",)
+    voted = (folder / ferplus.FILE).is_file() and path is not None and votes != "none"
+    if (folder / ferplus.FILE).is_file() and not voted:
+        why = "votes need the rows of a CSV file" if path is None else "ferplus_votes is none"
+        faults.note(f"{ferplus.FILE} is not used: {why}")
     everything, splits = _labelled(rows, folder / ferplus.FILE if voted else None, votes, faults)
-    problems += faults.raise_or_report()
+    problems = faults.raise_or_report()
 
     counts = {split: int((splits == split).sum()) for split in dict.fromkeys(splits.tolist())}
     if MAY_BE_ABSENT not in counts:
@@ -162,62 +157,33 @@ def _read_csv(path: Path, faults: Faults) -> _Rows:
     usages: list[str | None] = []
     labels: list[int] = []
     pixels = bytearray()
-    try:
-        opened = gzip.open if path.suffix == ".gz" else open
-        # Text mode accepts the line ends of any system.
-        with opened(path, "rt", encoding="utf-8-sig", errors="replace") as file:
-            header = _cells(next(iter(file), ""))
-            found = {name.lower(): place for place, name in enumerate(header)}
-            missing = [name for name in COLUMNS if name.lower() not in found]
-            if missing and not (path.name == TRAINING_FILE and missing == ["Usage"]):
-                raise DatasetError(
-                    f"{path} has no column {' or '.join(sorted(missing))}, but {shown(str(header))}"
-                )
-            places = [found[name.lower()] for name in COLUMNS if name not in missing]
-            for number, line in enumerate(file, start=2):
-                if line.isspace():
-                    continue
-                where = f"{path.name} line {number}"
-                try:
-                    usage, label, image = _parse_row(line, *places)
-                except (ValueError, IndexError) as error:
-                    faults.add("malformed rows", f"{where} ({error})")
-                    usage, label, image = None, -1, bytes(SIDE_PX**2)
-                names.append(where)
-                usages.append(usage)
-                labels.append(label)
-                pixels += image
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DatasetError(f"{path} is cut short or damaged") from error
+    for place, row in read_rows(path, COLUMNS[:2] if path.name == TRAINING_FILE else COLUMNS):
+        try:
+            usage, label, image = _parse_row(row)
+        except ValueError as error:
+            faults.add("malformed rows", f"{place} ({error})")
+            usage, label, image = None, -1, bytes(SIDE_PX**2)
+        names.append(place)
+        usages.append(usage)
+        labels.append(label)
+        pixels += image
     images = np.frombuffer(pixels, np.uint8).reshape(-1, SIDE_PX, SIDE_PX)
     return _Rows(names, usages, np.array(labels, np.int64), images)
 
 
-def _parse_row(line: str, emotion: int, pixels: int, usage: int | None = None) -> tuple[str, int, bytes]:
-    """(usage, label into `EMOTIONS`, pixels). No field has a comma, so the slower csv is not needed.
-
-    emotion, pixels, usage: places of the columns; without usage, all images are for training
-    """
-    cells = line.split(",")
-    image = np.fromstring(_text(cells[pixels]), np.int64, sep=" ")
+def _parse_row(row: Mapping[str, str]) -> tuple[str, int, bytes]:
+    """(usage, label into `EMOTIONS`, pixels). Without usage, all images are for training."""
+    image = np.fromstring(row["pixels"], np.int64, sep=" ")
     if len(image) != SIDE_PX**2 or image.min() < 0 or image.max() > 255:
         raise ValueError(f"not {SIDE_PX}x{SIDE_PX} grey values from 0 to 255")
-    label = int(_text(cells[emotion]))
+    label = int(row["emotion"])
     if not 0 <= label < len(FER2013_LABELS):
         raise ValueError(f"emotion {label} is not from 0 to 6")
-    named = TRAINING if usage is None else _text(cells[usage])
+    named = row.get("usage", TRAINING).strip()
     split = _SPLIT_OF.get(named.lower())
     if split is None:
         raise ValueError(f"Usage {named!r} is none of {', '.join(PUBLISHED_COUNTS)}")
     return split, int(AS_EMOTIONS[label]), image.astype(np.uint8).tobytes()
-
-
-def _cells(line: str) -> list[str]:
-    return [_text(cell) for cell in line.split(",")]
-
-
-def _text(cell: str) -> str:
-    return cell.strip(' "\n')
 
 
 def _read_folders(folder: Path, faults: Faults) -> _Rows:
@@ -231,17 +197,14 @@ def _read_folders(folder: Path, faults: Faults) -> _Rows:
             return str(error.__cause__)
         return image if image.shape == (SIDE_PX, SIDE_PX) else f"not {SIDE_PX}x{SIDE_PX} px"
 
-    def read_all() -> Iterator[Bytes | str]:
-        with ThreadPoolExecutor(DECODING_THREADS) as pool:
-            yield from pool.map(read, entries)
-
     names = [row.file.relative_to(folder).as_posix() for row in entries]
     labels = np.array([row.emotion for row in entries], np.int64)
     images = np.zeros((len(entries), SIDE_PX, SIDE_PX), np.uint8)
-    for number, answer in enumerate(read_all()):
-        if isinstance(answer, str):
-            faults.add("unreadable images", f"{names[number]} ({answer})")
-            labels[number] = -1
-        else:
-            images[number] = answer
+    with ThreadPoolExecutor(DECODING_THREADS) as pool:
+        for number, answer in enumerate(pool.map(read, entries)):
+            if isinstance(answer, str):
+                faults.add("unreadable images", f"{names[number]} ({answer})")
+                labels[number] = -1
+            else:
+                images[number] = answer
     return _Rows(names, [row.split for row in entries], labels, images)

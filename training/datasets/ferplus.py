@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from service.core.manifest import EMOTIONS
 from training.datasets.faces import DatasetError, Ints
 from training.datasets.faults import Faults
+from training.datasets.lists import read_rows
 
 FILE = "fer2013new.csv"
 COLUMNS = (*EMOTIONS, "unknown", "NF")  # FER+ has our emotions in our order
@@ -67,22 +67,18 @@ def read_votes(path: Path, usages: Sequence[str | None], labels: Ints, faults: F
     usages: Usage of each image, None if unknown; labels: int64 [N] into `EMOTIONS`, -1 if unknown.
     Raises `DatasetError` when the votes are not row-aligned with the images.
     """
-    found: list[str | None] = []
+    found: list[str] = []
     votes: list[list[int]] = []
-    with path.open(newline="", errors="replace") as file:
-        lines = csv.DictReader(file)
-        if missing := {"Usage", *COLUMNS} - set(lines.fieldnames or ()):
-            raise DatasetError(f"{path} has no column {' or '.join(sorted(missing))}")
-        for row in lines:
-            found.append(row.get("Usage"))
-            try:
-                votes.append([int(row[column]) for column in COLUMNS])
-            except (TypeError, ValueError) as error:
-                faults.add("malformed votes", f"{path.name} line {lines.line_num} ({error!r})")
-                votes.append([-1] * len(COLUMNS))
+    for place, row in read_rows(path, ("Usage", *COLUMNS)):
+        found.append(row["usage"])
+        try:
+            votes.append([int(row[column.lower()]) for column in COLUMNS])
+        except ValueError as error:
+            faults.add("malformed votes", f"{place} ({error})")
+            votes.append([-1] * len(COLUMNS))
     # Rows are paired by position: FER+ gives no name to images without a face.
     pairs = zip(found, usages, strict=False)
-    if len(found) != len(usages) or any(a != b for a, b in pairs if a is not None and b is not None):
+    if len(found) != len(usages) or any(b is not None and a != b for a, b in pairs):
         raise DatasetError(f"{path.name} is not row-aligned with the images: their Usage columns differ")
     answer = np.array(votes, np.int64).reshape(-1, len(COLUMNS))
     majority = vote_labels(answer)[1]

@@ -6,7 +6,6 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,7 +42,7 @@ class ImageEntry(NamedTuple):
 def make_dataset(
     name: str,
     root: Path,
-    entries: Sequence[ImageEntry],
+    entries: Iterable[ImageEntry],
     faults: Faults,
     *,
     training: str = "training",
@@ -57,6 +56,7 @@ def make_dataset(
     of images of each split; others are only reported, because subsets are common.
     Raises `DatasetError` for bad files, and when no training picture remains.
     """
+    entries = list(entries)
     splits = load_entries(entries, root, faults)
     problems = faults.raise_or_report()
     if published is not None:
@@ -81,13 +81,16 @@ def load_entries(entries: Sequence[ImageEntry], root: Path, faults: Faults) -> d
     fails when it is decoded. Either all of `entries` have boxes, or none.
     """
     readable, digests = [], []
-    for row, checked in zip(entries, _digests(entries), strict=True):
-        if isinstance(checked, _Fault):
-            detail = f" ({checked.detail})" if checked.detail else ""
-            faults.add(checked.kind, f"{_name(row.file, root)}{detail}")
-        else:
-            readable.append(row)
-            digests.append(checked)
+    with ThreadPoolExecutor(DECODING_THREADS) as pool:
+        for start in range(0, len(entries), BLOCK):
+            block = entries[start : start + BLOCK]
+            for row, checked in zip(block, pool.map(_digest_or_fault, block), strict=True):
+                if isinstance(checked, bytes):
+                    readable.append(row)
+                    digests.append(checked)
+                else:
+                    kind, detail = checked
+                    faults.add(kind, _name(row.file, root) + detail)
     _, group = np.unique(np.array(digests, "V16"), return_inverse=True)
     boxes = [row.box for row in readable if row.box is not None]
     everything = LabelledFaces.singly_labelled(
@@ -112,25 +115,14 @@ def pictures_below(folder: Path, faults: Faults) -> Iterator[Path]:
             faults.add("files that are no pictures", _name(path, folder))
 
 
-class _Fault(NamedTuple):
-    kind: str
-    detail: str = ""
-
-
-def _digests(entries: Sequence[ImageEntry]) -> Iterable[bytes | _Fault]:
-    with ThreadPoolExecutor(DECODING_THREADS) as pool:
-        blocks = (entries[start : start + BLOCK] for start in range(0, len(entries), BLOCK))
-        return list(chain.from_iterable(pool.map(_digest_or_fault, block) for block in blocks))
-
-
-def _digest_or_fault(row: ImageEntry) -> bytes | _Fault:
-    """The digest of one file's bytes, or its fault."""
+def _digest_or_fault(row: ImageEntry) -> bytes | tuple[str, str]:
+    """The digest of one file's bytes, or the kind and the details of its fault."""
     try:
         content = row.file.read_bytes()
     except FileNotFoundError:
-        return _Fault("missing files")
+        return "missing files", ""
     except OSError as error:
-        return _Fault("files that cannot be opened", str(error.strerror))
+        return "files that cannot be opened", f" ({error.strerror})"
     try:
         with Image.open(io.BytesIO(content)) as image:
             if image.format == "PNG":
@@ -140,9 +132,9 @@ def _digest_or_fault(row: ImageEntry) -> bytes | _Fault:
                 image.load()
         overlaps = row.box is None or _box_overlaps(row.box, content)
     except UNREADABLE as error:
-        return _Fault("unreadable images", str(error))
+        return "unreadable images", f" ({error})"
     if not overlaps:
-        return _Fault("face boxes outside of their image")
+        return "face boxes outside of their image", ""
     return hashlib.sha256(content).digest()[:16]
 
 

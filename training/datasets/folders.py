@@ -8,13 +8,7 @@ from pathlib import Path
 from service.core.manifest import EMOTIONS
 from training.datasets.faces import Dataset, DatasetError, FilePictures
 from training.datasets.faults import Faults, not_found
-from training.datasets.files import (
-    PICTURE_SUFFIXES,
-    ImageEntry,
-    load_entries,
-    make_dataset,
-    pictures_below,
-)
+from training.datasets.files import PICTURE_SUFFIXES, ImageEntry, load_entries, make_dataset, pictures_below
 from training.datasets.labels import emotion_of, read_label_map
 
 TRAINING_NAMES = ("train", "training")
@@ -30,7 +24,7 @@ def load_folder(folder: Path, *, skip_bad: bool = False) -> Dataset:
     Raises `DatasetError` for a folder whose name is not a known emotion, and for bad files unless `skip_bad`.
     """
     faults = Faults(folder, skip_bad=skip_bad)
-    return make_dataset("folder", folder, list(list_splits(folder, _splits(folder), faults)), faults)
+    return make_dataset("folder", folder, list_splits(folder, _splits(folder), faults), faults)
 
 
 def load_pictures(folder: Path) -> FilePictures:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from training.datasets.faces import Bools, Bytes, Dataset, Ints, LabelledFaces, Pictures
+from training.datasets.faces import ROW_ALIGNED, Bools, Bytes, Dataset, Ints, LabelledFaces, Pictures
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,7 @@ def concatenated(parts: Sequence[LabelledFaces]) -> LabelledFaces:
             part=np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
             row=np.concatenate([np.arange(len(part)) for part in parts]),
         ),
-        names=np.concatenate([part.names for part in parts]),
-        labels=np.concatenate([part.labels for part in parts]),
-        distributions=np.concatenate([part.distributions for part in parts]),
-        majority=np.concatenate([part.majority for part in parts]),
-        group=np.concatenate([part.group for part in parts]),
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in ROW_ALIGNED},
         weights=np.concatenate(
             [np.ones(len(part), np.float32) if part.weights is None else part.weights for part in parts]
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -50,26 +52,29 @@ def load_list(folder: Path, *, skip_bad: bool = False) -> Dataset:
 def read_rows(
     path: Path, columns: Sequence[str], *, without_header: Sequence[str] | None = None
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """(place such as "train.csv line 2", cells by column) of every row. Cells that a row lacks are empty.
+    """(place such as "train.csv line 2", cells by column in lower case) of every row of a CSV file.
 
-    columns: what the file must have. without_header: all columns of a file whose first line may be a row.
-    Raises `DatasetError` when a column is missing.
+    Cells that a row lacks are empty. path: may end in .gz. columns: what the file must have, in any case.
+    without_header: all columns of a file whose first line may be a row.
+    Raises `DatasetError` when a column is missing or the file is damaged.
     """
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        lines = csv.reader(file)
-        header = [cell.strip() for cell in next(lines, [])]
-        if without_header is not None and without_header[0] not in header:
-            header = list(without_header)
-            file.seek(0)
-            lines = csv.reader(file)
-        if missing := set(columns) - set(header):
-            raise DatasetError(f"{path} has no column {' or '.join(sorted(missing))}")
-        for cells in lines:
-            if cells:
-                yield (
-                    f"{path.name} line {lines.line_num}",
-                    dict(zip_longest(header, cells[: len(header)], fillvalue="")),
-                )
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rt", newline="", encoding="utf-8-sig", errors="replace") as file:
+            lines = csv.reader(file, skipinitialspace=True)
+            header = [cell.strip().lower() for cell in next(lines, [])]
+            if without_header is not None and without_header[0].lower() not in header:
+                header = [column.lower() for column in without_header]
+                file.seek(0)
+                lines = csv.reader(file, skipinitialspace=True)
+            if missing := [column for column in columns if column.lower() not in header]:
+                raise DatasetError(f"{path} has no column {' or '.join(sorted(missing))}")
+            for cells in lines:
+                if cells:
+                    row = dict(zip_longest(header, cells[: len(header)], fillvalue=""))
+                    yield f"{path.name} line {lines.line_num}", row
+    except (EOFError, csv.Error, gzip.BadGzipFile, zlib.error) as error:
+        raise DatasetError(f"{path} is cut short or damaged: {error}") from error
 
 
 def read_box(row: dict[str, str], columns: Sequence[str]) -> Box:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from training.datasets.faces import Dataset, DatasetError, LabelledFaces
+from training.datasets.faces import Dataset, DatasetError
 from training.datasets.faults import Faults, not_found
 from training.datasets.files import ImageEntry, load_entries
 
@@ -33,10 +33,14 @@ def read_prepared(folder: Path, card: dict[str, Any], *, skip_bad: bool = False)
     faults = Faults(folder, skip_bad=skip_bad)
     lines = {line["image"]: line for line in read_journal(folder / JOURNAL)[1] if line["image"]}
     entries = [ImageEntry(line["split"], folder / image, line["majority"]) for image, line in lines.items()]
-    splits = {
-        split: _with_labels(rows, [lines[name] for name in rows.names.tolist()])
-        for split, rows in load_entries(entries, folder, faults).items()
-    }
+    splits = load_entries(entries, folder, faults)
+    for split, rows in splits.items():
+        written = [lines[name] for name in rows.names.tolist()]
+        splits[split] = replace(
+            rows,
+            labels=np.array([line["label"] for line in written], np.int64),
+            distributions=np.array([line["distribution"] for line in written], np.float32),
+        )
     problems = faults.raise_or_report()
     if TRAINING not in splits:
         raise DatasetError(f"{folder} has no training pictures")
@@ -63,11 +67,3 @@ def read_journal(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             file.truncate(complete)
     options, *lines = map(json.loads, content[:complete].splitlines() or [b"{}"])
     return options, lines
-
-
-def _with_labels(rows: LabelledFaces, lines: list[dict[str, Any]]) -> LabelledFaces:
-    return replace(
-        rows,
-        labels=np.array([line["label"] for line in lines], np.int64),
-        distributions=np.array([line["distribution"] for line in lines], np.float32),
-    )

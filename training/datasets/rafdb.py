@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from service.core.manifest import EMOTIONS
 from training.datasets.faces import Dataset
@@ -42,27 +41,23 @@ def load_rafdb(folder: Path, *, skip_bad: bool = False) -> Dataset:
         raise not_found("RAF-DB", folder, (LIST, "basic" / LIST, *map(Path, KAGGLE_LISTS)), SOURCE)
     if not (root / images).is_dir():
         raise not_found("aligned images of RAF-DB", root, [images], SOURCE)
-    dataset = make_dataset(
+    entries = list(_checked(rows, root / images, faults))
+    there = sum(path.is_file() for path in (root / images).rglob("*"))
+    if extra := there - sum(entry.file.is_file() for entry in entries):
+        faults.note(f"not used: {extra} files in {images} that the list does not name")
+    return make_dataset(
         "rafdb",
         root,
-        entries := list(_checked(rows, root / images, faults)),
+        entries,
         faults,
         training="train",
         emotions=EMOTIONS[:7],
         licence=LICENCE,
         published=PUBLISHED_COUNTS,
     )
-    there = sum(path.is_file() for path in (root / images).rglob("*"))
-    if extra := there - sum(entry.file.is_file() for entry in entries):
-        dataset = dataset.with_problem(f"not used: {extra} files in {images} that the list does not name")
-    return dataset
 
 
-class _Row(NamedTuple):
-    place: str
-    split: str
-    image: str
-    label: str
+_Row = tuple[str, str, str, str]  # place, split, image, label
 
 
 def _official(root: Path, faults: Faults) -> Iterator[_Row]:
@@ -70,7 +65,7 @@ def _official(root: Path, faults: Faults) -> Iterator[_Row]:
         place = f"{LIST.name} line {number} ({line.strip()})"
         match = re.fullmatch(r"((train|test)_\w+)\.jpg\s+(\d+)", line.strip())
         if match is not None:
-            yield _Row(place, match[2], f"{match[1]}_aligned.jpg", match[3])
+            yield place, match[2], f"{match[1]}_aligned.jpg", match[3]
         elif line.strip():
             faults.add("lines that are not 'train_NUMBER.jpg LABEL' or 'test_NUMBER.jpg LABEL'", place)
 
@@ -81,16 +76,16 @@ def _kaggle(root: Path) -> Iterator[_Row]:
         if (root / name).is_file():
             for place, row in read_rows(root / name, ("image", "label")):
                 label = row["label"].strip()
-                yield _Row(f"{place} ({label})", split, f"{split}/{label}/{row['image'].strip()}", label)
+                yield f"{place} ({label})", split, f"{split}/{label}/{row['image'].strip()}", label
 
 
 def _checked(rows: Iterator[_Row], images: Path, faults: Faults) -> Iterator[ImageEntry]:
     seen = set()
-    for row in rows:
-        if row.label not in map(str, range(1, len(LABELS) + 1)):
-            faults.add("labels that are not from 1 to 7", row.place)
-        elif row.image in seen:
-            faults.add("images listed twice", row.place)
+    for place, split, image, label in rows:
+        if label not in map(str, range(1, len(LABELS) + 1)):
+            faults.add("labels that are not from 1 to 7", place)
+        elif image in seen:
+            faults.add("images listed twice", place)
         else:
-            seen.add(row.image)
-            yield ImageEntry(row.split, images / row.image, EMOTIONS.index(LABELS[int(row.label) - 1]))
+            seen.add(image)
+            yield ImageEntry(split, images / image, EMOTIONS.index(LABELS[int(label) - 1]))

@@ -14,7 +14,7 @@ from tests.unit.training.made_up import (
     write_list,
     write_picture,
 )
-from training.datasets import DatasetKind, load
+from training.datasets import load
 from training.datasets.affectnet import MANUAL
 from training.datasets.faces import DatasetError
 
@@ -34,7 +34,7 @@ def lists(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(("kind", "classes"), [("affectnet7", 7), ("affectnet8", 8)])
 @pytest.mark.parametrize("form", ["folders", "lists"])
 def test_expressions_become_emotions(
-    form: str, kind: DatasetKind, classes: int, request: pytest.FixtureRequest
+    form: str, kind: str, classes: int, request: pytest.FixtureRequest
 ) -> None:
     dataset = load(kind, request.getfixturevalue(form))
     assert (dataset.name, dataset.emotions, dataset.label_emotions) == (kind, EMOTIONS[:classes], ())

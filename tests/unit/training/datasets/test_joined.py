@@ -163,4 +163,4 @@ def test_an_error_names_the_folder_of_its_set(data: Path) -> None:
     with pytest.raises(ValueError, match=r"no list of pictures in .*/mine"):
         joined(data)
     with pytest.raises(ValueError, match="cats is no kind of data set; kinds are fer2013"):
-        load("cats", data)  # type: ignore[arg-type]
+        load("cats", data)

@@ -39,7 +39,7 @@ def test_counts_that_differ_from_the_published_ones_are_reported(folder: Path) -
 
 def test_unlisted_images_are_counted(folder: Path) -> None:
     (folder / "Image/aligned/train_99999_aligned.jpg").touch()
-    assert "not used: 1 files in Image/aligned" in load("rafdb", folder).problems[-1]
+    assert "not used: 1 files in Image/aligned" in load("rafdb", folder).problems[0]
 
 
 @pytest.mark.parametrize("missing", ["EmoLabel/list_patition_label.txt", "Image/aligned"])
