@@ -19,5 +19,4 @@ NETWORKS: dict[str, type[Network]] = {
 
 def build(config: NetworkConfig, *, emotions: int, label_emotions: int) -> Network:
     """A freshly initialised network. emotions, label_emotions: outputs of its main and its label head."""
-    arguments = config.model_dump(exclude={"name"})
-    return NETWORKS[config.name](classes=emotions, label_classes=label_emotions, **arguments)
+    return NETWORKS[config.name](config, emotions, label_emotions)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
+from training.config import AttentionConfig
 from training.models.blocks import ConvNormAct, Residual
 from training.models.outputs import Network, Outputs, head
 
@@ -36,41 +35,25 @@ class AttentionNetwork(Network):
     size = 96
     channels = 3
 
-    def __init__(
-        self,
-        *,
-        classes: int = 8,
-        label_classes: int = 0,
-        width: int = 32,
-        depths: Sequence[int] = (1, 2, 2, 2),
-        dropout: float = 0.3,
-    ) -> None:
+    def __init__(self, config: AttentionConfig, emotions: int, label_emotions: int) -> None:
         super().__init__()
-        self.stem = MultiScale(3, width)
+        channels = config.width
+        self.stem = MultiScale(3, channels)
         stages: list[nn.Module] = []
-        channels = width
-        for index, depth in enumerate(depths):
-            widened = width << index
-            stages.append(
-                nn.Sequential(
-                    *(
-                        Residual(
-                            channels if block == 0 else widened,
-                            widened,
-                            stride=2 if index and block == 0 else 1,
-                            attention=block == depth - 1,
-                        )
-                        for block in range(depth)
-                    )
-                )
-            )
-            channels = widened
+        for index, depth in enumerate(config.depths):
+            blocks: list[nn.Module] = []
+            wide = config.width << index
+            for block in range(depth):
+                stride = 2 if index and block == 0 else 1
+                blocks.append(Residual(channels, wide, stride=stride, attention=block == depth - 1))
+                channels = wide
+            stages.append(nn.Sequential(*blocks))
         self.backbone = nn.Sequential(*stages[:-1])
         self.last = stages[-1]
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(config.dropout)
         features = channels + channels // 2
-        self.main_head = head(features, classes)
-        self.label_head = head(features, label_classes)
+        self.main_head = head(features, emotions)
+        self.label_head = head(features, label_emotions)
 
     def forward(self, images: Tensor) -> Outputs:
         fine = self.backbone(self.stem(images))

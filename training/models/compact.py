@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.config import CompactConfig
 from training.models.backbones import PUBLISHED
 from training.models.blocks import ConvNormAct, Residual
-from training.models.efficientnet_lite import DEPTHS, EfficientNetLite
+from training.models.efficientnet_lite import EfficientNetLite
 from training.models.face_resnet import FaceResNet
 from training.models.mixture import MixtureOfExperts
 from training.models.outputs import Network, Outputs, head
@@ -80,54 +80,36 @@ class CompactNetwork(Network):
     size = 48
     channels = 1
 
-    def __init__(
-        self,
-        *,
-        classes: int = 8,
-        label_classes: int = 7,
-        residual_widths: Sequence[int] | None = None,
-        backbone_size: int | None = None,
-        backbone: str = "efficientnet_lite",
-        backbone_blocks: int = 13,
-        backbone_width: float = 1.0,
-        backbone_depths: Sequence[int] = DEPTHS,
-        large_kernels: bool = True,
-        extractor_width: int = 16,
-        features: int = 256,
-        experts: int = 4,
-        top_k: int = 2,
-        renormalise: bool = True,
-        dropout: float = 0.3,
-    ) -> None:
+    def __init__(self, config: CompactConfig, emotions: int, label_emotions: int) -> None:
         super().__init__()
-        self.large = LargeKernelExtractor(extractor_width) if large_kernels else None
+        width, features = config.extractor_width, config.features
+        self.large = LargeKernelExtractor(width) if config.large_kernels else None
         self.small: nn.Sequential
-        if residual_widths is None:
-            self.small, local = SmallKernelExtractor(extractor_width), extractor_width * 8
+        if config.residual_widths is None:
+            self.small, local = SmallKernelExtractor(width), width * 8
         else:
-            self.small, local = ResidualExtractor(residual_widths), residual_widths[-1]
+            self.small, local = ResidualExtractor(config.residual_widths), config.residual_widths[-1]
         self.backbone: EfficientNetLite | FaceResNet | None = None
-        self.backbone_size, self.input_std = backbone_size or 0, 1.0
-        if backbone_size:
-            self.backbone = (
-                FaceResNet(backbone_blocks)
-                if backbone == "face_resnet"
-                else EfficientNetLite(1, width=backbone_width, depths=backbone_depths)
-            )
-            self.input_std = PUBLISHED[backbone].input_std or 1.0
+        self.backbone_size, self.input_std = config.backbone_size or 0, 1.0
+        if config.backbone_size:
+            if config.backbone == "face_resnet":
+                self.backbone = FaceResNet(config.backbone_blocks)
+            else:
+                self.backbone = EfficientNetLite(
+                    1, width=config.backbone_width, depths=config.backbone_depths
+                )
+            self.input_std = PUBLISHED[config.backbone].input_std or 1.0
             local += self.backbone.features
-        mixture = partial(
-            MixtureOfExperts, features, features, experts=experts, top_k=top_k, renormalise=renormalise
-        )
-        if large_kernels:
-            self.project_large = nn.Sequential(nn.Linear(extractor_width * 8, features), nn.ReLU())
-            self.mixture_global = mixture()
+        options = config.model_dump(include={"experts", "top_k", "renormalise"})
+        if config.large_kernels:
+            self.project_large = nn.Sequential(nn.Linear(width * 8, features), nn.ReLU())
+            self.mixture_global = MixtureOfExperts(features, features, **options)
         self.fuse = nn.Sequential(nn.Linear(local, features), nn.ReLU())
-        self.mixture_fused = mixture()
-        self.dropout = nn.Dropout(dropout)
-        mixed = 2 * features if large_kernels else features
-        self.main_head = head(mixed, classes)
-        self.label_head = head(mixed, label_classes)
+        self.mixture_fused = MixtureOfExperts(features, features, **options)
+        self.dropout = nn.Dropout(config.dropout)
+        mixed = 2 * features if config.large_kernels else features
+        self.main_head = head(mixed, emotions)
+        self.label_head = head(mixed, label_emotions)
 
     def forward(self, images: Tensor) -> Outputs:
         images = standardise(images)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-DEPTHS = (1, 2, 2, 3, 3, 4, 1)
 STEM = 32
 # Per stage: kernel, stride, expansion, channels.
 STAGES = (
@@ -28,11 +27,11 @@ FINE_STAGES = 5  # maps of later stages are too small to distinguish mouth and n
 class EfficientNetLite(nn.Sequential):
     """[N,channels,H,W] -> [N,features]: mean over positions of the last maps, H/32 x W/32.
 
-    width: multiplies all channels, rounded to multiples of 8; depths: blocks per stage. With width 1 and the
-    published depths it is Lite0.
+    width: multiplies all channels, rounded to multiples of 8; depths: blocks per stage. With width 1 and
+    depths 1, 2, 2, 3, 3, 4, 1 it is Lite0.
     """
 
-    def __init__(self, channels: int = 3, *, width: float = 1.0, depths: Sequence[int] = DEPTHS) -> None:
+    def __init__(self, channels: int, *, width: float, depths: Sequence[int]) -> None:
         wide = _scaled(STEM, width)
         layers: list[nn.Module] = [*_convolution(channels, wide, 3, stride=2), nn.ReLU(inplace=True)]
         for stage, (depth, (kernel, stride, expansion, published)) in enumerate(

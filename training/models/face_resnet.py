@@ -17,21 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 # Name in the published weights, and channels. The last published block is skipped: only recognition needs it.
-_BLOCKS = (
-    ("conv32_1", 32),
-    ("conv32_2", 32),
-    ("conv32_3", 32),
-    ("conv64_down", 64),
-    ("conv64_1", 64),
-    ("conv64_2", 64),
-    ("conv64_3", 64),
-    ("conv128_down", 128),
-    ("conv128_1", 128),
-    ("conv128_2", 128),
-    ("conv256_down", 256),
-    ("conv256_1", 256),
-    ("conv256_2", 256),
-)
+_STAGES = {
+    32: ("1", "2", "3"),
+    64: ("down", "1", "2", "3"),
+    128: ("down", "1", "2"),
+    256: ("down", "1", "2"),
+}
+_BLOCKS = [(f"conv{width}_{block}", width) for width, blocks in _STAGES.items() for block in blocks]
 _STEM, _STEM_WIDTH = "conv32_down", 32
 _FIRST_BLOCK = 4  # its place in the network
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from training.config import CompactConfig
 from training.initialise import initialise
 from training.models.compact import CompactNetwork
 from training.models.face_resnet import Block, FaceResNet
@@ -94,7 +95,8 @@ def reference(weights: dict[str, Tensor], images: Tensor, blocks: int) -> Tensor
 @pytest.fixture(params=[13, 11, 10])
 def network(request: pytest.FixtureRequest) -> CompactNetwork:
     torch.manual_seed(0)
-    return CompactNetwork(
+    config = CompactConfig(
+        name="compact",
         backbone="face_resnet",
         backbone_size=96,
         backbone_blocks=request.param,
@@ -102,6 +104,7 @@ def network(request: pytest.FixtureRequest) -> CompactNetwork:
         features=8,
         dropout=0,
     )
+    return CompactNetwork(config, 8, 7)
 
 
 @torch.no_grad()

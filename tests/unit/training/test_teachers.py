@@ -52,10 +52,10 @@ class Large(Network):
 
     size, channels = 96, 3
 
-    def __init__(self, *, classes: int, label_classes: int, **_: object) -> None:
+    def __init__(self, _: object, emotions: int, label_emotions: int) -> None:
         super().__init__()
         self.pooled = nn.Sequential(nn.Conv2d(3, 8, 7, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(4))
-        self.main_head, self.label_head = head(128, classes), head(128, label_classes)
+        self.main_head, self.label_head = head(128, emotions), head(128, label_emotions)
 
     def forward(self, images: Tensor) -> Outputs:
         pooled = self.pooled(images).flatten(1)
@@ -140,7 +140,7 @@ def test_an_image_of_the_student_fits_teachers_of_every_size_and_colour(channels
 
 def test_clean_answers_see_the_size_and_colour_of_the_pictures() -> None:
     torch.manual_seed(0)
-    large = Large(classes=8, label_classes=7).eval()
+    large = Large(None, 8, 7).eval()
     pixels = DATA.training.pictures.read(np.arange(48), size=96, channels=3)
     images = torch.from_numpy(pixels).float() / 255
     expected = (large(images).logits + large(images.flip(3)).logits) / 2
