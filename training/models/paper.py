@@ -6,21 +6,23 @@ docs/explanation/training.md lists what differs.
 from __future__ import annotations
 
 import copy
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from training.config import PaperConfig
 from training.models.backbones import Pixels
 from training.models.mixture import MixtureOfExperts
 from training.models.outputs import Network, Outputs, head
 from training.models.resnet import ResNet50
-from training.models.spectral import SameConv2d, for_inference
+from training.models.spectral import SameConv2d, SpectralConv2d
 
 FEATURES = 512
 # Channels and kernel of each layer.
 GLOBAL_LAYERS = ((8, 75), (16, 50), (32, 25), (64, 15), (128, 9), (256, 3))
 LOCAL_LAYERS = ((16, 15), (32, 7), (64, 5), (128, 3), (256, 3))
+# From this kernel size, the frequency domain is faster on a CPU.
+MIN_SPECTRAL_KERNEL = 9
 
 
 class Extractor(nn.Sequential):
@@ -32,9 +34,12 @@ class Extractor(nn.Sequential):
         for index, (width, kernel) in enumerate(layers):
             if index:
                 modules.append(nn.MaxPool2d(2))
+            if kernel < MIN_SPECTRAL_KERNEL:
+                modules.append(nn.Conv2d(channels, width, kernel, padding=kernel // 2))
+            else:
+                modules.append(SameConv2d(channels, width, kernel))
             # Keras' batch norm: epsilon 1e-3, averages that keep 0.99 of the past.
             modules += [
-                SameConv2d(channels, width, kernel),
                 nn.ReLU(),
                 nn.Dropout(0.1),
                 nn.BatchNorm2d(width, eps=1e-3, momentum=0.01),
@@ -49,24 +54,16 @@ class PaperNetwork(Network):
     One mixture gets the global features (kernels 75 to 3). The other gets the local features (kernels 15 to
     3), fused with ResNet-50's. The head gets both answers. The authors do not renormalise the gate's weights.
     They feed BGR pixels in [0, 1], and start from Keras' initialisation.
-
-    backbone_pixels: what ResNet-50 sees: the same, or the pixels that VGGFace2's weights were trained on.
     """
 
     size = 224
     channels = 3
 
-    def __init__(
-        self,
-        *,
-        classes: int = 8,
-        label_classes: int = 0,
-        renormalise: bool = False,
-        backbone_pixels: Literal["paper", "pretraining"] = "paper",
-    ) -> None:
+    def __init__(self, config: PaperConfig, emotions: int, label_emotions: int) -> None:
         super().__init__()
         self.pixels = Pixels(bgr=True)
-        self.backbone_pixels = self.pixels if backbone_pixels == "paper" else Pixels.of("resnet50_keras")
+        pretraining = config.backbone_pixels == "pretraining"
+        self.backbone_pixels = Pixels.of("resnet50_keras") if pretraining else self.pixels
         self.large = Extractor(GLOBAL_LAYERS)
         self.project_large = nn.Sequential(
             nn.Flatten(), nn.Linear(7 * 7 * 256, FEATURES), nn.ReLU(), nn.Dropout(0.5)
@@ -75,10 +72,10 @@ class PaperNetwork(Network):
         self.backbone = ResNet50()
         self.backbone_dropout = nn.Dropout(0.5)
         self.fuse = nn.Sequential(nn.Linear(256 + ResNet50.features, FEATURES), nn.ReLU(), nn.Dropout(0.5))
-        self.mixture_global = MixtureOfExperts(FEATURES, FEATURES, renormalise=renormalise)
-        self.mixture_fused = MixtureOfExperts(FEATURES, FEATURES, renormalise=renormalise)
-        self.main_head = head(2 * FEATURES, classes)
-        self.label_head = head(2 * FEATURES, label_classes)
+        self.mixture_global = MixtureOfExperts(FEATURES, FEATURES, renormalise=config.renormalise)
+        self.mixture_fused = MixtureOfExperts(FEATURES, FEATURES, renormalise=config.renormalise)
+        self.main_head = head(2 * FEATURES, emotions)
+        self.label_head = head(2 * FEATURES, label_emotions)
         self.apply(_initialise_like_keras)
 
     def forward(self, images: Tensor) -> Outputs:
@@ -118,5 +115,5 @@ def with_spectra(network: PaperNetwork) -> PaperNetwork:
             if isinstance(module, nn.MaxPool2d):
                 size //= 2
             elif isinstance(module, SameConv2d):
-                extractor[index] = for_inference(module, size)
+                extractor[index] = SpectralConv2d(module, size)
     return frozen

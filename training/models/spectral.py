@@ -7,20 +7,18 @@ matrix products take 1.23 times as long as FFT to train on 32 faces. On ONNX Run
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# From this kernel size, the frequency domain is faster on a CPU.
-MIN_SPECTRAL_KERNEL = 9
-
 
 class SameConv2d(nn.Conv2d):
     """Convolution with Keras' "same" padding: an even kernel has one more pixel right and below.
 
-    [N,C,H,W] -> [N,C',H,W]. A large kernel is applied through differentiable transforms.
+    [N,C,H,W] -> [N,C',H,W], by differentiable transforms.
     """
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int) -> None:
@@ -30,9 +28,6 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         assert self.bias is not None
-        if self.kernel_size[0] < MIN_SPECTRAL_KERNEL:
-            padded = functional.pad(x, (self.before, self.after, self.before, self.after))
-            return functional.conv2d(padded, self.weight, self.bias)
         height, width = x.shape[2], x.shape[3]
         side = transform_side(max(height, width), self.kernel_size[0])
         # Networks compute a correlation, which is a convolution with the flipped kernel.
@@ -45,10 +40,11 @@ class SameConv2d(nn.Conv2d):
 
 
 class SpectralConv2d(nn.Module):
-    """The same convolution for one input size, as products with constants. [N,C,S,S] -> [N,C',S,S].
+    """`conv` for one input size, as products with constants. [N,C,S,S] -> [N,C',S,S].
 
-    A real matrix transforms every column of pixels to F frequencies. Each frequency has a convolution of its
-    own along the rows, and a second matrix turns the frequencies back into pixels.
+    It can be scripted and exported, but not trained. A real matrix transforms every column of pixels to F
+    frequencies. Each frequency has a convolution of its own along the rows, and a second matrix turns the
+    frequencies back into pixels.
     """
 
     def __init__(self, conv: SameConv2d, size: int) -> None:
@@ -102,31 +98,11 @@ def _constant(values: Tensor) -> nn.Parameter:
     return nn.Parameter(values.float().contiguous(), requires_grad=False)
 
 
-def for_inference(conv: SameConv2d, size: int) -> nn.Module:
-    """An equal module for inputs of `size` px, which can be scripted and exported but not trained."""
-    kernel = conv.kernel_size[0]
-    if kernel >= MIN_SPECTRAL_KERNEL or kernel % 2 == 0:
-        return SpectralConv2d(conv, size)
-    plain = nn.Conv2d(conv.in_channels, conv.out_channels, kernel, padding=kernel // 2)
-    plain.load_state_dict(conv.state_dict())
-    return plain
-
-
 def transform_side(size: int, kernel: int) -> int:
     """The smallest side of a transform whose wrapped border does not change "same" output.
 
     Rounded up to an even number without prime factors above 3: other sides take 1.2 to 1.4 times as long.
     """
-    side = size + kernel // 2
-    while not _smooth(side):
-        side += 1
-    return side
-
-
-def _smooth(number: int) -> bool:
-    if number % 2:
-        return False
-    for prime in (2, 3):
-        while number % prime == 0:
-            number //= prime
-    return number == 1
+    # Powers of 6 have no prime factors above 3, and nor have their divisors.
+    sides = itertools.count(size + kernel // 2)
+    return next(side for side in sides if side % 2 == 0 and 6**20 % side == 0)
