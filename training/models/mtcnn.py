@@ -51,58 +51,26 @@ class _Net(nn.Module):
         self.trunk.load_state_dict({name: state[name] for name in self.trunk.state_dict()})
 
 
-def _pool(kernel: int) -> nn.Module:
-    return nn.MaxPool2d(kernel, 2, ceil_mode=True)
+def _net(*layers: tuple[int, int, int], dense: tuple[int, int] | None = None) -> _Net:
+    """A net with facenet-pytorch's names.
 
-
-def _p_net() -> _Net:
-    trunk: OrderedDict[str, nn.Module] = OrderedDict(
-        conv1=nn.Conv2d(3, 10, 3),
-        prelu1=nn.PReLU(10),
-        pool1=_pool(2),
-        conv2=nn.Conv2d(10, 16, 3),
-        prelu2=nn.PReLU(16),
-        conv3=nn.Conv2d(16, 32, 3),
-        prelu3=nn.PReLU(32),
-    )
-    return _Net(trunk, nn.Conv2d(32, 5, 1))
-
-
-def _r_net() -> _Net:
-    trunk: OrderedDict[str, nn.Module] = OrderedDict(
-        conv1=nn.Conv2d(3, 28, 3),
-        prelu1=nn.PReLU(28),
-        pool1=_pool(3),
-        conv2=nn.Conv2d(28, 48, 3),
-        prelu2=nn.PReLU(48),
-        pool2=_pool(3),
-        conv3=nn.Conv2d(48, 64, 2),
-        prelu3=nn.PReLU(64),
-        flatten=_SwapFlatten(),
-        dense4=nn.Linear(576, 128),
-        prelu4=nn.PReLU(128),
-    )
-    return _Net(trunk, nn.Linear(128, 5))
-
-
-def _o_net() -> _Net:
-    trunk: OrderedDict[str, nn.Module] = OrderedDict(
-        conv1=nn.Conv2d(3, 32, 3),
-        prelu1=nn.PReLU(32),
-        pool1=_pool(3),
-        conv2=nn.Conv2d(32, 64, 3),
-        prelu2=nn.PReLU(64),
-        pool2=_pool(3),
-        conv3=nn.Conv2d(64, 64, 3),
-        prelu3=nn.PReLU(64),
-        pool3=_pool(2),
-        conv4=nn.Conv2d(64, 128, 2),
-        prelu4=nn.PReLU(128),
-        flatten=_SwapFlatten(),
-        dense5=nn.Linear(1152, 256),
-        prelu5=nn.PReLU(256),
-    )
-    return _Net(trunk, nn.Linear(256, 5))
+    layers: channels and kernel of each convolution, and the size of the pooling after it, 0 without. dense:
+    inputs and outputs of the dense layer that follows.
+    """
+    trunk: OrderedDict[str, nn.Module] = OrderedDict()
+    channels = 3
+    for number, (wider, kernel, pool) in enumerate(layers, start=1):
+        trunk[f"conv{number}"] = nn.Conv2d(channels, wider, kernel)
+        trunk[f"prelu{number}"] = nn.PReLU(wider)
+        if pool:
+            trunk[f"pool{number}"] = nn.MaxPool2d(pool, 2, ceil_mode=True)
+        channels = wider
+    if dense is None:
+        return _Net(trunk, nn.Conv2d(channels, 5, 1))
+    trunk["flatten"] = _SwapFlatten()
+    trunk[f"dense{len(layers) + 1}"] = nn.Linear(*dense)
+    trunk[f"prelu{len(layers) + 1}"] = nn.PReLU(dense[1])
+    return _Net(trunk, nn.Linear(dense[1], 5))
 
 
 def published_weights(net: str) -> dict[str, Tensor]:
@@ -158,9 +126,9 @@ class Mtcnn(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.p_net = _p_net()
-        self.r_net = _r_net()
-        self.o_net = _o_net()
+        self.p_net = _net((10, 3, 2), (16, 3, 0), (32, 3, 0))
+        self.r_net = _net((28, 3, 3), (48, 3, 3), (64, 2, 0), dense=(576, 128))
+        self.o_net = _net((32, 3, 3), (64, 3, 3), (64, 3, 2), (128, 2, 0), dense=(1152, 256))
         self.within_level = Suppression(0.5)
         self.across_levels = Suppression(0.7)
 

@@ -42,7 +42,7 @@ def resnet50_kind(given: dict[str, Tensor], stated: str | None) -> str | None:
                 "the names of these weights fit ResNet-50s of two geometries, with the stride of a stage in "
                 f"its first 1x1 convolution or in its 3x3 one; --weights-kind {AMBIGUOUS} states the first"
             )
-        if PUBLISHED[stated].stride != "first 1x1":
+        if stated == "resnet50_torchvision":
             raise ValueError(
                 f"the weights are of {PUBLISHED[stated].source}, with the stride of a stage in its 3x3 "
                 "convolution; the network's is in the first 1x1 convolution"

