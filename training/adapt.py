@@ -8,13 +8,13 @@ each stage is measured on rows that no stage has seen.
 from __future__ import annotations
 
 import copy
-import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from pydantic import BaseModel
+from torch.optim.swa_utils import update_bn
 
 from service.core.manifest import Metric
 from training.checkpoint import Trained, checkpoint_file, load_trained, save_trained
@@ -26,6 +26,7 @@ from training.datasets.splits import split_validation
 from training.device import DeviceName, choose_device
 from training.evaluation.metrics import accuracy, calibration_error, mean_class_accuracy
 from training.evaluation.predict import device_of, predict
+from training.evaluation.tables import shown, table
 from training.images import Images
 from training.lineage import Start, record_versions, versions
 from training.models import Network
@@ -37,17 +38,10 @@ BATCH = 64
 SOURCE_IMAGES = 1024
 """N: how many new pictures count as much as the statistics of the training data."""
 
-
-@dataclass(frozen=True)
-class FineTuning:
-    """Gentle by default: a tenth of the usual rate, and few epochs."""
-
-    epochs: int = 10
-    learning_rate: float = 0.005
+Figures = dict[str, Metric]
 
 
-@dataclass
-class Adaptation:
+class Adaptation(BaseModel):
     """What was done. kept: the stage in `best.ckpt`. pictures: how many were unlabelled, share: their weight.
 
     stages: figures of each stage on unseen labelled rows, and `validation_accuracy` on those that chose.
@@ -56,7 +50,7 @@ class Adaptation:
     kept: str
     pictures: int = 0
     share: float = 0.0
-    stages: dict[str, dict[str, Metric]] = field(default_factory=dict)
+    stages: dict[str, Figures] = {}
 
 
 def adapt(
@@ -65,7 +59,8 @@ def adapt(
     *,
     unlabelled: Path | None = None,
     labelled: Path | None = None,
-    tuning: FineTuning = FineTuning(),
+    epochs: int = 10,
+    learning_rate: float = 0.005,
     device: DeviceName = "auto",
 ) -> Adaptation:
     """Write an adapted `best.ckpt` into `out`.
@@ -73,8 +68,8 @@ def adapt(
     source: a checkpoint or a run's folder. unlabelled: a folder of face pictures, at any depth. labelled: a
     folder of pictures per emotion. Of these, the source's `validation_share` chooses the stage that is kept,
     which may be the source itself. Figures are measured on the `test` folder, or else on a fifth that is held
-    out. Without labelled pictures, nothing is chosen or measured. Writes `adaptation.json` and
-    `adaptation.md`.
+    out. Without labelled pictures, nothing is chosen or measured. epochs, learning_rate: of the fine-tuning.
+    Writes `adaptation.json` and `adaptation.md`.
     Raises `ValueError` when neither folder is given, a folder has no usable picture, or the labels have an
     emotion that the network does not answer.
     """
@@ -89,26 +84,25 @@ def adapt(
         refuse_other_emotions(trained.emotions, dataset)
     out.mkdir(parents=True, exist_ok=True)
     (out / "versions.json").unlink(missing_ok=True)
-    stages, done = {"before": trained}, Adaptation("batch norm")
+    stages, done = {"before": trained}, Adaptation(kept="batch norm")
     if unlabelled is not None:
         pictures = load_pictures(unlabelled)
         done.pictures, done.share = len(pictures), share_of(len(pictures))
         network = renormalised(copy.deepcopy(trained.network), pictures)
         stages["batch norm"] = replace(trained, network=network)
     if dataset is not None:
-        config = tuned(trained, dataset, tuning)
-        held_out = validation_rows(dataset, config)
-        measure = _Measure(held_out, next(iter(dataset.tests.values())))
-        figures = {name: measure(stage.network) for name, stage in stages.items()}
-        stages["fine-tuned"] = fine_tuned(stages[_best(figures)], dataset, config, out, device)
-        figures["fine-tuned"] = measure(stages["fine-tuned"].network.to(chosen))
-        done.kept, done.stages = _best(figures), figures
+        config = tuned(trained, dataset, epochs, learning_rate)
+        rows = validation_rows(dataset, config), next(iter(dataset.tests.values()))
+        done.stages = {name: measured(stage.network, *rows) for name, stage in stages.items()}
+        stages["fine-tuned"] = fine_tuned(stages[_best(done.stages)], dataset, config, out, device)
+        done.stages["fine-tuned"] = measured(stages["fine-tuned"].network.to(chosen), *rows)
+        done.kept = _best(done.stages)
     save_trained(replace(stages[done.kept], network=stages[done.kept].network.cpu()), out / "best.ckpt")
     record_versions(
         out / "versions.json",
         {"from_epoch": trained.epoch, **versions(Start(weights=checkpoint_file(source)))},
     )
-    (out / "adaptation.json").write_text(json.dumps(_plain(done), indent=1))
+    (out / "adaptation.json").write_text(done.model_dump_json(indent=1))
     (out / "adaptation.md").write_text(markdown(done))
     return done
 
@@ -120,39 +114,32 @@ def share_of(pictures: int) -> float:
 
 def renormalised(network: Network, pictures: Pictures) -> Network:
     """Mix batch-norm statistics with those of `pictures`, and return the same network in eval mode."""
-    network.eval()
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    before = [(norm.momentum, copy.deepcopy(norm.state_dict())) for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over all batches
-        norm.train()
+    before = copy.deepcopy(network.state_dict())
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(pictures)))
     # Batches of nearly equal size, because a small last batch would have the same weight as a full batch.
     batches = order.tensor_split(max(1, len(order) // BATCH))
-    with torch.no_grad():
-        for _, images in Images(pictures, network, device_of(network)).steps(batches):
-            network(images)
+    update_bn((images for _, images in Images(pictures, network, device_of(network)).steps(batches)), network)
     share = share_of(len(pictures))
-    for norm, (momentum, old) in zip(norms, before, strict=True):
-        new = norm.state_dict()
-        mixed = {name: torch.lerp(old[name], new[name], share) for name in ("running_mean", "running_var")}
-        norm.load_state_dict(old | mixed)
-        norm.momentum = momentum
+    mixed = {
+        name: torch.lerp(before[name], value, share)
+        for name, value in network.state_dict().items()
+        if name.endswith(("running_mean", "running_var"))
+    }
+    network.load_state_dict(before | mixed)
     return network.eval()
 
 
-def tuned(trained: Trained, dataset: Dataset, tuning: FineTuning) -> RunConfig:
+def tuned(trained: Trained, dataset: Dataset, epochs: int, learning_rate: float) -> RunConfig:
     """The configuration of a short run with the network's heads and the source's settings."""
     changes = {
         "dataset": "folder",
         "emotions": len(trained.emotions),
-        "epochs": tuning.epochs,
+        "epochs": epochs,
         "batch": min(trained.config.batch, max(2, len(dataset.training) // 4)),
         "precision": "auto",
         "optimiser": {
             **trained.config.optimiser.model_dump(),
-            "learning_rate": tuning.learning_rate,
+            "learning_rate": learning_rate,
             "warmup_epochs": 0.0,
         },
         # There is no teacher here.
@@ -180,36 +167,20 @@ def with_test(dataset: Dataset, seed: int) -> Dataset:
     return replace(dataset, training=training, tests={"held out": test})
 
 
-@dataclass(frozen=True)
-class _Measure:
+def measured(network: Network, held_out: LabelledFaces, unseen: LabelledFaces) -> Figures:
     """The uncalibrated figures of a network on validation rows and on unseen rows."""
-
-    held_out: LabelledFaces
-    unseen: LabelledFaces
-
-    def __call__(self, network: Network) -> dict[str, Metric]:
-        chosen, predicted = predict(network, self.held_out), predict(network, self.unseen)
-        answers, labels = predicted.probabilities, self.unseen.majority
-        return {
-            "validation_accuracy": accuracy(chosen.probabilities, self.held_out.majority),
-            "accuracy": accuracy(answers, labels),
-            "mean_class_accuracy": mean_class_accuracy(answers, labels),
-            "ece": calibration_error(answers, labels),
-        }
-
-
-def _best(figures: dict[str, dict[str, Metric]]) -> str:
-    """The stage with the highest validation accuracy, the earliest of equal ones."""
-    return max(figures, key=lambda name: figures[name]["validation_accuracy"].value)
-
-
-def _plain(done: Adaptation) -> dict[str, object]:
-    return asdict(done) | {
-        "stages": {
-            name: {figure: metric.model_dump() for figure, metric in row.items()}
-            for name, row in done.stages.items()
-        }
+    chosen, answers = (predict(network, rows).probabilities for rows in (held_out, unseen))
+    return {
+        "validation_accuracy": accuracy(chosen, held_out.majority),
+        "accuracy": accuracy(answers, unseen.majority),
+        "mean_class_accuracy": mean_class_accuracy(answers, unseen.majority),
+        "ece": calibration_error(answers, unseen.majority),
     }
+
+
+def _best(stages: dict[str, Figures]) -> str:
+    """The stage with the highest validation accuracy, the earliest of equal ones."""
+    return max(stages, key=lambda name: stages[name]["validation_accuracy"].value)
 
 
 def markdown(done: Adaptation) -> str:
@@ -223,14 +194,9 @@ def markdown(done: Adaptation) -> str:
         ]
     if not done.stages:
         return "\n".join([*lines, "No labelled pictures were given, so nothing was measured.", ""])
-    first = next(iter(done.stages.values()))
-    header = ["stage", *(f"{name.replace('_', ' ')}, n={metric.samples}" for name, metric in first.items())]
-    lines += [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
-    for stage, row in done.stages.items():
-        cells = [
-            f"{m.value:.3f}" + (f" [{m.interval[0]:.3f}, {m.interval[1]:.3f}]" if m.interval else "")
-            for m in row.values()
-        ]
-        lines.append(f"| {' | '.join([stage, *cells])} |")
+    names = [name.replace("_", " ") for name in done.stages["before"]]
+    lines += table(
+        ["stage", *names], [[stage, *map(shown, row.values())] for stage, row in done.stages.items()]
+    )
     kept = "The network stays as it was" if done.kept == "before" else f"`best.ckpt` is the stage {done.kept}"
-    return "\n".join([*lines, "", f"{kept}, which has the best validation accuracy.", ""])
+    return "\n".join([*lines, f"{kept}, which has the best validation accuracy.", ""])

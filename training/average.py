@@ -47,8 +47,7 @@ def average(runs: Sequence[Path], dataset: Dataset, out: Path, *, device: Device
     steps = order.tensor_split(max(1, len(order) // BATCH))
     augmentation = Augmentation(first.config.augment).to(chosen)
     images = Images(rows.pictures, network, chosen)
-    with torch.no_grad():
-        update_bn((augmentation(some) for _, some in images.steps(steps)), network)
+    update_bn((augmentation(some) for _, some in images.steps(steps)), network)
     network.eval()
     scored = {
         name: accuracy(predict(each.network.to(chosen), held_out).probabilities, held_out.majority)

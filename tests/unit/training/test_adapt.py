@@ -17,7 +17,7 @@ from torch import nn
 from service.core.manifest import EMOTIONS, digest
 from tests.unit.training.made_up import tiny_config
 from training import adapt as adapting
-from training.adapt import FineTuning, adapt, renormalised
+from training.adapt import adapt, renormalised
 from training.checkpoint import Trained, load_trained, save_trained
 from training.datasets.faces import PixelPictures
 from training.models import Network, build
@@ -86,7 +86,8 @@ def test_labelled_pictures_improve_accuracy_and_the_report_has_each_step(
         out,
         unlabelled=tmp_path / "unlabelled",
         labelled=tmp_path / "labelled",
-        tuning=FineTuning(epochs=12, learning_rate=0.05),
+        epochs=12,
+        learning_rate=0.05,
     )
     assert list(done.stages) == ["before", "batch norm", "fine-tuned"]
     assert done.stages["before"]["accuracy"].samples == 20
