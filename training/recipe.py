@@ -85,46 +85,41 @@ class ExportStage(_Part):
     model: Name = "expressnet_moe"
 
 
-Stage = TrainingStage | AverageStage | ExportStage
-
-
 def _kind(stage: Any) -> str:
     keys = stage if isinstance(stage, Mapping) else vars(stage)
     return next((kind for kind in ("average", "export") if kind in keys), "training")
 
 
+Stage = Annotated[
+    Annotated[TrainingStage, Tag("training")]
+    | Annotated[AverageStage, Tag("average")]
+    | Annotated[ExportStage, Tag("export")],
+    Discriminator(_kind),
+]
+
+
 class Recipe(_Part):
     """Stages in the order in which they run."""
 
-    stages: Annotated[
-        tuple[
-            Annotated[
-                Annotated[TrainingStage, Tag("training")]
-                | Annotated[AverageStage, Tag("average")]
-                | Annotated[ExportStage, Tag("export")],
-                Discriminator(_kind),
-            ],
-            ...,
-        ],
-        Field(min_length=1),
-    ]
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _refers_to_earlier_stages(self) -> Self:
-        results: dict[str, int] = {}
+        networks: dict[str, int] = {}  # how many a stage makes
         for stage in self.stages:
             single, several = _references(stage)
             for name in (*single, *several):
-                if name not in results:
+                if name not in networks:
                     raise ValueError(f"stage {stage.name} refers to {name}, which is not an earlier stage")
-                if not results[name]:
+                if not networks[name]:
                     raise ValueError(f"stage {stage.name} refers to {name}, which is an export")
             for name in single:
-                if results[name] > 1:
+                if networks[name] > 1:
                     raise ValueError(f"stage {stage.name} needs one network, but {name} has several seeds")
-            if stage.name in results:
+            if stage.name in networks:
                 raise ValueError(f"two stages have the name {stage.name}")
-            results[stage.name] = _results(stage)
+            made = len(stage.seeds) if isinstance(stage, TrainingStage) else 1
+            networks[stage.name] = 0 if isinstance(stage, ExportStage) else made
         return self
 
 
@@ -172,10 +167,3 @@ def _references(stage: Stage) -> tuple[list[str], list[str]]:
     if isinstance(stage, AverageStage):
         return [], list(stage.average)
     return [stage.export], []
-
-
-def _results(stage: Stage) -> int:
-    """How many networks a stage makes."""
-    if isinstance(stage, TrainingStage):
-        return len(stage.seeds)
-    return int(isinstance(stage, AverageStage))

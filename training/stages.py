@@ -83,14 +83,16 @@ def repeat(
         elif isinstance(stage, AverageStage):
             members = [member for name in stage.average for member in of(name)]
             digests = [content_sha256(member) for member in members]
-            work = partial(_average, members, dataset_of, folder, device=device)
-            _run_once(folder, {"averaged_sha256": digests}, folder / "best.ckpt", _on_first_process(work))
+            config = load_trained(members[0]).config
+            dataset = dataset_of(config.dataset, config.ferplus_votes)
+            work = partial(average, members, dataset, folder, device=device)
+            _run_once(folder, {"averaged_sha256": digests}, folder / "best.ckpt", rank_zero_only(work))
             results[stage.name] = [folder / "best.ckpt"]
         else:
             (network,) = of(stage.export)
             inputs = {"classifier_sha256": content_sha256(network), "model": stage.model}
             work = partial(_export, network, data, folder, stage.model, device=device, skip_bad=skip_bad)
-            _run_once(folder, inputs, manifest_path(folder, stage.model), _on_first_process(work))
+            _run_once(folder, inputs, manifest_path(folder, stage.model), work)
 
 
 def _run_once(folder: Path, inputs: dict[str, Any], result: Path, work: Callable[[], object]) -> None:
@@ -116,26 +118,16 @@ def _run_once(folder: Path, inputs: dict[str, Any], result: Path, work: Callable
     _write(path, record | {"sha256": digest(result)})
 
 
+@rank_zero_only
 def _write(path: Path, record: dict[str, Any]) -> None:
-    if _is_first():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial_file:
-            partial_file.write_text(json.dumps(record, indent=1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial_file:
+        partial_file.write_text(json.dumps(record, indent=1))
 
 
-def _on_first_process(work: Callable[[], object]) -> Callable[[], object]:
-    return work if _is_first() else lambda: None
-
-
-def _is_first() -> bool:
-    """Whether this is the first of several processes, which writes the files."""
-    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
-    return rank == 0
-
-
+@rank_zero_only
 def _say(text: str) -> None:
-    if _is_first():
-        print(text, flush=True)
+    print(text, flush=True)
 
 
 def _inputs(config: RunConfig, start: Start, dataset: Dataset) -> dict[str, Any]:
@@ -159,13 +151,7 @@ def _located(recipe: Recipe, folder: Path) -> dict[GivenFile, Path]:
     }
 
 
-def _average(
-    members: list[Path], dataset_of: Callable[[Any, Any], Dataset], folder: Path, *, device: DeviceName
-) -> None:
-    config = load_trained(members[0]).config
-    average(members, dataset_of(config.dataset, config.ferplus_votes), folder, device=device)
-
-
+@rank_zero_only
 def _export(
     network: Path, data: Path, folder: Path, model: str, *, device: DeviceName, skip_bad: bool
 ) -> None:
