@@ -20,10 +20,6 @@ from training.datasets.card import contents, labels_sha256
 from training.datasets.faces import Dataset, LabelledFaces
 from training.evaluation.rows import HELD_OUT
 from training.models.face_resnet import weight_file
-from training.settings import dumped
-
-# A resumed run may have more or fewer epochs.
-MAY_CHANGE = {"epochs"}
 
 
 @dataclass(frozen=True)
@@ -39,10 +35,6 @@ class Start:
     weights_kind: str | None = None
     teachers: tuple[Path, ...] = ()
     answers: Path | None = None
-
-
-def write_config(run: Path, config: RunConfig) -> None:
-    (run / "config.yaml").write_text(dumped(config))
 
 
 def write_data_card(run: Path, dataset: Dataset, training: LabelledFaces, held_out: LabelledFaces) -> None:
@@ -117,12 +109,12 @@ def checkout(package: Path) -> tuple[str | None, bool]:
 
 
 def refuse_changes(run: Path, config: RunConfig, start: Start) -> None:
-    """Raises `ValueError`, which names the keys, when a run is resumed with other settings or files."""
-    before, now = (
-        each.model_dump(mode="json", exclude=MAY_CHANGE)
-        for each in (read_config(run / "config.yaml"), config)
-    )
-    changed = differences(before, now)
+    """Raises `ValueError`, which names the keys, when a run is resumed with other settings or files.
+
+    A resumed run may have more or fewer epochs.
+    """
+    configs = read_config(run / "config.yaml"), config
+    changed = differences(*(each.model_dump(mode="json", exclude={"epochs"}) for each in configs))
     begun, resumed = json.loads((run / "versions.json").read_text())[-1], versions(start)
     for key, what in (("weights_sha256", "initial weights"), ("teachers_sha256", "teachers")):
         if begun[key] != resumed[key]:

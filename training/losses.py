@@ -19,21 +19,11 @@ class TeacherLogits(NamedTuple):
     label: Tensor
 
 
-class BatchTargets(NamedTuple):
-    """What the outputs for N images should be, on the device.
+class Objective(nn.Module):
+    """(outputs for N images, their targets) -> loss, a scalar.
 
     main: float [N,C] and label: float [N,A]: target distributions of each head, rows of zeros without a
     target. teachers: their answers for the images, if there are teachers.
-    """
-
-    main: Tensor
-    label: Tensor
-    teachers: TeacherLogits | None = None
-
-
-class Objective(nn.Module):
-    """(outputs, targets) -> loss, a scalar.
-
     counts: [C] sum of the training targets of each emotion, for the rebalancing losses.
     """
 
@@ -44,7 +34,9 @@ class Objective(nn.Module):
         self.config = config
         self.register_buffer("counts", counts.float())
 
-    def forward(self, outputs: Outputs, targets: BatchTargets) -> Tensor:
+    def forward(
+        self, outputs: Outputs, main: Tensor, label: Tensor, teachers: TeacherLogits | None = None
+    ) -> Tensor:
         config = self.config
         logits, weights = outputs.logits, None
         if config.rebalancing == "logit_adjusted":
@@ -52,15 +44,15 @@ class Objective(nn.Module):
             logits = logits + config.logit_adjustment * prior.log()
         if config.rebalancing == "class_balanced":
             weights = class_balanced_weights(self.counts, config.class_balanced_beta)
-        loss = soft_cross_entropy(logits, smoothed(targets.main, config.label_smoothing), weights)
+        loss = soft_cross_entropy(logits, smoothed(main, config.label_smoothing), weights)
         loss = loss + config.label_head * soft_cross_entropy(
-            outputs.label_logits, smoothed(targets.label, config.label_head_smoothing)
+            outputs.label_logits, smoothed(label, config.label_head_smoothing)
         )
-        if targets.teachers is not None:
+        if teachers is not None:
             temperature = config.distillation_temperature
-            followed = soft_divergence(outputs.logits, targets.teachers.main, temperature)
+            followed = soft_divergence(outputs.logits, teachers.main, temperature)
             followed = followed + config.label_head * soft_divergence(
-                outputs.label_logits, targets.teachers.label, temperature
+                outputs.label_logits, teachers.label, temperature
             )
             loss = (1 - config.distillation) * loss + config.distillation * followed
         if config.load_balancing:

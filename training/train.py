@@ -27,10 +27,9 @@ from training.lineage import (
     refuse_changes,
     refuse_what_learned_validation,
     versions,
-    write_config,
     write_data_card,
 )
-from training.losses import BatchTargets, Objective
+from training.losses import Objective
 from training.models import build
 from training.optimise import (
     average_statistics,
@@ -41,6 +40,7 @@ from training.optimise import (
 )
 from training.progress import Progress
 from training.rows import Targets, seed_of, training_rows, widened
+from training.settings import dumped
 from training.teachers import follow
 from training.validation import Validation, count_stale_epochs, score
 
@@ -145,7 +145,7 @@ def train(
             run / "versions.json",
             {"from_epoch": state["epoch"] + 1, "precision": precision, **versions(start)},
         )
-        write_config(run, config)
+        (run / "config.yaml").write_text(dumped(config))
         write_data_card(run, dataset, rows, held_out)
 
     for epoch in range(state["epoch"], config.epochs):
@@ -159,17 +159,17 @@ def train(
         drawn = progress.track(batches.of(epoch), steps, f"epoch {epoch + 1}/{config.epochs}")
         for step, batch in enumerate(drawn):
             answered = None if teachers is None else teachers(batch)
-            goal = BatchTargets(batch.main, batch.label, answered)
+            goal = batch.main, batch.label, answered
             rate = learning_rate(epoch + step / steps, config)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            loss = objective(model(batch.images), goal)
+            loss = objective(model(batch.images), *goal)
             optimiser.zero_grad()
             fabric.backward(loss)
             if config.optimiser.sam_radius:
                 with sam_perturbation(network, config.optimiser.sam_radius):
                     optimiser.zero_grad()
-                    fabric.backward(objective(model(batch.images), goal))
+                    fabric.backward(objective(model(batch.images), *goal))
             fabric.clip_gradients(
                 model, optimiser, max_norm=config.optimiser.clip_norm, error_if_nonfinite=False
             )

@@ -10,7 +10,7 @@ from training.config import EarlyStoppingConfig
 from training.datasets.faces import Dataset, Ints, LabelledFaces
 from training.evaluation.predict import Floats, answer
 from training.images import Images
-from training.losses import BatchTargets, Objective
+from training.losses import Objective
 from training.models import Network, Outputs
 from training.rows import Targets
 
@@ -29,14 +29,14 @@ class Validation:
         self._rows, self._objective = rows, objective
         self._images = Images(rows.pictures, network, device, keep=True)
         targets = Targets.of(rows, dataset)
-        self._targets = BatchTargets(targets.main.to(device), targets.label.to(device))
+        self._targets = targets.main.to(device), targets.label.to(device)
 
     def figures(self, network: Network) -> dict[str, float]:
         """The training loss without teachers, and the accuracy of each head that has labels."""
         outputs = answer(network, self._images)
         there = Outputs(*(output.to(self._images.device) for output in outputs))
         figures = {
-            "validation_loss": self._objective(there, self._targets).item(),
+            "validation_loss": self._objective(there, *self._targets).item(),
             "validation": accuracy(outputs.logits.numpy(), self._rows.majority),
         }
         if outputs.label_logits.shape[1]:

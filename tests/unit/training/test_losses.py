@@ -7,14 +7,7 @@ import torch
 from torch import Tensor
 
 from training.config import LossConfig
-from training.losses import (
-    BatchTargets,
-    Objective,
-    TeacherLogits,
-    class_balanced_weights,
-    smoothed,
-    soft_cross_entropy,
-)
+from training.losses import Objective, TeacherLogits, class_balanced_weights, smoothed, soft_cross_entropy
 from training.models import Outputs
 
 PLAIN = {"label_head": 0.0, "load_balancing": 0.0}
@@ -23,15 +16,14 @@ PLAIN = {"label_head": 0.0, "load_balancing": 0.0}
 def outputs(logits: Tensor, label_logits: Tensor | None = None) -> Outputs:
     count = len(logits)
     if label_logits is None:
-        label_logits = torch.zeros(count, 0)
+        label_logits = without_label(count)
     even = torch.full((count, 2, 4), 0.25)
     return Outputs(logits, label_logits, torch.zeros(count, 2, 4), even, torch.zeros(count, 3))
 
 
-def batch(main: Tensor, label: Tensor | None = None) -> BatchTargets:
-    if label is None:
-        label = torch.zeros(len(main), 0)
-    return BatchTargets(main, label)
+def without_label(rows: int) -> Tensor:
+    """Targets of the label head, on a data set without labels for it."""
+    return torch.zeros(rows, 0)
 
 
 def test_cross_entropy_by_hand() -> None:
@@ -46,7 +38,7 @@ def test_rows_without_a_target_teach_nothing() -> None:
     targets = torch.zeros(3, 8)
     targets[1, 4] = 1
     Objective(LossConfig(label_smoothing=0.1, **PLAIN), torch.ones(8))(
-        outputs(logits), batch(targets)
+        outputs(logits), targets, without_label(3)
     ).backward()
     assert logits.grad is not None
     assert logits.grad[[0, 2]].abs().max() == 0
@@ -76,7 +68,8 @@ def test_logit_adjustment_raises_the_loss_of_rare_emotions() -> None:
     for kind in ("none", "logit_adjusted"):
         objective = Objective(LossConfig(rebalancing=kind, **PLAIN), counts)
         losses[kind] = [
-            objective(outputs(torch.zeros(1, 2)), batch(torch.eye(2)[[label]])).item() for label in (0, 1)
+            objective(outputs(torch.zeros(1, 2)), torch.eye(2)[[label]], without_label(1)).item()
+            for label in (0, 1)
         ]
     assert losses["none"] == pytest.approx([math.log(2)] * 2)
     assert losses["logit_adjusted"] == pytest.approx([-math.log(0.9), -math.log(0.1)])
@@ -84,15 +77,15 @@ def test_logit_adjustment_raises_the_loss_of_rare_emotions() -> None:
 
 def test_a_student_that_equals_its_teacher_has_no_distillation_loss() -> None:
     teacher = torch.tensor([[2.0, -1.0, 0.5]])
-    taught = batch(torch.eye(3)[[1]])._replace(teachers=TeacherLogits(teacher, torch.zeros(1, 0)))
+    taught = torch.eye(3)[[1]], without_label(1), TeacherLogits(teacher, without_label(1))
     objective = Objective(LossConfig(distillation=1.0, **PLAIN), torch.ones(3))
-    assert objective(outputs(teacher + 7), taught).item() == pytest.approx(0, abs=1e-6)
-    assert objective(outputs(-teacher), taught).item() > 0.1
+    assert objective(outputs(teacher + 7), *taught).item() == pytest.approx(0, abs=1e-6)
+    assert objective(outputs(-teacher), *taught).item() > 0.1
 
 
 def test_the_loss_of_the_label_head_is_weighted() -> None:
     main, label = torch.eye(8)[[0]], torch.eye(7)[[3]]
     answered = outputs(torch.zeros(1, 8), torch.zeros(1, 7))
     config = LossConfig(label_head=2.0, load_balancing=0.0)
-    loss = Objective(config, torch.ones(8))(answered, batch(main, label)).item()
+    loss = Objective(config, torch.ones(8))(answered, main, label).item()
     assert loss == pytest.approx(math.log(8) + 2 * math.log(7))
