@@ -50,13 +50,9 @@ class CompactConfig(_Part):
     dropout: Share = 0.3
 
     @model_validator(mode="after")
-    def _experts_suffice(self) -> Self:
+    def _fits_together(self) -> Self:
         if self.top_k > self.experts:
             raise ValueError(f"top_k is {self.top_k}, but there are only {self.experts} experts")
-        return self
-
-    @model_validator(mode="after")
-    def _backbone_fits(self) -> Self:
         # Its convolutions without padding reduce smaller images to nothing.
         if self.backbone == "face_resnet" and (self.backbone_size or 0) < 64:
             raise ValueError("backbone: face_resnet needs a backbone_size of at least 64")

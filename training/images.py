@@ -42,14 +42,12 @@ class Images:
 
     def steps(self, order: Sequence[Tensor] | Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Of each step: (its rows, int64 [n] on the CPU; their images, float [n,C,S,S] in [0, 1])."""
-        for rows, pixels in (
-            self._read_ahead(order) if self.kept is None else self._from_memory(order, self.kept)
-        ):
+        if (kept := self.kept) is None:
+            steps = self._read_ahead(order)
+        else:
+            steps = ((rows, kept[rows.to(self.device)]) for rows in order)
+        for rows, pixels in steps:
             yield rows, pixels.to(self.device, non_blocking=True).float() / 255
-
-    def _from_memory(self, order: Sequence[Tensor] | Tensor, kept: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in order:
-            yield rows, kept[rows.to(self.device)]
 
     def _read_ahead(self, order: Sequence[Tensor] | Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:

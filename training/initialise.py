@@ -10,11 +10,11 @@ import h5py
 import torch
 from torch import Tensor
 
-from service.core.manifest import digest
 from training.checkpoint import checkpoint_file
+from training.lineage import content_sha256
 from training.models import Network
 from training.models.backbones import PUBLISHED, registered
-from training.models.face_resnet import published_state, weight_file
+from training.models.face_resnet import published_state
 from training.models.resnet import ResNet50
 from training.models.vggface2 import resnet50_kind, resnet50_state
 
@@ -69,8 +69,7 @@ def initialise(network: Network, source: Path, kind: str | None = None) -> Initi
     source = checkpoint_file(source)
     own = network.state_dict()
     given = read_state_dict(source)
-    published = registered(digest(weight_file(source) if source.suffix == ".json" else source))
-    targets = {"the network": "", "its backbone": "backbone."}
+    published = registered(content_sha256(source))
     in_order = True
     if isinstance(getattr(network, "backbone", None), ResNet50):
         in_order = False
@@ -82,8 +81,8 @@ def initialise(network: Network, source: Path, kind: str | None = None) -> Initi
     if network.channels == 1:
         given = {name: _grey(value) for name, value in given.items()}
     attempts = [
-        (where, _renamed(given, prefix, target))
-        for where, target in targets.items()
+        (where, {target + name.removeprefix(prefix): value for name, value in given.items()})
+        for where, target in (("the network", ""), ("its backbone", "backbone."))
         for prefix in ("", *PREFIXES)
     ]
     if in_order:
@@ -123,15 +122,9 @@ def read_state_dict(source: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # torch.load raises whatever its unpickler meets
         raise ValueError(f"{source} is not a file of weights: {error}") from error
-    for wrapper in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-            break
-    tensors = {
-        name: value
-        for name, value in (content.items() if isinstance(content, dict) else ())
-        if isinstance(value, Tensor)
-    }
+    content = content if isinstance(content, dict) else {}
+    content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict)), content)
+    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise ValueError(f"{source} holds no state dict")
     return tensors
@@ -154,10 +147,6 @@ def _read_hdf5(source: Path) -> dict[str, Tensor]:
     if not tensors:
         raise ValueError(f"{source} holds no weights")
     return tensors
-
-
-def _renamed(given: dict[str, Tensor], prefix: str, target: str) -> dict[str, Tensor]:
-    return {target + name.removeprefix(prefix): value for name, value in given.items()}
 
 
 def _in_order(given: dict[str, Tensor], own: dict[str, Tensor], target: str) -> dict[str, Tensor]:

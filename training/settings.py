@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel
 
 from training.config import RunConfig, flat, parse_yaml, read_config
 
@@ -50,7 +49,7 @@ def changed(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     Another `network.name` starts from the defaults of that network.
     Raises `ValueError`, which names similar keys, for an unknown key, and for values that are not allowed.
     """
-    content, known = config.model_dump(mode="json"), set(_keys(RunConfig))
+    content, known = config.model_dump(mode="json"), _known_keys()
     given = flat(changes)
     for key in given:
         if key not in known:
@@ -73,21 +72,10 @@ def dumped(config: RunConfig) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def _keys(part: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """All keys of a configuration, with dots."""
-    for name, field in part.model_fields.items():
-        yield prefix + name
-        for inner in _parts(field.annotation):
-            yield from _keys(inner, f"{prefix}{name}.")
-
-
-def _parts(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The classes of settings in a type, not those in a sequence."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif typing.get_origin(annotation) is not tuple:
-        for inner in typing.get_args(annotation):
-            yield from _parts(inner)
+@cache
+def _known_keys() -> set[str]:
+    """All keys of a configuration, with dots: together, the presets have every part."""
+    return {key for path in PRESETS.glob("*.yaml") for key in flat(read_config(path).model_dump())}
 
 
 def _similar(key: str, known: set[str]) -> str:
