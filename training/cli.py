@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import typer
 
@@ -44,6 +44,7 @@ Set = Annotated[
         "several. In a recipe, it is a setting of every stage.",
     ),
 ]
+TEACHER = typer.Option(help="Checkpoint of a teacher. Repeat the option to average several teachers.")
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip unreadable files, and list them.")]
 Checkpoint = Annotated[Path, typer.Option("--run", help="Folder of a run, or a checkpoint.")]
 ShippedOr = Annotated[
@@ -98,10 +99,7 @@ def train_command(
             "VGGFace2's ResNet-50 with torchvision's names."
         ),
     ] = None,
-    teacher: Annotated[
-        list[Path] | None,
-        typer.Option(help="Checkpoint of a teacher. Repeat the option to average several teachers."),
-    ] = None,
+    teacher: Annotated[list[Path] | None, TEACHER] = None,
     answers: Annotated[
         Path | None, typer.Option(help="File of `expressnet teach`, in the place of teachers.")
     ] = None,
@@ -159,10 +157,7 @@ def train_command(
 def teach_command(
     data: Data,
     out: Annotated[Path, typer.Option(help="File to write, for train --answers.")],
-    teacher: Annotated[
-        list[Path],
-        typer.Option(help="Checkpoint of a teacher. Repeat the option to average several teachers."),
-    ],
+    teacher: Annotated[list[Path], TEACHER],
     student: Annotated[
         str, typer.Argument(metavar="STUDENT", help="Preset or configuration file of the student's run.")
     ] = "compact",
@@ -211,11 +206,10 @@ def prepare_command(
 ) -> None:
     """Find, level and crop the faces of a data set as the service does, for `--dataset prepared`."""
     with _explained():
-        from training.datasets import DatasetKind
         from training.prepare import Choice, prepare
 
         card = prepare(
-            cast(DatasetKind, dataset),
+            dataset,
             data,
             out,
             repository,
@@ -308,14 +302,15 @@ def adapt_command(
 ) -> None:
     """Adapt a trained network to other images, and measure the effect."""
     with _explained():
-        from training.adapt import FineTuning, adapt
+        from training.adapt import adapt
 
         adapt(
             run,
             out,
             unlabelled=unlabelled,
             labelled=labelled,
-            tuning=FineTuning(epochs, learning_rate),
+            epochs=epochs,
+            learning_rate=learning_rate,
             device=device,
         )
         typer.echo((out / "adaptation.md").read_text())
@@ -452,6 +447,4 @@ def _explained() -> Iterator[None]:
         raise SystemExit(130) from None
     except (OSError, ValueError, FloatingPointError, ModelFileError, ServiceError) as error:
         typer.echo(f"expressnet: {error}", err=True)
-    else:
-        return
-    raise SystemExit(1)
+        raise SystemExit(1) from None

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -24,12 +25,13 @@ from service.core.manifest import EMOTIONS, ONNX, Input, read_manifest
 from service.pipeline.crops import Crops
 from service.settings import Settings
 from training.atomic import replacing
-from training.datasets import DatasetKind, load, summary
+from training.datasets import load, summary
 from training.datasets.card import contents
 from training.datasets.faces import DECODING_THREADS, Dataset, DatasetError, LabelledFaces
 from training.datasets.prepared import CARD, JOURNAL, TRAINING, read_journal, read_prepared
 from training.datasets.splits import drop_near_duplicates
 from training.framing import PhotoCropper
+from training.models.boxes import overlaps
 from training.progress import Progress
 
 BLOCK = 64  # pictures between two writes of the journal
@@ -54,7 +56,7 @@ class Skipped(Exception):
 
 
 def prepare(
-    kind: DatasetKind,
+    kind: str,
     data: Path,
     out: Path,
     repository: Path,
@@ -84,13 +86,17 @@ def prepare(
         "detector": {"name": cropper.detector.name, "sha256": cropper.detector.sha256[ONNX]},
         "choice": vars(choice),
     }
-    work = [(split, rows, row) for split, rows in splits.items() for row in range(len(rows))]
-    done = _resumed(out, options, [_source(*each) for each in work])
-    progress = Progress(out, enabled=True)
-    write = partial(_write_face, out, partial(_face, cropper, spec, choice))
+    work = [(rows, row) for rows in splits.values() for row in range(len(rows))]
+    sources = [_source(split, rows, row) for split, rows in splits.items() for row in range(len(rows))]
+    done = _resumed(out, options, sources)
+    blocks = range(done, len(work), BLOCK)
+
+    def write(number: int) -> dict[str, Any]:
+        return _write_face(out, number, sources[number], partial(_face, cropper, spec, choice, *work[number]))
+
     with ThreadPoolExecutor(DECODING_THREADS) as pool, (out / JOURNAL).open("a") as journal:
-        for start in progress.track(range(done, len(work), BLOCK), -(-(len(work) - done) // BLOCK), "crop"):
-            for line in pool.map(write, range(start, len(work)), work[start : start + BLOCK]):
+        for start in Progress(out, enabled=True).track(blocks, len(blocks), "crop"):
+            for line in pool.map(write, range(start, min(start + BLOCK, len(work)))):
                 journal.write(json.dumps(line) + "\n")
             journal.flush()
     return _write_card(out, options, dataset, source, licence)
@@ -126,20 +132,15 @@ def _resumed(out: Path, options: dict[str, Any], sources: list[dict[str, Any]]) 
 
 
 def _write_face(
-    out: Path,
-    face: Callable[[LabelledFaces, int], NDArray[np.uint8]],
-    number: int,
-    work: tuple[str, LabelledFaces, int],
+    out: Path, number: int, line: dict[str, Any], face: Callable[[], NDArray[np.uint8]]
 ) -> dict[str, Any]:
     """Write one face, and return its line of the journal."""
-    split, rows, row = work
-    line = _source(*work)
     try:
-        pixels = face(rows, row)
+        pixels = face()
     except Skipped as why:
         return {**line, "image": None, "skipped": str(why)}
     emotion = "none" if line["majority"] < 0 else EMOTIONS[line["majority"]]
-    path = out / split / emotion / f"{number:07}.png"
+    path = out / line["split"] / emotion / f"{number:07}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     digest = hashlib.sha256(pixels.tobytes()).hexdigest()
@@ -174,10 +175,7 @@ def _chosen(crops: Crops, choice: Choice, box: NDArray[np.int64] | None) -> int:
         if len(crops.boxes) > 1 and not choice.largest:
             raise Skipped("several faces")
         return 0  # the largest
-    corners = np.minimum(crops.boxes[:, 2:], box[2:]) - np.maximum(crops.boxes[:, :2], box[:2])
-    shared = corners.clip(0).prod(axis=1)
-    areas = (crops.boxes[:, 2:] - crops.boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
-    overlap = shared / (areas - shared)
+    overlap = overlaps(torch.from_numpy(crops.boxes), torch.from_numpy(box)[None])
     if overlap.max() < SAME_FACE:
         raise Skipped("no face in the listed box")
     return int(overlap.argmax())

@@ -204,7 +204,7 @@ def test_other_options_and_other_folders_are_refused(photos: Path) -> None:
     with pytest.raises(DatasetError, match="is not empty"):
         prepare("folder", photos, photos / "train", REPOSITORY)
     with pytest.raises(DatasetError, match="cats is no kind"):
-        prepare("cats", photos, photos.parent / "out", REPOSITORY)  # type: ignore[arg-type]
+        prepare("cats", photos, photos.parent / "out", REPOSITORY)
 
 
 def test_a_data_set_without_a_face_is_refused_with_the_reasons(photos: Path) -> None:
