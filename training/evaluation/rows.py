@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 from training.config import RunConfig
-from training.datasets import DatasetKind, load
+from training.datasets import load
 from training.datasets.faces import Dataset, LabelledFaces
 from training.rows import refuse_other_emotions, validation_rows
 
@@ -28,9 +27,7 @@ def dataset_of(
     emotions: what the network of the run answers. network: its name in messages.
     Raises `ValueError` when the data set has other emotions.
     """
-    dataset = load(
-        cast(DatasetKind, kind or config.dataset), data, skip_bad=skip_bad, ferplus_votes=config.ferplus_votes
-    )
+    dataset = load(kind or config.dataset, data, skip_bad=skip_bad, ferplus_votes=config.ferplus_votes)
     refuse_other_emotions(emotions, dataset, network)
     return dataset
 
