@@ -17,6 +17,8 @@ class Augmentation(nn.Module):
 
     def __init__(self, config: AugmentConfig) -> None:
         super().__init__()
+        chances = (config.mirror, config.pose, config.light, config.blur, config.noise)
+        self.changes = any((*chances, config.jpeg, config.occlusion))
         self.pose = kornia.AugmentationSequential(
             kornia.RandomHorizontalFlip(p=config.mirror),
             kornia.RandomAffine(
@@ -37,6 +39,8 @@ class Augmentation(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
+        if not self.changes:
+            return images  # Kornia takes as long to change none of them
         channels = images.shape[1]
         images = self.capture(self.pose(images)).clamp(0, 1)
         images = self.jpeg(images.expand(-1, 3, -1, -1).contiguous())[:, :channels]
