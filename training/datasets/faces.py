@@ -54,9 +54,15 @@ class PixelPictures:
         if self.pixels.shape[1:] == (size, size):
             return np.repeat(self.pixels[rows][:, None], channels, axis=1)
         pictures = np.empty((len(rows), channels, size, size), np.uint8)
-        for picture, row in zip(pictures, rows, strict=True):
-            image = Image.fromarray(self.pixels[row]).convert("L" if channels == 1 else "RGB")
+
+        def read_one(picture: Bytes, row: int) -> None:
+            image = Image.fromarray(self.pixels[row])
+            if channels == 1 or image.mode != "L":  # a grey image is resized once, for all channels
+                image = image.convert("L" if channels == 1 else "RGB")
             picture[:] = np.moveaxis(np.atleast_3d(np.asarray(_fitted(image, size))), 2, 0)
+
+        with ThreadPoolExecutor(DECODING_THREADS) as pool:
+            list(pool.map(read_one, pictures, rows.tolist()))
         return pictures
 
     def original(self, row: int) -> tuple[bytes | Bytes, Ints | None]:
@@ -119,6 +125,7 @@ class LabelledFaces:
     majority: int64 [N], the label that the main head is measured against, -1 if missing.
     group: int64 [N], equal for exact copies of a picture.
     weights: float32 [N], how often training draws a face, relative to others; None: all faces alike.
+    near: int64 [P,2], the groups of near copies, each pair in both orders; None: pictures are compared.
     """
 
     pictures: Pictures
@@ -128,6 +135,7 @@ class LabelledFaces:
     majority: Ints
     group: Ints
     weights: NDArray[np.float32] | None = None
+    near: Ints | None = None
 
     @classmethod
     def singly_labelled(

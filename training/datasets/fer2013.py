@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ from training.datasets.faults import Faults, not_found, wrong_counts
 from training.datasets.files import ImageEntry
 from training.datasets.folders import list_splits
 from training.datasets.lists import read_rows
+from training.datasets.sheets import from_sheets, to_sheets
+from training.datasets.splits import near_copies
 
 SIDE_PX = 48
 SEVEN = EMOTIONS[:7]
@@ -35,6 +37,7 @@ AS_EMOTIONS = np.array([EMOTIONS.index(label) for label in FER2013_LABELS])
 
 CSV_FILES = ("fer2013.csv", "fer2013.csv.gz", "icml_face_data.csv")
 TRAINING_FILE = "train.csv"  # of the challenge: training images only, so without Usage
+SMALL_FILE = "fer2013.npz"  # of `write_small`
 COLUMNS = ("emotion", "pixels", "Usage")
 TRAINING = "Training"
 PUBLISHED_COUNTS = {TRAINING: 28_709, "PublicTest": 3_589, "PrivateTest": 3_589}
@@ -62,7 +65,7 @@ def load_fer2013(
     votes: ferplus.VoteRule = "all",
     published: Mapping[str, int] | None = None,
 ) -> Dataset:
-    """FER-2013 from a CSV file or folders of images; with `fer2013new.csv` beside the CSV, FER+.
+    """FER-2013 from a CSV file, `write_small`'s or folders of images; with `fer2013new.csv` beside it, FER+.
 
     Without FER+, the data set has seven emotions and one label per image. With FER+, the main head learns
     FER+'s eight, as label distributions, and the label head FER-2013's own labels. votes: the rule of the
@@ -73,8 +76,11 @@ def load_fer2013(
     faults = Faults(folder, skip_bad=skip_bad)
     has_folders = all((folder / name).is_dir() for name in FOLDER_SPLITS)
     names = CSV_FILES if has_folders else (*CSV_FILES, TRAINING_FILE)
-    path = next((folder / name for name in names if (folder / name).is_file()), None)
-    if path is not None:
+    path = next((folder / name for name in (SMALL_FILE, *names) if (folder / name).is_file()), None)
+    if path is not None and path.name == SMALL_FILE:
+        rows, expected = _read_small(path), {}  # it may be of a part
+        faults.note(f"{SMALL_FILE} has grey values of 6 bits")
+    elif path is not None:
         rows = _read_csv(path, faults)
         expected = dict(PUBLISHED_COUNTS if published is None else published)
         if rows.usages and path.name == TRAINING_FILE and set(rows.usages) <= {TRAINING, None}:
@@ -84,7 +90,7 @@ def load_fer2013(
         rows = _read_folders(folder, faults)
         expected = dict(PUBLISHED_FOLDER_COUNTS if published is None else published)
     else:
-        looked_for = (*names, *(f"{name}/" for name in FOLDER_SPLITS))
+        looked_for = (SMALL_FILE, *names, *(f"{name}/" for name in FOLDER_SPLITS))
         raise not_found("FER-2013", folder, looked_for, SOURCE)
 
     voted = (folder / ferplus.FILE).is_file() and path is not None and votes != "none"
@@ -114,13 +120,16 @@ def load_fer2013(
 class _Rows(NamedTuple):
     """All rows of a file. Bad rows have label -1, and usage None if the usage is unknown.
 
-    images: uint8 [N,48,48]; labels: int64 [N] into `EMOTIONS`.
+    images: uint8 [N,48,48]; labels: int64 [N] into `EMOTIONS`. group, near: as `LabelledFaces` has them,
+    where the images do not show them any more.
     """
 
     names: list[str]
     usages: list[str | None]
     labels: Ints
     images: Bytes
+    group: Ints | None = None
+    near: Ints | None = None
 
 
 def _labelled(
@@ -140,7 +149,8 @@ def _labelled(
         labels=rows.labels[good],
         distributions=distributions[good],
         majority=majority[good],
-        group=_groups(images),
+        group=_groups(images) if rows.group is None else rows.group[good],
+        near=rows.near,
     )
     return everything, np.array(rows.usages, np.str_)[good]
 
@@ -150,6 +160,48 @@ def _groups(images: Bytes) -> Ints:
     flat = np.ascontiguousarray(images.reshape(len(images), SIDE_PX**2))
     _, group = np.unique(flat.view(np.dtype((np.void, SIDE_PX**2))).ravel(), return_inverse=True)
     return group.astype(np.int64)
+
+
+def write_small(folder: Path, out: Path) -> Path:
+    """Write the CSV file of a folder as `out/fer2013.npz`, with grey values of 6 bits.
+
+    The file has the copies and near copies of the values of 8 bits, so that every split stays the same.
+    Raises `DatasetError` without a CSV file, and for bad rows.
+    """
+    faults = Faults(folder, skip_bad=False)
+    path = next((folder / name for name in CSV_FILES if (folder / name).is_file()), None)
+    if path is None:
+        raise not_found("CSV file of FER-2013", folder, CSV_FILES, SOURCE)
+    rows = _read_csv(path, faults)
+    faults.raise_or_report()
+    faces = LabelledFaces.singly_labelled(
+        PixelPictures(rows.images), names=np.array(rows.names), labels=rows.labels, group=_groups(rows.images)
+    )
+    sheets: dict[str, Any] = {f"sheet{number}": sheet for number, sheet in enumerate(to_sheets(rows.images))}
+    np.savez_compressed(
+        out / SMALL_FILE,
+        names=faces.names,
+        usages=np.array(rows.usages),
+        labels=faces.labels,
+        group=faces.group,
+        near=near_copies(faces),
+        **sheets,
+    )
+    return out / SMALL_FILE
+
+
+def _read_small(path: Path) -> _Rows:
+    with np.load(path) as file:
+        names = file["names"].tolist()
+        sheets = (file[name] for name in file.files if name.startswith("sheet"))
+        return _Rows(
+            names,
+            file["usages"].tolist(),
+            file["labels"],
+            from_sheets(sheets, len(names)),
+            file["group"],
+            file["near"],
+        )
 
 
 def _read_csv(path: Path, faults: Faults) -> _Rows:

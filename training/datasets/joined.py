@@ -92,6 +92,7 @@ def _part(folder: str, dataset: Dataset, weight: float, groups: int, *, has_labe
             labels=np.full_like(rows.labels, -1) if unused else rows.labels,
             group=rows.group + groups,
             weights=np.full(len(rows), weight, np.float32),
+            near=None,  # near copies in other sets are not known
         )
 
     return replace(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from training.datasets.faces import Bools, Bytes, Dataset, LabelledFaces
+from training.datasets.faces import Bytes, Dataset, Ints, LabelledFaces
 from training.datasets.joined import concatenated
 
 SIDE_PX = 48  # side of the grey pictures that are compared
 CELL_PX = 4
+CORRELATION = 0.99  # of the grey pixels of two near copies (Pearson)
 BLOCK = 1024
 # Equal for all seeds of runs: a teacher must not learn from the rows on which its student is validated.
 SPLIT_SEED = 0
@@ -57,20 +58,34 @@ def split_validation(
     return faces.rows(~validation), faces.rows(validation)
 
 
-def drop_near_duplicates(
-    faces: LabelledFaces, others: LabelledFaces, *, correlation: float = 0.99
-) -> LabelledFaces:
+def drop_near_duplicates(faces: LabelledFaces, others: LabelledFaces) -> LabelledFaces:
     """Drop every row that is an exact or near copy of a picture of `others`.
 
-    correlation: Pearson correlation of grey pixels above which two pictures are near copies. Groups of both
-    must come from one data set. Raises `DatasetError`, which names a picture that cannot be read.
+    Groups of both must come from one data set. Raises `DatasetError`, which names a picture that cannot be
+    read.
     """
     copied = np.isin(faces.group, others.group)
+    if faces.near is not None:
+        one, other = faces.near.T
+        return faces.rows(~(copied | np.isin(faces.group, one[np.isin(other, others.group)])))
     references = _References(others)
     for start in range(0, len(faces), BLOCK):
-        block = _pixels(faces, start)
-        copied[start : start + BLOCK] |= references.near_copies(block, correlation)
+        copies, _ = references.pairs(_pixels(faces, start))
+        copied[start + copies] = True
     return faces.rows(~copied)
+
+
+def near_copies(faces: LabelledFaces) -> Ints:
+    """`LabelledFaces.near`: the groups of all near copies, int64 [P,2]."""
+    references = _References(faces)
+    found = [np.empty((0, 2), np.int64)]
+    for start in range(0, len(faces), BLOCK):
+        copies, originals = references.pairs(_pixels(faces, start))
+        pairs = faces.group[np.stack([start + copies, originals], axis=1)]
+        found += [pairs, pairs[:, ::-1]]
+    near = np.unique(np.concatenate(found), axis=0)
+    distinct: Ints = near[near[:, 0] != near[:, 1]]
+    return distinct
 
 
 class _References:
@@ -82,17 +97,13 @@ class _References:
         coarse = [_coarse(_standardised(block)) for block in blocks]
         self._coarse = np.concatenate([np.empty((0, (SIDE_PX // CELL_PX) ** 2 + 1), np.float32), *coarse])
 
-    def near_copies(self, pixels: Bytes, correlation: float) -> Bools:
-        """Which rows of uint8 [n, px] correlate with one of the references by more than `correlation`."""
+    def pairs(self, pixels: Bytes) -> tuple[Ints, Ints]:
+        """The near copies among uint8 [n, px], and the reference of each: int64 [P] twice."""
         block = _standardised(pixels)
         # An upper bound of each correlation, at a sixteenth of the work. 1e-3 exceeds its rounding error.
-        rows, candidates = np.nonzero(_coarse(block) @ self._coarse.T > correlation - 1e-3)
-        answer = np.zeros(len(block), np.bool_)
-        if len(rows):
-            rows, candidates = np.unique(rows), np.unique(candidates)
-            exact = block[rows] @ _standardised(self._pixels[candidates]).T
-            answer[rows] = exact.max(axis=1) > correlation
-        return answer
+        rows, candidates = map(np.unique, np.nonzero(_coarse(block) @ self._coarse.T > CORRELATION - 1e-3))
+        copies, originals = np.nonzero(block[rows] @ _standardised(self._pixels[candidates]).T > CORRELATION)
+        return rows[copies], candidates[originals]
 
 
 def _pixels(faces: LabelledFaces, start: int) -> Bytes:

@@ -16,8 +16,9 @@ from PIL import Image
 from service.core.manifest import EMOTIONS
 from tests.unit.training.made_up import noise, write_class_folders
 from training.datasets import load
-from training.datasets.faces import Dataset, DatasetError, PixelPictures
-from training.datasets.fer2013 import FER2013_LABELS, load_fer2013
+from training.datasets.faces import ROW_ALIGNED, Dataset, DatasetError, PixelPictures
+from training.datasets.fer2013 import FER2013_LABELS, load_fer2013, write_small
+from training.datasets.splits import split_training
 
 SPLITS = ("Training", "PublicTest", "PrivateTest")
 COUNTS = {"Training": 3, "PublicTest": 1, "PrivateTest": 1}
@@ -322,6 +323,43 @@ def test_the_published_counts_are_required_by_default(files: Files) -> None:
 
 FOLDERS = {"train/angry": 2, "train/happy": 1, "test/surprise": 2}
 FOLDER_COUNTS = {"Training": 3, "test": 2}
+
+
+def test_a_small_file_has_the_same_rows_splits_and_nearly_the_same_values(
+    files: Files, tmp_path: Path
+) -> None:
+    # Two rows that only 8 bits distinguish, and copies.
+    similar = noise(1).copy()
+    similar[0, 0] ^= 1
+    images = (similar, noise(0), noise(1), noise(1), *(noise(seed) for seed in range(5, 300)))
+    files.rows[:3] = [Row(image, label=6 if number % 2 else 3) for number, image in enumerate(images)]
+    files.write()
+    counts = {"Training": len(images), "PublicTest": 1, "PrivateTest": 1}
+    small = tmp_path / "small"
+    small.mkdir()
+    assert write_small(files.folder, small) == small / "fer2013.npz"
+    (small / "fer2013new.csv").write_bytes((files.folder / "fer2013new.csv").read_bytes())
+    expected, found = files.load(published=counts), load("fer2013", small)
+    assert found.problems == ("fer2013.npz has grey values of 6 bits",)
+    assert found.training.near is not None
+    assert set(found.training.near[0]) == {found.training.group[0], found.training.group[2]}
+    for split in ("Training", "PublicTest", "PrivateTest"):
+        assert np.abs(pixels(found, split).astype(int) - pixels(expected, split)).max() == 2
+    for a, b in (
+        (expected.training, found.training),
+        (expected.tests["PublicTest"], found.tests["PublicTest"]),
+        *zip(split_training(expected, 0.3), split_training(found, 0.3), strict=True),
+    ):
+        for name in ROW_ALIGNED:
+            assert np.array_equal(getattr(a, name), getattr(b, name)), name
+
+
+def test_a_small_file_is_made_of_a_whole_csv_file(files: Files, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"no CSV file of FER-2013 in .*fer2013\.csv"):
+        write_small(files.folder, tmp_path)
+    files.write(damaged(files.images(), 0, "9"))
+    with pytest.raises(DatasetError, match=r"malformed rows \(1\)"):
+        write_small(files.folder, tmp_path)
 
 
 def test_folders_of_images_are_read_as_fer2013(tmp_path: Path) -> None:

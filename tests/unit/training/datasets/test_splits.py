@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from tests.unit.training.made_up import noise
 from training.datasets.faces import Dataset, LabelledFaces, PixelPictures
-from training.datasets.splits import drop_near_duplicates, split_training, split_validation
+from training.datasets.splits import drop_near_duplicates, near_copies, split_training, split_validation
 
 
 def faces_of(*images: NDArray[np.uint8], group: Sequence[int] | None = None) -> LabelledFaces:
@@ -69,6 +70,14 @@ def test_copies_are_found_in_every_block_of_large_sets() -> None:
     others = faces_of(images[1027], *images[1030:], images[5], group=range(5000, 6032))
     kept = drop_near_duplicates(faces, others)
     assert set(range(1030)) - set(kept.labels.tolist()) == {5, 1027}
+
+
+def test_known_near_copies_are_dropped_without_a_look_at_pictures() -> None:
+    faces = faces_of(noise(1), noise(1) // 2, noise(2), noise(3), noise(3), group=[4, 9, 5, 7, 7])
+    near = near_copies(faces)
+    assert near.tolist() == [[4, 9], [9, 4]]
+    blank = replace(faces_of(*[noise(0)] * 5, group=[4, 9, 5, 7, 7]), near=near)
+    assert drop_near_duplicates(blank, blank.rows(np.array([1, 3]))).labels.tolist() == [2]
 
 
 def test_an_empty_set_has_no_copies() -> None:
