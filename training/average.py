@@ -15,7 +15,6 @@ from training.augment import Augmentation
 from training.checkpoint import Trained, load_trained, save_trained
 from training.datasets.faces import Dataset
 from training.device import DeviceName, choose_device
-from training.evaluation.metrics import accuracy
 from training.evaluation.predict import predict
 from training.images import Images
 from training.lineage import Start, content_sha256, record_versions, versions
@@ -32,6 +31,8 @@ def average(runs: Sequence[Path], dataset: Dataset, out: Path, *, device: Device
     statistics are measured again, on augmented training images. The configuration is that of the first run.
     Raises `ValueError` for networks, emotions or validation rows that differ.
     """
+    from training.evaluation.metrics import accuracy  # here, because a pack does without scikit-learn
+
     members = [load_trained(run) for run in runs]
     first = members[0]
     for run, member in zip(runs, members, strict=True):

@@ -178,6 +178,8 @@ class RunConfig(_Part):
     fold: Annotated[int, Field(ge=0)] = 0
     """Which of the 1 / `validation_share` parts of the training split is held out."""
     seed: Annotated[int, Field(ge=0)] = 0
+    measure_tests: bool = False
+    """Also measure the test splits after every epoch, as the paper's authors do. They choose nothing."""
 
     @property
     def dataset_names(self) -> set[str]:

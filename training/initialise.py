@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import torch
 from torch import Tensor
 
@@ -131,6 +130,8 @@ def read_state_dict(source: Path) -> dict[str, Tensor]:
 
 
 def _read_hdf5(source: Path) -> dict[str, Tensor]:
+    import h5py  # here, because a pack does without it
+
     tensors: dict[str, Tensor] = {}
 
     def read(name: str, item: h5py.Dataset | h5py.Group) -> None:

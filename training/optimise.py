@@ -35,15 +35,19 @@ def make_optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.O
     return kind(groups, config.learning_rate)
 
 
-def learning_rate(epoch: float, config: RunConfig) -> float:
-    """Linear warm-up, then cosine to zero at the last epoch, or a constant factor for every whole epoch."""
+def learning_rate(epoch: float, config: RunConfig, spent: float = 0.0) -> float:
+    """Linear warm-up, then cosine to zero at the last epoch, or a constant factor for every whole epoch.
+
+    spent: share of the time of the run. The cosine follows it if it is ahead of the epochs.
+    """
     optimiser = config.optimiser
     peak, warmup = optimiser.learning_rate, optimiser.warmup_epochs
     if epoch < warmup:
         return peak * (epoch + 0.01) / (warmup + 0.01)
     if optimiser.schedule == "exponential":
         return float(peak * optimiser.decay ** math.floor(epoch))
-    return peak * 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (config.epochs - warmup)))
+    progress = max((epoch - warmup) / (config.epochs - warmup), min(spent, 1.0))
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -47,8 +48,9 @@ class Progress:
         with (self._run / "metrics.jsonl").open("a") as log:
             log.write(line + "\n")
         self.say(line)
-        self._write_tensorboard(epoch, figures)
-        draw_curves(self._run)
+        if all(map(find_spec, ("tensorboard", "matplotlib"))):  # a pack has neither
+            self._write_tensorboard(epoch, figures)
+            draw_curves(self._run)
 
     def _write_tensorboard(self, epoch: int, figures: dict[str, float]) -> None:
         from torch.utils.tensorboard import SummaryWriter

@@ -13,7 +13,6 @@ import torch.distributed
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from service.core.manifest import digest, manifest_path
-from service.settings import Settings
 from training.atomic import replacing
 from training.average import average
 from training.checkpoint import load_trained
@@ -22,7 +21,6 @@ from training.datasets import load
 from training.datasets.card import labels_sha256
 from training.datasets.faces import Dataset
 from training.device import DeviceName
-from training.export_classifier import export_classifier
 from training.lineage import Start, content_sha256
 from training.recipe import AverageStage, GivenFile, Recipe, TrainingStage, configurations, read_recipe
 from training.train import train
@@ -41,19 +39,28 @@ def repeat(
     threads: int | None = None,
     compiled: bool = False,
     skip_bad: bool = False,
+    minutes: float | None = None,
 ) -> None:
     """Run the recipe `path` into a folder for each stage below `out`.
 
     A finished stage is skipped, an interrupted one resumes after its last epoch. `stage.json` of a stage has
     what it was made from and, when it is finished, the SHA-256 of its result. changes: of the settings of
-    every stage, by dotted keys.
+    every stage, by dotted keys. minutes: of each run, as in `train`.
     Raises `ValueError` before the first stage runs when the recipe does not fit together, a file is missing
     or has another digest; and at a stage that was made from something else, or whose result has changed.
     """
     recipe = read_recipe(path)
     configs = configurations(recipe, changes or {})
     files = _located(recipe, path.parent)
-    run = partial(train, resume=True, device=device, devices=devices, threads=threads, compiled=compiled)
+    run = partial(
+        train,
+        resume=True,
+        device=device,
+        devices=devices,
+        threads=threads,
+        compiled=compiled,
+        minutes=minutes,
+    )
     results: dict[str, list[Path]] = {}
 
     def of(reference: GivenFile | str) -> list[Path]:
@@ -156,6 +163,10 @@ def _export(
     network: Path, data: Path, folder: Path, model: str, *, device: DeviceName, skip_bad: bool
 ) -> None:
     """A repository with the served detector and this classifier."""
+    # Here, because a pack does without the packages of exports.
+    from service.settings import Settings
+    from training.export_classifier import export_classifier
+
     settings = Settings()
     shutil.copytree(
         settings.model_repository / settings.detector, folder / settings.detector, dirs_exist_ok=True

@@ -58,19 +58,22 @@ def train(
     devices: int = 1,
     threads: int | None = None,
     compiled: bool = False,
+    minutes: float | None = None,
 ) -> None:
     """Train, and write into `run` after every epoch. Checkpoints are written atomically.
 
     `best.ckpt` has the averaged weights of the epoch with the highest validation accuracy, averaged over the
-    heads. Validation rows come from the training split; test splits are not used. `last.ckpt` has the
-    state for `resume`: a resumed run ends with the same weights as an uninterrupted run. Other files are
+    heads. Validation rows come from the training split; test splits choose nothing. `last.ckpt` has
+    the state for `resume`: a resumed run ends with the same weights as an uninterrupted run. Other files are
     `config.yaml`, `data.json`, `versions.json`, `metrics.jsonl`, `curves.png` and TensorBoard's.
 
     devices: number of CPU processes or GPUs; `torchrun` sets its own number. They share the `config.batch`
-    images of a step. compiled: translate the network by `torch.compile`, which takes minutes.
+    images of a step. compiled: translate the network by `torch.compile`, which takes minutes. minutes: the
+    last epoch ends then, complete or not, and is validated; a cosine schedule gets to 0 by then.
     Raises `ValueError` for data or checkpoints that do not fit and for a resumed run with another
     configuration, `FloatingPointError` for a loss that is not finite.
     """
+    begun = time.monotonic()
     start = start or Start()
     resume = resume and (run / "last.ckpt").is_file()
     if resume:
@@ -118,6 +121,10 @@ def train(
     targets = Targets.of(rows, dataset)
     objective = Objective(config.loss, targets.drawn()).to(fabric.device)
     validation = Validation(held_out, dataset, network, objective, fabric.device)
+    tests = {
+        name: Validation(each, dataset, network, objective, fabric.device)
+        for name, each in (dataset.tests.items() if config.measure_tests else ())
+    }
     batches = Batches(
         images,
         targets,
@@ -137,6 +144,11 @@ def train(
     }
     if resume:
         fabric.load(run / "last.ckpt", state)
+
+    def spent() -> float:
+        """Share of `minutes`. One process tells the time to all, because every step needs all of them."""
+        return 0.0 if minutes is None else fabric.broadcast((time.monotonic() - begun) / (60 * minutes))
+
     if fabric.is_global_zero:
         if not resume:
             progress.delete_record()
@@ -160,7 +172,8 @@ def train(
         for step, batch in enumerate(drawn):
             answered = None if teachers is None else teachers(batch)
             goal = batch.main, batch.label, answered
-            rate = learning_rate(epoch + step / steps, config)
+            share = spent()
+            rate = learning_rate(epoch + step / steps, config, share)
             for group in optimiser.param_groups:
                 group["lr"] = rate
             loss = objective(model(batch.images), *goal)
@@ -176,10 +189,12 @@ def train(
             optimiser.step()
             update_average(average, network, epoch * steps + step, config.optimiser.ema_decay)
             total += loss.detach()
+            if share >= 1:
+                break
 
         reduced = fabric.all_reduce(total, reduce_op="mean")
         assert isinstance(reduced, Tensor)
-        mean_loss = reduced.item() / steps
+        mean_loss = reduced.item() / (step + 1)
         if not np.isfinite(mean_loss):
             raise FloatingPointError(
                 f"the loss of epoch {epoch + 1} is {mean_loss}; start a new run with a lower "
@@ -196,7 +211,13 @@ def train(
             described = describe(config, dataset.emotions, dataset.label_emotions, epoch + 1)
             save_atomically(fabric, run / "best.ckpt", {"average": average, **described})
         save_atomically(fabric, run / "last.ckpt", state)
+        for name, validation_of in tests.items():
+            measured = validation_of.figures(average) if fabric.is_global_zero else {}
+            figures |= {key.replace("validation", name): value for key, value in measured.items()}
         progress.record(
             epoch + 1,
             {"loss": mean_loss, **figures, "learning_rate": rate, "seconds": time.monotonic() - started},
         )
+        if share >= 1:
+            progress.say(f"stopped: {minutes:g} minutes are over")
+            break

@@ -22,6 +22,14 @@ def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
     assert rates[2:] == pytest.approx([0.4, 0.2, 0.0])
 
 
+def test_the_cosine_ends_with_the_time_of_the_run() -> None:
+    config = tiny_config(epochs=11, optimiser={"learning_rate": 0.4, "warmup_epochs": 1})
+    rates = [learning_rate(6, config, spent) for spent in (0.1, 0.75, 1, 1.1)]
+    assert rates == pytest.approx([0.2, 0.2 * (1 - math.sqrt(0.5)), 0, 0])
+    exponential = tiny_config(optimiser={"schedule": "exponential", "decay": 0.5, "warmup_epochs": 0})
+    assert learning_rate(0.5, exponential, 0.9) == learning_rate(0.5, exponential)
+
+
 def test_the_exponential_schedule_steps_once_per_epoch() -> None:
     config = tiny_config(
         epochs=9,

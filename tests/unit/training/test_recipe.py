@@ -246,7 +246,7 @@ def test_an_export_writes_a_repository_of_its_own(
         (repository / name).mkdir()
         (repository / name / "manifest.json").write_text("{}")
 
-    monkeypatch.setattr(stages, "export_classifier", export)
+    monkeypatch.setattr("training.export_classifier.export_classifier", export)
     recipe = written([*THREE, {"name": "models", "export": "student", "model": "mine"}])
     for _ in range(2):
         run(recipe, data, finished)

@@ -348,6 +348,32 @@ def test_a_run_stops_when_validation_no_longer_improves(
     assert len(metrics(tmp_path)) == 4
 
 
+@pytest.mark.usefixtures("_without_curves")
+def test_a_run_ends_with_its_time_and_is_validated(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps: list[int] = []
+    monkeypatch.setattr(training, "update_average", lambda *arguments: steps.append(arguments[2]))
+    training.train(tiny_config(epochs=9), data, tmp_path, threads=1, minutes=1e-9)
+    assert steps == [0]  # of three in an epoch
+    (line,) = metrics(tmp_path)
+    assert line["learning_rate"] > 0
+    assert "1e-09 minutes are over" in capsys.readouterr().out
+    assert load_trained(tmp_path).epoch == 1
+
+
+@pytest.mark.usefixtures("_without_curves")
+def test_tests_may_be_measured_after_every_epoch_and_choose_nothing(data: Dataset, tmp_path: Path) -> None:
+    weights = []
+    for measured in (False, True):
+        run = tmp_path / str(measured)
+        training.train(tiny_config(measure_tests=measured), data, run, threads=1)
+        assert all(("test" in line) is measured for line in metrics(run))
+        weights.append(load_trained(run).network.state_dict())
+    assert {"test", "test_auxiliary", "test_loss"} < metrics(run)[0].keys()
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
 def test_accuracy_may_end_a_run_too() -> None:
     state = {"watched": -math.inf, "stale": 0}
     stopping = EarlyStoppingConfig(patience=1, monitor="accuracy")
