@@ -71,14 +71,13 @@ def config_of(path: Path) -> RunConfig | None:
         return None
 
 
-def save_trained(trained: Trained, path: Path, *, halved: bool = False) -> None:
-    """Write a file for `load_trained`. halved: 16 bits for weights, 32 for vectors such as batch norms."""
+def save_trained(trained: Trained, path: Path, *, weights: torch.dtype = torch.float32) -> None:
+    """Write a file for `load_trained`. weights: their type; vectors, such as batch norms, keep 32 bits."""
     described = describe(trained.config, trained.emotions, trained.label_emotions, trained.epoch)
-    weights = trained.network.state_dict()
-    if halved:
-        weights = {name: value.half() if value.dim() > 1 else value for name, value in weights.items()}
+    state = trained.network.state_dict()
+    average = {name: value.to(weights) if value.dim() > 1 else value for name, value in state.items()}
     with replacing(path) as partial:
-        torch.save({"average": weights, **described}, partial)
+        torch.save({"average": average, **described}, partial)
 
 
 def save_atomically(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:

@@ -1,13 +1,15 @@
-"""The training commands of `expressnet`: train, teach, prepare, evaluate, compare, adapt, explain, export.
+"""The commands of training: train, pack, teach, prepare, evaluate, compare, adapt, explain export.
 
 torch is imported inside the commands, so that `--help` answers at once.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 import typer
@@ -111,6 +113,12 @@ def train_command(
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the network. The first step then takes minutes.")
     ] = False,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001, help="Time after which a run ends, if it has epochs left. In a recipe, of every run."
+        ),
+    ] = None,
     skip_bad: SkipBad = False,
 ) -> None:
     """Train a network, or repeat a recipe up to its last stage."""
@@ -135,6 +143,7 @@ def train_command(
                 threads=threads,
                 compiled=compiled,
                 skip_bad=skip_bad,
+                minutes=minutes,
             )
             return
         if (place / "last.ckpt").exists() and not resume:
@@ -150,7 +159,40 @@ def train_command(
             devices=devices,
             threads=threads,
             compiled=compiled,
+            minutes=minutes,
         )
+
+
+@app.command("pack")
+def pack_command(
+    recipes: Annotated[
+        list[Path], typer.Argument(metavar="RECIPE", help="Recipes of training stages. All run at once.")
+    ],
+    data: Annotated[Path, typer.Option(help="Folder with the CSV file of FER-2013, and FER+'s votes.")],
+    out: Annotated[Path, typer.Option(help="File to write. `python3 FILE OUT` runs it.")],
+    minutes: Annotated[
+        float, typer.Option(min=0.001, help="Time for everything, on the other machine.")
+    ] = 10,
+    python: Annotated[
+        str | None,
+        typer.Option(
+            help="Version of Python on the other machine, such as 3.12. The default is the own one."
+        ),
+    ] = None,
+    set_: Set = None,
+) -> None:
+    """Pack recipes, data, code and packages into one file, to train on a machine without a network.
+
+    The other machine needs torch and numpy. pip downloads the packages.
+    """
+    with _explained():
+        from training.pack import install, pack
+        from training.settings import assignments
+
+        with TemporaryDirectory() as packages:
+            install(Path(packages), python or f"{sys.version_info.major}.{sys.version_info.minor}")
+            pack(recipes, data, out, Path(packages), minutes=minutes, changes=assignments(set_ or []))
+        typer.echo(f"{out} written: {out.stat().st_size / 1e6:.1f} MB")
 
 
 @app.command("teach")
@@ -428,10 +470,12 @@ def export_checkpoint_command(
 ) -> None:
     """Export the weights of a trained network in half precision, to adapt, explain or train further."""
     with _explained():
+        import torch
+
         from training.checkpoint import load_trained, save_trained
 
         out.parent.mkdir(parents=True, exist_ok=True)
-        save_trained(load_trained(run), out, halved=True)
+        save_trained(load_trained(run), out, weights=torch.float16)
         typer.echo(f"{out} written")
 
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -16,7 +21,13 @@ from typer.testing import CliRunner
 
 from service.cli import app as service_app
 from service.settings import Settings
-from tests.unit.training.made_up import tiny_config, write_class_folders, write_picture
+from tests.unit.training.made_up import (
+    noise,
+    tiny_config,
+    write_class_folders,
+    write_fer2013,
+    write_picture,
+)
 from training.checkpoint import load_trained
 from training.cli import app
 from training.settings import PRESETS
@@ -58,16 +69,44 @@ def test_the_compact_preset_is_trained_with_other_settings(
 
 
 def test_a_recipe_is_repeated(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny_config(dataset="folder", epochs=1).model_dump(mode="json", exclude={"seed"})
+    config = tiny_config(dataset="folder").model_dump(mode="json", exclude={"seed"})
     recipe = {"stages": [{"name": "only", "preset": "compact", "settings": config}]}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
     monkeypatch.chdir(tmp_path)
-    command = ("train", "mine.yaml", "--data", folder / "data", "--set", "network.features=6")
+    command: tuple[str | Path, ...] = ("train", "mine.yaml", "--data", folder / "data", "--minutes", "0.001")
+    command += ("--set", "network.features=6")
     for expected in (True, False):
         code, stdout, stderr = expressnet(*command)
         assert code == 0, stderr
-        assert ('"epoch": 1' in stdout) is expected
+        assert ('"epoch": 1' in stdout) is ("minutes are over" in stdout) is expected
+        assert '"epoch": 2' not in stdout
     assert load_trained(tmp_path / "runs/mine/only").config.network.model_dump()["features"] == 6
+
+
+def test_a_recipe_is_packed_with_the_packages_of_another_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def install(command: list[str]) -> subprocess.CompletedProcess[str]:
+        versions.append(command[command.index("--python-version") + 1])
+        (Path(command[command.index("--target") + 1]) / "one.py").touch()
+        assert f"kornia=={version('kornia')}" in command
+        return subprocess.CompletedProcess(command, returncode=versions.count("9.9"))
+
+    versions: list[str] = []
+    monkeypatch.setattr("training.pack.subprocess", SimpleNamespace(run=install))
+    write_fer2013(tmp_path / "fer", [("Training", noise(number)) for number in range(8)])
+    (tmp_path / "mine.yaml").write_text("stages: [{name: only, preset: paper}]")
+    command = ("pack", tmp_path / "mine.yaml", "--data", tmp_path / "fer", "--out", tmp_path / "pack.pyz")
+    code, stdout, stderr = expressnet(*command, "--set", "epochs=2", "--minutes", "7")
+    assert code == 0, stderr
+    assert stdout.startswith(f"{tmp_path}/pack.pyz written: ")
+    with ZipFile(tmp_path / "pack.pyz") as archive:
+        assert {"lib/one.py", "lib/training/packed.py", "recipes/mine.yaml"} < set(archive.namelist())
+        plan = json.loads(archive.read("plan.json"))
+    assert (plan["minutes"], plan["changes"]) == (7, {"epochs": 2})
+    code, _, stderr = expressnet(*command, "--python", "9.9")
+    assert (code, stderr) == (1, "expressnet: pip cannot install the packages for Python 9.9\n")
+    assert versions == [f"{sys.version_info.major}.{sys.version_info.minor}", "9.9"]
 
 
 def test_a_run_is_evaluated(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

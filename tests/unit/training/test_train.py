@@ -370,7 +370,7 @@ def test_tests_may_be_measured_after_every_epoch_and_choose_nothing(data: Datase
         training.train(tiny_config(measure_tests=measured), data, run, threads=1)
         assert all(("test" in line) is measured for line in metrics(run))
         weights.append(load_trained(run).network.state_dict())
-    assert {"test", "test_auxiliary", "test_loss"} < metrics(run)[0].keys()
+    assert {"test", "test_label_head", "test_loss"} < metrics(run)[0].keys()
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
