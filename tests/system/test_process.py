@@ -14,7 +14,9 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
+from service.cli import app
 from service.settings import Settings
 from tests.conftest import encoded, eventually
 from tests.system.conftest import Caller, command, running, status
@@ -51,14 +53,25 @@ def test_a_process_answers_a_photo_and_stops_in_good_order(astronaut_jpeg: bytes
         ({"body_limit_mb": "5"}, "EXPRESSNET_BODY_LIMIT_MB"),
         ({"queue_limit_faces": "4"}, "EXPRESSNET_QUEUE_LIMIT_FACES"),
         ({"host": "0.0.0.0"}, "EXPRESSNET_KEYS_FILE"),
-        ({"model_repository": "no/models"}, str(Path("no/models/expressnet_moe/manifest.json").absolute())),
-        ({"model_repository": "no/models"}, "EXPRESSNET_MODEL_REPOSITORY"),
         ({"purpose": "workplace", "jurisdiction": "de"}, "Article 5(1)(f) of Regulation (EU) 2024/1689"),
     ],
 )
-def test_a_bad_setting_stops_the_start_with_one_sentence(settings: dict[str, str], expected: str) -> None:
-    message = start_error(**settings)
-    assert expected in message
+def test_a_bad_setting_stops_the_start_with_one_sentence(
+    settings: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command reads its settings before it does anything else, so these cases need no process."""
+    monkeypatch.setattr("service.serving.server.serve", lambda _: pytest.fail("the gateway starts"))
+    environment = {f"EXPRESSNET_{name.upper()}": value for name, value in settings.items()}
+    refused = CliRunner().invoke(app, ["serve"], env=environment)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert expected in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_a_bad_setting_stops_a_process_with_one_sentence() -> None:
+    message = start_error(model_repository="no/models")
+    assert "EXPRESSNET_MODEL_REPOSITORY" in message
+    assert str(Path("no/models/expressnet_moe/manifest.json").absolute()) in message
     assert len(message.splitlines()) == 1
 
 

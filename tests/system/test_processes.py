@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -340,6 +341,7 @@ def test_ctrl_c_reaches_every_process_and_all_stop_in_good_order(astronaut_jpeg:
             for pid in processes:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGINT)
+            time.sleep(0.01)  # without a pause the processes would only handle signals
         assert gateway.process.wait(60) == 0
     events = Counter(line["event"] for line in map(json.loads, gateway.log))
     assert events["stopped"] == 2
