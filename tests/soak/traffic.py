@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -45,25 +46,31 @@ def form(images: list[bytes], field: str) -> tuple[bytes, str]:
     return parts + f"--{BOUNDARY}--\r\n".encode(), f"multipart/form-data; boundary={BOUNDARY}"
 
 
+@cache
+def _photos() -> list[tuple[bytes, str, int]]:
+    """Photos in five formats: the file, its media type, and its number of faces."""
+    no_face = np.array(np.linspace(0, 255, 320 * 240 * 3).reshape(240, 320, 3), np.uint8)
+    return [
+        (encoded(pixels, kind), f"image/{kind.lower()}", faces)
+        for pixels, faces in (
+            (no_face, 0),
+            (photo(320, 240), 1),
+            (photo(640, 480), 1),
+            (photo(1280, 960), 1),
+            (montage(640, 480), 8),
+            (montage(1280, 960), 8),
+        )
+        for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+    ]
+
+
 class Traffic:
     """An endless mixture of requests. The same seed gives the same mixture."""
 
     def __init__(self, url: str, seed: int = 0) -> None:
         self._url = url
         self._random = random.Random(seed)
-        no_face = np.array(np.linspace(0, 255, 320 * 240 * 3).reshape(240, 320, 3), np.uint8)
-        self._photos: list[tuple[bytes, str, int]] = [
-            (encoded(pixels, kind), f"image/{kind.lower()}", faces)
-            for pixels, faces in (
-                (no_face, 0),
-                (photo(320, 240), 1),
-                (photo(640, 480), 1),
-                (photo(1280, 960), 1),
-                (montage(640, 480), 8),
-                (montage(1280, 960), 8),
-            )
-            for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-        ]
+        self._photos = _photos()
         self._large = encoded(photo(*LARGE))
         self._kinds: list[tuple[int, Callable[[], Case]]] = [
             (40, self._raw),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ Object = dict[str, Any]
 RESOLVES_EVERY_S, DNS_CACHE_S = 30, 30
 
 
+@cache  # the parser takes long
 def objects(folder: str = "base") -> list[Object]:
     paths = [path for path in (KUBERNETES / folder).glob("*.yaml") if path.name != "kustomization.yaml"]
     return [found for path in sorted(paths) for found in yaml.safe_load_all(path.read_text(encoding="utf-8"))]

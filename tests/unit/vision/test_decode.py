@@ -229,7 +229,7 @@ def test_lab_and_ycbcr_tiffs_are_decoded() -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF", "HEIF"])
 def test_has_own_threads_is_true_only_for_multithreaded_decoders(kind: str) -> None:
-    noise = np.random.default_rng(1).integers(0, 256, (1500, 1500, 3), dtype=np.uint8)
+    noise = np.random.default_rng(1).integers(0, 256, (800, 800, 3), dtype=np.uint8)
     file = encode(Image.fromarray(noise), kind, **{"speed": 10} if kind == "AVIF" else {})
     thread_s, process_s = time.thread_time(), time.process_time()
     decode(file, pixel_limit=LIMIT)
