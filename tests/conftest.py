@@ -244,5 +244,6 @@ def triton_server() -> Iterator[TritonServer]:
     from tests.triton.server import triton
 
     models = Settings().model_repository
-    with triton(models, names=[model.name for model in models.iterdir()]) as server:
+    names = [model.name for model in models.iterdir()]
+    with triton(models, names=names, torchscript=True) as server:
         yield server

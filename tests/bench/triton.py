@@ -39,7 +39,7 @@ def gateway_overhead() -> Iterator[Figure]:
     face = Image.fromarray(skimage.data.astronaut()).crop((168, 60, 280, 172)).resize((side, side))
     jpeg = encoded(face)
     with (
-        triton(settings.model_repository) as server,
+        triton(settings.model_repository, torchscript=True) as server,
         running(
             engine="triton", triton_url=server.url, max_in_flight_requests=256, max_images_per_worker=1000
         ) as gateway,

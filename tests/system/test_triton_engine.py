@@ -27,7 +27,7 @@ from tests.conftest import eventually, free_port
 from tests.triton.server import TritonServer, add_parameter, triton
 
 MODELS = Settings().model_repository
-# A server loads torch for each model before it is ready.
+# A server loads its models before it is ready, which takes long on a busy machine.
 pytestmark = pytest.mark.timeout(300)
 
 CLASSIFIER, DETECTOR = "expressnet_moe", "yunet"

@@ -19,7 +19,7 @@ from tests.conftest import Gateway, eventually, free_port, serving
 from tests.triton.server import TritonServer, triton
 
 MODELS = Settings().model_repository
-# A server loads torch for each model before it is ready.
+# A server loads its models before it is ready, which takes long on a busy machine.
 pytestmark = pytest.mark.timeout(300)
 
 CALLERS = 50
@@ -185,7 +185,7 @@ def test_a_rollback_is_one_setting(astronaut_jpeg: bytes, server: TritonServer) 
     config = (folder / "config.pbtxt").read_text()
     server.kill()
     (folder / "2").mkdir()
-    for file in ("model.pt", "model.py"):
+    for file in ("model.onnx", "model.pt", "model.py"):
         (folder / "2" / file).write_bytes((folder / "1" / file).read_bytes())
     (folder / "1" / "manifest.json").write_text(json.dumps(one))
     (folder / "manifest.json").write_text(json.dumps(two))

@@ -27,7 +27,7 @@ from tests.system.test_triton_engine import (
 )
 from tests.triton.server import TritonServer, add_parameter, triton
 
-# A server loads torch for each model before it is ready.
+# A server loads its models before it is ready, which takes long on a busy machine.
 pytestmark = pytest.mark.timeout(300)
 
 BOTH = pytest.mark.parametrize("name", [CLASSIFIER, DETECTOR])

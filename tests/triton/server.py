@@ -22,7 +22,7 @@ from service.settings import Settings
 from tests.conftest import eventually, free_port
 from tests.processes import stop
 
-MODEL = Path(__file__).with_name("model.py")
+TORCHSCRIPT, ONNX = (Path(__file__).with_name(f"{name}_model.py") for name in ("torchscript", "onnx"))
 PLATFORM, BACKEND = 'platform: "pytorch_libtorch"', 'backend: "python"'
 # On a busy machine some servers never end after SIGTERM, although `--exit-timeout-secs` is much shorter.
 STOP_LIMIT_S = 30
@@ -157,10 +157,14 @@ def _runs(process: psutil.Process) -> bool:
 
 
 @contextmanager
-def triton(models: Path, *options: str, names: Iterable[str] = DEFAULT_MODELS) -> Iterator[TritonServer]:
+def triton(
+    models: Path, *options: str, names: Iterable[str] = DEFAULT_MODELS, torchscript: bool = False
+) -> Iterator[TritonServer]:
     """Run a ready server with a copy of the models: same names, shapes, policies and files, run in Python.
 
-    names: the models to load. Name only what the test needs, since each model loads torch in its own process.
+    names: the models to load. Name only what the test needs, since each model runs in its own process.
+    torchscript: run the TorchScript files, as a server in production does. Each model then loads torch, which
+    takes seconds. The default is the ONNX files, which give the same answers.
     """
     folder = Path(tempfile.mkdtemp(prefix="triton-"))
     repository = folder / "models"
@@ -171,7 +175,7 @@ def triton(models: Path, *options: str, names: Iterable[str] = DEFAULT_MODELS) -
         assert PLATFORM in text
         config.write_text(text.replace(PLATFORM, BACKEND))
         for version in config.parent.glob("[1-9]*"):
-            shutil.copy(MODEL, version)
+            shutil.copy(TORCHSCRIPT if torchscript else ONNX, version / "model.py")
     server = TritonServer(repository, folder, options)
     try:
         server.start()
