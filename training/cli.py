@@ -113,12 +113,6 @@ def train_command(
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the network. The first step then takes minutes.")
     ] = False,
-    minutes: Annotated[
-        float | None,
-        typer.Option(
-            min=0.001, help="Time after which a run ends, if it has epochs left. In a recipe, of every run."
-        ),
-    ] = None,
     skip_bad: SkipBad = False,
 ) -> None:
     """Train a network, or repeat a recipe up to its last stage."""
@@ -143,7 +137,6 @@ def train_command(
                 threads=threads,
                 compiled=compiled,
                 skip_bad=skip_bad,
-                minutes=minutes,
             )
             return
         if (place / "last.ckpt").exists() and not resume:
@@ -159,7 +152,6 @@ def train_command(
             devices=devices,
             threads=threads,
             compiled=compiled,
-            minutes=minutes,
         )
 
 

@@ -18,24 +18,20 @@ def launch(pack: Path, out: Path) -> int:
     begun = time.time()
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        with ZipFile(pack) as archive:
-            archive.extractall(folder)
+        ZipFile(pack).extractall(folder)
         end = begun + 60 * json.loads((folder / "plan.json").read_text())["minutes"]
-        paths = filter(None, (str(folder / "lib"), os.environ.get("PYTHONPATH")))
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        paths = [str(folder / "lib"), *filter(None, [os.environ.get("PYTHONPATH")])]
 
         def run(recipe: Path) -> int:
-            arguments = map(str, (folder, out.absolute(), recipe, end))
             with subprocess.Popen(
-                [sys.executable, "-m", "training.packed", *arguments],
+                [sys.executable, "-m", "training.packed", *map(str, (folder, out.absolute(), recipe, end))],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                env=environment,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
                 cwd=folder / "lib",  # so that no checkout in the current folder is imported
             ) as process:
-                assert process.stdout is not None
-                for line in process.stdout:
+                for line in process.stdout or ():
                     print(f"{recipe.stem}: {line}", end="", flush=True)
             return process.returncode
 

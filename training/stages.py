@@ -52,15 +52,7 @@ def repeat(
     recipe = read_recipe(path)
     configs = configurations(recipe, changes or {})
     files = _located(recipe, path.parent)
-    run = partial(
-        train,
-        resume=True,
-        device=device,
-        devices=devices,
-        threads=threads,
-        compiled=compiled,
-        minutes=minutes,
-    )
+    run = partial(train, resume=True, device=device, devices=devices, threads=threads, compiled=compiled)
     results: dict[str, list[Path]] = {}
 
     def of(reference: GivenFile | str) -> list[Path]:
@@ -84,7 +76,7 @@ def repeat(
             for seed in stage.seeds:
                 seeded = config.model_copy(update={"seed": seed})
                 place = folder / f"seed{seed}" if len(stage.seeds) > 1 else folder
-                work = partial(run, seeded, dataset, place, start=begun)
+                work = partial(run, seeded, dataset, place, start=begun, minutes=minutes)
                 _run_once(place, _inputs(seeded, begun, dataset), place / "best.ckpt", work)
                 results[stage.name].append(place / "best.ckpt")
         elif isinstance(stage, AverageStage):

@@ -172,36 +172,21 @@ def write_small(folder: Path, out: Path) -> Path:
     path = next((folder / name for name in CSV_FILES if (folder / name).is_file()), None)
     if path is None:
         raise not_found("CSV file of FER-2013", folder, CSV_FILES, SOURCE)
-    rows = _read_csv(path, faults)
+    names, usages, labels, images, *_ = _read_csv(path, faults)
     faults.raise_or_report()
-    faces = LabelledFaces.singly_labelled(
-        PixelPictures(rows.images), names=np.array(rows.names), labels=rows.labels, group=_groups(rows.images)
-    )
-    sheets: dict[str, Any] = {f"sheet{number}": sheet for number, sheet in enumerate(to_sheets(rows.images))}
-    np.savez_compressed(
-        out / SMALL_FILE,
-        names=faces.names,
-        usages=np.array(rows.usages),
-        labels=faces.labels,
-        group=faces.group,
-        near=near_copies(faces),
-        **sheets,
-    )
+    group, lines = _groups(images), np.array(names)
+    faces = LabelledFaces.singly_labelled(PixelPictures(images), names=lines, labels=labels, group=group)
+    columns: dict[str, Any] = {f"sheet{number}": sheet for number, sheet in enumerate(to_sheets(images))}
+    columns |= {"names": lines, "usages": usages, "labels": labels, "group": group}
+    np.savez_compressed(out / SMALL_FILE, near=near_copies(faces), **columns)
     return out / SMALL_FILE
 
 
 def _read_small(path: Path) -> _Rows:
     with np.load(path) as file:
-        names = file["names"].tolist()
-        sheets = (file[name] for name in file.files if name.startswith("sheet"))
-        return _Rows(
-            names,
-            file["usages"].tolist(),
-            file["labels"],
-            from_sheets(sheets, len(names)),
-            file["group"],
-            file["near"],
-        )
+        names, usages = file["names"].tolist(), file["usages"].tolist()
+        images = from_sheets([file[name] for name in file.files if name.startswith("sheet")], len(names))
+        return _Rows(names, usages, file["labels"], images, file["group"], file["near"])
 
 
 def _read_csv(path: Path, faults: Faults) -> _Rows:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from training.datasets.faces import DECODING_THREADS, Bytes
@@ -16,11 +15,11 @@ LEVELS = 63
 SIDE = 16  # pictures along each side of a sheet; larger sheets compress less
 
 
-def to_sheets(pictures: Bytes) -> list[NDArray[np.uint8]]:
+def to_sheets(pictures: Bytes) -> list[Bytes]:
     """uint8 [N,S,S] grey -> the bytes of each sheet. A value changes by 2 at most."""
     side = pictures.shape[1]
 
-    def encoded(start: int) -> NDArray[np.uint8]:
+    def encoded(start: int) -> Bytes:
         some = pictures[start : start + SIDE**2].astype(np.uint16)
         sheet = np.zeros((SIDE**2, side, side), np.uint8)
         sheet[: len(some)] = (some * LEVELS + 127) // 255
@@ -34,7 +33,7 @@ def to_sheets(pictures: Bytes) -> list[NDArray[np.uint8]]:
         return list(pool.map(encoded, range(0, len(pictures), SIDE**2)))
 
 
-def from_sheets(sheets: Iterator[Bytes], count: int) -> Bytes:
+def from_sheets(sheets: Sequence[Bytes], count: int) -> Bytes:
     """The first `count` pictures, uint8 [count,S,S] from 0 to 255."""
 
     def decoded(content: Bytes) -> Bytes:

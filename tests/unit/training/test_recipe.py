@@ -222,6 +222,15 @@ def test_the_digest_of_a_file_is_checked_before_the_first_stage(
     assert sorted(results(tmp_path / "out")) == ["seeds/seed3", "seeds/seed5", "start"]
 
 
+def test_each_run_of_a_recipe_ends_with_its_time(
+    data: Path, written: Callable[[object], Path], tmp_path: Path
+) -> None:
+    recipe, out = written([THREE[0], THREE[1] | {"start": "start"}]), tmp_path / "out"
+    repeat(recipe, data, out, device="cpu", threads=1, minutes=1e-9)
+    runs = [path.read_text().splitlines() for path in out.rglob("metrics.jsonl")]
+    assert [len(epochs) for epochs in runs] == [1, 1, 1]
+
+
 def test_networks_of_other_sizes_are_not_averaged(
     data: Path, written: Callable[[object], Path], tmp_path: Path
 ) -> None:
