@@ -121,12 +121,14 @@ def train_command(
         from training.lineage import Start
         from training.recipe import is_recipe
         from training.settings import assignments, configured
-        from training.stages import repeat
         from training.train import train
 
         file = Path(recipe)
         place = out or Path("runs") / file.stem
         if file.is_file() and is_recipe(file):
+            # Only recipes need what averages and exports import.
+            from training.stages import repeat
+
             if init_from or weights_kind or teacher or answers:
                 raise ValueError("a recipe names its own initial weights and teachers")
             repeat(

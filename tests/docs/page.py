@@ -183,6 +183,8 @@ class Page:
             "HOME": str(self._folder),
             "STATE": str(self._folder / ".state"),
             "KEY": KEY,
+            # Without this, the tests would measure the coverage of each program.
+            "COVERAGE_PROCESS_CONFIG": "",
             # The port of other services that a block starts, because 8000 may be in use.
             "EXPRESSNET_PORT": str(self._free_port),
         }

@@ -13,7 +13,7 @@ import yaml
 
 from service.core.manifest import digest
 from tests.unit.training.made_up import tiny_config, write_class_folders
-from training import progress, stages
+from training import stages
 from training.checkpoint import load_trained
 from training.recipe import configurations, read_recipe
 from training.stages import repeat
@@ -41,12 +41,6 @@ THREE: list[dict[str, Any]] = [
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "faces"
     return write_class_folders(folder, {"train/happy": 24, "train/sad": 24})
-
-
-@pytest.fixture(autouse=True)
-def _without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip the curves. Drawing them takes longer than to train these epochs."""
-    monkeypatch.setattr(progress, "draw_curves", lambda run: None)
 
 
 @pytest.fixture
