@@ -1,4 +1,4 @@
-"""Runs the ONNX file of a model in Triton's Python backend. It starts much sooner than `torchscript_model.py`.
+"""Runs a model's ONNX file in Triton's Python backend. It starts much sooner than `torchscript_model.py`.
 
 Tensors are passed by DLPack in both directions.
 """
@@ -40,7 +40,7 @@ class TritonPythonModel:
 
 
 def tensor(name: str, value: OrtValue) -> Any:
-    # By DLPack, Triton refuses the strides of a tensor without elements. With numpy 2, it copies no other array.
+    # By DLPack, Triton refuses the strides of an empty tensor. With numpy 2, it copies no other array.
     if 0 in value.shape():
         return pb.Tensor(name, value.numpy())
     return pb.Tensor.from_dlpack(name, value)

@@ -86,9 +86,7 @@ def interrupt_second_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Validation, "figures", interrupting)
 
 
-def test_a_run_writes_all_its_files(
-    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_writes_all_its_files(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "draw_curves", draw_curves)
     run = tmp_path / "run"
     training.train(tiny_config(), data, run, threads=1)
