@@ -7,13 +7,16 @@ from collections.abc import Iterator
 import pytest
 
 from training import progress
+from training.evaluation import metrics
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _without_curves() -> Iterator[None]:
-    """Skip the curves. Drawing them takes longer than to train a few epochs on made-up pictures."""
+def _short() -> Iterator[None]:
+    """No curves and short bootstraps. Both take longer than to train a few epochs on made-up pictures."""
     with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("COVERAGE_PROCESS_CONFIG", "")  # nor are new processes measured
         patched.setattr(progress, "draw_curves", lambda run: None)
+        patched.setattr(metrics, "BOOTSTRAP_DRAWS", 20)
         yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 
@@ -128,7 +129,13 @@ def as_caffe(keras: Weights) -> Weights:
 
 
 @pytest.fixture
-def network() -> PaperNetwork:
+def network(built: PaperNetwork) -> PaperNetwork:
+    return copy.deepcopy(built)
+
+
+@pytest.fixture(scope="module")
+def built() -> PaperNetwork:
+    """A network with random weights, which take longer to draw than to copy."""
     torch.manual_seed(0)
     network = build(PaperConfig(name="paper"), emotions=7, label_emotions=0)
     assert isinstance(network, PaperNetwork)

@@ -433,12 +433,7 @@ def command(folder: Path, run: Path, config: RunConfig, *options: str) -> list[s
     return [str(Path(sys.executable).with_name("expressnet")), "train", *where, "--threads", "1", *options]
 
 
-# Measuring the coverage of the service would take long.
-ENVIRONMENT = os.environ | {
-    "OMP_NUM_THREADS": "1",
-    "CUDA_VISIBLE_DEVICES": "",
-    "COVERAGE_PROCESS_CONFIG": "",
-}
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def test_torchrun_trains_one_network_in_two_processes(folder: Path, tmp_path: Path) -> None:
@@ -446,7 +441,9 @@ def test_torchrun_trains_one_network_in_two_processes(folder: Path, tmp_path: Pa
     torchrun = str(Path(sys.executable).with_name("torchrun"))
     train = [torchrun, "--standalone", "--nproc-per-node", "2", "--no-python", "--"]
     train += command(folder, tmp_path / "run", config, "--devices", "2")
-    done = subprocess.run(train, capture_output=True, text=True, timeout=110, env=ENVIRONMENT, check=False)
+    done = subprocess.run(
+        train, capture_output=True, text=True, timeout=110, env=os.environ | ENVIRONMENT, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert [line["epoch"] for line in metrics(tmp_path / "run")] == [1]
     assert "MEMBER: 2/2" in done.stderr
@@ -512,7 +509,7 @@ def test_processes_that_would_disagree_decide_as_one_and_end_alike(tmp_path: Pat
         capture_output=True,
         text=True,
         timeout=110,
-        env=ENVIRONMENT | {"PYTHONPATH": str(Path.cwd())},
+        env=os.environ | ENVIRONMENT | {"PYTHONPATH": str(Path.cwd())},
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -536,7 +533,7 @@ def test_ctrl_c_loses_one_epoch(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     endless = tiny_config(dataset="folder", epochs=100_000)
     process = subprocess.Popen(
-        command(folder, run, endless), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        command(folder, run, endless), stderr=subprocess.PIPE, text=True, env=os.environ | ENVIRONMENT
     )
     try:
         eventually(lambda: (run / "metrics.jsonl").is_file() and len(metrics(run)) >= 2, timeout_s=90)
