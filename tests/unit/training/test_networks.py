@@ -79,7 +79,7 @@ def test_the_papers_gate_is_renormalised_only_on_request(published: PaperNetwork
 
 
 @pytest.mark.parametrize("kernel", [9, 15, 25, 50, 75])
-@pytest.mark.parametrize(("count", "channels", "side"), [(1, 1, 33), (2, 3, 60), (9, 5, 20)])
+@pytest.mark.parametrize(("count", "channels", "side"), [(1, 1, 33), (2, 3, 40), (9, 5, 20)])
 def test_large_kernels_are_keras_same_convolutions(kernel: int, count: int, channels: int, side: int) -> None:
     """Compare with the direct convolution in double precision.
 
@@ -151,7 +151,7 @@ def test_the_served_network_answers_like_the_trained_one(config: NetworkConfig) 
     """As TorchScript and as ONNX, and in batches of other sizes than at the export."""
     network = with_trained_batch_norm(build(config, emotions=8, label_emotions=7))
     faces = patterns(3, network.size)
-    pooled = network(as_images(faces, network)).pooled.shape[1]
+    pooled = network(as_images(faces[:1], network)).pooled.shape[1]
     hints = nn.Linear(pooled, 1), nn.Linear(pooled, 1)
     # A low temperature amplifies small differences of the network.
     expected = ServedClassifier(network, 0.1, *hints)(faces)
@@ -194,7 +194,7 @@ def with_trained_batch_norm(network: Network) -> Network:
             module.reset_running_stats()
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.uniform_(module.bias, -0.5, 0.5)
-    network.train()(as_images(patterns(8, network.size), network))
+    network.train()(as_images(patterns(4, network.size), network))
     return network.eval()
 
 
