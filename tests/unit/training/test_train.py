@@ -338,7 +338,6 @@ def test_a_run_stops_when_validation_no_longer_improves(
     assert len(metrics(tmp_path)) == 4
 
 
-@pytest.mark.usefixtures("_without_curves")
 def test_a_run_ends_with_its_time_and_is_validated(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -352,7 +351,6 @@ def test_a_run_ends_with_its_time_and_is_validated(
     assert load_trained(tmp_path).epoch == 1
 
 
-@pytest.mark.usefixtures("_without_curves")
 def test_tests_may_be_measured_after_every_epoch_and_choose_nothing(data: Dataset, tmp_path: Path) -> None:
     weights = []
     for measured in (False, True):
