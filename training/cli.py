@@ -1,4 +1,4 @@
-"""The commands of training: train, pack, teach, prepare, evaluate, compare, adapt, explain export.
+"""The commands of training: train, pack, teach, prepare, evaluate, compare, adapt, explain, export.
 
 torch is imported inside the commands, so that `--help` answers at once.
 """
