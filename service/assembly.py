@@ -110,7 +110,8 @@ def assemble(settings: Settings, engines: Engines | None = None, metrics: Metric
     backlog = Backlog(settings.worker_threads, settings.max_images_per_worker)
     engines = engines or make_engines(settings, classifier, detector, metrics, lambda: backlog.sparse)
     for manifest, place in zip((classifier, detector), places(settings), strict=True):
-        metrics.serving(manifest, SERVED_FILE[place])
+        prior = settings.prior if manifest is classifier else ""
+        metrics.serving(manifest, SERVED_FILE[place], prior)
     # Group mode reports no batch sizes: a batch of one face would tell of a single face.
     groups_only = settings.aggregate_only is not None
     batcher = Batcher(
@@ -134,6 +135,7 @@ def assemble(settings: Settings, engines: Engines | None = None, metrics: Metric
         decode_budget_s=settings.decode_budget_s,
         pixel_limit=settings.pixel_limit,
         backlog=backlog,
+        prior=settings.prior,
         reports_stages=not groups_only,
     )
     pipeline = faces if settings.aggregate_only is None else GroupPipeline(faces, settings.aggregate_only)

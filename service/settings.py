@@ -26,6 +26,7 @@ from service.compliance.deployment import Declaration
 from service.compliance.jurisdictions import normalized
 from service.compliance.law import PROHIBITED, PROHIBITION, Exemption, Purpose, prohibited
 from service.core.errors import SettingsError
+from service.core.priors import BALANCED, parse_prior
 from service.core.query import MAX_FACES
 from service.process.cores import cores_of_process, fitting_threads
 
@@ -237,6 +238,11 @@ class Settings(BaseSettings):
     )
     triton_private_key: FilePath | None = Field(
         None, description="PEM file with the private key of `EXPRESSNET_TRITON_CERTIFICATE`."
+    )
+    prior: Annotated[str, AfterValidator(parse_prior)] = Field(
+        BALANCED,
+        description="Prior of answers whose request names no `prior`: `training`, `balanced`, or shares of "
+        "the emotions like `neutral=0.6,happiness=0.4`.",
     )
     processes: Annotated[int, Field(ge=1, le=64)] = Field(
         # Python's lock leaves one process about four cores' worth of work: docs/explanation/performance.md.

@@ -48,6 +48,7 @@ def seen(*faces: FaceSeen, labels: Sequence[str] = EMOTIONS, width: int = 400, h
         landmarks=np.zeros((len(faces), 5, 2), np.float32),
         labels=tuple(labels),
         probabilities=probabilities,
+        agreement=probabilities.max(axis=1, initial=0),
         gates=np.zeros((len(faces), 2, 4), np.float32),
         quality=[FaceQuality(min(face.box[2:]), 0.4, 0.5, 0.2, 0, 0, 0, 0.25) for face in faces],
         reasons=[[] if face.verdict == "certain" else ["low_confidence"] for face in faces],

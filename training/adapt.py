@@ -174,7 +174,7 @@ def measured(network: Network, held_out: LabelledFaces, unseen: LabelledFaces) -
         "validation_accuracy": accuracy(chosen, held_out.majority),
         "accuracy": accuracy(answers, unseen.majority),
         "mean_class_accuracy": mean_class_accuracy(answers, unseen.majority),
-        "ece": calibration_error(answers, unseen.majority),
+        "ece": calibration_error(answers, unseen.distributions[:, : answers.shape[1]]),
     }
 
 

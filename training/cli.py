@@ -321,8 +321,17 @@ def compare_command(
 
 @app.command("adapt")
 def adapt_command(
-    out: Annotated[Path, typer.Option(help="Folder for the adapted checkpoint and its report.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the adapted checkpoint and its report.")
+    ] = None,
     run: ShippedOr = SHIPPED_CHECKPOINT,
+    prior: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of photos without labels, to estimate the shares of the emotions for "
+            "EXPRESSNET_PRIOR. The served model answers them, and nothing is trained."
+        ),
+    ] = None,
     unlabelled: Annotated[
         Path | None, typer.Option(help="Folder of face images, to update the batch-norm statistics.")
     ] = None,
@@ -336,8 +345,18 @@ def adapt_command(
     learning_rate: Annotated[float, typer.Option(help="Learning rate of fine-tuning.")] = 0.005,
     device: Device = "auto",
 ) -> None:
-    """Adapt a trained network to other images, and measure the effect."""
+    """Adapt a trained network, or the prior of its answers, to other images."""
     with _explained():
+        if prior is not None:
+            if unlabelled is not None or labelled is not None or out is not None:
+                raise ValueError("--prior trains nothing: it is a run of its own, without --out")
+            from service.settings import read_settings
+            from training.prior import estimate_prior, markdown
+
+            typer.echo(markdown(estimate_prior(prior, read_settings(processes=1))))
+            return
+        if out is None:
+            raise ValueError("adapt needs --out, or --prior")
         from training.adapt import adapt
 
         adapt(

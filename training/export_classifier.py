@@ -15,25 +15,28 @@ from service.core.manifest import (
     ClassifierManifest,
     Input,
     Metric,
+    Prior,
     Training,
     VerdictRule,
 )
+from service.core.priors import BALANCED
 from service.inference.engine import batch_sizes
-from training.calibrate import SELECTIVE_ACCURACY, calibrate
+from training.calibrate import SELECTIVE_ACCURACY, calibrate, with_prior
 from training.checkpoint import Trained, checkpoint_file, load_trained
-from training.datasets.faces import Dataset
+from training.datasets.faces import Dataset, LabelledFaces
 from training.device import DeviceName, choose_device
 from training.evaluation.metrics import calibration_error, figures
 from training.evaluation.poor_pictures import Probe
-from training.evaluation.predict import predict
+from training.evaluation.predict import Predictions, predict
 from training.evaluation.quality import choose_limits
 from training.evaluation.rows import dataset_of
+from training.evaluation.subgroups import recalls
 from training.formats import Interface, Pair, digests, make_files
 from training.framing import PhotoCropper, crop_each, measure_crop
 from training.hints import fit_face_likeness, fit_occlusion
 from training.models.folding import folded
 from training.models.served import ServedClassifier
-from training.repository import write_model
+from training.repository import versions_of, write_model
 from training.rows import training_rows
 
 NAME = "expressnet_moe"
@@ -96,9 +99,10 @@ def export_classifier(
     mouth in the data set's images. `version` becomes the default version; other versions stay. `kind`: of the
     data set, by default the run's. `max_batch_faces`: max faces in one call on Triton, which warms up all
     sizes that a gateway pads to.
-    Raises `RuntimeError` when a file gives other answers than the network, a file cannot be reproduced, or
-    the network cannot be written as ONNX.
+    Raises `ModelFileError` when another version is invalid, and `RuntimeError` when a file gives other
+    answers than the network, a file cannot be reproduced, or the network cannot be written as ONNX.
     """
+    versions_of(repository, name)  # an invalid one is an error now, not after minutes of measuring
     trained = load_trained(run)
     network, config = trained.network, trained.config
     cropper = PhotoCropper(repository)
@@ -107,8 +111,8 @@ def export_classifier(
     rows, held_out = training_rows(dataset, config)
 
     spec = Input(size=network.size, crop=measure_crop(rows.pictures, cropper, size=network.size))
-    temperature, threshold, calibrated = calibrate(predict(network, held_out), held_out.majority)
-    measured = figures(calibrated, held_out, len(dataset.label_emotions), threshold)
+    temperature, prior, threshold, calibrated = calibrate(predict(network, held_out), held_out, rows)
+    measured = by_prior("validation", calibrated, held_out, len(dataset.label_emotions), prior, threshold)
     occlusion, occlusion_figures = fit_occlusion(network, rows, held_out)
     likeness, likeness_figures = fit_face_likeness(network, rows, held_out)
     network.cpu()
@@ -118,7 +122,7 @@ def export_classifier(
     unfolded = ServedClassifier(network, temperature, occlusion, likeness)
     differences = agreement(unfolded, pair, network.size)
 
-    probe = Probe(pair.torchscript, spec, held_out, crop_each(held_out.pictures, cropper, spec))
+    probe = Probe(pair.torchscript, spec, prior, held_out, crop_each(held_out.pictures, cropper, spec))
     validation = f"validation rows of {dataset.name}"
     manifest = ClassifierManifest(
         name=name,
@@ -128,17 +132,19 @@ def export_classifier(
         input=spec,
         calibration=Calibration(
             temperature=temperature,
-            ece_before=calibration_error(calibrated.at(1.0).probabilities, held_out.majority).value,
-            ece_after=measured["ece"].value,
+            ece_before=calibration_error(calibrated.at(1.0).probabilities, held_out.distributions).value,
+            ece_after=measured["validation"]["ece"].value,
+            ece_by_chance=measured["validation"]["ece_by_chance"].value,
             data=validation,
         ),
+        prior=prior,
         verdict=VerdictRule(
             threshold=threshold,
-            **verdict_figures("validation", measured),
+            **verdict_figures("validation", measured["validation_balanced"]),
             quality=choose_limits(probe.everything(), threshold, f"{validation}, clean and corrupted"),
         ),
         metrics={
-            "validation": measured,
+            **measured,
             "validation_occlusion": occlusion_figures,
             "validation_face_likeness": likeness_figures,
             "onnx_against_torchscript": differences,
@@ -172,12 +178,30 @@ LIMITS = (
 )
 
 
+def by_prior(
+    split: str,
+    predicted: Predictions,
+    rows: LabelledFaces,
+    label_emotions: int,
+    prior: Prior,
+    threshold: float,
+) -> dict[str, dict[str, Metric]]:
+    """The figures and recalls of a split, with the training's prior and with `balanced`."""
+    balanced = predicted._replace(probabilities=with_prior(predicted.probabilities, prior, BALANCED))
+    found: dict[str, dict[str, Metric]] = {}
+    for name, answers in ((split, predicted), (f"{split}_{BALANCED}", balanced)):
+        found[name] = figures(answers, rows, label_emotions, threshold)
+        found[f"{name}_recall"] = recalls(answers.probabilities, rows.majority)
+    return found
+
+
 def verdict_figures(split: str, measured: dict[str, Metric]) -> dict[str, Any]:
     """The fields of a `VerdictRule` that say what its threshold gives. measured: figures of the split."""
     return {
         "coverage": measured["coverage"].value,
         "accuracy": measured["selective_accuracy"].value,
-        "data": f"chosen for {SELECTIVE_ACCURACY:.0%} selective accuracy on validation, measured on {split}",
+        "data": f"chosen for {SELECTIVE_ACCURACY:.0%} selective accuracy on validation, measured on {split} "
+        f"with the prior {BALANCED}",
     }
 
 

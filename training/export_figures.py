@@ -8,18 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from service.core.manifest import manifest_path
+from service.core.manifest import Metric, manifest_path
+from service.core.priors import BALANCED
+from training.calibrate import with_prior
 from training.datasets.faces import PixelPictures
 from training.datasets.splits import drop_near_duplicates
-from training.evaluation.metrics import figures
 from training.evaluation.networks import load_served, read_classifier, recorded_config, served_answers
 from training.evaluation.plots import draw_quality
 from training.evaluation.poor_pictures import Probe
-from training.evaluation.quality import confirm
+from training.evaluation.quality import confirm, under_shifts
 from training.evaluation.rows import HELD_OUT, dataset_of, rows_of, split_of
 from training.evaluation.subgroups import subgroups
 from training.evaluation.tables import shown, table
-from training.export_classifier import verdict_figures
+from training.export_classifier import by_prior, verdict_figures
 from training.framing import PhotoCropper, crop_each, cut_out
 from training.repository import write_manifest
 
@@ -64,20 +65,23 @@ def export_figures(
         f"{split}_realigned": cut,
         f"{split}_realigned_whole": whole,
     }
-    measured = {
-        how: figures(answer(part), part, len(dataset.label_emotions), verdict.threshold)
-        for how, part in parts.items()
-        if (part.majority >= 0).any()
-    }
+    measured: dict[str, dict[str, Metric]] = {}
+    for how, part in parts.items():
+        if (part.majority >= 0).any():
+            label_emotions = len(dataset.label_emotions)
+            measured |= by_prior(how, answer(part), part, label_emotions, manifest.prior, verdict.threshold)
     if verdict.quality is not None:
-        answers = Probe(module, spec, rows, crops).everything()
-        confirmed = confirm(answers, verdict.quality, verdict.threshold)
+        probe = Probe(module, spec, manifest.prior, rows, crops)
+        confirmed = confirm(probe.everything(), verdict.quality, verdict.threshold)
+        confirmed |= under_shifts(probe, verdict.quality, verdict.threshold)
         measured |= {f"{split}_{how}": found for how, found in confirmed.items()}
     complete = manifest.model_copy(
         update={
             "metrics": manifest.metrics | measured,
-            "subgroups": subgroups(split, answer(rows).probabilities, rows),
-            "verdict": verdict.model_copy(update=verdict_figures(split, measured[split])),
+            "subgroups": subgroups(
+                split, with_prior(answer(rows).probabilities, manifest.prior, BALANCED), rows
+            ),
+            "verdict": verdict.model_copy(update=verdict_figures(split, measured[f"{split}_{BALANCED}"])),
         }
     )
     beside = manifest_path(repository, name, manifest.version)

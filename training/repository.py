@@ -63,13 +63,18 @@ def versions_pbtxt(versions: Sequence[Manifest]) -> str:
     )
 
 
-def _others(repository: Path, manifest: Manifest) -> list[Manifest]:
-    """The model's other versions."""
-    name = manifest.name
+def versions_of(repository: Path, name: str) -> list[Manifest]:
+    """All versions of a model. Raises `ModelFileError` when a manifest is invalid."""
     if not manifest_path(repository, name).exists():
         return []
     found = [read_manifest(repository, name, version) for version in other_versions(repository, name)]
-    others = [v for v in (read_manifest(repository, name), *found) if v.version != manifest.version]
+    return [read_manifest(repository, name), *found]
+
+
+def _others(repository: Path, manifest: Manifest) -> list[Manifest]:
+    """The model's other versions."""
+    name = manifest.name
+    others = [each for each in versions_of(repository, name) if each.version != manifest.version]
     for other in others:
         if (_input_size(other), len(other.labels)) != (_input_size(manifest), len(manifest.labels)):
             raise ValueError(

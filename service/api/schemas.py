@@ -7,13 +7,22 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, WithJsonSchema, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+    field_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from typing_extensions import TypeAliasType
 
 from service.core.errors import BY_CODE
-from service.core.manifest import EMOTIONS
+from service.core.manifest import EMOTIONS, Manifest
+from service.core.priors import parse_prior
 from service.core.query import MAX_FACES, Query
 from service.core.seen import Reason as KnownReason
 from service.core.seen import Verdict
@@ -31,11 +40,16 @@ Probabilities = TypeAliasType(
     Annotated[
         dict[Emotion | str, float],
         Field(
-            description=f"Probability of each emotion of the model, from 0 to 1: {', '.join(EMOTIONS)}. "
+            description="Probability that somebody who sees the face names this emotion, from 0 to 1, for "
+            f"each emotion of the model: {', '.join(EMOTIONS)}. "
             "Another model may have fewer or other emotions: see `labels` of its card."
         ),
     ],
 )
+
+
+_SHARE = f"({'|'.join(EMOTIONS)})=[0-9.]+"
+PRIOR_PATTERN = f"^(training|balanced|{_SHARE}(,{_SHARE})*)$"
 
 
 class Include(StrEnum):
@@ -85,6 +99,13 @@ class DetectionQuery(BaseModel):
                 raise ValueError(f"{name!r} is none of {', '.join(Include)}")
         return names
 
+    prior: Annotated[str, AfterValidator(parse_prior)] | None = Field(
+        None,
+        description="Shares of the emotions that the probabilities assume: `training`, `balanced`, or shares "
+        "by name like `neutral=0.6,happiness=0.4`. The default is that of the service.",
+        json_schema_extra={"pattern": PRIOR_PATTERN},
+    )
+
     def includes(self, part: Include) -> bool:
         return part in self.include
 
@@ -95,6 +116,7 @@ class DetectionQuery(BaseModel):
             self.min_face_px,
             self.min_detection_confidence,
             heatmaps=self.includes(Include.heatmap),
+            prior=self.prior,
         )
 
 
@@ -279,8 +301,10 @@ class Face(Sparse):
         None, description="Score of the detector, from 0 to 1. Absent with `detect=false`."
     )
     emotion: Emotion | str = Field(description="The most probable emotion.")
-    confidence: float = Field(
-        description="Calibrated probability of `emotion`, the largest of `probabilities`."
+    confidence: float = Field(description="Probability of `emotion`, the largest of `probabilities`.")
+    agreement: float = Field(
+        description="How many of ten people would name the same emotion, with the shares of the training "
+        "data: 10 times the probability of `emotion` before another prior."
     )
     verdict: Verdict = Field(
         description="`certain` if `confidence` reaches the threshold of the model and the face is within "
@@ -306,6 +330,11 @@ class ModelName(BaseModel):
 
     name: str = Field(description="Name of the classifier.")
     version: str = Field(description="Version of the classifier.")
+    prior: str = Field(description="Prior of the probabilities: `training`, `balanced`, or shares by name.")
+
+    @classmethod
+    def of(cls, classifier: Manifest, prior: str) -> ModelName:
+        return cls(name=classifier.name, version=classifier.version, prior=prior)
 
 
 class ImageSize(BaseModel):

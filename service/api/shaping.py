@@ -90,6 +90,7 @@ def _face(seen: Seen, index: int, box: list[float], query: DetectionQuery) -> Fa
         box=_box(box),
         emotion=emotion,
         confidence=round(confidence, 6),
+        agreement=round(10 * float(seen.agreement[index]), 1),
         verdict=seen.verdict(index),
         reasons=seen.reasons[index] or None,
         probabilities=_by_label(seen.labels, seen.probabilities[index]),

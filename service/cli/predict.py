@@ -84,6 +84,13 @@ def predict_command(
         bool,
         typer.Option("--detect/--no-detect", help="Find faces, or take each image as one face."),
     ] = True,
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            help="Shares of the emotions that the probabilities assume: training, balanced, or shares like "
+            "neutral=0.6,happiness=0.4. The default is EXPRESSNET_PRIOR."
+        ),
+    ] = None,
     bom: Annotated[
         bool,
         typer.Option(
@@ -128,6 +135,7 @@ def predict_command(
             min_detection_confidence=min_detection_confidence,
             detect=detect,
             include=include or (),
+            prior=prior,
         )
         request = request_of(
             Options(tuple(paths), form, output, annotate, query, fps, thumbnails, bom), DEFAULT_FPS
@@ -211,8 +219,13 @@ async def _predict(request: Request, settings: Settings) -> int:
     bound_heap()
     assembly = assemble(settings)
     card = assembly.classifier
-    name = ModelName(name=card.name, version=card.version)
-    run = RunInfo(name, options.query, card.labels, request.fps, options.bom)
+    run = RunInfo(
+        ModelName.of(card, options.query.prior or settings.prior),
+        options.query,
+        card.labels,
+        request.fps,
+        options.bom,
+    )
     predictor = Predictor(
         assembly,
         RunOptions(

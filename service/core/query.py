@@ -12,7 +12,8 @@ class Query:
     """max_faces: the largest faces are kept. min_face_px: in px of the image.
 
     detect: False takes the whole image as one face. heatmaps: whether the largest faces get a heatmap.
-    turned: whether an image without a sure face is also searched turned by quarters.
+    turned: whether an image without a sure face is also searched turned by quarters. prior: in its standard
+    form; None is the service's.
     """
 
     max_faces: int = 32
@@ -21,3 +22,4 @@ class Query:
     detect: bool = True
     heatmaps: bool = False
     turned: bool = True
+    prior: str | None = None

@@ -24,7 +24,8 @@ class Seen:
 
     faces_found: faces in the image; at most `Query.max_faces` of these faces are kept.
     boxes: float32 [N,4] xyxy. scores: float32 [N]; landmarks: float32 [N,5,2]; None without detection.
-    labels: C names. probabilities: float32 [N,C]. gates: float32 [N,2,4], the weight of each expert.
+    labels: C names. probabilities: float32 [N,C], with the prior of the query. agreement: float32 [N], the
+    probability of each face's emotion without it. gates: float32 [N,2,4], the weight of each expert.
     reasons: why each face is uncertain, empty if it is certain. drawings: heatmaps of the first faces.
     """
 
@@ -36,6 +37,7 @@ class Seen:
     landmarks: NDArray[np.float32] | None
     labels: tuple[str, ...]
     probabilities: NDArray[np.float32]
+    agreement: NDArray[np.float32]
     gates: NDArray[np.float32]
     quality: list[FaceQuality]
     reasons: list[list[Reason]]

@@ -24,19 +24,25 @@ from service.api.schemas import (
 from service.api.stream import FrameAnswer, FrameProblem, Smoothed, StreamSummary, TrackedFace, TrackSummary
 from service.core.errors import InvalidImage
 from service.core.manifest import EMOTIONS, Manifest, Training
+from service.core.priors import BALANCED
 from service.http.problems import EXAMPLE_ID, to_problem
 
-CLASSIFIER = ModelName(name="expressnet_moe", version="1")
+CLASSIFIER = ModelName(name="expressnet_moe", version="1", prior=BALANCED)
 _WHO = {"request_id": EXAMPLE_ID, "model": CLASSIFIER}
 _PROBABILITIES = dict(
-    zip(EMOTIONS, (0.000086, 0.999865, 0.000021, 0.000014, 7e-6, 1e-6, 2e-6, 4e-6), strict=True)
+    zip(
+        EMOTIONS,
+        (0.001486, 0.996376, 0.000655, 0.000492, 0.000324, 0.000162, 0.000171, 0.000334),
+        strict=True,
+    )
 )
 _SIZE = ImageSize(width=512, height=512)
 _FACE = Face(
     box=Box(x=180.85, y=70.36, width=89.05, height=105.43),
     detection_confidence=0.9877,
     emotion="happiness",
-    confidence=0.999865,
+    confidence=0.996376,
+    agreement=10.0,
     verdict="certain",
     probabilities=_PROBABILITIES,
 )
@@ -70,7 +76,7 @@ FRAME = FrameAnswer(
             **dict(_FACE),
             track=1,
             smoothed=Smoothed(
-                emotion="happiness", confidence=0.999865, verdict="certain", probabilities=_PROBABILITIES
+                emotion="happiness", confidence=0.996376, verdict="certain", probabilities=_PROBABILITIES
             ),
         )
     ],

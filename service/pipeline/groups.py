@@ -25,6 +25,7 @@ class GroupPipeline:
     def __init__(self, faces: Pipeline, min_faces: int) -> None:
         self._faces = faces
         self._min_faces = min_faces
+        self.prior = faces.prior
 
     async def start(self) -> None:
         await self._faces.start()

@@ -10,12 +10,14 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.core.arrays import Classification, Detections, Drawing, Faces, Image
 from service.core.backlog import Backlog
 from service.core.deadline import Deadline
 from service.core.errors import EngineContractError
 from service.core.manifest import ClassifierManifest
+from service.core.priors import TRAINING, prior_factors, with_factors
 from service.core.query import Query
 from service.core.seen import Seen
 from service.core.timings import Timings
@@ -54,13 +56,16 @@ class Pipeline:
         decode_budget_s: float,
         pixel_limit: int,
         backlog: Backlog,
+        prior: str = TRAINING,
         reports_stages: bool = True,
     ) -> None:
+        """prior: in its standard form, for queries without one."""
         # Once, because `isinstance` with a protocol is slow.
         self._local = detector if isinstance(detector, LocalDetector) else None
         self._remote = None if isinstance(detector, LocalDetector) else detector
         self._batcher = batcher
         self._manifest = manifest
+        self.prior = prior
         self._metrics = metrics
         self._pixel_limit = pixel_limit
         self._backlog = backlog
@@ -116,13 +121,21 @@ class Pipeline:
             finally:
                 slot.release()
         classification = await self._classify(crops.faces, deadline, timings)
+        factors = prior_factors(query.prior or self.prior, self._manifest.prior, self._manifest.labels)
+        probabilities = with_factors(classification.probabilities, factors)
         drawings: list[Drawing] = []
         if query.heatmaps:
             with timings.stage("heatmap"):
-                drawings = await self._heatmaps(crops, classification, deadline)
-        return self._seen(crops, classification, drawings)
+                drawings = await self._heatmaps(crops, probabilities, factors, deadline)
+        return self._seen(crops, classification, probabilities, drawings)
 
-    def _seen(self, crops: Crops, classification: Classification, drawings: list[Drawing]) -> Seen:
+    def _seen(
+        self,
+        crops: Crops,
+        classification: Classification,
+        probabilities: NDArray[np.float32],
+        drawings: list[Drawing],
+    ) -> Seen:
         quality = [
             replace(measured, occlusion=occlusion, face_likeness=likeness)
             for measured, (occlusion,), (likeness,) in zip(
@@ -132,7 +145,8 @@ class Pipeline:
                 strict=True,
             )
         ]
-        confidences = [max(row) for row in classification.probabilities.tolist()]
+        confidences = [max(row) for row in probabilities.tolist()]
+        answered = probabilities.argmax(axis=1)[:, None]
         rule, found = self._manifest.verdict, crops.detections
         return Seen(
             width=crops.width,
@@ -142,7 +156,8 @@ class Pipeline:
             scores=None if found is None else found.scores,
             landmarks=None if found is None else found.landmarks,
             labels=self._manifest.labels,
-            probabilities=classification.probabilities,
+            probabilities=probabilities,
+            agreement=np.take_along_axis(classification.probabilities, answered, axis=1)[:, 0],
             gates=classification.gates,
             quality=quality,
             reasons=[reasons(*face, rule) for face in zip(confidences, quality, strict=True)],
@@ -183,13 +198,18 @@ class Pipeline:
         return classification
 
     async def _heatmaps(
-        self, crops: Crops, classification: Classification, deadline: Deadline
+        self,
+        crops: Crops,
+        probabilities: NDArray[np.float32],
+        factors: NDArray[np.float32],
+        deadline: Deadline,
     ) -> list[Drawing]:
         """Heatmaps of the largest faces, one at a time, so that other requests' faces run in between."""
         answers = []
-        for face, row in zip(crops.faces[:HEATMAP_FACES], classification.probabilities, strict=False):
+        for face, row in zip(crops.faces[:HEATMAP_FACES], probabilities, strict=False):
             covered, _ = await self._batcher.classify(heatmap.cover(face), deadline)
-            answers.append((float(row.max()), covered.probabilities[:, row.argmax()]))
+            changed = with_factors(covered.probabilities, factors)
+            answers.append((float(row.max()), changed[:, row.argmax()]))
 
         def draw() -> list[Drawing]:
             placements = crops.placements(self._manifest.input)

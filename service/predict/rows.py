@@ -136,7 +136,7 @@ def csv_header(run: RunInfo, columns: Iterable[str]) -> bytes:
 
 
 def csv_model(run: RunInfo) -> str:
-    return f"{run.model.name} {run.model.version}"
+    return f"{run.model.name} {run.model.version} {run.model.prior}"
 
 
 def csv_query(run: RunInfo) -> str:

@@ -78,6 +78,7 @@ def seen_of(row: dict[str, Any], labels: Sequence[str]) -> Seen:
         landmarks=None,
         labels=tuple(labels),
         probabilities=np.array(rows, np.float32).reshape(-1, len(labels)),
+        agreement=np.array([face["agreement"] / 10 for face in faces], np.float32),
         gates=np.zeros((len(faces), 2, 4), np.float32),
         quality=[],
         reasons=[face.get("reasons", []) for face in faces],

@@ -58,6 +58,7 @@ LABELS = {
     "name": "Name of the model.",
     "version": "Version of the model.",
     "sha256": "SHA-256 of the served file.",
+    "prior": "Prior of answers whose request names none; empty for the detector.",
 }
 CUTS = {
     "malformed": "The client did not send HTTP.",
@@ -248,13 +249,13 @@ class Metrics:
         self.model_info = Gauge(
             "expressnet_model_info",
             "1 for each served model. `sha256` is the digest of the served file.",
-            ("name", "version", "sha256"),
+            ("name", "version", "sha256", "prior"),
             registry=registry,
             multiprocess_mode="livemax",
         )
 
-    def serving(self, model: Manifest, file: ModelFile) -> None:
-        self.model_info.labels(model.name, model.version, model.sha256[file]).set(1)
+    def serving(self, model: Manifest, file: ModelFile, prior: str) -> None:
+        self.model_info.labels(model.name, model.version, model.sha256[file], prior).set(1)
         for emotion, verdict in itertools.product(model.labels, VERDICTS):
             self.predictions.labels(emotion, verdict)
 

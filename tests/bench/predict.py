@@ -85,7 +85,9 @@ class _Stopwatch:
 async def _alternating_turns(folder: Path) -> tuple[list[_Stopwatch], list[_Stopwatch]]:
     """The times of each turn: of the pipeline alone, and of the command's own loop."""
     settings = patient(Settings())
-    run = RunInfo(ModelName(name=settings.classifier, version="1"), EmotionQuery(), EMOTIONS)
+    run = RunInfo(
+        ModelName(name=settings.classifier, version="1", prior=settings.prior), EmotionQuery(), EMOTIONS
+    )
     times: tuple[list[_Stopwatch], list[_Stopwatch]] = [], []
     async with assemble(settings) as assembly:
         predictor = Predictor(

@@ -33,13 +33,14 @@ def test_one_photo_one_face(gateway: Gateway, astronaut_jpeg: bytes) -> None:
     answer = response.json()
     assert list(answer) == ["request_id", "model", "image", "faces_found", "faces"]
     assert answer["image"] == {"width": 512, "height": 512}
-    assert answer["model"] == {"name": "expressnet_moe", "version": "1"}
+    assert answer["model"] == {"name": "expressnet_moe", "version": "1", "prior": "balanced"}
     (face,) = answer["faces"]
     assert set(face) == {
         "box",
         "detection_confidence",
         "emotion",
         "confidence",
+        "agreement",
         "verdict",
         "probabilities",
     }
@@ -50,6 +51,21 @@ def test_one_photo_one_face(gateway: Gateway, astronaut_jpeg: bytes) -> None:
     assert sum(face["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     assert face["verdict"] in ("certain", "uncertain")
     assert 0.9 <= face["detection_confidence"] <= 1
+
+
+def test_a_prior_changes_the_probabilities_and_is_named_in_the_answer(
+    gateway: Gateway, astronaut_jpeg: bytes
+) -> None:
+    training = gateway.post(astronaut_jpeg, prior="training").json()
+    sad = gateway.post(astronaut_jpeg, prior="sadness=8,happiness=2").json()
+    assert training["model"]["prior"] == "training"
+    assert sad["model"]["prior"] == "sadness=0.8,happiness=0.2"
+    (before,), (after,) = training["faces"], sad["faces"]
+    assert before["agreement"] == pytest.approx(10 * before["confidence"], abs=0.051)
+    assert after["probabilities"]["sadness"] > before["probabilities"]["sadness"]
+    assert after["probabilities"]["neutral"] < before["probabilities"]["neutral"]
+    assert after["agreement"] == before["agreement"]
+    assert sum(after["probabilities"].values()) == pytest.approx(1, abs=1e-5)
 
 
 def test_all_forms_of_a_body_give_the_same_answer(gateway: Gateway, astronaut_jpeg: bytes) -> None:

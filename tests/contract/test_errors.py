@@ -177,6 +177,10 @@ def test_base64_that_is_no_image(gateway: Gateway) -> None:
         ({"detect": "perhaps"}, "detect"),
         ({"include": "soul"}, "include"),
         ({"include": "landmarks,soul"}, "include"),
+        ({"prior": "uniform"}, "prior"),
+        ({"prior": "joy=1"}, "prior"),
+        ({"prior": "fear=-1"}, "prior"),
+        ({"prior": "fear=0"}, "prior"),
         ({"maxfaces": "3"}, "maxfaces"),
     ],
 )

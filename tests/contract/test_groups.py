@@ -22,7 +22,7 @@ from tests.fake_engine import fake_engines
 from tests.triton.server import TritonServer
 
 MIN_FACES = 5
-KEYS = {"request_id", "model", "name", "version", "image", "width", "height", "group", "min_faces"}
+KEYS = {"request_id", "model", "name", "version", "prior", "image", "width", "height", "group", "min_faces"}
 
 
 @pytest.fixture(scope="module")

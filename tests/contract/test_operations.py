@@ -91,6 +91,7 @@ def test_documentation(gateway: Gateway) -> None:
         "min_detection_confidence",
         "detect",
         "include",
+        "prior",
         "#/components/parameters/X-Request-ID",
         "#/components/parameters/X-Timeout-Ms",
     }

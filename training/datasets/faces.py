@@ -124,6 +124,7 @@ class LabelledFaces:
     label, all zero if missing.
     majority: int64 [N], the label that the main head is measured against, -1 if missing.
     group: int64 [N], equal for exact copies of a picture.
+    votes: int64 [N,10], for `EMOTIONS`, unknown and not a face; None: the label is the only vote.
     weights: float32 [N], how often training draws a face, relative to others; None: all faces alike.
     near: int64 [P,2], the groups of near copies, each pair in both orders; None: pictures are compared.
     """
@@ -134,6 +135,7 @@ class LabelledFaces:
     distributions: NDArray[np.float32]
     majority: Ints
     group: Ints
+    votes: Ints | None = None
     weights: NDArray[np.float32] | None = None
     near: Ints | None = None
 
@@ -147,15 +149,22 @@ class LabelledFaces:
     def __len__(self) -> int:
         return len(self.pictures)
 
+    @property
+    def all_votes(self) -> Ints:
+        """int64 [N,10] as `votes`; zero for a face without a label."""
+        return one_hot(self.majority, VOTE_COLUMNS).astype(np.int64) if self.votes is None else self.votes
+
     def rows(self, chosen: Bools | Ints) -> LabelledFaces:
         return replace(
             self,
             pictures=self.pictures.choose(chosen),
+            votes=None if self.votes is None else self.votes[chosen],
             weights=None if self.weights is None else self.weights[chosen],
             **{name: getattr(self, name)[chosen] for name in ROW_ALIGNED},
         )
 
 
+VOTE_COLUMNS = 10
 ROW_ALIGNED = ("names", "labels", "distributions", "majority", "group")
 
 

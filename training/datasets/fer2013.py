@@ -137,7 +137,7 @@ def _labelled(
 ) -> tuple[LabelledFaces, NDArray[np.str_]]:
     """The good rows, and the split of each."""
     good = rows.labels >= 0
-    distributions, majority = one_hot(rows.labels), rows.labels
+    distributions, majority, cast = one_hot(rows.labels), rows.labels, None
     if votes is not None:
         cast = ferplus.read_votes(votes, rows.usages, rows.labels, faults)
         good &= cast[:, 0] >= 0
@@ -150,6 +150,7 @@ def _labelled(
         distributions=distributions[good],
         majority=majority[good],
         group=_groups(images) if rows.group is None else rows.group[good],
+        votes=None if cast is None else cast[good],
         near=rows.near,
     )
     return everything, np.array(rows.usages, np.str_)[good]

@@ -49,6 +49,9 @@ def concatenated(parts: Sequence[LabelledFaces]) -> LabelledFaces:
             row=np.concatenate([np.arange(len(part)) for part in parts]),
         ),
         **{name: np.concatenate([getattr(part, name) for part in parts]) for name in ROW_ALIGNED},
+        votes=None
+        if all(part.votes is None for part in parts)
+        else np.concatenate([part.all_votes for part in parts]),
         weights=np.concatenate(
             [np.ones(len(part), np.float32) if part.weights is None else part.weights for part in parts]
         )

@@ -11,7 +11,7 @@ from scipy.stats import binomtest, bootstrap
 
 from service.core.manifest import EMOTIONS
 from training.calibrate import fit_temperature
-from training.datasets.faces import Bools, Dataset, Ints, LabelledFaces
+from training.datasets.faces import Bools, Dataset, Ints, LabelledFaces, one_hot
 from training.device import DeviceName, choose_device
 from training.evaluation.networks import Measurable, load_network
 from training.evaluation.predict import Floats
@@ -103,7 +103,7 @@ def _answers(network: Measurable, dataset: Dataset, split: str, rows: LabelledFa
     if not network.calibrated:
         held_out = rows if split == HELD_OUT else rows_of(dataset, HELD_OUT, network.config)
         fitted = logits if split == HELD_OUT else network.predict(held_out).logits
-        temperature = fit_temperature(fitted, held_out.majority)
+        temperature = fit_temperature(fitted, one_hot(held_out.majority, fitted.shape[1]))
     answers: Floats = log_softmax(logits / temperature, axis=1)
     return answers
 

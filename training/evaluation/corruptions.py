@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from service.core.manifest import Metric
 from training.datasets.faces import LabelledFaces
-from training.evaluation.metrics import accuracy, selective
+from training.evaluation.metrics import accuracy, plurality, selective
 from training.evaluation.predict import predict
 from training.models import Network
 
@@ -108,6 +108,39 @@ def shrink(images: Tensor, side: float) -> Tensor:
     return functional.interpolate(small, size=images.shape[2:], mode="bilinear").clamp(0, 1)
 
 
+def zoom(images: Tensor, factor: float) -> Tensor:
+    """A tighter crop for factors above 1, a wider one below. Beyond the image, its border is repeated."""
+    return _framed(images, factor, 0.0)
+
+
+def shift(images: Tensor, share: float) -> Tensor:
+    """Move half of the images to each side by `share` of the side."""
+    return _framed(images, 1.0, share)
+
+
+def gamma(images: Tensor, exponent: float) -> Tensor:
+    """Another tone curve: darker midtones for exponents above 1, brighter ones below."""
+    return _stored(images**exponent)
+
+
+def grain(images: Tensor, deviation: float) -> Tensor:
+    """Film grain: noise of about 2 px, strongest in midtones."""
+    count, _, side, _ = images.shape
+    coarse = torch.randn(count, 1, side // 2, side // 2, device=images.device)
+    grains = functional.interpolate(coarse, size=(side, side), mode="bilinear")
+    return _stored(images + deviation * 4 * images * (1 - images) * grains)
+
+
+def _framed(images: Tensor, factor: float, share: float) -> Tensor:
+    """Sample each image around its middle, moved by `share` of the side, to alternating sides."""
+    side = torch.where(torch.arange(len(images), device=images.device) % 2 == 0, 2.0, -2.0)
+    place = torch.zeros(len(images), 2, 3, device=images.device)
+    place[:, 0, 0] = place[:, 1, 1] = 1 / factor
+    place[:, 0, 2] = share * side
+    grid = functional.affine_grid(place, list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
 def _stored(images: Tensor) -> Tensor:
     """In 256 steps, as in a file."""
     return (images.clamp(0, 1) * 255).round() / 255
@@ -140,15 +173,15 @@ class CorruptionResult:
 def measure_robustness(
     network: Network, faces: LabelledFaces, temperature: float, threshold: float
 ) -> list[CorruptionResult]:
-    """All corruptions at all strengths, on all faces with a label."""
-    rows = faces.rows(faces.majority >= 0)
+    """All corruptions at all strengths, on all faces with votes."""
+    rows = faces.rows(faces.all_votes.sum(axis=1) > 0)
 
     def under(corruption: Corruption, strength: float) -> CorruptionResult:
         torch.manual_seed(0)
         predicted = predict(
             network, rows, temperature=temperature, change=lambda images: corruption.apply(images, strength)
         )
-        covered, reached = selective(predicted.probabilities, rows.majority, threshold)
+        covered, reached = selective(*plurality(predicted.probabilities, rows), threshold)
         return CorruptionResult(
             corruption.name,
             corruption.unit,

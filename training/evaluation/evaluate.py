@@ -14,6 +14,7 @@ from training.evaluation.predict import predict
 from training.evaluation.report import Report, make_report, markdown
 from training.evaluation.rows import HELD_OUT, dataset_of, rows_of, split_of
 from training.models.folding import folded
+from training.rows import training_rows
 
 
 def evaluate_run(
@@ -40,10 +41,11 @@ def evaluate_run(
     config = trained.config
     dataset = dataset_of(config, trained.emotions, data, kind, skip_bad=skip_bad)
     split = split_of(dataset, split)
-    rows = held_out = rows_of(dataset, HELD_OUT, config)
+    training, held_out = training_rows(dataset, config)
+    rows = held_out
     # A folded network gives the same answers in half of the time.
     network = folded(trained.network).to(choose_device(device))
-    calibrated = calibrate(predict(network, held_out), held_out.majority)
+    calibrated = calibrate(predict(network, held_out), held_out, training)
     if split != HELD_OUT:
         rows = rows_of(dataset, split, config)
         predicted = predict(network, rows, temperature=calibrated.temperature)

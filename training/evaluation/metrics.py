@@ -1,14 +1,18 @@
 """Figures with sample counts. Single numbers also have a 95 % bootstrap interval.
 
 probabilities: float32 [N,C]; labels: int64 [N], indices of columns. Rows with label -1 are not counted.
+shares: float32 [N,C], the share of the votes for each emotion. Rows without votes are not counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
 from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -27,17 +31,17 @@ COVERAGES = tuple(round(share / 20, 2) for share in range(1, 21))
 
 def accuracy(probabilities: Floats, labels: Ints) -> Metric:
     """Share of right answers."""
-    return bootstrapped(_accuracy, probabilities, labels)
+    return bootstrapped(share_right, *_labelled(probabilities, labels))
 
 
 def mean_class_accuracy(probabilities: Floats, labels: Ints) -> Metric:
     """Mean recall over the emotions (balanced accuracy)."""
-    return bootstrapped(_mean_recall, probabilities, labels)
+    return bootstrapped(mean_recall, *_labelled(probabilities, labels))
 
 
-def calibration_error(probabilities: Floats, labels: Ints) -> Metric:
+def calibration_error(probabilities: Floats, shares: Floats) -> Metric:
     """Expected calibration error: see `expected_calibration_error`."""
-    return bootstrapped(expected_calibration_error, probabilities, labels)
+    return bootstrapped(expected_calibration_error, *_voted(probabilities, shares))
 
 
 def figures(
@@ -47,19 +51,23 @@ def figures(
 
     label_emotions: number of emotions of the data set's own labels, 0 without them.
     threshold: the verdict's, for `coverage` and `selective_accuracy`.
+    Coverage and selective accuracy count all faces with votes; answers are right by `plurality_right`.
     """
-    probabilities, majority = predicted.probabilities, rows.majority
-    covered, reached = selective(probabilities, majority, threshold)
-    labelled = int((majority >= 0).sum())
+    probabilities, majority, shares = predicted.probabilities, rows.majority, rows.distributions
+    right, confidence = plurality(probabilities, rows)
+    covered, reached = selective(right, confidence, threshold)
     measured = {
         "accuracy": accuracy(probabilities, majority),
+        "plurality_accuracy": share_metric(right),
         "mean_class_accuracy": mean_class_accuracy(probabilities, majority),
-        "macro_f1": bootstrapped(_macro_f1, probabilities, majority),
-        "ece": calibration_error(probabilities, majority),
-        "coverage": Metric(value=round(covered, 4), samples=labelled),
-        "selective_accuracy": Metric(value=round(reached, 4), samples=round(covered * labelled)),
+        "macro_f1": bootstrapped(_macro_f1, *_labelled(probabilities, majority)),
+        "ece": calibration_error(probabilities, shares),
+        "ece_by_chance": calibration_error_by_chance(probabilities, shares),
+        "ece_majority": calibration_error(probabilities, one_hot(majority, probabilities.shape[1])),
+        "coverage": Metric(value=round(covered, 4), samples=len(right)),
+        "selective_accuracy": Metric(value=round(reached, 4), samples=round(covered * len(right))),
         "selective_accuracy_at_80": Metric(
-            value=round(accuracy_at(probabilities, majority, 0.8), 4), samples=round(0.8 * labelled)
+            value=round(accuracy_at(right, confidence, 0.8), 4), samples=round(0.8 * len(right))
         ),
     }
     if label_emotions:
@@ -119,44 +127,82 @@ def confusion_matrix(probabilities: Floats, labels: Ints) -> Ints:
 
 @dataclass(frozen=True)
 class Bin:
-    """Answers of similar confidence."""
+    """Answers of similar confidence. share: mean share of the votes for them."""
 
     confidence: float
-    accuracy: float
+    share: float
     samples: int
 
 
-def reliability(probabilities: Floats, labels: Ints) -> list[Bin]:
+def reliability(probabilities: Floats, shares: Floats) -> list[Bin]:
     """The non-empty bins of the expected calibration error, by rising confidence."""
-    probabilities, labels = _labelled(probabilities, labels)
-    confidence, right, bins = _binned(probabilities, labels)
+    confidence, share, bins = _binned(*_voted(probabilities, shares))
     return [
-        Bin(float(confidence[bins == b].mean()), float(right[bins == b].mean()), int((bins == b).sum()))
+        Bin(float(confidence[bins == b].mean()), float(share[bins == b].mean()), int((bins == b).sum()))
         for b in np.unique(bins)
     ]
 
 
-def expected_calibration_error(probabilities: Floats, labels: Ints) -> float:
-    """Mean gap of confidence and accuracy over equal-width bins (Guo et al., 2017); every row has a label."""
-    confidence, right, bins = _binned(probabilities, labels)
-    gaps = np.bincount(bins, weights=right - confidence, minlength=BINS)
-    return float(np.abs(gaps).sum() / len(labels))
+def expected_calibration_error(probabilities: Floats, shares: Floats) -> float:
+    """Mean gap of confidence and share of votes over equal-width bins (Guo et al., 2017).
+
+    With one vote per row, the share is the accuracy.
+    """
+    confidence, share, bins = _binned(probabilities, shares)
+    gaps = np.bincount(bins, weights=share - confidence, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(shares))
 
 
-def selective(probabilities: Floats, labels: Ints, threshold: float) -> tuple[float, float]:
+def calibration_error_by_chance(probabilities: Floats, shares: Floats) -> Metric:
+    """The expected calibration error that perfect calibration would show on as many rows.
+
+    A bin's mean gap is then normal around 0, and its expected size follows from the spread of its rows.
+    """
+    confidence, share, bins = _binned(*_voted(probabilities, shares))
+    gaps = share - confidence
+    size = sum(gaps[bins == b].std() * np.sqrt(2 / np.pi * (bins == b).sum()) for b in np.unique(bins))
+    return Metric(value=round(float(size) / max(1, len(gaps)), 4), samples=len(gaps))
+
+
+def share_metric(right: Bools) -> Metric:
+    """A share with Wilson's 95 % interval (Wilson, 1927).
+
+    When no answer is right, a bootstrap interval has width 0, even for a dozen faces.
+    """
+    if not len(right):
+        return Metric(value=0.0, samples=0)
+    test = binomtest(int(right.sum()), len(right))
+    low, high = test.proportion_ci(method="wilson")
+    interval = round(float(low), 4), round(float(high), 4)
+    return Metric(value=round(test.statistic, 4), samples=len(right), interval=interval)
+
+
+def plurality(probabilities: Floats, rows: LabelledFaces) -> tuple[Bools, Floats]:
+    """(right, confidence) of the answers for all rows with votes, as `plurality_right` says."""
+    voted = rows.all_votes.sum(axis=1) > 0
+    return plurality_right(probabilities[voted], rows.all_votes[voted]), probabilities[voted].max(axis=1)
+
+
+def plurality_right(probabilities: Floats, votes: Ints) -> Bools:
+    """bool [N]: whether no emotion, nor unknown or not a face, has more votes than the answer.
+
+    votes: [N,10] as `LabelledFaces` has them.
+    """
+    answered = np.take_along_axis(votes, probabilities.argmax(axis=1)[:, None], axis=1)[:, 0]
+    right: Bools = (answered > 0) & (answered == votes.max(axis=1))
+    return right
+
+
+def selective(right: Bools, confidence: Floats, threshold: float) -> tuple[float, float]:
     """(coverage, accuracy) of the answers with a confidence of at least `threshold`."""
-    probabilities, labels = _labelled(probabilities, labels)
-    certain = probabilities.max(axis=1) >= threshold
-    if not certain.any():
-        return 0.0, 0.0
-    return float(certain.mean()), _accuracy(probabilities[certain], labels[certain])
+    certain = confidence >= threshold
+    return (float(certain.mean()), float(right[certain].mean())) if certain.any() else (0.0, 0.0)
 
 
-def accuracy_at(probabilities: Floats, labels: Ints, coverage: float) -> float:
+def accuracy_at(right: Bools, confidence: Floats, coverage: float) -> float:
     """Accuracy of the most confident share of rows (El-Yaniv and Wiener, 2010)."""
-    probabilities, labels = _labelled(probabilities, labels)
-    order = np.argsort(-probabilities.max(axis=1), kind="stable")[: max(1, round(coverage * len(labels)))]
-    return _accuracy(probabilities[order], labels[order])
+    order = np.argsort(-confidence, kind="stable")[: max(1, round(coverage * len(right)))]
+    return float(right[order].mean())
 
 
 @dataclass(frozen=True)
@@ -188,18 +234,17 @@ def experts_by_class(predicted: Predictions, labels: Ints, mixture: int) -> list
     ]
 
 
-def bootstrapped(figure: Callable[[Floats, Ints], float], probabilities: Floats, labels: Ints) -> Metric:
-    """A figure over the labelled rows, with its 95 % interval over resampled rows (fixed seed)."""
-    probabilities, labels = _labelled(probabilities, labels)
-    count = len(labels)
+def bootstrapped(figure: Callable[..., float], *rows: NDArray[Any]) -> Metric:
+    """A figure over row-aligned arrays, with its 95 % interval over resampled rows (fixed seed)."""
+    count = len(rows[0])
     if not count:
         return Metric(value=0.0, samples=0)
     generator = np.random.default_rng(0)
     draws = [
-        figure(probabilities[chosen], labels[chosen])
+        figure(*(each[chosen] for each in rows))
         for chosen in (generator.integers(0, count, count) for _ in range(BOOTSTRAP_DRAWS))
     ]
-    value = figure(probabilities, labels)
+    value = figure(*rows)
     # Noise of resampling raises a calibration error, so its draws are too high. Subtract this bias.
     low, high = (np.quantile(draws, [0.025, 0.975]) - (np.mean(draws) - value)).clip(0, 1)
     return Metric(
@@ -211,20 +256,27 @@ def _labelled(probabilities: Floats, labels: Ints) -> tuple[Floats, Ints]:
     return probabilities[labels >= 0], labels[labels >= 0]
 
 
-def _binned(probabilities: Floats, labels: Ints) -> tuple[Floats, Bools, Ints]:
+def _voted(probabilities: Floats, shares: Floats) -> tuple[Floats, Floats]:
+    voted = shares.sum(axis=1) > 0
+    return probabilities[voted], shares[voted]
+
+
+def _binned(probabilities: Floats, shares: Floats) -> tuple[Floats, Floats, Ints]:
     confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
-    return confidence, right, np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    share = np.take_along_axis(shares, probabilities.argmax(axis=1)[:, None], axis=1)[:, 0]
+    return confidence, share, np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
 
 
 # A bootstrap calls these 1,000 times. scikit-learn gives the same numbers in 9 to 29 times the time.
 
 
-def _accuracy(probabilities: Floats, labels: Ints) -> float:
+def share_right(probabilities: Floats, labels: Ints) -> float:
+    """Share of right answers; every row has a label."""
     return float((probabilities.argmax(axis=1) == labels).mean())
 
 
-def _mean_recall(probabilities: Floats, labels: Ints) -> float:
+def mean_recall(probabilities: Floats, labels: Ints) -> float:
+    """Mean over the emotions of the share of its faces that are found; every row has a label."""
     right = probabilities.argmax(axis=1) == labels
     return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
 

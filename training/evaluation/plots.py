@@ -56,10 +56,12 @@ def _reliability(report: Report) -> Figure:
     figure = Figure(figsize=(5.2, 5.6), layout="constrained")
     top, bottom = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     confidence = [b.confidence for b in report.reliability]
-    top.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="as confident as right")
-    top.plot(confidence, [b.accuracy for b in report.reliability], color=BLUE, marker="o", label="measured")
+    top.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="confidence is the share")
+    top.plot(confidence, [b.share for b in report.reliability], color=BLUE, marker="o", label="measured")
     top.axvline(report.threshold, color=ORANGE, linewidth=1, label=f"certain from {report.threshold:.2f}")
-    top.set(ylabel="accuracy", ylim=(0, 1.02), title=f"reliability, ECE {report.figures['ece'].value:.3f}")
+    top.set(
+        ylabel="share of votes", ylim=(0, 1.02), title=f"reliability, ECE {report.figures['ece'].value:.3f}"
+    )
     top.legend(loc="upper left", fontsize=8)
     bottom.bar(confidence, [b.samples for b in report.reliability], width=0.05, color=BLUE)
     bottom.set(xlabel="confidence", ylabel="faces", xlim=(0, 1.02))

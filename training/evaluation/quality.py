@@ -13,7 +13,8 @@ import numpy as np
 
 from service.core.manifest import Band, Metric, QualityCode, QualityLimit, QualityLimits, QualityMeasure
 from training.datasets.faces import Bools
-from training.evaluation.poor_pictures import CLEAN, CORRUPTIONS, FOUND, NOT_FACE, Answers
+from training.evaluation.metrics import share_metric
+from training.evaluation.poor_pictures import CLEAN, CORRUPTIONS, FOUND, NOT_FACE, SHIFTS, Answers, Probe
 
 MAX_BANDS = 12
 BAND_ROWS = 150
@@ -130,6 +131,24 @@ def confirm(answers: Answers, limits: QualityLimits, threshold: float) -> dict[s
         "quality_not_faces": (NOT_FACE,),
     }
     return {name: _with_and_without(answers.of(*kind), limits, threshold) for name, kind in kinds.items()}
+
+
+def under_shifts(probe: Probe, limits: QualityLimits, threshold: float) -> dict[str, dict[str, Metric]]:
+    """Accuracy of all answers, and share and accuracy of the certain ones, under each shift."""
+
+    def under(answers: Answers) -> dict[str, Metric]:
+        certain = (answers.confidence >= threshold) & ~beyond(limits, answers)
+        return {
+            "accuracy": _metric(answers.right),
+            "coverage": _metric(certain),
+            "selective_accuracy": share_metric(answers.right[certain]),
+        }
+
+    return {
+        f"shift: {shift.name} {strength:g}": under(probe.shifted(shift, strength))
+        for shift in SHIFTS
+        for strength in shift.strengths
+    }
 
 
 def _with_and_without(answers: Answers, limits: QualityLimits, threshold: float) -> dict[str, Metric]:

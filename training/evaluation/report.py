@@ -7,7 +7,8 @@ from pathlib import Path
 from pydantic.dataclasses import dataclass
 
 from service.core.manifest import Metric, Subgroups
-from training.calibrate import Calibrated
+from service.core.priors import BALANCED
+from training.calibrate import Calibrated, with_prior
 from training.datasets.faces import Dataset, LabelledFaces
 from training.datasets.splits import drop_near_duplicates
 from training.evaluation import metrics
@@ -30,6 +31,7 @@ class Report:
     temperature: float
     threshold: float
     figures: dict[str, Metric]
+    figures_balanced: dict[str, Metric]
     figures_with_flip: dict[str, Metric]
     figures_without_copies: dict[str, Metric]
     original_labels_from_votes: Metric | None
@@ -55,9 +57,10 @@ def make_report(
     robust: bool,
 ) -> Report:
     """rows: those of the split; calibrated: with the network's answers for them."""
-    temperature, threshold, predicted = calibrated
+    temperature, prior, threshold, predicted = calibrated
     answers, labels = predicted.probabilities, rows.majority
     label_emotions = len(dataset.label_emotions)
+    balanced = predicted._replace(probabilities=with_prior(answers, prior, BALANCED))
     flipped = predict(network, rows, temperature=temperature, flip=True)
     # The run trained on no copies of its validation rows.
     alone, kept = rows, predicted
@@ -78,16 +81,17 @@ def make_report(
         temperature=temperature,
         threshold=threshold,
         figures=metrics.figures(predicted, rows, label_emotions, threshold),
+        figures_balanced=metrics.figures(balanced, rows, label_emotions, threshold),
         figures_with_flip=metrics.figures(flipped, rows, label_emotions, threshold),
         figures_without_copies=metrics.figures(kept, alone, label_emotions, threshold),
         original_labels_from_votes=votes,
-        ece_uncalibrated=metrics.calibration_error(predicted.at(1.0).probabilities, labels),
+        ece_uncalibrated=metrics.calibration_error(predicted.at(1.0).probabilities, rows.distributions),
         by_class=metrics.by_class(answers, labels),
         confusion=metrics.confusion_matrix(answers, labels).tolist(),
         by_class_label_head=label_head,
-        reliability=metrics.reliability(answers, labels),
+        reliability=metrics.reliability(answers, rows.distributions),
         accuracy_at_coverage={
-            f"{share:.2f}": round(metrics.accuracy_at(answers, labels, share), 4)
+            f"{share:.2f}": round(metrics.accuracy_at(*metrics.plurality(answers, rows), share), 4)
             for share in metrics.COVERAGES
         },
         experts=[metrics.experts_by_class(predicted, labels, mixture) for mixture in (0, 1)],
@@ -98,7 +102,12 @@ def make_report(
 
 def markdown(report: Report, pictures: list[Path]) -> str:
     """The report as Markdown, which links pictures by file name."""
-    three = (report.figures, report.figures_with_flip, report.figures_without_copies)
+    columns = {
+        "training's prior": report.figures,
+        "prior balanced": report.figures_balanced,
+        "with flip averaging": report.figures_with_flip,
+        "without copies in the training split": report.figures_without_copies,
+    }
     lines = [
         f"# {report.network} on {report.dataset}, {report.split}",
         "",
@@ -107,8 +116,8 @@ def markdown(report: Report, pictures: list[Path]) -> str:
         "Intervals are 95 % by bootstrap.",
         "",
         *table(
-            ("figure", "as served", "with flip averaging", "without copies in the training split"),
-            [(name, *(shown(column[name]) for column in three)) for name in report.figures],
+            ("figure", *columns),
+            [(name, *(shown(column[name]) for column in columns.values())) for name in report.figures],
         ),
         f"Expected calibration error before the temperature: {shown(report.ece_uncalibrated)}",
         "",
@@ -135,9 +144,9 @@ def markdown(report: Report, pictures: list[Path]) -> str:
     for mixture, experts in zip(("large kernels", "fused"), report.experts, strict=True):
         if experts:
             lines += [f"## Experts: {mixture}", ""]
-            columns = (f"expert {n + 1}" for n in range(len(experts[0].load)))
+            names = (f"expert {n + 1}" for n in range(len(experts[0].load)))
             lines += table(
-                ("emotion", *columns, "gate entropy", "n"),
+                ("emotion", *names, "gate entropy", "n"),
                 [
                     (e.emotion, *(f"{share:.2f}" for share in e.load), f"{e.entropy:.2f}", e.samples)
                     for e in experts

@@ -5,11 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from scipy.stats import binomtest
 
 from service.core.manifest import EMOTIONS, Metric, Subgroups
 from training.datasets.faces import Ints, LabelledFaces
-from training.evaluation.metrics import accuracy
+from training.evaluation.metrics import accuracy, share_metric
 from training.evaluation.predict import Floats
 
 AGREEMENT = (0.0, 0.6, 0.8, 1.01)
@@ -60,15 +59,8 @@ def _by_property(answers: Floats, rows: LabelledFaces) -> dict[str, Metric]:
 
 
 def recalls(answers: Floats, labels: Ints) -> dict[str, Metric]:
-    """Recall of each emotion, with Wilson's 95 % interval (Wilson, 1927).
-
-    When no face of an emotion is found, a bootstrap interval has width 0, even for a dozen faces.
-    """
-    found = {}
-    for label in np.unique(labels[labels >= 0]).tolist():
-        here = answers[labels == label].argmax(axis=1) == label
-        share = binomtest(int(here.sum()), len(here))
-        low, high = share.proportion_ci(method="wilson")
-        interval = round(float(low), 4), round(float(high), 4)
-        found[EMOTIONS[label]] = Metric(value=round(share.statistic, 4), samples=len(here), interval=interval)
-    return found
+    """Recall of each emotion."""
+    return {
+        EMOTIONS[label]: share_metric(answers[labels == label].argmax(axis=1) == label)
+        for label in np.unique(labels[labels >= 0]).tolist()
+    }

@@ -127,7 +127,10 @@ def emotions_router(
     image_limit_bytes: int,
 ) -> APIRouter:
     router = APIRouter(tags=["emotions"])
-    model = ModelName(name=classifier.name, version=classifier.version)
+
+    def model(query: EmotionQuery) -> ModelName:
+        return ModelName.of(classifier, query.prior or pipeline.prior)
+
     answer_image = answer_with(pipeline, metrics)
     groups_only = isinstance(pipeline, GroupPipeline)
     what = "The mean emotions of all faces" if groups_only else "The emotions of every face"
@@ -163,7 +166,9 @@ def emotions_router(
         state.totals = partial(AuditTotals.of, [found.seen], timings.seconds)
         # Validated: in group mode an answer with single faces must not pass.
         kind = GroupAnswer if groups_only else EmotionsAnswer
-        answer = kind.model_validate({"request_id": state.request_id, "model": model, **dict(found.model)})
+        answer = kind.model_validate(
+            {"request_id": state.request_id, "model": model(query), **dict(found.model)}
+        )
         return _json(answer, timings, started)
 
     @router.post(
@@ -227,7 +232,9 @@ def emotions_router(
             raise worst
         items = [_item(index, result, state.request_id) for index, result in enumerate(results)]
         kind = GroupBatchAnswer if groups_only else BatchAnswer
-        answer = kind.model_validate({"request_id": state.request_id, "model": model, "results": items})
+        answer = kind.model_validate(
+            {"request_id": state.request_id, "model": model(query), "results": items}
+        )
         return _json(answer, timings, started)
 
     return router

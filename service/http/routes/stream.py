@@ -148,7 +148,7 @@ class Stream:
         self._socket = socket
         self._query = query
         self._pipeline = pipeline
-        self._model = ModelName(name=classifier.name, version=classifier.version)
+        self._model = ModelName.of(classifier, query.prior or pipeline.prior)
         self._limits = limits
         self._in_flight = in_flight
         self._readiness = readiness

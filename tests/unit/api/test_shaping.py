@@ -81,6 +81,7 @@ def image(
         landmarks=None if detections is None else detections.landmarks[:count],
         labels=EMOTIONS,
         probabilities=classification.probabilities,
+        agreement=classification.probabilities.max(axis=1) / 2,
         gates=classification.gates,
         quality=quality,
         reasons=[reasons(*face, RULE) for face in zip(confidences, quality, strict=True)],
@@ -104,6 +105,7 @@ def test_faces_keep_their_order_and_their_arrays() -> None:
     assert (first.emotion, second.emotion) == ("happiness", "fear")
     assert (first.detection_confidence, second.detection_confidence) == (0.99, 0.9123)
     assert first.confidence == first.probabilities["happiness"] == 0.93
+    assert (first.agreement, second.agreement) == (4.7, 4.7)  # of ten people, to 0.1
 
 
 def test_probabilities_come_in_manifest_order_and_sum_to_one() -> None:
@@ -158,6 +160,7 @@ def test_optional_fields_are_absent_by_default() -> None:
         "detection_confidence",
         "emotion",
         "confidence",
+        "agreement",
         "verdict",
         "probabilities",
     }
@@ -259,7 +262,11 @@ def test_a_group_of_too_few_faces_hides_even_their_number(faces: int) -> None:
 @pytest.mark.parametrize("answer", [GroupAnswer, GroupBatchAnswer])
 def test_faces_are_no_valid_group_and_the_error_does_not_quote_them(answer: type[BaseModel]) -> None:
     faces = shape_image(image(classified("fear", confidence=0.87654)), EmotionQuery())
-    fields = {"request_id": "a", "model": ModelName(name="tiny", version="1"), **dict(faces)}
+    fields = {
+        "request_id": "a",
+        "model": ModelName(name="tiny", version="1", prior="training"),
+        **dict(faces),
+    }
     with pytest.raises(ValidationError) as caught:
         answer.model_validate(fields | {"results": [{"index": 0, "result": faces}]})
     assert "8765" not in str(caught.value)

@@ -16,7 +16,16 @@ from torch import Tensor, nn
 from service.core.arrays import Faces
 from service.core.deadline import NEVER
 from service.core.errors import EngineUnavailable, ModelFileError
-from service.core.manifest import ClassifierManifest, Crop, Input, Manifest, Training, VerdictRule, digest
+from service.core.manifest import (
+    ClassifierManifest,
+    Crop,
+    Input,
+    Manifest,
+    Prior,
+    Training,
+    VerdictRule,
+    digest,
+)
 from service.inference import onnx
 from service.inference.onnx import OnnxClassifier, OnnxDetector
 from training.export_detector import INTERFACE as DETECTOR
@@ -72,6 +81,7 @@ def classifier_of(path: Path, spare_core: bool = False) -> OnnxClassifier:
         sha256={"model.onnx": digest(path), "model.pt": "0" * 64},
         labels=("happiness", "neutral"),
         input=Input(size=SIDE_PX, crop=Crop(left_eye=(0.3, 0.4), right_eye=(0.7, 0.4), mouth=(0.5, 0.8))),
+        prior=Prior(shares={}, strength=1, balanced_strength=0),
         verdict=VerdictRule(threshold=0.5, coverage=1, accuracy=1, data="none"),
         training=Training(data=(), licences=(), config={}),
         intended_use="tests",

@@ -19,7 +19,7 @@ from service.core.arrays import Image as Pixels
 from service.core.backlog import Backlog
 from service.core.deadline import NEVER, Deadline
 from service.core.errors import DeadlineExceeded, HostBusy, ImageTooComplex, ImageTooLarge, ServiceError
-from service.core.manifest import ClassifierManifest, read_manifest
+from service.core.manifest import EMOTIONS, ClassifierManifest, read_manifest
 from service.core.query import Query
 from service.core.seen import Seen
 from service.core.timings import Timings
@@ -406,3 +406,20 @@ async def test_a_photo_without_a_face_is_searched_once_for_each_turn() -> None:
     detector = UprightFace()
     found = await seen(np.zeros((320, 640, 3), np.uint8), Query(), detector)
     assert (found.face_count, detector.searches) == (0, 4)
+
+
+async def test_probabilities_have_the_prior_of_the_query_or_of_the_service(jpeg: bytes) -> None:
+    """Agreement is always that of the training's shares."""
+    detector, classifier = OneFace(), FakeClassifier()
+    async with started(detector, classifier, Metrics()) as pipeline:
+        plain = await pipeline.run(jpeg, Query(), NEVER, Timings())
+        rare = await pipeline.run(jpeg, Query(prior="happiness=0.001,fear=0.999"), NEVER, Timings())
+        pipeline.prior = "happiness=0.001,fear=0.999"
+        by_default = await pipeline.run(jpeg, Query(), NEVER, Timings())
+        training = await pipeline.run(jpeg, Query(prior="training"), NEVER, Timings())
+    assert plain.emotions == training.emotions == ["happiness"]
+    assert rare.emotions == by_default.emotions == ["fear"]
+    np.testing.assert_array_equal(plain.probabilities, training.probabilities)
+    np.testing.assert_allclose(rare.probabilities.sum(axis=1), 1, rtol=1e-6)
+    fear = EMOTIONS.index("fear")
+    assert rare.agreement[0] == pytest.approx(plain.probabilities[0, fear])

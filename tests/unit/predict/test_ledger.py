@@ -16,7 +16,7 @@ from service.predict.rows import Row, RowProblem, RunInfo
 from service.predict.sources import Source
 from tests.seen import FaceSeen, seen
 
-MODEL = ModelName(name="expressnet_moe", version="1")
+MODEL = ModelName(name="expressnet_moe", version="1", prior="balanced")
 RUN = RunInfo(MODEL, EmotionQuery(), EMOTIONS)
 
 
@@ -100,7 +100,10 @@ def test_a_file_with_windows_line_ends_is_resumed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("run", "message"),
     [
-        (RunInfo(ModelName(name="other", version="1"), EmotionQuery(), EMOTIONS), "another model"),
+        (
+            RunInfo(ModelName(name="other", version="1", prior="balanced"), EmotionQuery(), EMOTIONS),
+            "another model",
+        ),
         (RunInfo(MODEL, EmotionQuery(max_faces=3), EMOTIONS), "other options"),
     ],
 )

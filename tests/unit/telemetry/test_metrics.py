@@ -41,7 +41,7 @@ PUBLISHED = {
     "expressnet_circuit_state": {"engine", "state"},
     "expressnet_keys_file_valid": set(),
     "expressnet_rate_store_up": set(),
-    "expressnet_model_info": {"name", "version", "sha256"},
+    "expressnet_model_info": {"name", "version", "sha256", "prior"},
 }
 PROTECTING = {
     "overloaded",
@@ -81,7 +81,7 @@ def test_the_published_metrics_and_labels_are_known() -> None:
     metrics.faces(seen(face(10, 10)))
     metrics.engine_up.labels("tiny").set(1)
     metrics.circuit("tiny", STATES)
-    metrics.serving(read_manifest(Settings().model_repository, "expressnet_moe"), "model.onnx")
+    metrics.serving(read_manifest(Settings().model_repository, "expressnet_moe"), "model.onnx", "balanced")
     found = {
         family.name: {label for sample in family.samples for label in sample.labels} - {"le"}
         for family in text_string_to_metric_families(generate_latest(metrics.registry).decode())
@@ -93,7 +93,7 @@ def test_the_published_metrics_and_labels_are_known() -> None:
 def test_counters_are_published_at_0_before_the_first_count() -> None:
     metrics = Metrics()
     model = read_manifest(Settings().model_repository, "expressnet_moe")
-    metrics.serving(model, "model.onnx")
+    metrics.serving(model, "model.onnx", "balanced")
     zeros = {
         tuple(sample.labels.values())
         for family in metrics.registry.collect()

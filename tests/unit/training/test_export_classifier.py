@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -142,8 +143,10 @@ def test_a_run_becomes_a_served_model_and_is_measured(
     validation = manifest.metrics["validation"]
     assert validation["original_labels_label_head"].samples == validation["accuracy"].samples == 10
     assert manifest.subgroups is None
-    assert manifest.verdict.coverage == validation["coverage"].value
-    assert manifest.verdict.data.endswith("measured on validation")
+    assert validation["plurality_accuracy"].samples == validation["ece"].samples == 10
+    assert manifest.verdict.coverage == manifest.metrics["validation_balanced"]["coverage"].value
+    assert manifest.verdict.data.endswith("measured on validation with the prior balanced")
+    assert manifest.prior.shares["neutral"] + manifest.prior.shares["happiness"] == pytest.approx(1)
     quality = manifest.verdict.quality
     assert quality is not None
     codes = [limit.code for limit in quality.limits]
@@ -163,22 +166,21 @@ def test_a_run_becomes_a_served_model_and_is_measured(
     assert measured.sha256 == manifest.sha256
     assert measured.metrics.items() > manifest.metrics.items()
     test = measured.metrics["test"]
-    assert (
-        f"| test                   | accuracy                          | {shown(test['accuracy'])}"
-        in result.stdout
-    )
+    row = re.compile(rf"^\| test +\| accuracy +\| {re.escape(shown(test['accuracy']))}", re.MULTILINE)
+    assert row.search(result.stdout)
     assert test["accuracy"].samples == test["original_labels_main_head"].samples == TEST
     assert "original_labels_label_head" not in test
     assert measured.metrics["test_without_copies"]["accuracy"].samples == 1
     found = measured.metrics["test_realigned"]["accuracy"].samples
     assert 0 < found == measured.metrics["test_realigned_whole"]["accuracy"].samples <= TEST
     assert measured.metrics["test_quality"]["coverage"].samples == found
+    assert measured.metrics["test_shift: JPEG 10"]["accuracy"].samples == TEST
     assert measured.metrics["test_quality_corrupted"]["coverage"].samples == TEST * len(CORRUPTIONS)
     assert measured.metrics["test_quality_not_faces"]["selective_accuracy_without_limits"].value == 0
     expected = manifest.verdict.model_copy(
         update={
-            "coverage": test["coverage"].value,
-            "accuracy": test["selective_accuracy"].value,
+            "coverage": measured.metrics["test_balanced"]["coverage"].value,
+            "accuracy": measured.metrics["test_balanced"]["selective_accuracy"].value,
             "data": manifest.verdict.data.replace("measured on validation", "measured on test"),
         }
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -12,16 +13,18 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from service.core.manifest import EMOTIONS
-from training.datasets.faces import Ints, LabelledFaces, Pictures, PixelPictures
+from training.datasets.faces import Bools, Ints, LabelledFaces, Pictures, PixelPictures, one_hot
 from training.evaluation.metrics import (
     accuracy,
     accuracy_at,
     by_class,
+    calibration_error_by_chance,
     confusion_matrix,
     expected_calibration_error,
     experts_by_class,
     figures,
     labels_from_votes,
+    plurality,
     reliability,
     selective,
 )
@@ -41,7 +44,7 @@ def faces(majority: list[int], labels: list[int] | None = None) -> LabelledFaces
         PixelPictures(np.zeros((count, 48, 48), np.uint8)),
         np.array([str(row) for row in range(count)]),
         np.array(labels or [0] * count),
-        np.zeros((count, 8), np.float32),
+        one_hot(majority),
         np.array(majority),
         np.arange(count),
     )
@@ -110,31 +113,72 @@ def test_calibration_error_by_hand() -> None:
     rows = np.array([[p, 1 - p] for p in confidence], np.float32)
     # The bin of 0.95 has two rows. One of them is right, which is a gap of 0.45.
     # The bin of 0.55 has one row, which is right: a gap of 0.45.
-    assert expected_calibration_error(rows, np.array([0, 1, 0])) == pytest.approx(0.45, abs=1e-6)
+    assert expected_calibration_error(rows, one_hot([0, 1, 0], 2)) == pytest.approx(0.45, abs=1e-6)
 
 
 def test_calibration_errors_cancel_only_within_a_bin() -> None:
     one_bin = np.array([[0.75, 0.25]] * 4, np.float32)
-    assert expected_calibration_error(one_bin, np.array([0, 0, 0, 1])) == pytest.approx(0, abs=1e-6)
+    assert expected_calibration_error(one_bin, one_hot([0, 0, 0, 1], 2)) == pytest.approx(0, abs=1e-6)
     two_bins = np.array([[0.75, 0.25], [0.95, 0.05]], np.float32)
-    assert expected_calibration_error(two_bins, np.array([0, 1])) == pytest.approx(
+    assert expected_calibration_error(two_bins, one_hot([0, 1], 2)) == pytest.approx(
         (0.25 + 0.95) / 2, abs=1e-6
     )
 
 
 def test_full_confidence_has_a_bin() -> None:
     rows = np.array([[1, 0], [1, 0]], np.float32)
-    assert expected_calibration_error(rows, np.array([0, 0])) == 0
-    assert expected_calibration_error(rows, np.array([1, 1])) == 1
+    assert expected_calibration_error(rows, one_hot([0, 0], 2)) == 0
+    assert expected_calibration_error(rows, one_hot([1, 1], 2)) == 1
 
 
 def test_selective_by_hand() -> None:
-    rows = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.95, 0.05]], np.float32)
-    labels = np.array([0, 1, 1, -1])
-    assert selective(rows, labels, 0.5) == pytest.approx((1, 1 / 3))
-    assert selective(rows, labels, 0.7) == pytest.approx((2 / 3, 1 / 2))
-    assert selective(rows, labels, float(np.float32(0.9))) == pytest.approx((1 / 3, 1))
-    assert selective(rows, labels, 0.91) == (0, 0)
+    right, confidence = np.array([True, False, False]), np.array([0.9, 0.8, 0.6], np.float32)
+    assert selective(right, confidence, 0.5) == pytest.approx((1, 1 / 3))
+    assert selective(right, confidence, 0.7) == pytest.approx((2 / 3, 1 / 2))
+    assert selective(right, confidence, float(np.float32(0.9))) == pytest.approx((1 / 3, 1))
+    assert selective(right, confidence, 0.91) == (0, 0)
+
+
+def test_plurality_counts_every_face_with_votes() -> None:
+    """A tie is right. Unknown and not a face are answers, too; a face without votes is not counted."""
+    votes = np.zeros((5, 10), np.int64)
+    votes[0, [0, 1]] = 5, 5
+    votes[1, [1, 8]] = 4, 6
+    votes[2, 9] = 10
+    votes[3, [2, 1]] = 3, 7
+    rows = replace(faces([-1, -1, -1, 1, -1]), votes=votes)
+    right, confidence = plurality(probabilities_of([0, 1, 1, 1, 1]), rows)
+    assert right.tolist() == [True, False, False, True]
+    assert confidence == pytest.approx(0.6)
+    without_votes, _ = plurality(probabilities_of([0, 1, 2]), faces([0, 0, -1]))
+    assert without_votes.tolist() == [True, False]
+
+
+def test_figures_stand_beside_each_other_for_majority_plurality_and_shares() -> None:
+    votes = np.zeros((4, 10), np.int64)
+    votes[:, 0], votes[:, 1] = (10, 4, 3, 5), (0, 3, 7, 5)
+    rows = replace(
+        faces([0, -1, 1, -1]),
+        votes=votes,
+        distributions=(votes[:, :8] / votes.sum(axis=1, keepdims=True)).astype(np.float32),
+    )
+    found = figures_of(probabilities_of([0, 0, 0, 0]), rows, threshold=0.5)
+    assert found["accuracy"] == 0.5
+    assert found["plurality_accuracy"] == found["selective_accuracy"] == 0.75
+    assert found["coverage"] == 1
+    share = (10 / 10 + 4 / 7 + 3 / 10 + 5 / 10) / 4
+    assert found["ece"] == pytest.approx(abs(share - 0.6), abs=1e-4)
+    assert found["ece_majority"] == pytest.approx(0.1, abs=1e-4)
+
+
+def test_perfect_calibration_shows_the_error_of_chance() -> None:
+    errors, expected = [], []
+    for seed in range(40):
+        probabilities, labels = calibrated(seed)
+        shares = one_hot(labels)
+        errors.append(expected_calibration_error(probabilities, shares))
+        expected.append(calibration_error_by_chance(probabilities, shares).value)
+    assert np.mean(errors) == pytest.approx(np.mean(expected), rel=0.1)
 
 
 def calibrated(seed: int, count: int = 1000) -> tuple[Floats, Ints]:
@@ -187,17 +231,17 @@ def test_confusion_and_classes_by_hand() -> None:
 
 def test_reliability_bins_have_every_row_and_give_the_calibration_error() -> None:
     probabilities, labels = calibrated(3)
-    bins = reliability(probabilities, labels)
+    bins = reliability(probabilities, one_hot(labels))
     assert sum(b.samples for b in bins) == 1000
-    gap = sum(b.samples * abs(b.accuracy - b.confidence) for b in bins) / 1000
-    assert gap == pytest.approx(expected_calibration_error(probabilities, labels), abs=1e-6)
+    gap = sum(b.samples * abs(b.share - b.confidence) for b in bins) / 1000
+    assert gap == pytest.approx(expected_calibration_error(probabilities, one_hot(labels)), abs=1e-6)
     assert [b.confidence for b in bins] == sorted(b.confidence for b in bins)
 
 
 def test_accuracy_at_a_coverage_takes_the_most_confident_answers() -> None:
-    rows = np.array([[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.7, 0.3], [0.99, 0.01]], np.float32)
-    labels = np.array([0, 1, 0, 1, -1])
-    assert [accuracy_at(rows, labels, share) for share in (0.25, 0.5, 0.75, 1)] == [
+    right = np.array([True, False, True, False])
+    confidence = np.array([0.9, 0.6, 0.8, 0.7], np.float32)
+    assert [accuracy_at(right, confidence, share) for share in (0.25, 0.5, 0.75, 1)] == [
         1,
         1,
         pytest.approx(2 / 3),
@@ -207,12 +251,13 @@ def test_accuracy_at_a_coverage_takes_the_most_confident_answers() -> None:
 
 @given(st.integers(0, 2**31), st.floats(0.05, 1))
 def test_accuracy_at_a_coverage_equals_accuracy_at_its_threshold(seed: int, share: float) -> None:
-    probabilities, labels = calibrated(seed % 1000, 200)
-    confidences = np.sort(probabilities.max(axis=1))[::-1]
-    threshold = float(confidences[round(share * 200) - 1])
-    assert accuracy_at(probabilities, labels, share) == pytest.approx(
-        selective(probabilities, labels, threshold)[1]
-    )
+    right, confidence = answered(*calibrated(seed % 1000, 200))
+    threshold = float(np.sort(confidence)[::-1][round(share * 200) - 1])
+    assert accuracy_at(right, confidence, share) == pytest.approx(selective(right, confidence, threshold)[1])
+
+
+def answered(probabilities: Floats, labels: Ints) -> tuple[Bools, Floats]:
+    return probabilities.argmax(axis=1) == labels, probabilities.max(axis=1)
 
 
 def test_expert_load_and_entropy_by_hand() -> None:
