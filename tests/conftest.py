@@ -6,12 +6,14 @@ import io
 import itertools
 import os
 import re
+import shutil
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from xdist.remote import Producer
     from xdist.scheduler import LoadScopeScheduling
 
+    from tests.redis_server import Redis
     from tests.triton.server import TritonServer
 
 # Pytest captures the log of the services, and shows it with a failed test. Otherwise the log of a service in
@@ -235,6 +238,19 @@ def free_port() -> int:
                 continue
         return port
     raise AssertionError("there is always another port")
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    """A redis-server that a test starts."""
+    # Imported here, since that module imports this one.
+    from tests.redis_server import Redis
+
+    if shutil.which("redis-server") is None:
+        pytest.skip("not installed: redis-server")
+    server = Redis(tmp_path)
+    yield server
+    server.kill()
 
 
 @pytest.fixture(scope="session")

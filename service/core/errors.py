@@ -23,6 +23,7 @@ ServiceError                       the answer is a problem document
 ├── Unavailable                    503, Retry-After
 │   ├── EngineUnavailable              engine_unavailable
 │   ├── HostBusy                       host_busy
+│   ├── StoreUnavailable               store_unavailable
 │   └── Draining                       draining
 ├── DeadlineExceeded               504 deadline_exceeded
 └── Internal                       500 internal
@@ -249,6 +250,13 @@ class HostBusy(Unavailable):
 
     code, title = "host_busy", "The machine is busy"
     example = "the image was not processed within 5 s because the machine is busy"
+
+
+class StoreUnavailable(Unavailable):
+    """Jobs and sessions cannot be stored: Redis does not answer, or the memory for them is full."""
+
+    code, title = "store_unavailable", "The store of jobs and sessions is not available"
+    example = "the store of jobs and sessions does not answer"
 
 
 class Draining(Unavailable):

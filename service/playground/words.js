@@ -17,6 +17,7 @@ const PROBLEMS = {
   internal: "Something went wrong inside the service.",
   engine_unavailable: "The model cannot be run right now.",
   host_busy: "The service's machine is busy right now.",
+  store_unavailable: "The service cannot store this right now.",
   draining: "The service is shutting down.",
   deadline_exceeded: "The answer took too long, so the service stopped.",
 };

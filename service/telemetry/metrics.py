@@ -22,6 +22,7 @@ from service.core.errors import (
     Overloaded,
     RateLimited,
     ServiceError,
+    StoreUnavailable,
     Unauthorized,
 )
 from service.core.manifest import Manifest, ModelFile
@@ -32,6 +33,7 @@ REJECTIONS = (
     Overloaded,
     EngineUnavailable,
     HostBusy,
+    StoreUnavailable,
     Draining,
     DeadlineExceeded,
     BodyTooLarge,

@@ -2,87 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-import signal
-import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import trustme
 from structlog.testing import capture_logs
 
 from service.access import redis_counts
 from service.settings import Settings
-from tests.conftest import Gateway, eventually, free_port, serving
+from tests.conftest import Gateway, eventually, serving
 from tests.fake_engine import fake_engines
-
-PASSWORD = "not-to-be-logged"
-
-
-class Redis:
-    """A redis-server on its own port, which keeps nothing on disk."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._port = free_port()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._options: dict[str, object] = {"port": self._port}
-        self.url = f"redis://:{PASSWORD}@127.0.0.1:{self._port}/0"
-
-    def encrypt(self) -> None:
-        """Use TLS from the next start on."""
-        authority = trustme.CA()
-        issued = authority.issue_cert("127.0.0.1")
-        files = {name: self._folder / name for name in ("ca.crt", "redis.crt", "redis.key")}
-        authority.cert_pem.write_to_path(files["ca.crt"])
-        issued.cert_chain_pems[0].write_to_path(files["redis.crt"])
-        issued.private_key_pem.write_to_path(files["redis.key"])
-        self._options = {"port": 0, "tls-port": self._port, "tls-auth-clients": "no"}
-        self._options |= {"tls-cert-file": files["redis.crt"], "tls-key-file": files["redis.key"]}
-        self._options |= {"tls-ca-cert-file": files["ca.crt"]}
-        self.url = f"rediss://:{PASSWORD}@127.0.0.1:{self._port}/0?ssl_ca_certs={files['ca.crt']}"
-
-    def start(self) -> None:
-        options = self._options | {"bind": "127.0.0.1", "save": "", "appendonly": "no"}
-        options |= {"requirepass": PASSWORD, "dir": self._folder}
-        arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-        self._process = subprocess.Popen(["redis-server", *arguments], stdout=subprocess.DEVNULL)
-        eventually(self._listens)
-
-    def _listens(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self._port)).close()
-        except OSError:
-            return False
-        return True
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-    def pause(self) -> None:
-        """The server keeps its connections, but answers nothing."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Redis]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("not installed: redis-server")
-    server = Redis(tmp_path)
-    yield server
-    server.kill()
+from tests.redis_server import PASSWORD, Redis
 
 
 @pytest.fixture

@@ -54,6 +54,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "internal": ("The classifier raises an unknown exception.",),
     "engine_unavailable": ("The detector fails.",),
     "host_busy": ("A photo has 48 megapixels, and other programs use the cores of the machine.",),
+    "store_unavailable": ("A session is asked for its report, and Redis is down.",),
     "draining": ("A request comes on an open connection after SIGTERM.",),
     "deadline_exceeded": (
         "",

@@ -34,6 +34,7 @@ CONTRACT = {
     "internal": 500,
     "engine_unavailable": 503,
     "host_busy": 503,
+    "store_unavailable": 503,
     "draining": 503,
     "deadline_exceeded": 504,
 }

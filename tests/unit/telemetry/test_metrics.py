@@ -52,6 +52,7 @@ PROTECTING = {
     "image_too_complex",
     "image_too_large",
     "host_busy",
+    "store_unavailable",
     "unauthorized",
     "forbidden",
     "origin_not_allowed",
