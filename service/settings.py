@@ -295,7 +295,7 @@ class Settings(BaseSettings):
         "connection that has waited longest for its client.",
     )
     max_streams: Count = Field(
-        16, description="Max number of open streams. Further streams are answered `overloaded`."
+        64, description="Max number of open streams. Further streams are answered `overloaded`."
     )
     stream_idle_s: Seconds = Field(
         30.0,

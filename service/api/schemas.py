@@ -366,11 +366,14 @@ class Group(Sparse):
     """All faces of one image together."""
 
     min_faces: int = Field(
-        description="`EXPRESSNET_AGGREGATE_ONLY`. With fewer faces, the other fields are absent."
+        description="`EXPRESSNET_AGGREGATE_ONLY`, and in a stream twice as many less one. With fewer faces, "
+        "the other fields are absent."
     )
-    face_count: int | None = Field(None, description="Number of faces, at most 128.")
+    face_count: int | None = Field(None, description="Number of faces, at most 128 in an image.")
     probabilities: Probabilities | None = Field(
-        None, description="Mean probability of each emotion, in steps of 0.05. The sum can differ from 1."
+        None,
+        description="Mean probability of each emotion, in steps of 0.05. The sum can differ from 1. In a "
+        "stream some faces, drawn by lot, are not in the mean.",
     )
 
 

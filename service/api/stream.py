@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from service.api.schemas import (
     FACES_FOUND,
+    INPUT_HIDDEN,
     DetectionQuery,
     Emotion,
     Face,
+    Group,
     ImageSize,
     Include,
     ModelName,
@@ -30,8 +32,13 @@ def _without_heatmap(schema: dict[str, Any]) -> None:
     include["items"]["not"] = {"pattern": Include.heatmap}
 
 
+Participant = Annotated[str, Field(pattern=r"^[A-Za-z0-9._@-]{1,64}$")]
+
+
 class StreamQuery(DetectionQuery):
-    """The query of `WS /v1/stream`."""
+    """The query of `WS /v1/stream`. Group mode takes the parameters of `IN_GROUP_MODE` only."""
+
+    IN_GROUP_MODE: ClassVar = frozenset({"time_constant_s", "clock", "participant"})
 
     model_config = ConfigDict(json_schema_extra=_without_heatmap)
 
@@ -45,9 +52,29 @@ class StreamQuery(DetectionQuery):
         "`arrival`: the time of arrival.",
     )
 
+    max_unseen_s: Annotated[float, Field(gt=0, le=3600)] | None = Field(
+        None,
+        description="How long a face that is not seen keeps its number. The default follows the frames: five "
+        "times the usual time between two frames, and at least 2 s.",
+    )
+    participant: Participant | None = Field(
+        None,
+        description="Your name for the one person of this stream: letters, digits and `._@-`, at most 64. "
+        "The largest face of each frame is this person, and has the number 1 after any absence.",
+    )
+
     def to_pipeline(self) -> Query:
         """Cameras know which way is up, and a frame without a face must not take longer than others."""
-        return replace(super().to_pipeline(), turned=False)
+        query = replace(super().to_pipeline(), turned=False)
+        return query if self.participant is None else replace(query, max_faces=1)
+
+    @model_validator(mode="after")
+    def _one_person(self) -> Self:
+        if self.participant is not None:
+            for name in ("max_faces", "max_unseen_s"):
+                if name in self.model_fields_set:
+                    raise ValueError(f"the stream of a participant has one person and no {name}")
+        return self
 
     @field_validator("include")
     @classmethod
@@ -86,16 +113,27 @@ _KIND = "Kind of the message."
 _DROPPED = "Number of frames just before this one that a newer frame replaced."
 
 
-class FrameAnswer(Sparse):
-    """The answer to one frame."""
-
+class _Frame(Sparse):
     type: Literal["frame"] = Field("frame", description=_KIND)
     frame: int = Field(description="Number of the frame among all frames sent, from 0.")
     time_s: float = Field(description="Time of the frame, in seconds.")
     dropped: int = Field(description=_DROPPED)
     image: ImageSize = Field(description="Size of the frame.")
+
+
+class FrameAnswer(_Frame):
+    """The answer to one frame."""
+
     faces_found: int = FACES_FOUND
     faces: list[TrackedFace] = Field(description="The faces, largest first.")
+
+
+class GroupFrameAnswer(_Frame):
+    """The answer to one frame in group mode."""
+
+    model_config = INPUT_HIDDEN
+
+    group: Group = Field(description="All faces before the camera together.")
 
 
 class FrameProblem(Sparse):
@@ -128,8 +166,8 @@ class TrackSummary(BaseModel):
     certain: float = Field(description="Share of the time with the smoothed verdict `certain`.")
 
 
-class StreamSummary(Sparse):
-    """The last message of a stream."""
+class GroupStreamSummary(Sparse):
+    """The last message of a stream in group mode."""
 
     type: Literal["summary"] = Field("summary", description=_KIND)
     request_id: str = Field(description="The id of the stream, as in `X-Request-ID`.")
@@ -138,6 +176,11 @@ class StreamSummary(Sparse):
     answered: int = Field(description="Number of frames with an answer.")
     dropped: int = Field(description="Number of frames that a newer frame replaced.")
     failed: int = Field(description="Number of frames with a problem.")
+
+
+class StreamSummary(GroupStreamSummary):
+    """The last message of a stream."""
+
     tracks: list[TrackSummary] = Field(description="The faces, in the order in which they appeared.")
     tracks_omitted: int = Field(
         0, description="Number of faces that are not in `tracks`, which holds the last 1000."

@@ -6,8 +6,10 @@ only adds delay. While such a queue lasts, the limit is the number of images tha
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -33,11 +35,31 @@ class Backlog:
         self._changed_at = now()
         self._no_queue_at = -math.inf
         self._strained_until = -math.inf
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def wait(self) -> None:
+        """Wait, in turn, while a strained backlog is more than half full: the other half is for requests.
+
+        For frames of streams: each stream has one frame at work at most, and the newest frame wins.
+        """
+        while 2 * self._images >= self._limit and self._strained:
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._wake()
+                raise
+
+    @property
+    def _strained(self) -> bool:
+        return self._now() < self._strained_until
 
     @property
     def full(self) -> bool:
         """Whether a new image must be refused."""
-        return self._images >= self._limit and self._now() < self._strained_until
+        return self._images >= self._limit and self._strained
 
     @property
     def rest_s(self) -> float:
@@ -65,3 +87,12 @@ class Backlog:
         if now - self._no_queue_at > STANDING_S:
             self._strained_until = now + CALM_S
         self._images += change
+        if change < 0:
+            self._wake()
+
+    def _wake(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return

@@ -109,11 +109,11 @@ class OriginNotAllowed(ServiceError):
 
 
 class NotAvailableInGroupMode(ServiceError):
-    """The service runs in group mode, and the call answers single faces."""
+    """The service runs in group mode, and the call is about single faces."""
 
     code, status, title = "not_available_in_group_mode", 403, "Not available in group mode"
-    example = "streams are not available in group mode"
-    remedy = "Send photos."
+    example = "max_faces is not available in group mode: callers do not choose the faces of a group"
+    remedy = "Leave out what `detail` names."
 
 
 class NotFound(ServiceError):

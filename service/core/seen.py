@@ -69,9 +69,10 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class SeenGroup:
-    """All faces of one image together. probabilities: float64 [C], the mean over the faces, in coarse steps.
+    """All faces of one image, or before one camera, together.
 
-    With fewer than `min_faces` faces, `face_count` is 0 and `probabilities` is None.
+    probabilities: float64 [C], the mean over the faces, in coarse steps. With fewer than `min_faces` faces,
+    `face_count` is 0 and `probabilities` is None.
     """
 
     width: int

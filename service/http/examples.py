@@ -21,7 +21,16 @@ from service.api.schemas import (
     ImageSize,
     ModelName,
 )
-from service.api.stream import FrameAnswer, FrameProblem, Smoothed, StreamSummary, TrackedFace, TrackSummary
+from service.api.stream import (
+    FrameAnswer,
+    FrameProblem,
+    GroupFrameAnswer,
+    GroupStreamSummary,
+    Smoothed,
+    StreamSummary,
+    TrackedFace,
+    TrackSummary,
+)
 from service.core.errors import InvalidImage
 from service.core.manifest import EMOTIONS, Manifest, Training
 from service.core.priors import BALANCED
@@ -81,6 +90,8 @@ FRAME = FrameAnswer(
         )
     ],
 )
+GROUP_FRAME = GroupFrameAnswer(frame=1, time_s=0.1, dropped=0, **dict(_GROUP))
+GROUP_SUMMARY = GroupStreamSummary(**_WHO, frames=3, answered=2, dropped=0, failed=1)
 FRAME_PROBLEM = FrameProblem(frame=2, time_s=0.2, problem=_PROBLEM)
 SUMMARY = StreamSummary(
     **_WHO,

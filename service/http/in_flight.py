@@ -23,6 +23,10 @@ class InFlight:
         if self._backlog.full:
             raise Overloaded("more images arrive than can be answered")
 
+    async def wait(self) -> None:
+        """Wait until the frame of a stream may be at work."""
+        await self._backlog.wait()
+
     def hold(self, requests: int, received_bytes: int) -> None:
         """Add to the counts; negative numbers release. Raises `Overloaded`, and the bytes stay counted."""
         self._bytes += received_bytes

@@ -69,7 +69,8 @@ def raise_service_errors(app: FastAPI) -> None:
     ) -> None:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"] if part not in ("query", "path"))
-        raise InvalidRequest(f"{name}: {first['msg'].removeprefix('Value error, ')}")
+        reason = first["msg"].removeprefix("Value error, ")
+        raise InvalidRequest(f"{name}: {reason}" if name else reason)
 
     @app.exception_handler(HTTPException)
     async def http_exception(_: HTTPConnection, error: HTTPException) -> None:

@@ -54,29 +54,54 @@ class TrackTotals:
 class Record:
     """The faces of one stream so far: numbers and sums, no pictures."""
 
-    def __init__(self, time_constant_s: float, threshold: float) -> None:
-        """threshold: the lowest confidence that is certain, from the model's manifest."""
+    def __init__(
+        self,
+        time_constant_s: float,
+        threshold: float,
+        *,
+        max_unseen_s: float | None = None,
+        one_person: bool = False,
+    ) -> None:
+        """threshold: the lowest confidence that is certain, from the model's manifest.
+
+        max_unseen_s: for `Tracker`. one_person: every face has the number 1; a frame has one face at most.
+        """
         self._time_constant_s = time_constant_s
         self._threshold = threshold
-        self._tracker = Tracker()
+        self._tracker = None if one_person else Tracker(max_unseen_s)
         self._tracks: dict[int, _RunningTotals] = {}
+        self._in_last_frame: list[_RunningTotals] = []
+        self._last_s = 0.0
         self.omitted = 0
 
     def update(self, seen: Seen, time_s: float) -> list[Followed]:
         """The faces of one frame, in the order of `seen`. `time_s` must never decrease."""
+        for seen_before in self._in_last_frame:
+            seen_before.lasted(time_s - self._last_s)
+        self._last_s, self._in_last_frame = time_s, []
         rows = seen.probabilities.astype(np.float64)
-        numbers = self._tracker.update(corner_and_size(seen.boxes), time_s)
         followed = []
-        for face, (number, row) in enumerate(zip(numbers, rows, strict=True)):
+        for face, (number, row) in enumerate(zip(self._numbers(seen, time_s), rows, strict=True)):
             track = self._tracks.get(number)
             if track is None:
                 track = _RunningTotals(number, time_s, len(row), self._time_constant_s, self._threshold)
                 self._tracks[number] = track
             followed.append(track.update(row, seen.verdict(face), time_s))
+            self._in_last_frame.append(track)
         while len(self._tracks) > MAX_TRACKS:
             del self._tracks[min(self._tracks, key=lambda number: self._tracks[number].last_s)]
             self.omitted += 1
         return followed
+
+    def _numbers(self, seen: Seen, time_s: float) -> list[int]:
+        if self._tracker is None:
+            return [1] * seen.face_count
+        return self._tracker.update(corner_and_size(seen.boxes), time_s)
+
+    @property
+    def kept(self) -> list[int]:
+        """The faces that keep their numbers for now, seen or not."""
+        return [1] if self._tracker is None else self._tracker.numbers
 
     def totals(self) -> list[TrackTotals]:
         return [track.totals() for track in self._tracks.values()]
@@ -99,13 +124,15 @@ class _RunningTotals:
         self._certain_s = 0.0
         self._frames = 0
 
+    def lasted(self, seconds: float) -> None:
+        """The time from the last frame with this face to the next frame."""
+        if self._last is not None:
+            self._seconds[self._last.best] += seconds
+            self._certain_s += seconds * (self._last.verdict == "certain")
+
     def update(self, row: NDArray[np.float64], verdict: Verdict, time_s: float) -> Followed:
         smoothed = self._probabilities.update(row, time_s)
         (certainty,) = self._certainty.update(np.array([verdict == "certain"], np.float64), time_s)
-        if self._last is not None:
-            elapsed_s = time_s - self.last_s
-            self._seconds[self._last.best] += elapsed_s
-            self._certain_s += elapsed_s * (self._last.verdict == "certain")
         self._sum += row
         self._frames += 1
         self.last_s = time_s

@@ -1,7 +1,6 @@
 """Match the faces of a frame with those of earlier frames, by place, size and motion alone.
 
-This module never looks at a face, so it recognises no person: a face that was away for longer than `LOST_S`
-gets a new number.
+This module never looks at a face, so it recognises no person: who was away for long gets a new number.
 
 Sources:
 SORT (Bewley et al., arXiv 1602.00763): boxes move at constant velocity and are paired by overlap.
@@ -15,6 +14,7 @@ uneven times.
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,14 +25,17 @@ from service.tracking.assignment import FORBIDDEN, assign
 Boxes = NDArray[np.float64]  # N,4: centre x, centre y, width, height in px
 
 LOST_S = 2.0
-"""How long a face that is not seen keeps its number."""
+"""How long a face that is not seen keeps its number, at 2.5 frames per second and more."""
+FRAMES_LOST = 5
+"""For how many frames it keeps its number at fewer frames per second."""
 
 MIN_OVERLAP = 0.3
 # Where two tracks overlap, the track that was lost for longer is less likely.
 LOST_COST_PER_S = 0.5
 # Limits of the second round. Distance from the expected place, in sizes of the face: at once, per second of
-# absence, and in total. MAX_GROWTH: how much larger or smaller the face may be.
-REACH_SIZES, REACH_SIZES_PER_S, MAX_REACH_SIZES = 0.5, 2.0, 2.5
+# absence, and in total; after LOST_S most people sit still. MAX_GROWTH: how much larger or smaller the face
+# may be.
+REACH_SIZES, REACH_SIZES_PER_S, MAX_REACH_SIZES, SITTING_REACH_SIZES = 0.5, 2.0, 2.5, 1.5
 MAX_GROWTH = 1.6
 # Filter weights of a new position, speed and size.
 ALPHA, BETA, GAMMA = 0.85, 0.4, 0.5
@@ -54,8 +57,8 @@ class Track:
     seen: Boxes  # [4], at `seen_s`
 
     def expected(self, time_s: float) -> Boxes:
-        # A speed is extrapolated no longer than it was measured.
-        lasts_s = min(time_s - self.seen_s, self.seen_s - self.since_s)
+        # A speed is extrapolated no longer than it was measured, and nobody walks straight on for long.
+        lasts_s = min(time_s - self.seen_s, self.seen_s - self.since_s, LOST_S)
         box = self.box.copy()
         box[:2] += self.velocity * lasts_s
         return box
@@ -74,15 +77,30 @@ class Track:
 
 
 class Tracker:
-    """The tracks of one stream. Numbers begin at 1 and are never reused."""
+    """The tracks of one stream. Numbers begin at 1 and are never reused.
 
-    def __init__(self) -> None:
+    max_unseen_s: how long a face that is not seen keeps its number; None follows the frame rate.
+    """
+
+    def __init__(self, max_unseen_s: float | None = None) -> None:
+        self._max_unseen_s = max_unseen_s
         self._numbers = itertools.count(1)
         self._tracks: list[Track] = []
+        self._last_s: float | None = None
+        self._gaps_s: deque[float] = deque(maxlen=FRAMES_LOST)
+
+    @property
+    def numbers(self) -> list[int]:
+        """The faces that keep their numbers for now, seen or not."""
+        return [track.number for track in self._tracks]
 
     def update(self, boxes: NDArray[np.float64], time_s: float) -> list[int]:
         """boxes: float64 [N,4], left, top, width, height in px -> track numbers. `time_s` never decreases."""
-        self._tracks = [track for track in self._tracks if time_s - track.seen_s <= LOST_S]
+        if self._last_s is not None:
+            self._gaps_s.append(time_s - self._last_s)
+        self._last_s = time_s
+        limit_s = self._limit_s()
+        self._tracks = [track for track in self._tracks if time_s - track.seen_s <= limit_s]
         found = np.concatenate([boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]], axis=1)
         matched: dict[int, Track] = {}
         for cost in (_overlap_cost, _distance_cost):
@@ -101,6 +119,13 @@ class Tracker:
                 track.found(box, time_s)
             numbers.append(track.number)
         return numbers
+
+    def _limit_s(self) -> float:
+        if self._max_unseen_s is not None:
+            return self._max_unseen_s
+        # The median: a pause of the camera is no change of its rate.
+        usual_s = sorted(self._gaps_s)[len(self._gaps_s) // 2] if self._gaps_s else 0.0
+        return max(LOST_S, FRAMES_LOST * usual_s)
 
 
 def _overlap_cost(tracks: list[Track], found: Boxes, time_s: float) -> NDArray[np.float64]:
@@ -125,7 +150,9 @@ def _distance_cost(tracks: list[Track], found: Boxes, time_s: float) -> NDArray[
         _distance(np.stack([track.seen for track in tracks]), found),
     )
     growth = np.abs(np.log(_size(found) / sizes))
-    reach = np.minimum(REACH_SIZES + REACH_SIZES_PER_S * _away_s(tracks, time_s), MAX_REACH_SIZES)
+    away_s = _away_s(tracks, time_s)
+    most = np.where(away_s < LOST_S, MAX_REACH_SIZES, SITTING_REACH_SIZES)
+    reach = np.minimum(REACH_SIZES + REACH_SIZES_PER_S * away_s, most)
     return np.where((off / sizes <= reach) & (growth <= np.log(MAX_GROWTH)), off / sizes + growth, FORBIDDEN)
 
 

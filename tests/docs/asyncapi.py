@@ -21,6 +21,8 @@ SENT: dict[str, BaseModel] = {
     "answer": examples.FRAME,
     "problem": examples.FRAME_PROBLEM,
     "summary": examples.SUMMARY,
+    "group_answer": examples.GROUP_FRAME,
+    "group_summary": examples.GROUP_SUMMARY,
 }
 END = StreamEnd(type="end")
 

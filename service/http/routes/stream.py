@@ -11,15 +11,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Protocol
 
 from fastapi import APIRouter, Query, WebSocket
 from pydantic import BaseModel
 from starlette.websockets import WebSocketDisconnect
 
 from service.api.schemas import ModelName
-from service.api.shaping import shape_size, shape_track, shape_tracked
-from service.api.stream import FrameAnswer, FrameProblem, StreamQuery, StreamSummary
+from service.api.shaping import shape_group, shape_size, shape_track, shape_tracked
+from service.api.stream import (
+    FrameAnswer,
+    FrameProblem,
+    GroupFrameAnswer,
+    GroupStreamSummary,
+    StreamQuery,
+    StreamSummary,
+)
 from service.core.deadline import Deadline
 from service.core.errors import (
     BodyTooLarge,
@@ -68,29 +75,27 @@ class StreamLimits:
 class Streams:
     """Limits the number of open streams."""
 
-    def __init__(self, limit: int, pipeline: Pipeline | GroupPipeline, metrics: Metrics) -> None:
+    def __init__(self, limit: int, metrics: Metrics, *, groups_only: bool) -> None:
         self._limit = limit
-        self._pipeline = pipeline
         self._metrics = metrics
+        self._groups_only = groups_only
         self._open = 0
 
-    def check(self) -> Pipeline:
-        """Return the pipeline for one more stream.
-
-        Raises `Overloaded` if the limit is reached, `NotAvailableInGroupMode` in group mode.
-        """
-        if isinstance(self._pipeline, GroupPipeline):
-            raise NotAvailableInGroupMode("streams are not available in group mode")
+    def check(self, query: StreamQuery) -> None:
+        """Raises `Overloaded` if the limit is reached, `NotAvailableInGroupMode` if group mode forbids it."""
+        if self._groups_only and (forbidden := query.model_fields_set - query.IN_GROUP_MODE):
+            raise NotAvailableInGroupMode(
+                f"{min(forbidden)} is not available in group mode: callers do not choose the faces of a group"
+            )
         if self._open >= self._limit:
             raise Overloaded(f"the limit of {self._limit} streams is reached")
-        return self._pipeline
 
     @contextmanager
-    def place(self) -> Iterator[Pipeline]:
-        pipeline = self.check()
+    def place(self, query: StreamQuery) -> Iterator[None]:
+        self.check(query)
         self._changed(1)
         try:
-            yield pipeline
+            yield
         finally:
             self._changed(-1)
 
@@ -108,20 +113,105 @@ def stream_router(
     metrics: Metrics,
 ) -> APIRouter:
     router = APIRouter()
-    streams = Streams(limits.max_streams, pipeline, metrics)
+    streams = Streams(limits.max_streams, metrics, groups_only=isinstance(pipeline, GroupPipeline))
 
     @router.websocket(STREAM)
     async def stream(socket: WebSocket, query: Annotated[StreamQuery, Query()]) -> None:
-        with streams.place() as faces:
-            await Stream(socket, query, faces, classifier, limits, in_flight, readiness, metrics).run()
+        with streams.place(query):
+            if isinstance(pipeline, GroupPipeline):
+                see: See = GroupsSeen(pipeline, query)
+            else:
+                see = FacesSeen(pipeline, query, classifier, metrics)
+            model = ModelName.of(classifier, query.prior or pipeline.prior)
+            await Stream(socket, query, see, model, limits, in_flight, readiness, metrics).run()
 
     @router.get(STREAM, include_in_schema=False)
-    async def no_stream() -> None:
+    async def no_stream(query: Annotated[StreamQuery, Query()]) -> None:
         """A page cannot read why its WebSocket was refused. A plain GET gets the same error."""
-        streams.check()
+        streams.check(query)
         raise UpgradeRequired("open a WebSocket at this path; see docs/guides/streams.md")
 
     return router
+
+
+class See(Protocol):
+    """What a stream sees, frame by frame."""
+
+    async def frame(self, frame: Frame, dropped: int, timings: Timings) -> FrameAnswer | GroupFrameAnswer:
+        """Raises what `Pipeline.run` raises."""
+        ...
+
+    def summary(self, totals: GroupStreamSummary) -> GroupStreamSummary:
+        """The totals, with what was seen."""
+        ...
+
+    face_count: int
+    """Faces of all frames so far."""
+    verdicts: Counter[str]
+
+
+class FacesSeen:
+    """Single faces, with their tracks."""
+
+    def __init__(
+        self, pipeline: Pipeline, query: StreamQuery, classifier: ClassifierManifest, metrics: Metrics
+    ) -> None:
+        self._pipeline = pipeline
+        self._query = query
+        self._labels = classifier.labels
+        self._metrics = metrics
+        self._record = Record(
+            query.time_constant_s,
+            classifier.verdict.threshold,
+            max_unseen_s=query.max_unseen_s,
+            one_person=query.participant is not None,
+        )
+        self.face_count = 0
+        self.verdicts: Counter[str] = Counter(dict.fromkeys(VERDICTS, 0))
+
+    async def frame(self, frame: Frame, dropped: int, timings: Timings) -> FrameAnswer:
+        seen = await self._pipeline.run(frame.data, self._query.to_pipeline(), frame.deadline, timings)
+        followed = self._record.update(seen, frame.time_s)
+        self.face_count += seen.face_count
+        self.verdicts.update(seen.verdicts)
+        for face, track in enumerate(followed):
+            # Each track counts once: otherwise one face before a camera would dominate the metrics.
+            if track.new:
+                self._metrics.face(seen, face)
+        return FrameAnswer(
+            frame=frame.number,
+            time_s=round(frame.time_s, 6),
+            dropped=dropped,
+            image=shape_size(seen),
+            faces_found=seen.faces_found,
+            faces=shape_tracked(seen, followed, self._query),
+        )
+
+    def summary(self, totals: GroupStreamSummary) -> StreamSummary:
+        tracks = [shape_track(track, self._labels) for track in self._record.totals()]
+        return StreamSummary(**dict(totals), tracks=tracks, tracks_omitted=self._record.omitted)
+
+
+class GroupsSeen:
+    """The group before the camera."""
+
+    def __init__(self, pipeline: GroupPipeline, query: StreamQuery) -> None:
+        self._stream = pipeline.stream(query.time_constant_s)
+        self.face_count = 0
+        self.verdicts: Counter[str] = Counter()
+
+    async def frame(self, frame: Frame, dropped: int, timings: Timings) -> GroupFrameAnswer:
+        seen = await self._stream.run(frame.data, frame.time_s, frame.deadline, timings)
+        self.face_count += seen.face_count
+        return GroupFrameAnswer(
+            frame=frame.number,
+            time_s=round(frame.time_s, 6),
+            dropped=dropped,
+            **dict(shape_group(seen)),
+        )
+
+    def summary(self, totals: GroupStreamSummary) -> GroupStreamSummary:
+        return totals
 
 
 class Ending(NamedTuple):
@@ -138,8 +228,8 @@ class Stream:
         self,
         socket: WebSocket,
         query: StreamQuery,
-        pipeline: Pipeline,
-        classifier: ClassifierManifest,
+        see: See,
+        model: ModelName,
         limits: StreamLimits,
         in_flight: InFlight,
         readiness: Readiness,
@@ -147,20 +237,17 @@ class Stream:
     ) -> None:
         self._socket = socket
         self._query = query
-        self._pipeline = pipeline
-        self._model = ModelName.of(classifier, query.prior or pipeline.prior)
+        self._see = see
+        self._model = model
         self._limits = limits
         self._in_flight = in_flight
         self._readiness = readiness
         self._metrics = metrics
-        self._labels = classifier.labels
         self._state = state_of(socket.scope)
-        self._record = Record(query.time_constant_s, classifier.verdict.threshold)
         self._inbox = Inbox(self._drop)
         self._started_at = time.monotonic()
         self._last_s = -math.inf
         self._timings = Timings()
-        self._verdicts: Counter[str] = Counter(dict.fromkeys(VERDICTS, 0))
         self._frames = {"frames": 0, **dict.fromkeys(FRAME_OUTCOMES, 0)}
         self._dropped = 0
 
@@ -192,8 +279,8 @@ class Stream:
                 AuditTotals,
                 self._frames["answered"],
                 self._frames["failed"],
-                self._verdicts.total(),
-                self._verdicts,
+                self._see.face_count,
+                self._see.verdicts,
                 self._timings.seconds,
             )
 
@@ -248,7 +335,7 @@ class Stream:
     async def _work(self) -> Ending | None:
         """Answer frames until there are no more, or the key is no longer valid."""
         while (frame := await self._inbox.get()) is not None:
-            message: FrameAnswer | FrameProblem
+            message: FrameAnswer | GroupFrameAnswer | FrameProblem
             ending = None
             dropped = self._take_dropped()  # taken now: frames dropped meanwhile come after this frame
             try:
@@ -278,31 +365,17 @@ class Stream:
                 return ending
         return None
 
-    async def _answer(self, frame: Frame, dropped: int) -> FrameAnswer:
+    async def _answer(self, frame: Frame, dropped: int) -> FrameAnswer | GroupFrameAnswer:
         self._state.check_key()
         if self._state.quota is not None:
             await self._state.quota.spend(1)
+        async with frame.deadline.within(lambda: "queue"):
+            await self._in_flight.wait()
         self._in_flight.hold(1, 0)
         try:
-            seen = await self._pipeline.run(
-                frame.data, self._query.to_pipeline(), frame.deadline, self._timings
-            )
+            return await self._see.frame(frame, dropped, self._timings)
         finally:
             self._in_flight.hold(-1, 0)
-        followed = self._record.update(seen, frame.time_s)
-        self._verdicts.update(seen.verdicts)
-        for face, track in enumerate(followed):
-            # Each track counts once: otherwise one face before a camera would dominate the metrics.
-            if track.new:
-                self._metrics.face(seen, face)
-        return FrameAnswer(
-            frame=frame.number,
-            time_s=round(frame.time_s, 6),
-            dropped=dropped,
-            image=shape_size(seen),
-            faces_found=seen.faces_found,
-            faces=shape_tracked(seen, followed, self._query),
-        )
 
     def _count(self, outcome: str) -> None:
         self._frames[outcome] += 1
@@ -325,14 +398,9 @@ class Stream:
             retry_after_s=error.retry_after_s,
         )
 
-    def _summary(self) -> StreamSummary:
-        return StreamSummary(
-            request_id=self._state.request_id,
-            model=self._model,
-            **self._frames,
-            tracks=[shape_track(track, self._labels) for track in self._record.totals()],
-            tracks_omitted=self._record.omitted,
-        )
+    def _summary(self) -> GroupStreamSummary:
+        totals = GroupStreamSummary(request_id=self._state.request_id, model=self._model, **self._frames)
+        return self._see.summary(totals)
 
     async def _send(self, message: BaseModel) -> None:
         """Wait while the client does not read. Raises `WebSocketDisconnect` when the client has left."""

@@ -32,7 +32,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "not_available_in_group_mode": (
         "The service runs in group mode.",
         "<!-- with: EXPRESSNET_AGGREGATE_ONLY=5 -->",
-        "curl -s http://127.0.0.1:8000/v1/stream",
+        "curl -s 'http://127.0.0.1:8000/v1/stream?max_faces=1'",
     ),
     "not_found": ("", "curl -s http://127.0.0.1:8000/v1/models/resnet"),
     "method_not_allowed": ("", "curl -s http://127.0.0.1:8000/v1/emotions"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from contextlib import AbstractContextManager, ExitStack
 
@@ -160,3 +161,36 @@ def test_failed_images_leave_the_backlog(backlog: Backlog, clock: Clock) -> None
         with backlog.image():
             assert backlog.full
         assert not backlog.full
+
+
+async def test_frames_of_streams_wait_in_turn_and_leave_half_of_the_backlog_to_requests(
+    backlog: Backlog, clock: Clock, callers: Callers
+) -> None:
+    callers.overload(0.02, 3.0)
+    while len(callers.waiting) > LIMIT // 2 - 1:
+        callers.answer_one(0.02)
+    await backlog.wait()  # less than half full
+
+    callers.send_one()
+    assert not backlog.full
+    admitted: list[int] = []
+
+    async def frame(number: int) -> None:
+        await backlog.wait()
+        admitted.append(number)
+        callers.send_one()
+
+    frames = [asyncio.create_task(frame(number)) for number in range(4)]
+    await asyncio.sleep(0)
+    assert admitted == []
+    frames[0].cancel()
+    for count in (1, 2, 3):
+        callers.answer_one(0.02)
+        await asyncio.wait(frames, timeout=0.01)
+        assert admitted == [1, 2, 3][:count]
+
+
+async def test_without_a_queue_frames_do_not_wait(backlog: Backlog, callers: Callers) -> None:
+    for _ in range(3 * LIMIT):
+        callers.send_one()
+        await backlog.wait()

@@ -42,7 +42,7 @@ def test_no_two_faces_of_a_frame_have_the_same_number(stream: Stream) -> None:
 
 @given(streams())
 def test_a_number_is_new_or_of_a_face_that_was_seen_recently(stream: Stream) -> None:
-    tracker, seen_s = Tracker(), dict[int, float]()
+    tracker, seen_s = Tracker(LOST_S), dict[int, float]()
     for time_s, boxes in stream:
         numbers = tracker.update(boxes, time_s)
         new = [number for number in numbers if number not in seen_s]

@@ -59,12 +59,25 @@ def test_the_totals_weigh_emotions_by_time_and_means_by_frames() -> None:
     record = Record(time_constant_s=0, threshold=0.6)
     for time_s, happiness in ((0.0, 1.0), (0.1, 0.9), (0.4, 0.2), (1.0, 0.5)):
         record.update(frame(happiness, certain=happiness > 0.5), time_s)
+    # The time after a frame without the face counts for nothing.
+    record.update(frame(), 2.0)
     record.update(frame(), 9.0)
     (totals,) = record.totals()
     assert (totals.first_seen_s, totals.last_seen_s, totals.frames) == (0, 1, 4)
     assert totals.probabilities == pytest.approx([0.35, 0.65])
-    assert totals.time_share == pytest.approx([0.6, 0.4])
-    assert totals.certain == pytest.approx(0.4)
+    assert totals.time_share == pytest.approx([0.8, 0.2])
+    assert totals.certain == pytest.approx(0.2)
+
+
+def test_the_one_person_of_a_stream_keeps_the_number_after_any_absence() -> None:
+    record = Record(time_constant_s=0, threshold=0.6, one_person=True)
+    assert [face.number for face in record.update(frame(1.0), 0)] == [1]
+    record.update(frame(), 2)
+    (again,) = record.update(frame(0.0, x=(500,)), 600)
+    assert (again.number, again.new) == (1, False)
+    record.update(frame(), 602)
+    (totals,) = record.totals()
+    assert totals.time_share == pytest.approx([0.5, 0.5])
 
 
 def test_a_face_of_one_frame_has_one_emotion_all_the_time() -> None:
@@ -77,7 +90,7 @@ def test_a_face_of_one_frame_has_one_emotion_all_the_time() -> None:
 
 def test_only_the_last_tracks_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "MAX_TRACKS", 3)
-    visitors = Record(0.5, 0.6)
+    visitors = Record(0.5, 0.6, max_unseen_s=2)
     for visit in range(5):
         visitors.update(frame(1.0), 10.0 * visit)
     assert [totals.number for totals in visitors.totals()] == [3, 4, 5]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
-from service.tracking.tracks import LOST_S, Tracker
+from service.tracking.tracks import FRAMES_LOST, LOST_S, Tracker
 
 FPS = 10
 
@@ -53,12 +54,53 @@ def test_a_face_that_is_missed_for_a_while_keeps_its_number() -> None:
 
 def test_a_face_that_is_missed_for_too_long_gets_a_new_number() -> None:
     tracker = Tracker()
-    tracker.update(boxes((100, 200)), 0)
-    assert tracker.update(boxes((100, 200)), LOST_S + 0.1) == [2]
+    for frame in range(10):
+        tracker.update(boxes((100, 200)), frame / FPS)
+    # A pause of the camera is no change of its rate.
+    assert tracker.update(boxes((100, 200)), 0.9 + LOST_S + 0.1) == [2]
+
+
+@pytest.mark.parametrize("gap_s", [0.5, 2, 2.5, 10])
+def test_a_face_keeps_its_number_at_any_pace(gap_s: float) -> None:
+    tracker = Tracker()
+    for frame in range(20):
+        missed = frame % 7 in (4, 5)
+        numbers = tracker.update(boxes() if missed else boxes((100, 200)), frame * gap_s)
+        assert numbers == ([] if missed else [1])
+    gone_s = max(LOST_S, FRAMES_LOST * gap_s)
+    for frame in range(20, 30):
+        tracker.update(boxes(), frame * gap_s)
+    assert 10 * gap_s > gone_s
+    assert tracker.update(boxes((100, 200)), 30 * gap_s) == [2]
+
+
+def test_a_class_keeps_its_numbers_at_one_frame_in_2_to_10_seconds() -> None:
+    """30 faces that move by up to half of their width from frame to frame; 3 % are missed."""
+    random, tracker, time_s = np.random.default_rng(0), Tracker(), 0.0
+    places = np.array([(160 * (seat % 6) + 100, 160 * (seat // 6) + 100) for seat in range(30)])
+    numbers: dict[int, int] = {}
+    changes = 0
+    for _ in range(200):
+        time_s += random.uniform(2, 10)
+        shown = np.flatnonzero(random.random(30) > 0.03)
+        moved = places + random.uniform(-20, 20, places.shape)
+        found = tracker.update(boxes(*map(tuple, moved[shown].tolist())), time_s)
+        for seat, number in zip(shown.tolist(), found, strict=True):
+            changes += numbers.get(seat, number) != number
+            numbers[seat] = number
+    assert changes <= 2
+    assert len(set(numbers.values())) == 30
+
+
+def test_the_time_unseen_can_be_chosen() -> None:
+    tracker = Tracker(max_unseen_s=1)
+    assert [tracker.update(boxes((100, 200)), time_s) for time_s in (0, 1, 2.1)] == [[1], [1], [2]]
+    tracker = Tracker(max_unseen_s=60)
+    assert [tracker.update(boxes((100, 200)), time_s) for time_s in (0, 0.1, 60)] == [[1], [1], [1]]
 
 
 def test_a_number_is_never_used_again() -> None:
-    tracker = Tracker()
+    tracker = Tracker(LOST_S)
     seen = [tracker.update(boxes((100, 200)), 2.0 * LOST_S * visit) for visit in range(5)]
     assert seen == [[1], [2], [3], [4], [5]]
 

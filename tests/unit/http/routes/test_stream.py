@@ -189,6 +189,10 @@ def test_faces_beyond_max_faces_are_counted(gateway: Gateway, astronaut: NDArray
         ("?clock=mine", "clock"),
         ("?include=everything", "include"),
         ("?fps=3", "fps"),
+        ("?max_unseen_s=0", "max_unseen_s"),
+        ("?participant=", "participant"),
+        ("?participant=anna%20b", "participant"),
+        ("?participant=anna&max_faces=2", "the stream of a participant"),
     ],
 )
 def test_a_wrong_query_is_refused_by_name(gateway: Gateway, query: str, parameter: str) -> None:
@@ -197,12 +201,75 @@ def test_a_wrong_query_is_refused_by_name(gateway: Gateway, query: str, paramete
     assert problem["detail"].startswith(parameter)
 
 
-def test_streams_are_refused_in_group_mode() -> None:
-    with serving(Settings(port=0, aggregate_only=5), fake_engines()) as gateway:
-        problem = refused(gateway)
-        assert (problem["status"], problem["code"]) == (403, "not_available_in_group_mode")
-        assert gateway.client.get("/v1/stream").json()["detail"] == problem["detail"]
-        assert gateway.metric("expressnet_streams") == 0
+@pytest.mark.parametrize("gap_s", [2, 2.5, 10])
+def test_one_frame_in_several_seconds_keeps_the_numbers(
+    gateway: Gateway, gap_s: float, astronaut: NDArray[np.uint8], faceless_jpeg: bytes
+) -> None:
+    both = encoded(np.tile(astronaut, (1, 2, 1)))
+    with opened(gateway, "?clock=sent") as stream:
+        for frame in range(12):
+            picture = faceless_jpeg if frame in (1, 5, 6, 7) else both
+            answer = ask(stream, struct.pack(">d", frame * gap_s) + picture)
+            assert {face["track"] for face in answer["faces"]} == ({1, 2} if picture == both else set())
+
+
+def test_the_stream_of_a_participant_has_one_person(
+    gateway: Gateway, astronaut: NDArray[np.uint8], astronaut_jpeg: bytes, faceless_jpeg: bytes
+) -> None:
+    with opened(gateway, "?clock=sent&participant=anna.b-1@school") as stream:
+        for time_s, picture, found in (
+            (0, astronaut_jpeg, 1),
+            (2, faceless_jpeg, 0),
+            (4000, encoded(np.tile(astronaut, (1, 2, 1))), 2),
+        ):
+            answer = ask(stream, struct.pack(">d", time_s) + picture)
+            assert answer["faces_found"] == found
+            assert [face["track"] for face in answer["faces"]] == [1] * min(found, 1)
+        (track,) = ask(stream, END)["tracks"]
+    assert (track["track"], track["frames"], track["last_seen_s"]) == (1, 2, 4000)
+
+
+MIN_FACES = 5
+
+
+@pytest.fixture(scope="module")
+def groups() -> Iterator[Gateway]:
+    with serving(Settings(port=0, aggregate_only=MIN_FACES), fake_engines()) as served:
+        yield served
+
+
+def test_in_group_mode_a_stream_answers_groups(groups: Gateway, astronaut: NDArray[np.uint8]) -> None:
+    crowd = np.tile(astronaut, (3, 3, 1))
+    enough, crowd[-512:, -512:] = encoded(crowd), 0
+    few = encoded(crowd)
+    with opened(groups, "?clock=sent&participant=room&time_constant_s=0") as stream:
+        answers = [
+            ask(stream, struct.pack(">d", time_s) + picture)
+            for time_s, picture in enumerate([few, enough, few, b"damaged"])
+        ]
+        summary = ask(stream, END)
+    *frames, problem = answers
+    assert problem["problem"]["code"] == "invalid_image"
+    for frame in frames:
+        assert set(frame) == {"type", "frame", "time_s", "dropped", "image", "group"}
+    too_few, first, second = (frame["group"] for frame in frames)
+    # Four faces are left out by lot, and five must remain.
+    assert too_few == {"min_faces": 2 * MIN_FACES - 1}
+    assert (first["min_faces"], first["face_count"]) == (9, 9)
+    assert set(first["probabilities"].values()) <= {step / 20 for step in range(21)}
+    # A face that is missed for a moment still counts, so nobody sees from the answer whose face it is.
+    assert second == first
+    assert set(summary) == {"type", "request_id", "model", "frames", "answered", "dropped", "failed"}
+
+
+@pytest.mark.parametrize("name", ["max_faces", "include", "max_unseen_s", "min_face_px"])
+def test_in_group_mode_a_stream_cannot_choose_faces(groups: Gateway, name: str) -> None:
+    value = "quality" if name == "include" else "20"
+    problem = refused(groups, f"?{name}={value}")
+    assert (problem["status"], problem["code"]) == (403, "not_available_in_group_mode")
+    assert problem["detail"].startswith(f"{name} is not available")
+    assert groups.client.get(f"/v1/stream?{name}={value}").json()["detail"] == problem["detail"]
+    assert groups.metric("expressnet_streams") == 0
 
 
 def test_a_stream_is_one_line_of_the_audit(tmp_path: Path, astronaut_jpeg: bytes) -> None:
@@ -230,7 +297,7 @@ def test_a_recorded_video_has_its_own_clock(gateway: Gateway, astronaut_jpeg: by
     def at(time_s: float) -> bytes:
         return struct.pack(">d", time_s) + astronaut_jpeg
 
-    with opened(gateway, "?clock=sent&time_constant_s=2") as stream:
+    with opened(gateway, "?clock=sent&time_constant_s=2&max_unseen_s=5") as stream:
         assert [ask(stream, at(time_s))["time_s"] for time_s in (-5.0, 7.25, 7.25)] == [-5.0, 7.25, 7.25]
         for wrong in (at(7.0), at(float("nan")), at(float("inf")), b"short"):
             assert ask(stream, wrong)["problem"]["code"] == "invalid_request"
