@@ -162,7 +162,7 @@ class Settings(BaseSettings):
     redis_url: Annotated[SecretStr, AfterValidator(_redis)] | None = Field(
         None,
         description="`redis://` or `rediss://` address of a Redis server. Several gateways share their "
-        "rate counts there.",
+        "rate counts and sessions there.",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_origins)] = (
         Field(
@@ -346,8 +346,6 @@ class Settings(BaseSettings):
             raise ValueError("EXPRESSNET_TLS_CERTIFICATE and EXPRESSNET_TLS_PRIVATE_KEY need each other")
         if self.admin_port is not None and self.admin_port == self.port:
             raise ValueError("EXPRESSNET_ADMIN_PORT must differ from EXPRESSNET_PORT")
-        if self.redis_url is not None and self.rate_limit is None and self.keys_file is None:
-            raise ValueError("EXPRESSNET_REDIS_URL needs EXPRESSNET_RATE_LIMIT or EXPRESSNET_KEYS_FILE")
         return self
 
     @model_validator(mode="after")

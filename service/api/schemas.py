@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import (
     AfterValidator,
@@ -15,6 +15,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
@@ -121,7 +122,7 @@ class DetectionQuery(BaseModel):
 
 
 class EmotionQuery(DetectionQuery):
-    """The query of `POST /v1/emotions` and of `/v1/emotions/batch`."""
+    """The query of `POST /v1/emotions/batch`, and a part of that of `POST /v1/emotions`."""
 
     detect: bool = Field(True, description="`false` skips detection: the whole image is one face.")
 
@@ -130,10 +131,40 @@ class EmotionQuery(DetectionQuery):
         return query if self.detect else replace(query, detect=False)
 
 
+Participant = Annotated[str, Field(pattern=r"^[A-Za-z0-9._@-]{1,64}$")]
+
+
+class SeatQuery(BaseModel):
+    """Where the image of one person counts."""
+
+    session: str | None = Field(
+        None,
+        description="Id of a session. The image counts there for `participant`, who is its largest face.",
+    )
+    participant: Participant | None = Field(
+        None,
+        description="Your name for the one person of the image: letters, digits and `._@-`, at most 64.",
+    )
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.session is None) != (self.participant is None):
+            raise ValueError("session and participant need each other")
+        return self
+
+
+class PhotoQuery(EmotionQuery, SeatQuery):
+    """The query of `POST /v1/emotions`."""
+
+
 class GroupQuery(BaseModel):
     """The query in group mode. It is empty: a caller that chooses faces could single one out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GroupPhotoQuery(GroupQuery, SeatQuery):
+    """The query of `POST /v1/emotions` in group mode."""
 
 
 def _base64(character: str) -> str:

@@ -17,6 +17,7 @@ from service.api.schemas import (
     ImageSize,
     Include,
     ModelName,
+    Participant,
     Probabilities,
     Problem,
     Sparse,
@@ -32,13 +33,10 @@ def _without_heatmap(schema: dict[str, Any]) -> None:
     include["items"]["not"] = {"pattern": Include.heatmap}
 
 
-Participant = Annotated[str, Field(pattern=r"^[A-Za-z0-9._@-]{1,64}$")]
-
-
 class StreamQuery(DetectionQuery):
     """The query of `WS /v1/stream`. Group mode takes the parameters of `IN_GROUP_MODE` only."""
 
-    IN_GROUP_MODE: ClassVar = frozenset({"time_constant_s", "clock", "participant"})
+    IN_GROUP_MODE: ClassVar = frozenset({"time_constant_s", "clock", "session", "participant"})
 
     model_config = ConfigDict(json_schema_extra=_without_heatmap)
 
@@ -57,6 +55,9 @@ class StreamQuery(DetectionQuery):
         description="How long a face that is not seen keeps its number. The default follows the frames: five "
         "times the usual time between two frames, and at least 2 s.",
     )
+    session: str | None = Field(
+        None, description="Id of a session. The frames count there for `participant`, which is needed."
+    )
     participant: Participant | None = Field(
         None,
         description="Your name for the one person of this stream: letters, digits and `._@-`, at most 64. "
@@ -70,7 +71,10 @@ class StreamQuery(DetectionQuery):
 
     @model_validator(mode="after")
     def _one_person(self) -> Self:
-        if self.participant is not None:
+        if self.participant is None:
+            if self.session is not None:
+                raise ValueError("session needs participant")
+        else:
             for name in ("max_faces", "max_unseen_s"):
                 if name in self.model_fields_set:
                     raise ValueError(f"the stream of a participant has one person and no {name}")

@@ -113,7 +113,7 @@ class NotAvailableInGroupMode(ServiceError):
 
     code, status, title = "not_available_in_group_mode", 403, "Not available in group mode"
     example = "max_faces is not available in group mode: callers do not choose the faces of a group"
-    remedy = "Leave out what `detail` names."
+    remedy = "Remove what `detail` names."
 
 
 class NotFound(ServiceError):

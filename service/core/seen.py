@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,17 @@ from service.core.manifest import QualityCode
 Verdict = Literal["certain", "uncertain"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 Reason = Literal["low_confidence", QualityCode]
+
+
+class Outcome(NamedTuple):
+    """What was seen of the one person of an image. emotion: None without a face, or if it is unreadable."""
+
+    face: bool
+    emotion: str | None = None
+    certain: bool = False
+
+
+NO_FACE = Outcome(face=False)
 
 
 @dataclass(frozen=True)
@@ -66,13 +77,24 @@ class Seen:
     def verdict(self, face: int) -> Verdict:
         return "uncertain" if self.reasons[face] else "certain"
 
+    @property
+    def outcome(self) -> Outcome:
+        """What was seen of the largest face."""
+        if not self.face_count:
+            return NO_FACE
+        reasons = self.reasons[0]
+        if set(reasons) - {"low_confidence"}:
+            return Outcome(face=True)
+        return Outcome(True, self.emotions[0], certain=not reasons)
+
 
 @dataclass(frozen=True, slots=True)
 class SeenGroup:
     """All faces of one image, or before one camera, together.
 
     probabilities: float64 [C], the mean over the faces, in coarse steps. With fewer than `min_faces` faces,
-    `face_count` is 0 and `probabilities` is None.
+    `face_count` is 0 and `probabilities` is None. outcome: of the largest face, for the counts of a session;
+    no answer, metric or line has it.
     """
 
     width: int
@@ -81,6 +103,7 @@ class SeenGroup:
     labels: tuple[str, ...]
     face_count: int = 0
     probabilities: NDArray[np.float64] | None = None
+    outcome: Outcome = NO_FACE
 
     @property
     def verdicts(self) -> Mapping[Verdict, int]:

@@ -22,9 +22,12 @@ from service.http.routes.emotions import emotions_router
 from service.http.routes.health import health_router
 from service.http.routes.models import models_router
 from service.http.routes.playground import ServiceFacts, playground_router
+from service.http.routes.sessions import sessions_router
 from service.http.routes.stream import StreamLimits, stream_router
 from service.process.memory import end_startup, release_at_rest
+from service.sessions.sessions import Sessions
 from service.settings import Settings
+from service.state.store import open_store
 from service.telemetry.background import supervised
 from service.telemetry.logs import log
 from service.telemetry.metrics import Metrics
@@ -54,6 +57,8 @@ def create_app(
         settings.max_in_flight_requests * settings.body_limit_bytes, settings.batch_body_limit_bytes
     )
     in_flight = InFlight(settings.max_in_flight_requests, max_bytes, assembly.backlog, metrics)
+    store = open_store(None if settings.redis_url is None else settings.redis_url.get_secret_value())
+    sessions = Sessions(store)
     background = {
         "probe": lambda: probe(assembly.named_engines, readiness, metrics),
         "memory": lambda: release_at_rest(lambda: assembly.backlog.rest_s),
@@ -81,6 +86,7 @@ def create_app(
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await access.close()
+                await store.close()
         log.info("stopped")
 
     app = FastAPI(
@@ -104,10 +110,12 @@ def create_app(
             pipeline,
             classifier,
             metrics,
+            sessions,
             worker_threads=settings.worker_threads,
             image_limit_bytes=settings.body_limit_bytes,
         ),
-        stream_router(pipeline, classifier, stream_limits, in_flight, readiness, metrics),
+        stream_router(pipeline, classifier, stream_limits, in_flight, readiness, metrics, sessions),
+        sessions_router(sessions, classifier, settings.aggregate_only),
         models_router([classifier, assembly.detector], settings.declaration),
         health_router(readiness, metrics),
         playground_router(

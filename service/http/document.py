@@ -77,6 +77,7 @@ _HEADERS: Parts = {
     "RateLimit": _header(
         "`r` images remain; after `t` seconds more are available.", '"default";r=599;t=12', always=False
     ),
+    "Location": _header("Path of what was made.", "/v1/sessions/3f8a1c5e9b7d42f0a6c8e1d3b5f79024/report"),
     "WWW-Authenticate": _header("How to send a key.", "Bearer"),
     "Accept-Encoding": _header(
         "The accepted encoding of a body, if the encoding was refused.", "identity", always=False
@@ -153,6 +154,8 @@ def _complete(operation: dict[str, Any], counted: bool, guarded: bool) -> None:
             headers.append("Accept-Encoding")
         if any(BY_CODE[code].retry_after_s is not None for code in codes_in(answer)):
             headers.append("Retry-After")
+        if status == "201":
+            headers.append("Location")
         if status == "401":
             headers.append("WWW-Authenticate")
         answer["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in headers}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel
@@ -21,6 +22,7 @@ from service.api.schemas import (
     ImageSize,
     ModelName,
 )
+from service.api.sessions import ParticipantShares, SessionBin, SessionInfo, SessionReport, SessionShares
 from service.api.stream import (
     FrameAnswer,
     FrameProblem,
@@ -112,6 +114,28 @@ SUMMARY = StreamSummary(
     ],
 )
 
+SESSION = SessionInfo(
+    id="3f8a1c5e9b7d42f0a6c8e1d3b5f79024",
+    name="Lesson 4",
+    started_at=datetime(2026, 11, 30, 9, tzinfo=UTC),
+    expires_at=datetime(2026, 12, 1, 9, tzinfo=UTC),
+    bin_minutes=1,
+)
+_SHARES: dict[str, Any] = {
+    "absent": 0.1,
+    "unreadable": 0.0,
+    "image_share": {emotion: float(emotion == "happiness") for emotion in EMOTIONS},
+    "certain": 1.0,
+}
+_SHARES_OF_GROUP = SessionShares(participants=1, images=30, **_SHARES)
+_PARTICIPANTS = [ParticipantShares(participant="anna", images=30, **_SHARES)]
+SESSION_REPORT = SessionReport(
+    **dict(SESSION),
+    group=_SHARES_OF_GROUP,
+    participants=_PARTICIPANTS,
+    bins=[SessionBin(start_s=0, end_s=60, group=_SHARES_OF_GROUP, participants=_PARTICIPANTS)],
+)
+
 DETECTOR = Manifest(
     name="yunet",
     version="1",
@@ -130,9 +154,11 @@ DETECTOR = Manifest(
 )
 
 
-def example_of(example: BaseModel, *, nulls: bool = False) -> dict[int | str, dict[str, Any]]:
-    """The 200 answer of a route, for its OpenAPI document. nulls: whether null fields are shown."""
-    return {200: {"content": {"application/json": {"example": as_json(example, nulls=nulls)}}}}
+def example_of(
+    example: BaseModel, *, nulls: bool = False, status: int = 200
+) -> dict[int | str, dict[str, Any]]:
+    """The answer of a route, for its OpenAPI document. nulls: whether null fields are shown."""
+    return {status: {"content": {"application/json": {"example": as_json(example, nulls=nulls)}}}}
 
 
 def as_json(example: BaseModel, *, nulls: bool = False) -> dict[str, Any]:

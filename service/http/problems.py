@@ -68,7 +68,8 @@ def raise_service_errors(app: FastAPI) -> None:
         _: HTTPConnection, error: RequestValidationError | WebSocketRequestValidationError
     ) -> None:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"] if part not in ("query", "path"))
+        place = () if first["type"] == "json_invalid" else first["loc"]
+        name = ".".join(str(part) for part in place if part not in ("query", "path", "body"))
         reason = first["msg"].removeprefix("Value error, ")
         raise InvalidRequest(f"{name}: {reason}" if name else reason)
 

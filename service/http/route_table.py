@@ -13,6 +13,7 @@ from service.access.scopes import Scope as KeyScope
 
 WEBSOCKET = "WEBSOCKET"
 STREAM = "/v1/stream"
+SESSIONS, SESSION = "/v1/sessions", "/v1/sessions/{id}"
 DOCS_FILES = "/static-offline-docs"
 
 
@@ -26,8 +27,8 @@ class RoutePolicy:
     """The scope that a key must have; None: no key is needed."""
     port: Literal["public", "admin", "both"]
     """The port that serves the route, if there is an admin port."""
-    body_limit: Literal["image", "batch"] | None = None
-    """Which setting limits the body, or each frame of a stream; None: the route reads no body."""
+    body_limit: Literal["image", "batch", "options"] | None = None
+    """What limits the body, or each frame of a stream; None: the route reads no body."""
     rate_images: int | None = None
     """Images spent of the caller's rate before the body is read; None: the route is not counted."""
     audited: bool = False
@@ -75,6 +76,9 @@ ROUTES = (
         no_store=True,
     ),
     _api("GET", STREAM),
+    RoutePolicy("POST", SESSIONS, KeyScope.PREDICT, "public", body_limit="options", no_store=True),
+    _api("GET", f"{SESSION}/report"),
+    _api("DELETE", SESSION),
     _api("GET", "/v1/models"),
     _api("GET", "/v1/models/{name}"),
     # A browser sends no key when it opens a page.

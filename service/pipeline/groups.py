@@ -51,9 +51,15 @@ class GroupPipeline:
 def group_of(seen: Seen, min_faces: int) -> SeenGroup:
     """The mean of an image's faces; empty for fewer than `min_faces` faces."""
     if seen.face_count < min_faces:
-        return SeenGroup(seen.width, seen.height, min_faces, seen.labels)
+        return SeenGroup(seen.width, seen.height, min_faces, seen.labels, outcome=seen.outcome)
     return SeenGroup(
-        seen.width, seen.height, min_faces, seen.labels, seen.face_count, in_steps(seen.probabilities)
+        seen.width,
+        seen.height,
+        min_faces,
+        seen.labels,
+        seen.face_count,
+        in_steps(seen.probabilities),
+        seen.outcome,
     )
 
 
@@ -77,7 +83,7 @@ class GroupStream:
         rows = {face.number: face.probabilities for face in self._record.update(seen, time_s)}
         self._rows = {number: (self._rows | rows)[number] for number in self._record.kept}
         needed = min_members(self._min_faces)
-        group = SeenGroup(seen.width, seen.height, needed, seen.labels)
+        group = SeenGroup(seen.width, seen.height, needed, seen.labels, outcome=seen.outcome)
         if len(self._rows) < needed:
             return group
         counted = drawn((str(number) for number in self._rows), self._min_faces, self._secret)
@@ -101,9 +107,9 @@ def min_members(min_group: int) -> int:
 
 
 def drawn(members: Iterable[str], min_group: int, secret: bytes) -> list[str]:
-    """The members that count: all but `min_group - 1`, which are left out by lot.
+    """The members that count: all but `min_group - 1`, which are omitted by lot.
 
-    When one member comes or goes, others are left out, so the difference of two answers is never about one
+    When one member comes or goes, others are omitted, so the difference of two answers is never about one
     person. The same members always draw the same lot: no number of answers averages it out.
     """
     names = sorted(members)

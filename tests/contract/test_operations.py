@@ -92,6 +92,8 @@ def test_documentation(gateway: Gateway) -> None:
         "detect",
         "include",
         "prior",
+        "session",
+        "participant",
         "#/components/parameters/X-Request-ID",
         "#/components/parameters/X-Timeout-Ms",
     }

@@ -45,7 +45,7 @@ def answers() -> Iterator[Answer]:
     for operations in DOCUMENT["paths"].values():
         for operation in operations.values():
             for status, answer in operation["responses"].items():
-                for media_type, content in answer["content"].items():
+                for media_type, content in answer.get("content", {}).items():
                     named = [example["value"] for example in content.get("examples", {}).values()]
                     for example in named or [content["example"]]:
                         yield Answer(operation, status, media_type, example)

@@ -189,7 +189,6 @@ def test_variables_without_the_prefix_are_ignored(monkeypatch: pytest.MonkeyPatc
         ({"tls_certificate": __file__}, ("tls_certificate", "tls_private_key")),
         ({"admin_port": "8000"}, ("admin_port", "port")),
         ({"max_streams": "512"}, ("max_streams", "max_connections")),
-        ({"redis_url": "redis://redis"}, ("redis_url", "rate_limit", "keys_file")),
         (
             {"triton_tls": "1", "triton_certificate": __file__},
             ("triton_certificate", "triton_private_key"),

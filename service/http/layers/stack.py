@@ -32,7 +32,11 @@ from service.telemetry.audit import Audit
 from service.telemetry.metrics import Metrics
 
 SENT = ("Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Timeout-Ms")
-READ = ("RateLimit", "RateLimit-Policy", "Retry-After", "Server-Timing", "X-Request-ID")
+READ = ("Location", "RateLimit", "RateLimit-Policy", "Retry-After", "Server-Timing", "X-Request-ID")
+
+
+OPTIONS_BYTES = 16_384
+"""Max size of a body of options in JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,11 @@ def add_layers(
     metrics = access.metrics
     if access.audit is not None:
         app.add_middleware(Auditing, audit=access.audit)
-    body_bytes = {"image": settings.body_limit_bytes, "batch": settings.batch_body_limit_bytes}
+    body_bytes = {
+        "image": settings.body_limit_bytes,
+        "batch": settings.batch_body_limit_bytes,
+        "options": OPTIONS_BYTES,
+    }
     limits = AdmissionLimits(body_bytes, settings.timeout_s)
     app.add_middleware(Admission, limits=limits, readiness=readiness, in_flight=in_flight)
     if access.limiter is not None:
@@ -117,7 +125,7 @@ def add_layers(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=("GET", "POST"),
+            allow_methods=("GET", "POST", "DELETE"),
             allow_headers=SENT,
             expose_headers=READ,
         )

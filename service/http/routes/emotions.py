@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
@@ -20,11 +20,13 @@ from service.api.schemas import (
     EmotionsAnswer,
     GroupAnswer,
     GroupBatchAnswer,
+    GroupPhotoQuery,
     GroupQuery,
     ImageForm,
     ImageUpload,
     Include,
     ModelName,
+    PhotoQuery,
 )
 from service.core.errors import (
     SERVICE_FAILURES,
@@ -36,7 +38,9 @@ from service.core.errors import (
     Internal,
     InvalidImage,
     InvalidRequest,
+    NotFound,
     ServiceError,
+    StoreUnavailable,
     UnsupportedMediaType,
 )
 from service.core.manifest import Manifest
@@ -49,14 +53,17 @@ from service.http.examples import example_of
 from service.http.layers.observation import CLIENT_LEFT
 from service.http.problems import documented, to_problem
 from service.http.request_state import RequestState, state_of
+from service.http.routes.sessions import take_seat
 from service.pipeline.groups import GroupPipeline
 from service.pipeline.pipeline import HEATMAP_FACES, Pipeline
+from service.sessions.sessions import Sessions
 from service.telemetry.audit import AuditTotals
 from service.telemetry.logs import log
 from service.telemetry.metrics import Metrics
 from service.vision.formats import CONTENT_TYPES
 
 _DEFAULT = EmotionQuery()
+Q = TypeVar("Q", bound=BaseModel)
 
 # Errors of the layers are in service/http/document.py.
 _PROBLEMS = documented(
@@ -67,6 +74,8 @@ _PROBLEMS = documented(
     UnsupportedMediaType,
     InvalidRequest,
     EngineUnavailable,
+    NotFound,
+    StoreUnavailable,
 )
 # Errors of single images are in their batch items.
 _BATCH_PROBLEMS = documented(UnsupportedMediaType, InvalidRequest, EngineUnavailable, HostBusy)
@@ -88,9 +97,9 @@ def _body(description: str, content: dict[str, type[BaseModel] | None]) -> dict[
     return {"requestBody": body}
 
 
-def _parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
+def _parameters(model: type[BaseModel]) -> dict[str, Any]:
     """Query parameters for the OpenAPI document."""
-    return [
+    found = [
         {
             "name": name,
             "in": "query",
@@ -100,21 +109,26 @@ def _parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
         }
         for name, schema in model.model_json_schema()["properties"].items()
     ]
+    return {"parameters": found}
 
 
-def _query(request: Request, model: type[EmotionQuery] | type[GroupQuery]) -> EmotionQuery:
+def _query(request: Request, model: type[Q]) -> Q:
     """The parameters of a request. Raises `RequestValidationError`.
 
     Not a FastAPI dependency: its overhead falls on every request, even without parameters.
     """
     if not request.scope["query_string"]:
-        return _DEFAULT
+        return model.model_construct()  # as fast as it gets: there is nothing to check
     sent = request.query_params
     values = {name: sent.getlist(name) if name == "include" else sent[name] for name in sent}
     try:
-        query = model.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from None
+
+
+def _to_answer(query: BaseModel) -> EmotionQuery:
+    """The part of the parameters that is about the answer."""
     return query if isinstance(query, EmotionQuery) else _DEFAULT
 
 
@@ -122,6 +136,7 @@ def emotions_router(
     pipeline: Pipeline | GroupPipeline,
     classifier: Manifest,
     metrics: Metrics,
+    sessions: Sessions,
     *,
     worker_threads: int,
     image_limit_bytes: int,
@@ -134,8 +149,8 @@ def emotions_router(
     answer_image = answer_with(pipeline, metrics)
     groups_only = isinstance(pipeline, GroupPipeline)
     what = "The mean emotions of all faces" if groups_only else "The emotions of every face"
-    model_of_query = GroupQuery if groups_only else EmotionQuery
-    parameters = {"parameters": _parameters(model_of_query)}
+    photo_query = GroupPhotoQuery if groups_only else PhotoQuery
+    batch_query = GroupQuery if groups_only else EmotionQuery
 
     @router.post(
         "/v1/emotions",
@@ -143,7 +158,7 @@ def emotions_router(
         summary=f"{what} in one image",
         response_model=GroupAnswer if groups_only else EmotionsAnswer,
         responses=example_of(examples.GROUP if groups_only else examples.IMAGE) | _PROBLEMS,
-        openapi_extra=parameters
+        openapi_extra=_parameters(photo_query)
         | _body(
             "The image file itself, a form with the file, or base64 in JSON. The file itself may have any of "
             f"these types: {', '.join(sorted(CONTENT_TYPES))}.",
@@ -152,10 +167,12 @@ def emotions_router(
     )
     async def emotions(request: Request) -> Response:
         started = time.perf_counter()
-        query = _query(request, model_of_query)
+        asked = _query(request, photo_query)
+        query = _to_answer(asked)
         state = state_of(request.scope)
         deadline = state.deadline
         timings = Timings()
+        seat = await take_seat(sessions, state, asked.session, asked.participant)
         try:
             async with deadline.within(lambda: "receive"):
                 data = await read_image(request)
@@ -163,6 +180,8 @@ def emotions_router(
             found = await race_disconnect(state.disconnected, answer_image(data, query, deadline, timings))
         except ClientDisconnected:
             return Response(status_code=CLIENT_LEFT)
+        if seat is not None:
+            await seat.count(found.seen.outcome)
         state.totals = partial(AuditTotals.of, [found.seen], timings.seconds)
         # Validated: in group mode an answer with single faces must not pass.
         kind = GroupAnswer if groups_only else EmotionsAnswer
@@ -177,11 +196,11 @@ def emotions_router(
         summary=f"{what} in up to {MAX_BATCH_IMAGES} images",
         response_model=GroupBatchAnswer if groups_only else BatchAnswer,
         responses=example_of(examples.GROUP_BATCH if groups_only else examples.BATCH) | _BATCH_PROBLEMS,
-        openapi_extra=parameters | _body("The image files.", {MULTIPART: BatchForm}),
+        openapi_extra=_parameters(batch_query) | _body("The image files.", {MULTIPART: BatchForm}),
     )
     async def batch(request: Request) -> Response:
         started = time.perf_counter()
-        query = _query(request, model_of_query)
+        query = _to_answer(_query(request, batch_query))
         state = state_of(request.scope)
         deadline = state.deadline
         timings = Timings()

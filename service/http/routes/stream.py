@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, NamedTuple, Protocol
 
-from fastapi import APIRouter, Query, WebSocket
+from fastapi import APIRouter, Query, Request, WebSocket
 from pydantic import BaseModel
 from starlette.websockets import WebSocketDisconnect
 
@@ -48,8 +48,10 @@ from service.http.readiness import Readiness
 from service.http.request_state import state_of
 from service.http.route_table import STREAM
 from service.http.routes.frames import Frame, Inbox, split_time
+from service.http.routes.sessions import Seat, take_seat
 from service.pipeline.groups import GroupPipeline
 from service.pipeline.pipeline import Pipeline
+from service.sessions.sessions import Sessions
 from service.telemetry.audit import AuditTotals
 from service.telemetry.logs import log
 from service.telemetry.metrics import FRAME_OUTCOMES, Metrics
@@ -111,6 +113,7 @@ def stream_router(
     in_flight: InFlight,
     readiness: Readiness,
     metrics: Metrics,
+    sessions: Sessions,
 ) -> APIRouter:
     router = APIRouter()
     streams = Streams(limits.max_streams, metrics, groups_only=isinstance(pipeline, GroupPipeline))
@@ -118,17 +121,19 @@ def stream_router(
     @router.websocket(STREAM)
     async def stream(socket: WebSocket, query: Annotated[StreamQuery, Query()]) -> None:
         with streams.place(query):
+            seat = await take_seat(sessions, state_of(socket.scope), query.session, query.participant)
             if isinstance(pipeline, GroupPipeline):
-                see: See = GroupsSeen(pipeline, query)
+                see: See = GroupsSeen(pipeline, query, seat)
             else:
-                see = FacesSeen(pipeline, query, classifier, metrics)
+                see = FacesSeen(pipeline, query, classifier, metrics, seat)
             model = ModelName.of(classifier, query.prior or pipeline.prior)
             await Stream(socket, query, see, model, limits, in_flight, readiness, metrics).run()
 
     @router.get(STREAM, include_in_schema=False)
-    async def no_stream(query: Annotated[StreamQuery, Query()]) -> None:
+    async def no_stream(request: Request, query: Annotated[StreamQuery, Query()]) -> None:
         """A page cannot read why its WebSocket was refused. A plain GET gets the same error."""
         streams.check(query)
+        await take_seat(sessions, state_of(request.scope), query.session, query.participant)
         raise UpgradeRequired("open a WebSocket at this path; see docs/guides/streams.md")
 
     return router
@@ -138,7 +143,7 @@ class See(Protocol):
     """What a stream sees, frame by frame."""
 
     async def frame(self, frame: Frame, dropped: int, timings: Timings) -> FrameAnswer | GroupFrameAnswer:
-        """Raises what `Pipeline.run` raises."""
+        """Raises what `Pipeline.run` and `Seat.count` raise."""
         ...
 
     def summary(self, totals: GroupStreamSummary) -> GroupStreamSummary:
@@ -154,9 +159,15 @@ class FacesSeen:
     """Single faces, with their tracks."""
 
     def __init__(
-        self, pipeline: Pipeline, query: StreamQuery, classifier: ClassifierManifest, metrics: Metrics
+        self,
+        pipeline: Pipeline,
+        query: StreamQuery,
+        classifier: ClassifierManifest,
+        metrics: Metrics,
+        seat: Seat | None,
     ) -> None:
         self._pipeline = pipeline
+        self._seat = seat
         self._query = query
         self._labels = classifier.labels
         self._metrics = metrics
@@ -172,6 +183,8 @@ class FacesSeen:
     async def frame(self, frame: Frame, dropped: int, timings: Timings) -> FrameAnswer:
         seen = await self._pipeline.run(frame.data, self._query.to_pipeline(), frame.deadline, timings)
         followed = self._record.update(seen, frame.time_s)
+        if self._seat is not None:
+            await self._seat.count(seen.outcome)
         self.face_count += seen.face_count
         self.verdicts.update(seen.verdicts)
         for face, track in enumerate(followed):
@@ -195,13 +208,16 @@ class FacesSeen:
 class GroupsSeen:
     """The group before the camera."""
 
-    def __init__(self, pipeline: GroupPipeline, query: StreamQuery) -> None:
+    def __init__(self, pipeline: GroupPipeline, query: StreamQuery, seat: Seat | None) -> None:
+        self._seat = seat
         self._stream = pipeline.stream(query.time_constant_s)
         self.face_count = 0
         self.verdicts: Counter[str] = Counter()
 
     async def frame(self, frame: Frame, dropped: int, timings: Timings) -> GroupFrameAnswer:
         seen = await self._stream.run(frame.data, frame.time_s, frame.deadline, timings)
+        if self._seat is not None:
+            await self._seat.count(seen.outcome)
         self.face_count += seen.face_count
         return GroupFrameAnswer(
             frame=frame.number,

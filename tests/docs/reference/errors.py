@@ -54,7 +54,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "internal": ("The classifier raises an unknown exception.",),
     "engine_unavailable": ("The detector fails.",),
     "host_busy": ("A photo has 48 megapixels, and other programs use the cores of the machine.",),
-    "store_unavailable": ("A session is asked for its report, and Redis is down.",),
+    "store_unavailable": ("The report of a session is requested, and Redis is down.",),
     "draining": ("A request comes on an open connection after SIGTERM.",),
     "deadline_exceeded": (
         "",
@@ -74,7 +74,7 @@ def errors_page() -> str:
         "Every error code of the service. Errors are problem documents (RFC 9457) with the media type "
         "`application/problem+json`: [their fields](fields.md#problem). Programs should decide by `code`. "
         "Titles and details are for people.",
-        "It is safe to send a request again after every error: the service keeps no state of it.",
+        "It is safe to send a request again after every error: nothing of it was done.",
         overview,
         *(part for each in found for part in _section(each)),
     )

@@ -15,9 +15,19 @@ from service.api.schemas import (
     GroupBatchAnswer,
     ImageForm,
     ImageUpload,
+    PhotoQuery,
     Problem,
 )
-from service.api.stream import FrameAnswer, FrameProblem, StreamEnd, StreamQuery, StreamSummary
+from service.api.sessions import SessionInfo, SessionOptions, SessionReport
+from service.api.stream import (
+    FrameAnswer,
+    FrameProblem,
+    GroupFrameAnswer,
+    GroupStreamSummary,
+    StreamEnd,
+    StreamQuery,
+    StreamSummary,
+)
 from service.compliance.deployment import Deployment
 from service.core.manifest import ClassifierManifest, Manifest
 from service.http.routes.health import Liveness, ReadinessAnswer
@@ -29,16 +39,23 @@ from tests.docs.reference.schemas import sections
 GROUPS: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
     "Requests": (
         "Unknown parameters, fields and keys are errors.",
-        (EmotionQuery, ImageUpload, ImageForm, BatchForm),
+        (PhotoQuery, EmotionQuery, ImageUpload, ImageForm, BatchForm),
     ),
     "Answers": (
         "Fields that do not apply are absent, and never `null`.",
         (EmotionsAnswer, BatchAnswer, Problem),
     ),
-    "Group mode": ("With `EXPRESSNET_AGGREGATE_ONLY`.", (GroupAnswer, GroupBatchAnswer)),
+    "Group mode": (
+        "With `EXPRESSNET_AGGREGATE_ONLY`.",
+        (GroupAnswer, GroupBatchAnswer, GroupFrameAnswer, GroupStreamSummary),
+    ),
     "Streams": (
         "Messages of `WS /v1/stream`. [asyncapi.json](../asyncapi.json) has their JSON Schemas.",
         (StreamQuery, StreamEnd, FrameAnswer, FrameProblem, StreamSummary),
+    ),
+    "Sessions": (
+        "`POST /v1/sessions` and `GET /v1/sessions/{id}/report`.",
+        (SessionOptions, SessionInfo, SessionReport),
     ),
     "Model cards": (
         "`GET /v1/models` answers `models`, a list of cards. A card has the fields of the "

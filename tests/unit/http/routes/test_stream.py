@@ -253,7 +253,7 @@ def test_in_group_mode_a_stream_answers_groups(groups: Gateway, astronaut: NDArr
     for frame in frames:
         assert set(frame) == {"type", "frame", "time_s", "dropped", "image", "group"}
     too_few, first, second = (frame["group"] for frame in frames)
-    # Four faces are left out by lot, and five must remain.
+    # Four faces are omitted by lot, and five must remain.
     assert too_few == {"min_faces": 2 * MIN_FACES - 1}
     assert (first["min_faces"], first["face_count"]) == (9, 9)
     assert set(first["probabilities"].values()) <= {step / 20 for step in range(21)}
