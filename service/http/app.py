@@ -34,6 +34,7 @@ from service.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from service.access.counts import Counts
+    from service.state.store import Store
 
 
 def create_app(
@@ -41,10 +42,11 @@ def create_app(
     engines: Engines | None = None,
     metrics: Metrics | None = None,
     counts: Counts | None = None,
+    store: Store | None = None,
 ) -> FastAPI:
     """Build the gateway on `engines`, or on the engines that `settings` name.
 
-    metrics, counts: shared by all processes, if there are several.
+    metrics, counts, store: shared by all processes, if there are several.
 
     Raises `ModelFileError` when a model or its manifest cannot be trusted.
     """
@@ -57,8 +59,9 @@ def create_app(
         settings.max_in_flight_requests * settings.body_limit_bytes, settings.batch_body_limit_bytes
     )
     in_flight = InFlight(settings.max_in_flight_requests, max_bytes, assembly.backlog, metrics)
-    store = open_store(None if settings.redis_url is None else settings.redis_url.get_secret_value())
-    sessions = Sessions(store)
+    url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
+    state = store or open_store(url)
+    sessions = Sessions(state)
     background = {
         "probe": lambda: probe(assembly.named_engines, readiness, metrics),
         "memory": lambda: release_at_rest(lambda: assembly.backlog.rest_s),
@@ -86,7 +89,7 @@ def create_app(
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await access.close()
-                await store.close()
+                await state.close()
         log.info("stopped")
 
     app = FastAPI(

@@ -22,6 +22,7 @@ from service.http.app import create_app
 from service.process.memory import bound_heap
 from service.serving.link import Link
 from service.serving.server import Server
+from service.serving.shared_store import SharedStore
 from service.settings import Settings
 from service.telemetry.logs import configure_logs
 from service.telemetry.metrics import Metrics
@@ -133,7 +134,12 @@ def run(settings: Settings, number: int, folder: Path, handed: socket.socket, en
     handed.setblocking(False)
     link = Link(end)
     try:
-        app = create_app(settings, metrics=Metrics(share_metrics(folder, number)), counts=link)
+        app = create_app(
+            settings,
+            metrics=Metrics(share_metrics(folder, number)),
+            counts=link,
+            store=SharedStore(link) if settings.redis_url is None else None,
+        )
         server = Share(app, settings, handed, link)
     except (SettingsError, ModelFileError, KeysFileError) as error:
         link.refuse(str(error))

@@ -15,6 +15,8 @@ from service.telemetry.logs import log
 
 ANSWER_S = 0.1
 RETRY_S = 1.0
+LINE_BYTES = 2**28
+"""Max length of a line: the results of a recording are one."""
 
 
 def line(**message: Any) -> bytes:
@@ -32,7 +34,7 @@ class Link:
         self._end = end
         self._local = LocalCounts()
         self._local_until = 0.0
-        self._pending: dict[int, asyncio.Future[list[Any]]] = {}
+        self._pending: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._numbers = itertools.count()
 
     def refuse(self, sentence: str) -> None:
@@ -40,7 +42,7 @@ class Link:
         self._end.sendall(line(refused=sentence))
 
     async def open(self) -> None:
-        self._reader, self._writer = await asyncio.open_connection(sock=self._end)
+        self._reader, self._writer = await asyncio.open_connection(sock=self._end, limit=LINE_BYTES)
 
     def tell(self, **message: Any) -> None:
         if not self._writer.is_closing():  # the supervisor may be gone
@@ -56,17 +58,25 @@ class Link:
                 message = json.loads(received)
                 future = self._pending.get(message["number"])
                 if future is not None and not future.done():
-                    future.set_result(message["spent"])
+                    future.set_result(message)
+
+    async def ask(self, timeout_s: float, **message: Any) -> dict[str, Any]:
+        """The supervisor's answer. Raises `TimeoutError`."""
+        number = next(self._numbers)
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._pending[number] = future
+        self.tell(number=number, **message)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await future
+        finally:
+            del self._pending[number]
 
     async def spend(self, rate: Rate, caller: Caller, images: int) -> Spent:
         loop = asyncio.get_running_loop()
         if loop.time() >= self._local_until:
-            number, future = next(self._numbers), loop.create_future()
-            self._pending[number] = future
-            self.tell(number=number, spend=[*rate, caller.kind, caller.name, images])
             try:
-                async with asyncio.timeout(ANSWER_S):
-                    spent = Spent(*await future)
+                answer = await self.ask(ANSWER_S, spend=[*rate, caller.kind, caller.name, images])
             except TimeoutError:
                 if not self._local_until:
                     log.warning("rates are counted by this process alone")
@@ -75,7 +85,5 @@ class Link:
                 if self._local_until:
                     log.info("rates are counted over all processes")
                 self._local_until = 0.0
-                return spent
-            finally:
-                del self._pending[number]
+                return Spent(*answer["spent"])
         return await self._local.spend(rate, caller, images)

@@ -26,9 +26,11 @@ from service.access.rates import Caller, Rate
 from service.core.errors import SettingsError
 from service.serving.announce import announce
 from service.serving.child import BEAT_S, run
-from service.serving.link import line
+from service.serving.link import LINE_BYTES, line
 from service.serving.server import CLOSING_S, bind, bind_admin, log_listening
+from service.serving.shared_store import answer
 from service.settings import Settings
+from service.state.store import MemoryStore
 from service.telemetry.background import supervised
 from service.telemetry.logs import configure_logs, log
 from service.telemetry.metrics import Metrics
@@ -80,6 +82,7 @@ class Supervisor:
         self._folder = folder
         self._metrics = metrics
         self._counts = LocalCounts()
+        self._store = MemoryStore()
         self._children: dict[int, Child] = {}
         self._turns = itertools.count(1)
         self._announced = False
@@ -151,7 +154,7 @@ class Supervisor:
 
     async def _listen(self, child: Child) -> None:
         """Handle the messages of a process until it ends."""
-        reader, writer = await asyncio.open_connection(sock=child.end)
+        reader, writer = await asyncio.open_connection(sock=child.end, limit=LINE_BYTES)
         with suppress(ConnectionError):
             async for received in reader:
                 child.missed_beats = 0
@@ -159,6 +162,8 @@ class Supervisor:
                     case {"spend": [images, window_s, kind, name, spent], "number": number}:
                         spent = await self._counts.spend(Rate(images, window_s), Caller(kind, name), spent)
                         writer.write(line(number=number, spent=astuple(spent)))
+                    case {"store": call, "number": number}:
+                        writer.write(line(number=number, **await answer(self._store, call)))
                     case {"ended": ended}:
                         child.ended = ended
                         self._serves(child)

@@ -202,6 +202,27 @@ def test_a_new_key_works_in_every_process_and_all_share_its_rate(
     assert [post(gateway, faceless_jpeg, secret).status_code for _ in range(4)] == [429] * 4
 
 
+def test_every_process_answers_for_a_session(gateway: Process, astronaut_jpeg: bytes) -> None:
+    id = httpx.post(f"{gateway.url}/v1/sessions", json={}, timeout=60).raise_for_status().json()["id"]
+
+    def send(number: int) -> httpx.Response:
+        query = f"session={id}&participant=p{number % 3}"
+        return httpx.post(
+            f"{gateway.url}/v1/emotions?{query}",
+            content=astronaut_jpeg,
+            headers={"Content-Type": "image/jpeg"},
+            timeout=60,
+        )
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(send, range(12)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert {process_of(gateway, answer) for answer in answers} == {1, 2}
+    for _ in range(4):
+        found = httpx.get(f"{gateway.url}/v1/sessions/{id}/report", timeout=60).json()
+        assert [each["images"] for each in found["participants"]] == [4, 4, 4]
+
+
 def test_requests_do_not_wait_for_a_stopped_supervisor(
     gateway: Process, keys: Path, faceless_jpeg: bytes
 ) -> None:

@@ -1,20 +1,51 @@
-"""The store of jobs and sessions: in memory, and in a real redis-server."""
+"""The store of jobs and sessions: in memory, in a supervisor, and in a real redis-server."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
 from service.core.errors import StoreUnavailable
+from service.serving import shared_store
+from service.serving.link import LINE_BYTES, Link, line
+from service.serving.shared_store import SharedStore, answer
 from service.state import redis_store
 from service.state.store import FIELD_BYTES, MemoryStore, Store, open_store
 from tests.redis_server import Redis
 
 
-@pytest.fixture(params=["memory", "redis"])
+@asynccontextmanager
+async def supervised() -> AsyncIterator[tuple[Store, MemoryStore]]:
+    """The store of a process, and that of its supervisor."""
+    mine, supervisors = socket.socketpair()
+    link, kept = Link(mine), MemoryStore()
+    await link.open()
+    reader, writer = await asyncio.open_connection(sock=supervisors, limit=LINE_BYTES)
+
+    async def supervise() -> None:
+        async for received in reader:
+            message = json.loads(received)
+            writer.write(line(number=message["number"], **await answer(kept, message["store"])))
+
+    tasks = [asyncio.create_task(link.run()), asyncio.create_task(supervise())]
+    yield SharedStore(link), kept
+    for task in tasks:
+        task.cancel()
+    link.close()
+    writer.close()
+
+
+@pytest.fixture(params=["memory", "redis", "supervisor"])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    if request.param == "supervisor":
+        async with supervised() as (shared, _):
+            yield shared
+        return
     url = None
     if request.param == "redis":
         server: Redis = request.getfixturevalue("redis")
@@ -110,3 +141,29 @@ async def test_redis_that_stops_is_reported_and_used_again(
             with pytest.raises(StoreUnavailable, match="does not answer"):
                 await failing
     await store.close()
+
+
+async def test_large_values_pass(store: Store) -> None:
+    value = bytes(range(256)) * 20_000
+    await store.write("a", {"x": value}, 60)
+    assert await store.read("a") == {"x": value}
+
+
+async def test_a_process_learns_that_the_store_of_its_supervisor_is_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with supervised() as (shared, kept):
+        monkeypatch.setattr(kept, "_max_bytes", 100)
+        with pytest.raises(StoreUnavailable, match="full"):
+            await shared.write("a", {"x": b"0" * 100}, 60)
+
+
+async def test_a_supervisor_that_does_not_answer_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_store, "ANSWER_S", 0.05)
+    mine, supervisors = socket.socketpair()
+    link = Link(mine)
+    await link.open()
+    with pytest.raises(StoreUnavailable, match="does not answer"):
+        await SharedStore(link).read("a")
+    link.close()
+    supervisors.close()
