@@ -12,6 +12,7 @@ from service.cli.check import check_command
 from service.cli.keys import keys_app
 from service.cli.models import models_command
 from service.cli.predict import predict_command
+from service.cli.report import report_command
 from service.cli.serve import serve_command
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ def options(version: bool = typer.Option(False, "--version", help="Show the vers
 
 
 app.command("predict")(predict_command)
+app.command("report")(report_command)
 app.command("serve")(serve_command)
 app.command("check")(check_command)
 app.command("models")(models_command)

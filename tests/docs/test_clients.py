@@ -113,7 +113,9 @@ def test_the_python_client_reads_every_documented_answer(python_client: PythonCl
     content = answer.example if isinstance(answer.example, str) else json.dumps(answer.example)
     response = httpx.Response(int(answer.status), text=content)
     read = operation._parse_response(client=python_client.caller, response=response)
-    assert (read if isinstance(read, str) else read.to_dict()) == answer.example
+    # The client writes the time zone of UTC in another way.
+    text = json.dumps(read if isinstance(read, str) else read.to_dict()).replace('+00:00"', 'Z"')
+    assert json.loads(text) == answer.example
     if answer.media_type == MEDIA_TYPE:
         assert read.code in BY_CODE
         assert BY_CODE[read.code].status == int(answer.status)

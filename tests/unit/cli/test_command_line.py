@@ -25,7 +25,7 @@ from tests.unit.test_docs import check, json_blocks, section
 GUIDES = Path(__file__).parents[3] / "docs" / "guides"
 PAGE = (GUIDES / "command-line.md").read_text(encoding="utf-8")
 VIDEOS = (GUIDES / "videos.md").read_text(encoding="utf-8")
-COMMANDS = ("predict", "serve", "check", "models")
+COMMANDS = ("predict", "report", "serve", "check", "models")
 
 
 @pytest.mark.parametrize(
