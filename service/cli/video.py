@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One video, the file for its rows, and the file for its picture."""
+    """One video, and the files for its rows, its picture and its report."""
 
     path: str
     rows: Path
     picture: Path
+    report: Path
 
 
 def clips_of(paths: Sequence[str], output: Path | None, form: Form) -> list[Clip]:
@@ -36,10 +37,15 @@ def clips_of(paths: Sequence[str], output: Path | None, form: Form) -> list[Clip
     from service.predict.videos import names_of
 
     if output is not None and len(paths) == 1:
-        return [Clip(paths[0], output, output.with_suffix(".png"))]
+        return [Clip(paths[0], output, output.with_suffix(".png"), output.with_suffix(".report.json"))]
     folder = Path() if output is None else output.parent
     return [
-        Clip(path, output or Path(f"{name}.timeline.{form}"), folder / f"{name}.timeline.png")
+        Clip(
+            path,
+            output or Path(f"{name}.timeline.{form}"),
+            folder / f"{name}.timeline.png",
+            folder / f"{name}.report.json",
+        )
         for path, name in zip(paths, names_of(paths), strict=True)
     ]
 
@@ -48,7 +54,8 @@ def occupied(clips: Sequence[Clip], form: Form) -> Path | None:
     """The first file that a run would overwrite or cannot resume, or None."""
     for clip in clips:
         resumes = form is Form.jsonl and _has_content(clip.rows)
-        for file in (clip.picture,) if form is Form.jsonl else (clip.rows, clip.picture):
+        written = clip.picture, clip.report
+        for file in written if form is Form.jsonl else (clip.rows, *written):
             if not resumes and _has_content(file):
                 return file
     return None
@@ -88,17 +95,17 @@ async def predict_videos(
                 skipped += 1
                 failed += ledger.failed_before if shared is None else 0
                 continue
-            watched = await answer_video(predictor, options, clip.path, ledger, clip.picture)
-        if prints_tables and watched.frames:
+            watched = await answer_video(predictor, options, clip.path, ledger, clip.picture, clip.report)
+        if prints_tables and watched.recording.frames:
             Console().print(_table(watched, options.run))
         if watched.problem is not None:
             failed += 1
             say(f"{watched.source.shown} {_sentence(watched)}")
-        if watched.frames:
-            frames = counted(watched.frames, "frame")
-            faces = counted(len(watched.record.totals()), "face")
+        if watched.recording.frames:
+            frames = counted(watched.recording.frames, "frame")
+            faces = counted(len(watched.recording.record.totals()), "face")
             before = f"{watched.source.shown}: " if len(clips) > 1 else ""
-            say(f"{before}{frames}, {faces}: {clip.rows} and {clip.picture}")
+            say(f"{before}{frames}, {faces}: {clip.rows}, {clip.picture} and {clip.report}")
     if skipped:
         say(f"{counted(skipped, 'video')} from earlier runs")
     return failed, last
@@ -106,13 +113,13 @@ async def predict_videos(
 
 def _sentence(watched: Watched) -> str:
     assert watched.problem is not None
-    what = "has a frame without an answer" if watched.frames else "cannot be read as a video"
+    what = "has a frame without an answer" if watched.recording.frames else "cannot be read as a video"
     return f"{what}: {watched.problem.detail}"
 
 
 def _table(watched: Watched, run: RunInfo) -> Table:
     table = Table("face", "seen", "frames", "emotions", "certain")
-    for track in watched.record.totals():
+    for track in watched.recording.record.totals():
         seen = f"{track.first_seen_s:.1f} to {track.last_seen_s:.1f} s"
         table.add_row(
             str(track.number), seen, str(track.frames), _shares(track, run.labels), f"{track.certain:.0%}"

@@ -5,23 +5,22 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel
 from pydantic_core import to_json
 from rich.table import Table
 from rich.text import Text
 
-from service.api.schemas import EmotionQuery, Face, Include, ModelName
+from service.api.columns import face_columns, flat
+from service.api.schemas import EmotionQuery, ModelName
 from service.api.shaping import shape_faces, shape_image
 from service.core.arrays import corner_and_size
 from service.core.errors import Internal, ServiceError
 from service.core.seen import Seen
 from service.predict.sources import Source
 
-INCLUDES = set(Include)
 DEFAULT_FPS = 5.0
 
 
@@ -99,11 +98,7 @@ TAIL = ("problem", "detail")
 
 def csv_columns(run: RunInfo) -> list[str]:
     """Names of the columns. A face has the requested fields of the API; dots join nested names."""
-    return [*HEAD, *face_columns(run), *TAIL]
-
-
-def face_columns(run: RunInfo) -> Iterator[str]:
-    return _columns(Face, run.labels, {name for name in INCLUDES if run.query.includes(name)})
+    return [*HEAD, *face_columns(run.labels, run.query), *TAIL]
 
 
 def csv_rows(row: Row, run: RunInfo) -> bytes:
@@ -121,7 +116,7 @@ def csv_rows(row: Row, run: RunInfo) -> bytes:
     if (seen := row.seen) is not None:
         head |= {"image_width": seen.width, "image_height": seen.height}
         head |= {"faces_found": seen.faces_found, "faces": seen.face_count}
-        faces = shape_faces(seen, run.query)
+        faces = [face.model_dump(exclude_none=True) for face in shape_faces(seen, run.query)]
         found = [{"face": index, **dict(flat(face))} for index, face in enumerate(faces)] or [{}]
     text = io.StringIO()
     writer = csv.DictWriter(text, csv_columns(run), restval="", lineterminator="\n")
@@ -144,40 +139,6 @@ def csv_query(run: RunInfo) -> str:
         name: ",".join(value) if isinstance(value, list) else value for name, value in run.options.items()
     }
     return "&".join(f"{name}={str(value).lower()}" for name, value in sent.items())
-
-
-def _columns(model: type[BaseModel], labels: tuple[str, ...], parts: set[Include]) -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        if name in INCLUDES and name not in parts:
-            continue
-        inner = _model_in(field.annotation)
-        if name == "probabilities":
-            yield from (f"probabilities.{label}" for label in labels)
-        elif inner is None:
-            yield name
-        else:
-            yield from (f"{name}.{below}" for below in _columns(inner, labels, parts))
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The pydantic model of a field, optional or not; None for other types."""
-    for kind in (annotation, *get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind
-    return None
-
-
-def flat(face: Face) -> Iterator[tuple[str, Any]]:
-    """The fields of a face with the names of their columns."""
-
-    def walk(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-        if isinstance(value, dict):
-            for key, below in value.items():
-                yield from walk(below, f"{name}.{key}" if name else key)
-        else:
-            yield name, " ".join(map(str, value)) if isinstance(value, list) else value
-
-    yield from walk(face.model_dump(exclude_none=True), "")
 
 
 WIDTHS = {"face": 4, "emotion": 9, "sure": 7, "verdict": 9, "box": 22}

@@ -29,7 +29,7 @@ VIDEO_SUFFIXES = (
 TRANSPORT_SUFFIXES = (".ts", ".mts", ".m2ts", ".m2t")
 SYNC_BYTE = 0x47
 # What earlier runs wrote is no input.
-OUTPUT_SUFFIXES = (".timeline.csv", ".timeline.jsonl", ".timeline.png")
+OUTPUT_SUFFIXES = (".timeline.csv", ".timeline.jsonl", ".timeline.png", ".report.json")
 
 STANDARD_INPUT = "-"
 

@@ -1,4 +1,4 @@
-"""One frame of a video as JSON and as rows of CSV, and the last row of a video."""
+"""The rows of a video for each output: those of its frames, and the last row."""
 
 from __future__ import annotations
 
@@ -10,40 +10,31 @@ from typing import Any
 import numpy as np
 from pydantic_core import to_json
 
-from service.api.schemas import Include
-from service.api.shaping import shape_faces, shape_size, shape_track, shape_tracked
-from service.core.arrays import corner_and_size
+from service.api.shaping import shape_track
 from service.core.seen import Seen
 from service.pipeline.timeline import Moment
 from service.predict.forms import Form
-from service.predict.rows import TAIL, RowProblem, RunInfo, csv_header, face_columns, flat, json_head
+from service.predict.rows import TAIL, RowProblem, RunInfo, csv_header, json_head
 from service.predict.sources import Source
+from service.recordings.rows import csv_columns, csv_rows, frame_of
 from service.tracking.record import Record
-
-TIME_DIGITS = 3
-_PLACE = ("x", "y", "width", "height")
-_ANSWER = ("emotion", "verdict", "confidence")
 
 
 def header(run: RunInfo) -> bytes:
     return csv_header(run, _columns(run))
 
 
+def _columns(run: RunInfo) -> list[str]:
+    return ["path", *csv_columns(run.labels, run.query), *TAIL]
+
+
 def frame_rows(form: Form, source: Source, moment: Moment, run: RunInfo) -> bytes:
     """One line of JSON; or one line of CSV for each face, and one line for a frame without a face."""
+    frame = frame_of(moment, run.query)
     if form is Form.csv:
-        return _csv_rows(source, moment, run)
-    seen = moment.seen
-    return _json(
-        source,
-        run,
-        time_s=round(moment.time_s, TIME_DIGITS),
-        image=shape_size(seen),
-        faces_found=seen.faces_found,
-        faces=[
-            face.model_dump(exclude_none=True) for face in shape_tracked(seen, moment.followed, run.query)
-        ],
-    )
+        rows = csv_rows(frame, run.labels, run.query)
+        return _csv([{"path": source.shown} | row for row in rows], run)
+    return _json(source, run, **frame)
 
 
 def last_row(form: Form, source: Source, frames: int, record: Record, run: RunInfo) -> bytes:
@@ -88,42 +79,6 @@ def seen_of(row: dict[str, Any], labels: Sequence[str]) -> Seen:
 
 def _json(source: Source, run: RunInfo, **content: Any) -> bytes:
     return to_json(json_head(source, run) | content) + b"\n"
-
-
-def _columns(run: RunInfo) -> list[str]:
-    frame = [f"frame_{name}" for name in _ANSWER]
-    return ["path", "time_s", "track", *_PLACE, *_ANSWER, *run.labels, *frame, *_included(run), *TAIL]
-
-
-def _included(run: RunInfo) -> list[str]:
-    """The columns of the parts that the query includes."""
-    return [name for name in face_columns(run) if name.split(".")[0] in set(Include)]
-
-
-def _csv_rows(source: Source, moment: Moment, run: RunInfo) -> bytes:
-    seen = moment.seen
-    head = {"path": source.shown, "time_s": round(moment.time_s, TIME_DIGITS)}
-    rows: list[dict[str, Any]] = []
-    faces = zip(
-        moment.followed,
-        corner_and_size(seen.boxes).tolist(),
-        shape_faces(seen, run.query),
-        strict=True,
-    )
-    for track, box, face in faces:
-        smoothed = [round(value, 6) for value in track.probabilities.tolist()]
-        answer = run.labels[track.best], track.verdict, smoothed[track.best]
-        parts = dict(flat(face))
-        rows.append(
-            head
-            | {"track": track.number}
-            | dict(zip(_PLACE, (round(value, 2) for value in box), strict=True))
-            | dict(zip(_ANSWER, answer, strict=True))
-            | dict(zip(run.labels, smoothed, strict=True))
-            | {f"frame_{name}": parts[name] for name in _ANSWER}
-            | {name: parts.get(name, "") for name in _included(run)}
-        )
-    return _csv(rows or [head], run)
 
 
 def _csv(rows: Sequence[dict[str, Any]], run: RunInfo) -> bytes:

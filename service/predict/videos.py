@@ -1,4 +1,4 @@
-"""Answers videos, one after the other: each frame to the ledger, and a chart of the whole video."""
+"""Answers videos, one after the other: each frame to the ledger, and a picture and a report of the whole."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image as Pictures
+from pydantic_core import to_json
 
 from service.core.errors import Internal, ServiceError, reason_of
 from service.pipeline.timeline import Moment, follow
 from service.predict.annotated_video import AnnotatedVideo, copy_of
-from service.predict.chart import Chart, thumbnail
 from service.predict.forms import Form
 from service.predict.ledger import Ledger, LedgerError
 from service.predict.pictures import inner_path
 from service.predict.rows import RowProblem, RunInfo
 from service.predict.run import Predictor, RunStoppedError
 from service.predict.sources import Source, source
-from service.predict.video_rows import TIME_DIGITS, frame_rows, last_row, problem_row, seen_of
+from service.predict.video_rows import frame_rows, last_row, problem_row, seen_of
+from service.recordings.chart import thumbnail
+from service.recordings.recording import Recording
+from service.recordings.rows import TIME_DIGITS
 from service.telemetry.logs import log
-from service.tracking.record import MAX_TRACKS, Record
-from service.tracking.smoothing import TIME_CONSTANT_S
+from service.tracking.record import MAX_TRACKS
 from service.vision.video import VideoError, read_frames
 
 
@@ -48,9 +50,7 @@ class Watched:
     """What was seen of one video so far. thumbnails: for each track its best picture, and how good it is."""
 
     source: Source
-    record: Record
-    chart: Chart
-    frames: int = 0
+    recording: Recording
     problem: RowProblem | None = None
     thumbnails: dict[int, tuple[tuple[bool, float], Pictures.Image]] = field(default_factory=dict)
 
@@ -64,15 +64,16 @@ class Watched:
 
 
 async def answer_video(
-    predictor: Predictor, options: VideoOptions, path: str, ledger: Ledger, picture: Path
+    predictor: Predictor, options: VideoOptions, path: str, ledger: Ledger, picture: Path, report: Path
 ) -> Watched:
-    """Append the frames of a video to the ledger, then draw them to `picture`.
+    """Append the frames of a video to the ledger, then write its `picture` and its `report`.
 
     A video that cannot be read gets a row with its problem. After `predictor.stop`, the frames so far are
     kept. Raises `LedgerError` and `RunStoppedError`.
     """
     run = options.run
-    watched = Watched(source(path), Record(TIME_CONSTANT_S, options.threshold), Chart(run.labels))
+    recording = Recording(run.labels, options.threshold, run.fps)
+    watched = Watched(source(path), recording)
     try:
         await _watch(predictor, options, watched, ledger)
     except (LedgerError, RunStoppedError):
@@ -83,27 +84,36 @@ async def answer_video(
         ledger.append(problem_row(options.form, watched.source, watched.problem, run))
     else:
         if not predictor.stop.is_set():
-            ledger.append(last_row(options.form, watched.source, watched.frames, watched.record, run))
-    if watched.frames:
-        thumbnails = {number: best for number, (_, best) in watched.thumbnails.items()}
-        record = watched.record
-        try:
-            await asyncio.to_thread(watched.chart.draw, picture, record.totals(), record.omitted, thumbnails)
-        except OSError as error:
-            raise RunStoppedError(f"{picture} cannot be written: {reason_of(error)}") from error
+            ledger.append(last_row(options.form, watched.source, recording.frames, recording.record, run))
+    if recording.frames:
+        await asyncio.to_thread(_summarise, watched, run, picture, report)
     return watched
 
 
+def _summarise(watched: Watched, run: RunInfo, picture: Path, report: Path) -> None:
+    thumbnails = {number: best for number, (_, best) in watched.thumbnails.items()}
+    content = {"path": watched.source.shown} | watched.recording.report(run.model).model_dump(
+        exclude_none=True
+    )
+    file = picture
+    try:
+        watched.recording.picture(thumbnails).save(picture, "PNG")
+        file = report
+        report.write_bytes(to_json(content, indent=2) + b"\n")
+    except OSError as error:
+        raise RunStoppedError(f"{file} cannot be written: {reason_of(error)}") from error
+
+
 async def _watch(predictor: Predictor, options: VideoOptions, watched: Watched, ledger: Ledger) -> None:
-    run, record = options.run, watched.record
+    run, recording = options.run, watched.recording
+    record = recording.record
     needs_pixels = options.copies is not None or options.thumbnails
     known_s = -1.0
     for row in ledger.unfinished(watched.source.key):
         known_s = row["time_s"]
         # Copies and thumbnails need the pixels: these frames are answered again, but not written again.
         if not needs_pixels:
-            watched.frames += 1
-            watched.chart.add(known_s, record.update(seen_of(row, run.labels), known_s))
+            recording.add(known_s, record.update(seen_of(row, run.labels), known_s))
     with ExitStack() as stack:
         file = stack.enter_context(_opened(watched.source))
         copy = None
@@ -118,8 +128,7 @@ async def _watch(predictor: Predictor, options: VideoOptions, watched: Watched, 
             async for moment in moments:
                 if round(moment.time_s, TIME_DIGITS) > known_s:
                     ledger.append(frame_rows(options.form, watched.source, moment, run))
-                watched.frames += 1
-                watched.chart.add(moment.time_s, moment.followed)
+                recording.add(moment.time_s, moment.followed)
                 if options.thumbnails:
                     watched.add_thumbnails(moment)
                 if copy is not None:

@@ -18,8 +18,8 @@ from PIL import Image
 from typer.testing import Result
 
 from service.core.manifest import EMOTIONS
-from service.predict.chart import COLOURS, GAP_PX, LEFT_PX, PANEL_PX, PLOT_PX, TOP_PX, Chart
 from service.predict.videos import names_of
+from service.recordings.chart import COLOURS, GAP_PX, LEFT_PX, PANEL_PX, PLOT_PX, TOP_PX, Chart
 from service.tracking.record import Record
 from tests.scenes import video
 from tests.seen import FaceSeen, seen
@@ -65,7 +65,7 @@ def test_a_video_becomes_rows_and_a_picture(expressnet: Expressnet) -> None:
     result = expressnet("predict", clip("clip.mp4", away=range(10, 15)))
     assert (result.exit_code, said(result)) == (
         0,
-        ["5 frames, 1 face: clip.timeline.csv and clip.timeline.png"],
+        ["5 frames, 1 face: clip.timeline.csv, clip.timeline.png and clip.report.json"],
     )
     rows = csv_rows("clip.timeline.csv")
     assert [row["time_s"] for row in rows] == ["0.0", "0.2", "0.4", "0.6", "0.8"]
@@ -79,6 +79,18 @@ def test_a_video_becomes_rows_and_a_picture(expressnet: Expressnet) -> None:
     assert 178 < float(rows[0]["x"]) < 184
     with Image.open("clip.timeline.png") as picture:
         assert picture.width == 1000
+
+
+def test_the_report_sums_up_the_video(expressnet: Expressnet) -> None:
+    expressnet("predict", clip("clip.mp4", away=range(10, 15)))
+    report = json.loads(Path("clip.report.json").read_text())
+    assert (report["path"], report["duration_s"]) == ("clip.mp4", 1.0)
+    assert [(track["track"], track["frames"]) for track in report["tracks"]] == [(1, 4)]
+    assert report["group"]["absent"] == 0.2
+    assert report["group"]["seen_s"] == 0.8
+    assert report["group"]["time_share"]["happiness"] == 1.0
+    (minute,) = report["minutes"]
+    assert minute == {"start_s": 0.0, "end_s": 1.0} | report["group"]
 
 
 def test_the_picture_is_white_while_nobody_is_in_the_video(expressnet: Expressnet) -> None:
@@ -100,12 +112,12 @@ def test_faces_are_in_the_picture_on_request_only(
     assert coloured == shown
 
 
-def test_a_chart_of_any_length_is_drawn(tmp_path: Path) -> None:
+def test_a_chart_of_any_length_is_drawn() -> None:
     for end_s in (0.0, 86_400.0, 1e9):
         chart, record = Chart(EMOTIONS), Record(0.5, 0.5)
         for time_s in (0.0, end_s):
             chart.add(time_s, record.update(seen(FaceSeen()), time_s))
-        chart.draw(tmp_path / "chart.png", record.totals(), record.omitted, {})
+        chart.draw(record.totals(), record.omitted, {})
 
 
 def test_json_lines_hold_each_frame_and_the_whole(expressnet: Expressnet) -> None:
@@ -151,7 +163,10 @@ def test_many_videos_in_one_run_keep_their_names_apart(expressnet: Expressnet) -
         *(Path("a-clip.mp4.timeline.csv"), Path("b-clip.mpg.timeline.csv"), Path("other.timeline.csv"))
     ]
     assert csv_rows("b-clip.mpg.timeline.csv")[0]["path"] == "b/clip.mpg"
-    assert "other.mkv: 5 frames, 1 face: other.timeline.csv and other.timeline.png" in said(result)
+    assert (
+        "other.mkv: 5 frames, 1 face: other.timeline.csv, other.timeline.png and other.report.json"
+        in said(result)
+    )
 
 
 def test_names_of_outputs_differ() -> None:
@@ -190,7 +205,7 @@ def test_an_interrupted_video_is_resumed(expressnet: Expressnet, end: str) -> No
     result = expressnet(*command)
     assert (result.exit_code, said(result)) == (
         0,
-        ["5 frames, 1 face: clip.timeline.jsonl and clip.timeline.png"],
+        ["5 frames, 1 face: clip.timeline.jsonl, clip.timeline.png and clip.report.json"],
     )
     resumed, expected = json_rows(str(file)), [json.loads(line) for line in lines]
     assert [row.get("time_s") for row in resumed] == [row.get("time_s") for row in expected]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +28,7 @@ TICKS_S = [digit * 10**power for power in range(-1, 7) for digit in (1, 2, 5)]
 
 
 class Chart:
-    """Collects the answers of a video, and draws them to a PNG."""
+    """Collects the answers of a video, and draws them."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self._labels = labels
@@ -45,12 +44,11 @@ class Chart:
 
     def draw(
         self,
-        file: Path,
         tracks: Sequence[TrackTotals],
         tracks_omitted: int,
         thumbnails: Mapping[int, Pictures.Image],
-    ) -> None:
-        """Draw the `MAX_DRAWN` tracks with most frames, with their thumbnails. Raises `OSError`."""
+    ) -> Pictures.Image:
+        """The `MAX_DRAWN` tracks with most frames, with their thumbnails."""
         longest = sorted(tracks, key=lambda track: -track.frames)[:MAX_DRAWN]
         shown = sorted(track.number for track in longest)
         bottom = TOP_PX + PANEL_PX * max(1, len(shown))
@@ -78,7 +76,7 @@ class Chart:
         more = f"; {hidden} more not shown" if hidden else ""
         title = f"Smoothed probabilities; hatched: uncertain{more}" if shown else "No face was found"
         write((LEFT_PX + PLOT_PX // 2, TOP_PX // 2), title, anchor="mm")
-        picture.save(file, "PNG")
+        return picture
 
     def _write_times(self, write: partial[None], bottom: int) -> None:
         step_s = next((step for step in TICKS_S if self._end_s / step <= 10), self._end_s)
