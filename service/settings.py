@@ -302,9 +302,28 @@ class Settings(BaseSettings):
         description="Max time between two messages of a client in a stream. The service then closes the "
         "stream.",
     )
+    max_recordings: Count = Field(
+        4,
+        description="Max number of recordings that are received, wait or are at work. Further recordings "
+        "are answered `overloaded`. Two are at work at a time.",
+    )
+    recording_limit_bytes: Count = Field(1_000_000_000, description="Max size of a recording.")
+    recording_limit_minutes: Count = Field(120, description="Max length of a recording.")
+    recording_pixel_limit: Count = Field(
+        9_437_184, description="Max number of pixels (width x height) of the frames of a recording."
+    )
+    recording_memory_bytes: Count = Field(
+        16_000_000,
+        description="Max size of a recording that is kept in memory while it is analysed. A larger one is "
+        "in a file without a name in the temporary folder (`TMPDIR`).",
+    )
+    recording_ttl_s: Annotated[float, Field(ge=60, le=604_800)] = Field(
+        3600.0, description="Time for which the results of a recording are kept."
+    )
     client_timeout_s: Seconds = Field(
         10.0,
-        description="Max time for a client to send the head of a request, and to accept an answer.",
+        description="Max time for a client to send the head of a request or the next part of a recording, "
+        "and to accept an answer.",
     )
     timeout_s: Seconds = Field(10.0, description="Deadline of a request. `X-Timeout-Ms` can only shorten it.")
     grace_s: Seconds = Field(30.0, description="Max time after SIGTERM to answer the admitted requests.")

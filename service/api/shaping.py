@@ -1,4 +1,4 @@
-"""Converts results of the pipeline to models of the API, with rounded numbers."""
+"""Converts results of the pipeline and errors to models of the API, with rounded numbers."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ from service.api.schemas import (
     Include,
     Landmarks,
     Point,
+    Problem,
     Quality,
 )
 from service.api.stream import Smoothed, TrackedFace, TrackSummary
 from service.core.arrays import Drawing, FaceQuality, corner_and_size
+from service.core.errors import Internal, ServiceError
 from service.core.seen import Seen, SeenGroup
 from service.tracking.record import Followed, TrackTotals
 
@@ -81,6 +83,19 @@ def shape_track(track: TrackTotals, labels: Sequence[str]) -> TrackSummary:
         probabilities=_by_label(labels, track.probabilities),
         time_share=_by_label(labels, track.time_share, digits=4),
         certain=round(track.certain, 4),
+    )
+
+
+def to_problem(error: ServiceError, request_id: str) -> Problem:
+    """The problem document of an error. The details of an `Internal` error are hidden from the caller."""
+    detail = "The failure was logged with this request's id." if isinstance(error, Internal) else error.detail
+    return Problem(
+        type=f"urn:expressnet:problem:{error.code}",
+        title=error.title,
+        status=error.status,
+        detail=detail,
+        code=error.code,
+        request_id=request_id,
     )
 
 

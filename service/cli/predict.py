@@ -120,9 +120,9 @@ def predict_command(
     try:
         from pydantic import ValidationError
 
+        from service.api.recordings import DEFAULT_FPS
         from service.core.errors import ModelFileError, SettingsError
         from service.predict.ledger import LedgerError
-        from service.predict.rows import DEFAULT_FPS
         from service.predict.run import RunStoppedError
         from service.settings import read_settings
     except KeyboardInterrupt:

@@ -35,7 +35,14 @@ class Backlog:
         self._changed_at = now()
         self._no_queue_at = -math.inf
         self._strained_until = -math.inf
+        self.changed: Callable[[], object] = lambda: None
+        """Called when the number of images has changed."""
         self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def images(self) -> int:
+        """Images at work or waiting."""
+        return self._images
 
     async def wait(self) -> None:
         """Wait, in turn, while a strained backlog is more than half full: the other half is for requests.
@@ -87,6 +94,7 @@ class Backlog:
         if now - self._no_queue_at > STANDING_S:
             self._strained_until = now + CALM_S
         self._images += change
+        self.changed()
         if change < 0:
             self._wake()
 

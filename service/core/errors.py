@@ -3,6 +3,7 @@
 ServiceError                       the answer is a problem document
 ├── MalformedRequest               400 malformed_request
 ├── InvalidImage                   400 invalid_image
+├── InvalidVideo                   400 invalid_video
 ├── Unauthorized                   401 unauthorized, WWW-Authenticate
 ├── Forbidden                      403 forbidden
 ├── OriginNotAllowed               403 origin_not_allowed
@@ -10,12 +11,15 @@ ServiceError                       the answer is a problem document
 ├── NotFound                       404 not_found
 ├── MethodNotAllowed               405 method_not_allowed, Allow
 ├── RequestTimeout                 408 request_timeout
+├── RecordingNotDone               409 recording_not_done
 ├── ImageTooLarge                  413 image_too_large
+├── VideoTooLong                   413 video_too_long
 ├── BodyTooLarge                   413 body_too_large
 ├── UnsupportedMediaType           415 unsupported_media_type
 │   └── UnsupportedEncoding            for a Content-Encoding, with Accept-Encoding
 ├── InvalidRequest                 422 invalid_request
 ├── ImageTooComplex                422 image_too_complex
+├── VideoTooComplex                422 video_too_complex
 ├── Overloaded                     429 overloaded, Retry-After
 ├── RateLimited                    429 rate_limited, Retry-After
 ├── UpgradeRequired                426 upgrade_required, Upgrade
@@ -26,6 +30,7 @@ ServiceError                       the answer is a problem document
 │   ├── StoreUnavailable               store_unavailable
 │   └── Draining                       draining
 ├── DeadlineExceeded               504 deadline_exceeded
+├── InsufficientStorage            507 insufficient_storage
 └── Internal                       500 internal
     └── EngineContractError            an engine gave an invalid answer
 ModelFileError                     the start is refused: a model or its manifest is invalid
@@ -78,6 +83,14 @@ class InvalidImage(ServiceError):
     code, status, title = "invalid_image", 400, "The image cannot be read"
     example = "the data is not an image; send JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC"
     remedy = "Check the upload."
+
+
+class InvalidVideo(ServiceError):
+    """The data is not a video, has only sound, is damaged or is cut short."""
+
+    code, status, title = "invalid_video", 400, "The video cannot be read"
+    example = "it has no video, only sound or pictures"
+    remedy = "Check the upload. The frames up to a cut have an answer."
 
 
 class Unauthorized(ServiceError):
@@ -136,12 +149,20 @@ class MethodNotAllowed(ServiceError):
         self.extra_headers = {"Allow": ", ".join(allowed)}
 
 
+class RecordingNotDone(ServiceError):
+    """The timeline, report or picture of a recording is requested that has none, or not yet."""
+
+    code, status, title = "recording_not_done", 409, "The recording has no results"
+    example = "the recording is working"
+    remedy = "Wait until `state` is `done`, for example with `/events`."
+
+
 class RequestTimeout(ServiceError):
-    """The request head took longer than `EXPRESSNET_CLIENT_TIMEOUT_S`. The service closes the connection."""
+    """The request head, or the next part of a video, took longer than `EXPRESSNET_CLIENT_TIMEOUT_S`."""
 
     code, status, title = "request_timeout", 408, "The request took too long to arrive"
     example = "the head of the request took too long"
-    remedy = "Send the request head without a pause."
+    remedy = "Send the request without a pause."
 
 
 class ImageTooLarge(ServiceError):
@@ -152,12 +173,20 @@ class ImageTooLarge(ServiceError):
     remedy = "Send a smaller image."
 
 
+class VideoTooLong(ServiceError):
+    """The video exceeds `EXPRESSNET_RECORDING_LIMIT_MINUTES`, or its timeline is too large to keep."""
+
+    code, status, title = "video_too_long", 413, "The video is too long"
+    example = "the video has 183.2 minutes; at most 120 minutes are accepted"
+    remedy = "Send the video in parts, or choose a smaller `fps`."
+
+
 class BodyTooLarge(ServiceError):
-    """The body exceeds `EXPRESSNET_BODY_LIMIT_BYTES` or `EXPRESSNET_BATCH_BODY_LIMIT_BYTES`."""
+    """The body exceeds `EXPRESSNET_BODY_LIMIT_BYTES`, or the limit of batches or recordings."""
 
     code, status, title = "body_too_large", 413, "The request body is too large"
     example = "the body must not exceed 20000000 bytes"
-    remedy = "Send a smaller image, stronger compression, or fewer images in a batch."
+    remedy = "Send a smaller image or video, stronger compression, or fewer images in a batch."
 
 
 class UnsupportedMediaType(ServiceError):
@@ -189,6 +218,14 @@ class ImageTooComplex(ServiceError):
     remedy = "Send a smaller image, or another format."
 
 
+class VideoTooComplex(ServiceError):
+    """The decoder needs more than 60 s for the next frame of a video."""
+
+    code, status, title = "video_too_complex", 422, "The video takes too long to decode"
+    example = "the next frame takes more than 60 s to decode"
+    remedy = "Convert the video, for example to H.264, or choose a larger `fps`."
+
+
 class UpgradeRequired(ServiceError):
     """A request for `/v1/stream` does not open a WebSocket, or its handshake is invalid."""
 
@@ -203,7 +240,7 @@ class UpgradeRequired(ServiceError):
 
 
 class Overloaded(ServiceError):
-    """A limit is reached: requests in flight, admitted images, queued faces, connections or streams."""
+    """A limit is reached: requests in flight, images, queued faces, connections, streams, recordings."""
 
     code, status, title = "overloaded", 429, "The service is overloaded"
     example = "the limit of 1 requests in flight is reached"
@@ -272,6 +309,14 @@ class DeadlineExceeded(ServiceError):
     code, status, title = "deadline_exceeded", 504, "The deadline has passed"
     example = "the deadline of 0.001 s passed during decode"
     remedy = "Allow more time, send smaller images, or send fewer requests at a time."
+
+
+class InsufficientStorage(ServiceError):
+    """The disk of the service has no space for a recording while it is analysed."""
+
+    code, status, title = "insufficient_storage", 507, "The service has no space for the recording"
+    example = "the recording cannot be kept: no space left on device"
+    remedy = "Wait, send a smaller video, or send it to another instance."
 
 
 class Internal(ServiceError):

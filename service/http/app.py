@@ -22,9 +22,13 @@ from service.http.routes.emotions import emotions_router
 from service.http.routes.health import health_router
 from service.http.routes.models import models_router
 from service.http.routes.playground import ServiceFacts, playground_router
+from service.http.routes.recordings import recordings_router
 from service.http.routes.sessions import sessions_router
 from service.http.routes.stream import StreamLimits, stream_router
+from service.pipeline.spare_time import SpareTime
 from service.process.memory import end_startup, release_at_rest
+from service.recordings.archive import Archive
+from service.recordings.jobs import Jobs, RecordingLimits
 from service.sessions.sessions import Sessions
 from service.settings import Settings
 from service.state.store import open_store
@@ -62,8 +66,26 @@ def create_app(
     url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
     state = store or open_store(url)
     sessions = Sessions(state)
+    archive = Archive(state, settings.recording_ttl_s)
+    recordings = Jobs(
+        pipeline,
+        classifier,
+        RecordingLimits(
+            recordings=settings.max_recordings,
+            memory_bytes=settings.recording_memory_bytes,
+            minutes=settings.recording_limit_minutes,
+            pixels=settings.recording_pixel_limit,
+            timeout_s=settings.timeout_s,
+            ttl_s=settings.recording_ttl_s,
+        ),
+        archive,
+        SpareTime(assembly.backlog, settings.worker_threads),
+        metrics,
+        access.audit,
+    )
     background = {
         "probe": lambda: probe(assembly.named_engines, readiness, metrics),
+        "recordings": recordings.run,
         "memory": lambda: release_at_rest(lambda: assembly.backlog.rest_s),
         **access.background(),
     }
@@ -88,6 +110,7 @@ def create_app(
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+                await recordings.close()
                 await access.close()
                 await state.close()
         log.info("stopped")
@@ -116,6 +139,14 @@ def create_app(
             sessions,
             worker_threads=settings.worker_threads,
             image_limit_bytes=settings.body_limit_bytes,
+        ),
+        recordings_router(
+            recordings,
+            archive,
+            readiness,
+            groups_only=groups_only,
+            limit_bytes=settings.recording_limit_bytes,
+            idle_s=settings.client_timeout_s,
         ),
         stream_router(pipeline, classifier, stream_limits, in_flight, readiness, metrics, sessions),
         sessions_router(sessions, classifier, settings.aggregate_only),

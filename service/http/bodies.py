@@ -6,7 +6,7 @@ import asyncio
 import binascii
 import codecs
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 from fastapi import Request
@@ -15,7 +15,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.api.schemas import ImageUpload
-from service.core.errors import InvalidRequest, UnsupportedEncoding, UnsupportedMediaType
+from service.core.errors import InvalidRequest, RequestTimeout, UnsupportedEncoding, UnsupportedMediaType
 from service.http.disconnect import ClientDisconnected
 from service.vision.formats import CONTENT_TYPES
 
@@ -169,6 +169,46 @@ async def _read_parts(request: Request, field: str, limit: int) -> list[bytes]:
     return await _parsed(parts.parse, await _read_body(request))
 
 
+async def read_video(request: Request, write: Callable[[bytes], Awaitable[None]], idle_s: float) -> None:
+    """Pass the one video of a request to `write`, part by part.
+
+    idle_s: how long the client may send nothing. Raises `UnsupportedMediaType`, `InvalidRequest` or
+    `RequestTimeout`, and what `write` raises.
+    """
+    _check_encoding(request)
+    media_type = _media_type(request)
+    if media_type == MULTIPART:
+        form = _Parts(_boundary(request), "video", 1)
+        async for data in _body_parts(request, idle_s):
+            form.feed(data)
+            if part := form.taken():
+                await write(part)
+        form.end()
+    elif media_type == OCTETS or media_type.startswith("video/"):
+        async for data in _body_parts(request, idle_s):
+            await write(data)
+    else:
+        raise UnsupportedMediaType(
+            f"Content-Type {media_type or 'is missing and'} is not supported; send a video type, {OCTETS} "
+            f"or {MULTIPART} with a field `video`"
+        )
+
+
+async def _body_parts(request: Request, idle_s: float) -> AsyncIterator[bytes]:
+    while True:
+        try:
+            async with asyncio.timeout(idle_s):
+                message = await request.receive()
+        except TimeoutError:
+            raise RequestTimeout(f"nothing was sent for {idle_s:g} s") from None
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected
+        if data := message.get("body", b""):
+            yield data
+        if not message.get("more_body"):
+            return
+
+
 class _Parts:
     """Parses a multipart form (RFC 7578) whose only field is `field`."""
 
@@ -177,12 +217,11 @@ class _Parts:
         self._field = field
         self._limit = limit
         self._files: list[bytes] = []
+        self._found = 0
+        self._data: list[bytes] = []
         self._ended = False
-
-    def parse(self, body: bytes) -> list[bytes]:
-        """Raises `InvalidRequest`."""
-        parser = MultipartParser(
-            self._boundary,
+        self._parser = MultipartParser(
+            boundary,
             {
                 "on_part_begin": self._begin_part,
                 "on_header_begin": self._begin_header,
@@ -195,17 +234,36 @@ class _Parts:
                 "on_end": self._end,
             },
         )
+
+    def feed(self, data: bytes) -> None:
+        """Raises `InvalidRequest`."""
         try:
-            # In slices: one search through a whole hostile body would hold the interpreter's lock.
-            for start in range(self._preamble_bytes(body), len(body), _SLICE):
-                parser.write(body[start : start + _SLICE])
-            parser.finalize()
+            self._parser.write(data)
+        except FormParserError:
+            raise InvalidRequest("multipart body: not valid") from None
+
+    def taken(self) -> bytes:
+        """What has arrived of the file since the last call."""
+        data, self._data = b"".join(self._data), []
+        return data
+
+    def end(self) -> None:
+        """Raises `InvalidRequest` if the form is not complete."""
+        try:
+            self._parser.finalize()
         except FormParserError:
             raise InvalidRequest("multipart body: not valid") from None
         if not self._ended:
             raise InvalidRequest("multipart body: cut short, or its last boundary is missing")
-        if not self._files:
+        if not self._found:
             raise InvalidRequest(f"multipart field {self._field!r} is missing")
+
+    def parse(self, body: bytes) -> list[bytes]:
+        """The files of a whole body. Raises `InvalidRequest`."""
+        # In slices: one search through a whole hostile body would hold the interpreter's lock.
+        for start in range(self._preamble_bytes(body), len(body), _SLICE):
+            self.feed(body[start : start + _SLICE])
+        self.end()
         return self._files
 
     def _preamble_bytes(self, body: bytes) -> int:
@@ -222,7 +280,7 @@ class _Parts:
 
     def _begin_part(self) -> None:
         self._disposition = b""
-        self._data: list[bytes] = []
+        self._data = []
 
     def _begin_header(self) -> None:
         self._name = self._value = b""
@@ -245,8 +303,9 @@ class _Parts:
             raise InvalidRequest(f"multipart field {name!r} is not known; send {self._field!r}")
         if b"filename" not in options and not _EXTENDED_FILENAME.search(self._disposition):
             raise InvalidRequest(f"multipart field {name!r} must be a file, with a filename")
-        if len(self._files) == self._limit:
+        if self._found == self._limit:
             raise InvalidRequest(f"multipart field {name!r} came more than {self._limit} times")
+        self._found += 1
 
     def _add_data(self, data: bytes, start: int, end: int) -> None:
         self._data.append(data[start:end])

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
 from service.access.scopes import Scope as KeyScope
+from service.api.recordings import RecordingForm
 from service.api.schemas import BatchForm, ImageForm, ImageUpload, Problem
 from service.core.errors import (
     BY_CODE,
@@ -25,7 +26,7 @@ from service.core.errors import (
     Unauthorized,
 )
 from service.http.problems import EXAMPLE_ID, codes_in, documented
-from service.http.route_table import RouteTable
+from service.http.route_table import RoutePolicy, RouteTable
 
 DESCRIPTION = (
     "Errors are problem documents (RFC 9457); `code` names the error. Other paths answer 404 `not_found`, "
@@ -36,7 +37,7 @@ DESCRIPTION = (
 # Errors of the connection and the layers, possible on every route.
 _EVERYWHERE = (MalformedRequest, RequestTimeout, Overloaded, HeadTooLarge, Internal)
 _WITH_KEYS = (Unauthorized, Forbidden)
-_COUNTED = (BodyTooLarge, InvalidRequest, Overloaded, RateLimited, Draining, DeadlineExceeded)
+_COUNTED = (BodyTooLarge, InvalidRequest, Overloaded, RateLimited, Draining)
 
 Parts = dict[str, dict[str, Any]]
 
@@ -77,7 +78,7 @@ _HEADERS: Parts = {
     "RateLimit": _header(
         "`r` images remain; after `t` seconds more are available.", '"default";r=599;t=12', always=False
     ),
-    "Location": _header("Path of what was made.", "/v1/sessions/3f8a1c5e9b7d42f0a6c8e1d3b5f79024/report"),
+    "Location": _header("Path of what was made.", "/v1/recordings/3f8a1c5e9b7d42f0a6c8e1d3b5f79024"),
     "WWW-Authenticate": _header("How to send a key.", "Bearer"),
     "Accept-Encoding": _header(
         "The accepted encoding of a body, if the encoding was refused.", "identity", always=False
@@ -106,7 +107,7 @@ def describe(
                     admin = policy.key_scope is KeyScope.ADMIN
                     # The admin port needs no keys.
                     guarded = policy.key_scope is not None and not (admin_port and admin)
-                    _complete(operation, policy.rate_images is not None, guarded)
+                    _complete(operation, policy, guarded)
                     if guarded:
                         anonymous = not has_keys or (allow_anonymous and not admin)
                         ways: list[dict[str, list[str]]] = [{name: []} for name in _KEYS]
@@ -118,7 +119,7 @@ def describe(
 
 def _add_components(components: dict[str, Any]) -> None:
     _, found = models_json_schema(
-        [(model, "validation") for model in (Problem, ImageUpload, ImageForm, BatchForm)],
+        [(model, "validation") for model in (Problem, ImageUpload, ImageForm, BatchForm, RecordingForm)],
         ref_template="#/components/schemas/{model}",
     )
     schemas = components["schemas"] | found["$defs"]
@@ -133,8 +134,9 @@ def _add_components(components: dict[str, Any]) -> None:
     }
 
 
-def _complete(operation: dict[str, Any], counted: bool, guarded: bool) -> None:
-    names = PARAMETERS if counted else ["X-Request-ID"]
+def _complete(operation: dict[str, Any], policy: RoutePolicy, guarded: bool) -> None:
+    counted = policy.rate_images is not None
+    names = PARAMETERS if counted and not policy.spooled else ["X-Request-ID"]
     operation.setdefault("parameters", []).extend(
         {"$ref": f"#/components/parameters/{name}"} for name in names
     )
@@ -143,11 +145,14 @@ def _complete(operation: dict[str, Any], counted: bool, guarded: bool) -> None:
         del answers["422"]
     own = [BY_CODE[code] for answer in answers.values() for code in codes_in(answer)]
     layers = (*_EVERYWHERE, *(_WITH_KEYS if guarded else ()), *(_COUNTED if counted else ()))
+    layers += (DeadlineExceeded,) if counted and not policy.spooled else ()
     answers |= {str(status): answer for status, answer in documented(*own, *layers).items()}
     for status, answer in answers.items():
         headers = ["X-Request-ID"]
         if counted and status == "200":
             headers.append("Server-Timing")
+        if status == "202":
+            headers.append("Location")
         if counted:
             headers += ["RateLimit-Policy", "RateLimit"]
         if counted and status == "415":

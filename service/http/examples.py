@@ -7,6 +7,18 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from service.api.recordings import (
+    GroupMinute,
+    GroupRecordingReport,
+    GroupShares,
+    Minute,
+    RecordingJob,
+    RecordingReport,
+    RecordingState,
+    Timeline,
+    TimelineFrame,
+    TimeShares,
+)
 from service.api.schemas import (
     BatchAnswer,
     BatchItem,
@@ -23,6 +35,7 @@ from service.api.schemas import (
     ModelName,
 )
 from service.api.sessions import ParticipantShares, SessionBin, SessionInfo, SessionReport, SessionShares
+from service.api.shaping import to_problem
 from service.api.stream import (
     FrameAnswer,
     FrameProblem,
@@ -36,7 +49,7 @@ from service.api.stream import (
 from service.core.errors import InvalidImage
 from service.core.manifest import EMOTIONS, Manifest, Training
 from service.core.priors import BALANCED
-from service.http.problems import EXAMPLE_ID, to_problem
+from service.http.problems import EXAMPLE_ID
 
 CLASSIFIER = ModelName(name="expressnet_moe", version="1", prior=BALANCED)
 _WHO = {"request_id": EXAMPLE_ID, "model": CLASSIFIER}
@@ -136,6 +149,38 @@ SESSION_REPORT = SessionReport(
     bins=[SessionBin(start_s=0, end_s=60, group=_SHARES_OF_GROUP, participants=_PARTICIPANTS)],
 )
 
+JOB = RecordingJob(
+    id="3f8a1c5e9b7d42f0a6c8e1d3b5f79024",
+    state=RecordingState.working,
+    created_at="2026-11-21T01:38:23.000+00:00",
+    frames=151,
+    time_s=30.0,
+    duration_s=60.0,
+    progress=0.5,
+    left_s=12.5,
+)
+TIMELINE = Timeline(
+    model=CLASSIFIER,
+    frames=[TimelineFrame(time_s=0, image=FRAME.image, faces_found=FRAME.faces_found, faces=FRAME.faces)],
+)
+_TIME_SHARES = TimeShares(
+    frames=1, absent=0.0, seen_s=0.2, time_share=SUMMARY.tracks[0].time_share, certain=1.0
+)
+REPORT = RecordingReport(
+    model=CLASSIFIER,
+    duration_s=0.2,
+    tracks=SUMMARY.tracks,
+    minutes=[Minute(start_s=0, end_s=0.2, **dict(_TIME_SHARES))],
+    group=_TIME_SHARES,
+)
+_GROUP_SHARES = GroupShares(min_faces=10, grouped=1.0, probabilities=_GROUP.group.probabilities)
+GROUP_REPORT = GroupRecordingReport(
+    model=CLASSIFIER,
+    duration_s=0.2,
+    minutes=[GroupMinute(start_s=0, end_s=0.2, **dict(_GROUP_SHARES))],
+    group=_GROUP_SHARES,
+)
+
 DETECTOR = Manifest(
     name="yunet",
     version="1",
@@ -159,6 +204,12 @@ def example_of(
 ) -> dict[int | str, dict[str, Any]]:
     """The answer of a route, for its OpenAPI document. nulls: whether null fields are shown."""
     return {status: {"content": {"application/json": {"example": as_json(example, nulls=nulls)}}}}
+
+
+def text_examples(**examples: str) -> dict[int | str, dict[str, Any]]:
+    """The 200 answer of a route that is not JSON, for its OpenAPI document, by media type."""
+    schema = {"type": "string"}
+    return {200: {"content": {kind: {"schema": schema, "example": text} for kind, text in examples.items()}}}
 
 
 def as_json(example: BaseModel, *, nulls: bool = False) -> dict[str, Any]:

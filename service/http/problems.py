@@ -11,24 +11,11 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
-from service.api.schemas import Problem
-from service.core.errors import Internal, InvalidRequest, NotFound, ServiceError
+from service.api.shaping import to_problem
+from service.core.errors import InvalidRequest, NotFound, ServiceError
 
 MEDIA_TYPE = "application/problem+json"
 EXAMPLE_ID = "d0d9ff74a5564f479b9d69c2f97faa2b"
-
-
-def to_problem(error: ServiceError, request_id: str) -> Problem:
-    """The problem document of an error. The details of an `Internal` error are hidden from the caller."""
-    detail = "The failure was logged with this request's id." if isinstance(error, Internal) else error.detail
-    return Problem(
-        type=f"urn:expressnet:problem:{error.code}",
-        title=error.title,
-        status=error.status,
-        detail=detail,
-        code=error.code,
-        request_id=request_id,
-    )
 
 
 def problem_response(error: ServiceError, request_id: str) -> Response:

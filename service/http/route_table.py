@@ -14,6 +14,7 @@ from service.access.scopes import Scope as KeyScope
 WEBSOCKET = "WEBSOCKET"
 STREAM = "/v1/stream"
 SESSIONS, SESSION = "/v1/sessions", "/v1/sessions/{id}"
+RECORDINGS, RECORDING = "/v1/recordings", "/v1/recordings/{id}"
 DOCS_FILES = "/static-offline-docs"
 
 
@@ -27,8 +28,12 @@ class RoutePolicy:
     """The scope that a key must have; None: no key is needed."""
     port: Literal["public", "admin", "both"]
     """The port that serves the route, if there is an admin port."""
-    body_limit: Literal["image", "batch", "options"] | None = None
+    body_limit: Literal["image", "batch", "options", "recording"] | None = None
     """What limits the body, or each frame of a stream; None: the route reads no body."""
+    spooled: bool = False
+    """Whether the body may exceed the memory, and may take longer than the deadline of a request."""
+    timed: bool = True
+    """Whether the duration of a request says something about the speed of the service."""
     rate_images: int | None = None
     """Images spent of the caller's rate before the body is read; None: the route is not counted."""
     audited: bool = False
@@ -38,8 +43,8 @@ class RoutePolicy:
     """Whether no cache may keep the answer."""
 
 
-def _api(method: str, path: str, key_scope: KeyScope = KeyScope.PREDICT) -> RoutePolicy:
-    return RoutePolicy(method, path, key_scope, "public", no_store=True)
+def _api(method: str, path: str, *, timed: bool = True) -> RoutePolicy:
+    return RoutePolicy(method, path, KeyScope.PREDICT, "public", timed=timed, no_store=True)
 
 
 ROUTES = (
@@ -75,6 +80,25 @@ ROUTES = (
         audited=True,
         no_store=True,
     ),
+    # The work spends one more image for each frame.
+    RoutePolicy(
+        "POST",
+        RECORDINGS,
+        KeyScope.PREDICT,
+        "public",
+        body_limit="recording",
+        spooled=True,
+        timed=False,
+        rate_images=1,
+        audited=True,
+        no_store=True,
+    ),
+    _api("GET", RECORDING),
+    _api("DELETE", RECORDING),
+    _api("GET", f"{RECORDING}/events", timed=False),
+    _api("GET", f"{RECORDING}/timeline"),
+    _api("GET", f"{RECORDING}/report"),
+    _api("GET", f"{RECORDING}/plot"),
     _api("GET", STREAM),
     RoutePolicy("POST", SESSIONS, KeyScope.PREDICT, "public", body_limit="options", no_store=True),
     _api("GET", f"{SESSION}/report"),

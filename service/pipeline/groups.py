@@ -20,6 +20,7 @@ from service.tracking.record import Record
 
 # The same query for every caller: all faces that the detector finds.
 ALL_FACES = Query(max_faces=MAX_FACES)
+ALL_FACES_OF_FRAME = Query(max_faces=MAX_FACES, turned=False)  # a video says which way is up
 
 # Finer steps would be false precision. They would also reveal more about a face when two images differ only
 # by this face.
@@ -31,7 +32,7 @@ class GroupPipeline:
 
     def __init__(self, faces: Pipeline, min_faces: int) -> None:
         self._faces = faces
-        self._min_faces = min_faces
+        self.min_faces = min_faces
         self.prior = faces.prior
 
     async def start(self) -> None:
@@ -41,11 +42,12 @@ class GroupPipeline:
         await self._faces.close()
 
     def stream(self, time_constant_s: float) -> GroupStream:
-        return GroupStream(self._faces, self._min_faces, time_constant_s)
+        return GroupStream(self._faces, self.min_faces, time_constant_s)
 
     async def run(self, image: bytes | Image, deadline: Deadline, timings: Timings) -> SeenGroup:
         """The faces of an image as a group. Raises what `Pipeline.run` raises."""
-        return group_of(await self._faces.run(image, ALL_FACES, deadline, timings), self._min_faces)
+        query = ALL_FACES if isinstance(image, bytes) else ALL_FACES_OF_FRAME
+        return group_of(await self._faces.run(image, query, deadline, timings), self.min_faces)
 
 
 def group_of(seen: Seen, min_faces: int) -> SeenGroup:

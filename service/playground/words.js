@@ -2,13 +2,17 @@
 
 const PROBLEMS = {
   invalid_image: "This file is not a picture that can be read.",
+  invalid_video: "This file is not a video that can be read.",
   unauthorized: "This service requires a key. Enter your key under the photo.",
   forbidden: "This key does not allow this request.",
   origin_not_allowed: "Pages of this address may not call the service.",
   not_found: "The service does not have this address.",
   request_timeout: "The photo took too long to arrive.",
+  recording_not_done: "The recording has no results yet.",
   image_too_large: "This picture has too many pixels.",
+  video_too_long: "This video is too long.",
   image_too_complex: "This picture takes too long to read.",
+  video_too_complex: "This video takes too long to read.",
   body_too_large: "This file is too large.",
   unsupported_media_type: "This kind of file is not supported.",
   invalid_request: "The request is not valid.",
@@ -19,6 +23,7 @@ const PROBLEMS = {
   host_busy: "The service's machine is busy right now.",
   store_unavailable: "The service cannot store this right now.",
   draining: "The service is shutting down.",
+  insufficient_storage: "The service has no space for this recording right now.",
   deadline_exceeded: "The answer took too long, so the service stopped.",
 };
 

@@ -14,14 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from service.api.columns import face_columns, flat
+from service.api.recordings import DEFAULT_FPS
 from service.api.schemas import EmotionQuery, ModelName
 from service.api.shaping import shape_faces, shape_image
 from service.core.arrays import corner_and_size
 from service.core.errors import Internal, ServiceError
 from service.core.seen import Seen
 from service.predict.sources import Source
-
-DEFAULT_FPS = 5.0
 
 
 @dataclass(frozen=True, slots=True)

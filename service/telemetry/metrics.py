@@ -18,12 +18,15 @@ from service.core.errors import (
     HostBusy,
     ImageTooComplex,
     ImageTooLarge,
+    InsufficientStorage,
     OriginNotAllowed,
     Overloaded,
     RateLimited,
     ServiceError,
     StoreUnavailable,
     Unauthorized,
+    VideoTooComplex,
+    VideoTooLong,
 )
 from service.core.manifest import Manifest, ModelFile
 from service.core.seen import VERDICTS, Seen, SeenGroup
@@ -39,6 +42,9 @@ REJECTIONS = (
     BodyTooLarge,
     ImageTooLarge,
     ImageTooComplex,
+    VideoTooLong,
+    VideoTooComplex,
+    InsufficientStorage,
     Unauthorized,
     Forbidden,
     OriginNotAllowed,
@@ -52,7 +58,7 @@ LABELS = {
     "stage": "Stage of the pipeline.",
     "reason": "Why the service refused or closed it.",
     "task": "Name of the background task.",
-    "outcome": "What became of the frame.",
+    "outcome": "What became of the frame or the recording.",
     "emotion": "Most probable emotion.",
     "verdict": "`certain` or `uncertain`.",
     "engine": "Name of the model.",
@@ -74,6 +80,7 @@ BACKGROUND_TASKS = {
     "memory": "Returns free memory to the system.",
     "keys file": "Reloads the keys file.",
     "redis": "Reconnects to Redis.",
+    "recordings": "Keeps the states of recordings, and ends those that were cancelled.",
     "supervisor link": "Receives the rate counts of the supervisor.",
     "late clients": "Closes the connections of late clients.",
     "beats": "Tells the supervisor that the process works.",
@@ -83,6 +90,12 @@ FRAME_OUTCOMES = {
     "answered": "The frame has an answer.",
     "failed": "The frame was answered with a problem.",
     "dropped": "A newer frame replaced it, or the client left.",
+}
+RECORDING_OUTCOMES = {
+    "done": "Every frame has an answer.",
+    "failed": "It ended with a problem.",
+    "cancelled": "A caller cancelled it.",
+    "interrupted": "The service was shut down.",
 }
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -186,6 +199,23 @@ class Metrics:
         )
         for outcome in FRAME_OUTCOMES:
             self.stream_frames.labels(outcome)
+        self.recordings = Gauge(
+            "expressnet_recordings",
+            "Recordings that are received, wait or are at work.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.recordings_ended = Counter(
+            "expressnet_recordings_ended_total",
+            "Recordings that ended, by outcome.",
+            ("outcome",),
+            registry=registry,
+        )
+        for outcome in RECORDING_OUTCOMES:
+            self.recordings_ended.labels(outcome)
+        self.recording_frames = Counter(
+            "expressnet_recording_frames_total", "Frames of recordings with an answer.", registry=registry
+        )
         self.faces_per_image = Histogram(
             "expressnet_faces_per_image",
             "Faces in the answer for one image.",

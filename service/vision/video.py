@@ -19,6 +19,7 @@ from service.core.errors import reason_of
 # A jump by more than this is not a pause but a new clock, as where parts of a recording were joined.
 MAX_BACK_S, MAX_GAP_S = 0.2, 10.0
 DEFAULT_RATE = 25
+MICROSECONDS = 1_000_000
 # Pixels are rarely more than twice as wide as high. A wilder value is an error in the file.
 MAX_PIXEL_ASPECT = 4
 # The filter needs a few lines and columns.
@@ -60,6 +61,16 @@ def read_frames(
                 yield time_s, _upright(frame, aspect, pixel_limit)
         if due_s is None:
             raise VideoError("no frame can be decoded")
+
+
+def check_video(file: BinaryIO, pixel_limit: int) -> float | None:
+    """How long the data says that its video is, in seconds. Raises `VideoError` if it cannot be read."""
+    with _opened(file) as container:
+        stream = _video_of(container)
+        _check_size(stream, pixel_limit)
+        if stream.duration is not None and stream.time_base is not None:
+            return float(stream.duration * stream.time_base)
+        return None if container.duration is None else container.duration / MICROSECONDS
 
 
 def is_video(file: BinaryIO) -> bool:

@@ -107,7 +107,7 @@ def _objects_with(shown: Any, answer: Any) -> Iterator[Any]:
 
 
 # Keys whose values are new in each answer.
-_VOLATILE = {"request_id"}
+_VOLATILE = {"request_id", "id", "created_at"}
 
 
 def difference(shown: Any, actual: Any, at: str = "answer") -> str | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Route, expect
 
+from service.api.shaping import to_problem
 from service.core.errors import Overloaded
-from service.http.problems import MEDIA_TYPE, to_problem
+from service.http.problems import MEDIA_TYPE
 from tests.conftest import ASTRONAUT_FACE
 from tests.playground.browser import CAMERA_PX, PHOTO_IN_CAMERA
 from tests.playground.conftest import OpenPage

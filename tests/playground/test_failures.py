@@ -9,8 +9,9 @@ from playwright.sync_api import Route, expect
 
 from service.access.keys_file import add_key
 from service.access.scopes import Scope
+from service.api.shaping import to_problem
 from service.core.errors import Overloaded
-from service.http.problems import MEDIA_TYPE, to_problem
+from service.http.problems import MEDIA_TYPE
 from service.settings import Settings
 from tests.conftest import serving
 from tests.fake_engine import fake_engines

@@ -54,12 +54,18 @@ class Admission:
             # An open stream takes no place: its route takes a place for each frame.
             await self._app(scope, receive, send)
             return
-        self._in_flight.check()
         headers = Headers(scope=scope)
-        state.deadline = self._deadline(headers.get("x-timeout-ms"))
         limit_bytes = self._limits.body_bytes[state.policy.body_limit]
+        if state.policy.spooled:
+            # The route gives the request its place, and reads the body in parts.
+            if int(headers.get("content-length", "0")) > limit_bytes:
+                raise too_large(limit_bytes)
+            await self._app(scope, receive, send)
+            return
+        self._in_flight.check()
+        state.deadline = self._deadline(headers.get("x-timeout-ms"))
         if int(headers.get("content-length", "0")) > limit_bytes:
-            raise _too_large(limit_bytes)
+            raise too_large(limit_bytes)
         body = _Body(self._in_flight, receive, limit_bytes)
         try:
             await self._app(scope, body.receive, send)
@@ -95,7 +101,7 @@ class _Body:
         self._received_bytes += arrived_bytes
         self._in_flight.hold(0, arrived_bytes)
         if self._received_bytes > self._limit_bytes:
-            raise _too_large(self._limit_bytes)
+            raise too_large(self._limit_bytes)
         if message["type"] == "http.request" and not message.get("more_body") and not self._placed:
             self._in_flight.hold(1, 0)
             self._placed = True
@@ -105,5 +111,5 @@ class _Body:
         self._in_flight.hold(-self._placed, -self._received_bytes)
 
 
-def _too_large(limit_bytes: int) -> BodyTooLarge:
+def too_large(limit_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(f"the body must not exceed {limit_bytes} bytes")

@@ -77,7 +77,8 @@ class Observation:
 
     def _record(self, route: str, method: str, status: int, seconds: float, state: RequestState) -> None:
         # The duration of a stream says nothing about the speed of the service.
-        self._metrics.request(route, method, status, None if status == SWITCHING_PROTOCOLS else seconds)
+        timed = status != SWITCHING_PROTOCOLS and (state.policy is None or state.policy.timed)
+        self._metrics.request(route, method, status, seconds if timed else None)
         # A flood of requests must not flood the log; the metrics count every refusal.
         quiet = status == TOO_MANY or (state.policy is not None and state.policy.quiet)
         getattr(log, "debug" if quiet else "info")(

@@ -31,9 +31,11 @@ from service.settings import Settings
 from service.telemetry.audit import Audit
 from service.telemetry.metrics import Metrics
 
-SENT = ("Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Timeout-Ms")
+SENT = (
+    *("Authorization", "Content-Type", "Idempotency-Key"),
+    *("X-API-Key", "X-Request-ID", "X-Timeout-Ms"),
+)
 READ = ("Location", "RateLimit", "RateLimit-Policy", "Retry-After", "Server-Timing", "X-Request-ID")
-
 
 OPTIONS_BYTES = 16_384
 """Max size of a body of options in JSON."""
@@ -108,6 +110,7 @@ def add_layers(
         "image": settings.body_limit_bytes,
         "batch": settings.batch_body_limit_bytes,
         "options": OPTIONS_BYTES,
+        "recording": settings.recording_limit_bytes,
     }
     limits = AdmissionLimits(body_bytes, settings.timeout_s)
     app.add_middleware(Admission, limits=limits, readiness=readiness, in_flight=in_flight)

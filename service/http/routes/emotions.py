@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from service.api.schemas import (
     MAX_BATCH_IMAGES,
@@ -28,6 +27,7 @@ from service.api.schemas import (
     ModelName,
     PhotoQuery,
 )
+from service.api.shaping import to_problem
 from service.core.errors import (
     SERVICE_FAILURES,
     BodyTooLarge,
@@ -51,7 +51,8 @@ from service.http.bodies import JSON, MULTIPART, OCTETS, read_image, read_images
 from service.http.disconnect import ClientDisconnected, race_disconnect
 from service.http.examples import example_of
 from service.http.layers.observation import CLIENT_LEFT
-from service.http.problems import documented, to_problem
+from service.http.parameters import body_of, parameters_of, query_of
+from service.http.problems import documented
 from service.http.request_state import RequestState, state_of
 from service.http.routes.sessions import take_seat
 from service.pipeline.groups import GroupPipeline
@@ -63,7 +64,6 @@ from service.telemetry.metrics import Metrics
 from service.vision.formats import CONTENT_TYPES
 
 _DEFAULT = EmotionQuery()
-Q = TypeVar("Q", bound=BaseModel)
 
 # Errors of the layers are in service/http/document.py.
 _PROBLEMS = documented(
@@ -79,52 +79,6 @@ _PROBLEMS = documented(
 )
 # Errors of single images are in their batch items.
 _BATCH_PROBLEMS = documented(UnsupportedMediaType, InvalidRequest, EngineUnavailable, HostBusy)
-
-
-def _body(description: str, content: dict[str, type[BaseModel] | None]) -> dict[str, Any]:
-    """A request body for the OpenAPI document. content: forms by content type; None: an image's bytes."""
-    schemas = {
-        kind: {"type": "string", "format": "binary"}
-        if form is None
-        else {"$ref": f"#/components/schemas/{form.__name__}"}
-        for kind, form in content.items()
-    }
-    body = {
-        "description": description,
-        "required": True,
-        "content": {kind: {"schema": schema} for kind, schema in schemas.items()},
-    }
-    return {"requestBody": body}
-
-
-def _parameters(model: type[BaseModel]) -> dict[str, Any]:
-    """Query parameters for the OpenAPI document."""
-    found = [
-        {
-            "name": name,
-            "in": "query",
-            "required": False,
-            "schema": schema,
-            "description": schema["description"],
-        }
-        for name, schema in model.model_json_schema()["properties"].items()
-    ]
-    return {"parameters": found}
-
-
-def _query(request: Request, model: type[Q]) -> Q:
-    """The parameters of a request. Raises `RequestValidationError`.
-
-    Not a FastAPI dependency: its overhead falls on every request, even without parameters.
-    """
-    if not request.scope["query_string"]:
-        return model.model_construct()  # as fast as it gets: there is nothing to check
-    sent = request.query_params
-    values = {name: sent.getlist(name) if name == "include" else sent[name] for name in sent}
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise RequestValidationError(error.errors()) from None
 
 
 def _to_answer(query: BaseModel) -> EmotionQuery:
@@ -158,8 +112,8 @@ def emotions_router(
         summary=f"{what} in one image",
         response_model=GroupAnswer if groups_only else EmotionsAnswer,
         responses=example_of(examples.GROUP if groups_only else examples.IMAGE) | _PROBLEMS,
-        openapi_extra=_parameters(photo_query)
-        | _body(
+        openapi_extra={"parameters": parameters_of(photo_query)}
+        | body_of(
             "The image file itself, a form with the file, or base64 in JSON. The file itself may have any of "
             f"these types: {', '.join(sorted(CONTENT_TYPES))}.",
             {OCTETS: None, MULTIPART: ImageForm, JSON: ImageUpload},
@@ -167,7 +121,7 @@ def emotions_router(
     )
     async def emotions(request: Request) -> Response:
         started = time.perf_counter()
-        asked = _query(request, photo_query)
+        asked = query_of(request, photo_query)
         query = _to_answer(asked)
         state = state_of(request.scope)
         deadline = state.deadline
@@ -196,11 +150,12 @@ def emotions_router(
         summary=f"{what} in up to {MAX_BATCH_IMAGES} images",
         response_model=GroupBatchAnswer if groups_only else BatchAnswer,
         responses=example_of(examples.GROUP_BATCH if groups_only else examples.BATCH) | _BATCH_PROBLEMS,
-        openapi_extra=_parameters(batch_query) | _body("The image files.", {MULTIPART: BatchForm}),
+        openapi_extra={"parameters": parameters_of(batch_query)}
+        | body_of("The image files.", {MULTIPART: BatchForm}),
     )
     async def batch(request: Request) -> Response:
         started = time.perf_counter()
-        query = _to_answer(_query(request, batch_query))
+        query = _to_answer(query_of(request, batch_query))
         state = state_of(request.scope)
         deadline = state.deadline
         timings = Timings()

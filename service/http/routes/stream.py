@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from starlette.websockets import WebSocketDisconnect
 
 from service.api.schemas import ModelName
-from service.api.shaping import shape_group, shape_size, shape_track, shape_tracked
+from service.api.shaping import shape_group, shape_size, shape_track, shape_tracked, to_problem
 from service.api.stream import (
     FrameAnswer,
     FrameProblem,
@@ -43,7 +43,6 @@ from service.core.manifest import ClassifierManifest
 from service.core.seen import VERDICTS
 from service.core.timings import Timings
 from service.http.in_flight import InFlight
-from service.http.problems import to_problem
 from service.http.readiness import Readiness
 from service.http.request_state import state_of
 from service.http.route_table import STREAM

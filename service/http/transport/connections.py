@@ -10,11 +10,12 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from service.api.shaping import to_problem
 from service.core.errors import HeadTooLarge, MalformedRequest, Overloaded, RequestTimeout, ServiceError
 from service.http.disconnect import DISCONNECTED
 from service.http.layers.request_ids import new_request_id
 from service.http.layers.security_headers import LOADS_NOTHING, headers_of
-from service.http.problems import MEDIA_TYPE, to_problem
+from service.http.problems import MEDIA_TYPE
 from service.http.route_table import STREAM
 from service.http.transport.sockets import Socket, is_handshake
 from service.telemetry.metrics import Metrics

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from service.api.shaping import to_problem
 from service.core.errors import BY_CODE, SERVICE_FAILURES, Internal, RateLimited, ServiceError
-from service.http.problems import EXAMPLE_ID, to_problem
+from service.http.problems import EXAMPLE_ID
 from tests.docs.formatting import as_json
 from tests.docs.reference.markdown import fenced, page, plain, table
 
@@ -54,6 +55,14 @@ CALLS: dict[str, tuple[str, ...]] = {
     "internal": ("The classifier raises an unknown exception.",),
     "engine_unavailable": ("The detector fails.",),
     "host_busy": ("A photo has 48 megapixels, and other programs use the cores of the machine.",),
+    "invalid_video": (
+        "`notes.txt` is a text.",
+        "curl -s --data-binary @notes.txt -H 'Content-Type: video/mp4' http://127.0.0.1:8000/v1/recordings",
+    ),
+    "recording_not_done": ("The report of a recording is requested while the recording is at work.",),
+    "video_too_long": ("The video has three hours, and `EXPRESSNET_RECORDING_LIMIT_MINUTES` is 120.",),
+    "video_too_complex": ("The decoder finds no frame in a damaged file for a minute.",),
+    "insufficient_storage": ("A recording of 600 MB arrives, and the temporary folder has 100 MB left.",),
     "store_unavailable": ("The report of a session is requested, and Redis is down.",),
     "draining": ("A request comes on an open connection after SIGTERM.",),
     "deadline_exceeded": (

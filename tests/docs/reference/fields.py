@@ -6,6 +6,15 @@ import json
 
 from pydantic import BaseModel
 
+from service.api.recordings import (
+    GroupRecordingQuery,
+    GroupRecordingReport,
+    RecordingForm,
+    RecordingJob,
+    RecordingQuery,
+    RecordingReport,
+    Timeline,
+)
 from service.api.schemas import (
     BatchAnswer,
     BatchForm,
@@ -57,6 +66,11 @@ GROUPS: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
         "`POST /v1/sessions` and `GET /v1/sessions/{id}/report`.",
         (SessionOptions, SessionInfo, SessionReport),
     ),
+    "Recordings": (
+        "Of `/v1/recordings`.",
+        (RecordingQuery, RecordingForm, RecordingJob, Timeline, RecordingReport),
+    ),
+    "Recordings in group mode": ("", (GroupRecordingQuery, GroupRecordingReport)),
     "Model cards": (
         "`GET /v1/models` answers `models`, a list of cards. A card has the fields of the "
         "[manifest](manifest.md) and `deployment`, which is `null` for the detector.",

@@ -13,6 +13,7 @@ from service.telemetry.metrics import (
     CUTS,
     FRAME_OUTCOMES,
     LABELS,
+    RECORDING_OUTCOMES,
     REJECTIONS,
     Metrics,
 )
@@ -25,6 +26,7 @@ VALUES: dict[tuple[str, str], Mapping[str, str]] = {
     ("expressnet_cut_connections_total", "reason"): CUTS,
     ("expressnet_background_failures_total", "task"): BACKGROUND_TASKS,
     ("expressnet_stream_frames_total", "outcome"): FRAME_OUTCOMES,
+    ("expressnet_recordings_ended_total", "outcome"): RECORDING_OUTCOMES,
 }
 # Descriptions of labels that replace those of LABELS.
 MEANINGS = {

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from service.api.shaping import to_problem
 from service.core import errors
 from service.core.errors import ServiceError
-from service.http.problems import problem_response, to_problem
+from service.http.problems import problem_response
 
 # The public contract: codes and statuses that callers rely on.
 CONTRACT = {
@@ -27,6 +28,11 @@ CONTRACT = {
     "unsupported_media_type": 415,
     "invalid_request": 422,
     "image_too_complex": 422,
+    "invalid_video": 400,
+    "recording_not_done": 409,
+    "video_too_long": 413,
+    "video_too_complex": 422,
+    "insufficient_storage": 507,
     "rate_limited": 429,
     "overloaded": 429,
     "upgrade_required": 426,

@@ -150,7 +150,10 @@ def test_a_video_becomes_a_timeline(
     with Image.open("clip.timeline.png") as picture:
         assert picture.width == 1000
     assert re.search(r"1 +│ +0.0 to 0.8 s +│ +4 +│ +happiness 100%", result.stdout)
-    assert result.stderr == "expressnet: 4 frames, 1 face: clip.timeline.csv, clip.timeline.png and clip.report.json\n"
+    assert (
+        result.stderr
+        == "expressnet: 4 frames, 1 face: clip.timeline.csv, clip.timeline.png and clip.report.json\n"
+    )
 
 
 def test_the_command_is_refused_in_group_mode(expressnet: Expressnet, photos: Path) -> None:

@@ -20,7 +20,11 @@ from typer.testing import Result
 from service.core.manifest import EMOTIONS
 from service.predict.videos import names_of
 from service.recordings.chart import COLOURS, GAP_PX, LEFT_PX, PANEL_PX, PLOT_PX, TOP_PX, Chart
+from service.settings import Settings
 from service.tracking.record import Record
+from tests.conftest import serving
+from tests.fake_engine import fake_engines
+from tests.recordings import RECORDINGS, done
 from tests.scenes import video
 from tests.seen import FaceSeen, seen
 from tests.unit.predict.conftest import Expressnet
@@ -91,6 +95,20 @@ def test_the_report_sums_up_the_video(expressnet: Expressnet) -> None:
     assert report["group"]["time_share"]["happiness"] == 1.0
     (minute,) = report["minutes"]
     assert minute == {"start_s": 0.0, "end_s": 1.0} | report["group"]
+
+
+def test_a_server_has_the_same_results(expressnet: Expressnet, tmp_path: Path) -> None:
+    data = Path(clip("clip.mp4", away=range(10, 15))).read_bytes()
+    expressnet("predict", "clip.mp4", "--include", "quality")
+    with serving(Settings(port=0), fake_engines()) as gateway:
+        place = f"{RECORDINGS}/{done(gateway, data, include='quality')}"
+        timeline = gateway.client.get(f"{place}/timeline", params={"format": "csv"}).text.splitlines()
+        report = gateway.client.get(f"{place}/report").json()
+        picture = gateway.client.get(f"{place}/plot").content
+    own = {"path": "clip.mp4", "problem": "", "detail": ""}
+    assert [row | own for row in csv.DictReader(timeline)] == csv_rows("clip.timeline.csv")
+    assert report | {"path": "clip.mp4"} == json.loads(Path("clip.report.json").read_text())
+    assert picture == Path("clip.timeline.png").read_bytes()
 
 
 def test_the_picture_is_white_while_nobody_is_in_the_video(expressnet: Expressnet) -> None:

@@ -19,6 +19,7 @@ from service.access.scopes import Scope
 from service.http import app
 from service.http.app import create_app
 from service.http.layers import stack
+from service.recordings.jobs import Jobs
 from service.serving import server
 from service.serving.child import Share
 from service.serving.link import Link
@@ -77,6 +78,7 @@ WORK: dict[str, tuple[Any, str]] = {
     "memory": (app, "release_at_rest"),
     "keys file": (stack, "watch"),
     "redis": (limiter.Limiter, "run"),
+    "recordings": (Jobs, "run"),
     "late clients": (server, "cut_late"),
 }
 
