@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from base64 import b64decode
 from difflib import get_close_matches
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -101,6 +102,24 @@ def _redis(url: SecretStr) -> SecretStr:
     if not valid:
         raise ValueError("not like redis://:PASSWORD@HOST:PORT/0")
     return url
+
+
+def _hosts(parts: tuple[str, ...]) -> tuple[str, ...]:
+    for part in parts:
+        if urlsplit(f"//{part}").hostname != part.lower():
+            raise ValueError(f"{part!r} is not a host like hooks.example.com")
+    return parts
+
+
+def _webhook_secret(secret: SecretStr) -> SecretStr:
+    prefix, _, key = secret.get_secret_value().rpartition("whsec_")
+    try:
+        valid = not prefix and 24 <= len(b64decode(key, validate=True)) <= 64
+    except ValueError:
+        valid = False
+    if not valid or not secret.get_secret_value().startswith("whsec_"):
+        raise ValueError("not `whsec_` and 24 to 64 bytes in base64")
+    return secret
 
 
 def _repository() -> Path:
@@ -320,6 +339,17 @@ class Settings(BaseSettings):
     recording_ttl_s: Annotated[float, Field(ge=60, le=604_800)] = Field(
         3600.0, description="Time for which the results of a recording are kept."
     )
+    webhook_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_hosts)] = (
+        Field((), description="Hosts that the option `webhook` of a recording may name. Empty: none.")
+    )
+    webhook_secret: Annotated[SecretStr, AfterValidator(_webhook_secret)] | None = Field(
+        None,
+        description="`whsec_` and 24 to 64 bytes in base64: the key that webhooks are signed with, by the "
+        "Standard Webhooks specification.",
+    )
+    webhook_private: bool = Field(
+        False, description="Send webhooks also to private addresses of these hosts, and over HTTP."
+    )
     client_timeout_s: Seconds = Field(
         10.0,
         description="Max time for a client to send the head of a request or the next part of a recording, "
@@ -396,6 +426,10 @@ class Settings(BaseSettings):
             raise ValueError(
                 "EXPRESSNET_TRITON_CERTIFICATE and EXPRESSNET_TRITON_PRIVATE_KEY need each other"
             )
+        if bool(self.webhook_hosts) != (self.webhook_secret is not None):
+            raise ValueError("EXPRESSNET_WEBHOOK_HOSTS and EXPRESSNET_WEBHOOK_SECRET need each other")
+        if self.webhook_private and not self.webhook_hosts:
+            raise ValueError("EXPRESSNET_WEBHOOK_PRIVATE needs EXPRESSNET_WEBHOOK_HOSTS")
         if self.max_streams >= self.max_connections:
             raise ValueError("EXPRESSNET_MAX_STREAMS must be less than EXPRESSNET_MAX_CONNECTIONS")
         if self.batch_body_limit_bytes < self.body_limit_bytes:
@@ -429,10 +463,9 @@ def read_settings(**given: object) -> Settings:
         if not first["loc"]:
             raise SettingsError(f"{reason}.") from error
         variable = PREFIX + str(first["loc"][0]).upper()
-        if first["loc"][0] == "redis_url":
-            raise SettingsError(
-                f"{variable} cannot be used: {first['msg'].lower()}."
-            ) from None  # it has a password
+        if first["loc"][0] in ("redis_url", "webhook_secret"):
+            # The value is secret, or has a password.
+            raise SettingsError(f"{variable} cannot be used: {reason[0].lower()}{reason[1:]}.") from None
         raise SettingsError(
             f"{variable}={_shown(str(first['input']))} cannot be used: {reason[0].lower()}{reason[1:]}."
         ) from error

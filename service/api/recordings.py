@@ -26,6 +26,12 @@ MINUTE_S = 60.0
 DEFAULT_FPS = 5.0
 Fps = Annotated[float, Field(ge=0.1, le=30)]
 _FPS = "Frames to analyse in each second of the video."
+_WEBHOOK = Field(
+    None,
+    description="Address that gets a message when the recording is done or has failed. "
+    "`EXPRESSNET_WEBHOOK_HOSTS` has the allowed hosts.",
+    json_schema_extra={"format": "uri"},
+)
 _NUMBER = r"(0(\.[0-9]+)?|1(\.0+)?|\.[0-9]+)"
 
 
@@ -47,6 +53,8 @@ class RecordingQuery(DetectionQuery):
         "`0.5,0,0.5,1` is the right half. The default is the whole frame.",
         json_schema_extra={"pattern": rf"^{_NUMBER}(,{_NUMBER}){{3}}$"},
     )
+
+    webhook: str | None = _WEBHOOK
 
     @field_validator("region")
     @classmethod
@@ -75,6 +83,7 @@ class GroupRecordingQuery(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fps: Fps = Field(DEFAULT_FPS, description=_FPS)
+    webhook: str | None = _WEBHOOK
 
 
 class RecordingForm(BaseModel):

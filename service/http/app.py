@@ -29,6 +29,7 @@ from service.pipeline.spare_time import SpareTime
 from service.process.memory import end_startup, release_at_rest
 from service.recordings.archive import Archive
 from service.recordings.jobs import Jobs, RecordingLimits
+from service.recordings.webhooks import Webhooks
 from service.sessions.sessions import Sessions
 from service.settings import Settings
 from service.state.store import open_store
@@ -82,6 +83,12 @@ def create_app(
         SpareTime(assembly.backlog, settings.worker_threads),
         metrics,
         access.audit,
+        Webhooks(
+            settings.webhook_hosts,
+            None if settings.webhook_secret is None else settings.webhook_secret.get_secret_value(),
+            allow_private=settings.webhook_private,
+            outcome=lambda outcome: metrics.webhooks.labels(outcome).inc(),
+        ),
     )
     background = {
         "probe": lambda: probe(assembly.named_engines, readiness, metrics),

@@ -40,6 +40,7 @@ from service.recordings.archive import Archive, unknown
 from service.recordings.job import Job, Request
 from service.recordings.results import Results
 from service.recordings.upload import Upload
+from service.recordings.webhooks import Webhooks
 from service.telemetry.audit import Audit, AuditTotals
 from service.telemetry.logs import log
 from service.telemetry.metrics import Metrics
@@ -81,6 +82,7 @@ class Jobs:
         spare_time: SpareTime,
         metrics: Metrics,
         audit: Audit | None,
+        webhooks: Webhooks,
     ) -> None:
         self._pipeline = pipeline
         self._card = card
@@ -89,14 +91,17 @@ class Jobs:
         self._spare_time = spare_time
         self._metrics = metrics
         self._audit = audit
+        self._webhooks = webhooks
         self._turns = asyncio.Semaphore(AT_WORK)
         self._jobs: dict[str, Job] = {}
 
     def begin(self, request: Request) -> Job:
-        """A new recording, which is analysed while it arrives. Raises `Overloaded`.
+        """A new recording, which is analysed while it arrives. Raises `Overloaded` or `InvalidRequest`.
 
         `accept` or `discard` must follow.
         """
+        if request.query.webhook is not None:
+            self._webhooks.check(request.query.webhook)
         active = sum(job.task is not None and not job.task.done() for job in self._jobs.values())
         if active >= self._limits.recordings:
             raise Overloaded(f"the limit of {self._limits.recordings} recordings is reached")
@@ -173,6 +178,7 @@ class Jobs:
         for job in jobs:
             job.stop(State.interrupted)
         await asyncio.gather(*(job.task for job in jobs if job.task is not None), return_exceptions=True)
+        await self._webhooks.close()
 
     def _own(self, owner: str, id: str) -> Job | None:
         """The recording if it is in this process. Raises `NotFound` if it is another caller's."""
@@ -222,9 +228,9 @@ class Jobs:
             job.upload.close()
             self._settle(job)
         if job.accepted.is_set():
-            self._report(job, analysis.totals())
             with suppress(StoreUnavailable):  # the next beat tries again
                 await self._keep(job)
+            self._report(job, analysis.totals())
 
     def _leave(self, job: Job) -> None:
         """Free the place of a recording."""
@@ -245,7 +251,9 @@ class Jobs:
             job.settle(State.failed, to_problem(problem, job.request.request_id))
 
     def _report(self, job: Job, totals: AuditTotals) -> None:
-        """Count, log and audit the end of a recording."""
+        """Count, log, audit and announce the end of a recording."""
+        if job.request.query.webhook is not None and job.state in (State.done, State.failed):
+            self._webhooks.send(job.request.query.webhook, job.view())
         self._metrics.recordings_ended.labels(job.state).inc()
         seconds = 0.0 if job.began_at is None else time.monotonic() - job.began_at
         log.info("recording", id=job.id, state=job.state, frames=job.frames, seconds=round(seconds, 1))

@@ -58,7 +58,7 @@ LABELS = {
     "stage": "Stage of the pipeline.",
     "reason": "Why the service refused or closed it.",
     "task": "Name of the background task.",
-    "outcome": "What became of the frame or the recording.",
+    "outcome": "What became of the frame, the recording or the webhook.",
     "emotion": "Most probable emotion.",
     "verdict": "`certain` or `uncertain`.",
     "engine": "Name of the model.",
@@ -96,6 +96,10 @@ RECORDING_OUTCOMES = {
     "failed": "It ended with a problem.",
     "cancelled": "A caller cancelled it.",
     "interrupted": "The service was shut down.",
+}
+WEBHOOK_OUTCOMES = {
+    "delivered": "The receiver accepted it.",
+    "undelivered": "The receiver did not accept it within a day, or is gone.",
 }
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -216,6 +220,11 @@ class Metrics:
         self.recording_frames = Counter(
             "expressnet_recording_frames_total", "Frames of recordings with an answer.", registry=registry
         )
+        self.webhooks = Counter(
+            "expressnet_webhooks_total", "Webhooks by outcome.", ("outcome",), registry=registry
+        )
+        for outcome in WEBHOOK_OUTCOMES:
+            self.webhooks.labels(outcome)
         self.faces_per_image = Histogram(
             "expressnet_faces_per_image",
             "Faces in the answer for one image.",

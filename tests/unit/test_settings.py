@@ -11,6 +11,8 @@ from pydantic import SecretStr, ValidationError
 from service.core.errors import SettingsError
 from service.settings import PREFIX, Settings, read_settings
 
+SECRET = "whsec_" + 32 * "a"
+
 # The settings that `service.settings` parses. pydantic parses the others.
 READ = {
     "trusted_proxies": ("10.0.0.0/8, ::1,", ("10.0.0.0/8", "::1")),
@@ -18,6 +20,8 @@ READ = {
     "redis_url": ("rediss://:secret@redis:6380/1", SecretStr("rediss://:secret@redis:6380/1")),
     "cors_origins": ("https://a.example.com,http://b:8080", ("https://a.example.com", "http://b:8080")),
     "jurisdiction": ("DE, uk,us,", ("de", "gb", "us")),
+    "webhook_hosts": ("hooks.example.com, 10.0.0.1", ("hooks.example.com", "10.0.0.1")),
+    "webhook_secret": (SECRET, SecretStr(SECRET)),
     "triton_url": ("10.0.0.1:8001, 10.0.0.2:8001", "10.0.0.1:8001,10.0.0.2:8001"),
 }
 
@@ -44,6 +48,8 @@ BAD = {
         "1.2.3.4:1,[::1]:1",
     ],
     "max_delay_s": ["nan", "1.5"],
+    "recording_ttl_s": ["59", "nan"],
+    "webhook_hosts": ["https://example.com", "example.com:443", "a/b"],
     "timeout_s": ["nan", "inf"],
 }
 
@@ -85,7 +91,12 @@ def test_worker_threads_share_the_cores(
 @pytest.mark.parametrize("name", READ)
 def test_each_variable_is_read(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     text, value = READ[name]
-    needed = {"redis_url": {"rate_limit": "1/day"}, "jurisdiction": {"purpose": "research"}}
+    needed = {
+        "redis_url": {"rate_limit": "1/day"},
+        "jurisdiction": {"purpose": "research"},
+        "webhook_hosts": {"webhook_secret": SECRET},
+        "webhook_secret": {"webhook_hosts": "example.com"},
+    }
     for variable, setting in {name: text, **needed.get(name, {})}.items():
         monkeypatch.setenv(PREFIX + variable.upper(), setting)
     assert getattr(read_settings(), name) == value
@@ -135,7 +146,7 @@ def test_an_address_with_a_password_is_refused_without_showing_it(
 
 def test_a_password_is_not_shown_with_the_settings() -> None:
     settings = Settings.model_validate({"redis_url": "redis://:secret@redis", "rate_limit": "1/day"})
-    assert "secret" not in repr(settings)
+    assert ":secret@" not in repr(settings)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +188,16 @@ def test_variables_without_the_prefix_are_ignored(monkeypatch: pytest.MonkeyPatc
     assert read_settings().port == 8000
 
 
+@pytest.mark.parametrize("secret", ["", "a" * 32, "whsec_", "whsec_YQ==", "whsec_" + 32 * "?"])
+def test_a_secret_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch, secret: str) -> None:
+    monkeypatch.setenv("EXPRESSNET_WEBHOOK_HOSTS", "example.com")
+    monkeypatch.setenv("EXPRESSNET_WEBHOOK_SECRET", secret)
+    sentence = refusal()
+    assert sentence == (
+        "EXPRESSNET_WEBHOOK_SECRET cannot be used: not `whsec_` and 24 to 64 bytes in base64."
+    )
+
+
 @pytest.mark.parametrize(
     ("variables", "named"),
     [
@@ -189,6 +210,8 @@ def test_variables_without_the_prefix_are_ignored(monkeypatch: pytest.MonkeyPatc
         ({"tls_certificate": __file__}, ("tls_certificate", "tls_private_key")),
         ({"admin_port": "8000"}, ("admin_port", "port")),
         ({"max_streams": "512"}, ("max_streams", "max_connections")),
+        ({"webhook_hosts": "example.com"}, ("webhook_hosts", "webhook_secret")),
+        ({"webhook_private": "1"}, ("webhook_private", "webhook_hosts")),
         (
             {"triton_tls": "1", "triton_certificate": __file__},
             ("triton_certificate", "triton_private_key"),

@@ -15,6 +15,7 @@ from service.telemetry.metrics import (
     LABELS,
     RECORDING_OUTCOMES,
     REJECTIONS,
+    WEBHOOK_OUTCOMES,
     Metrics,
 )
 from tests.docs.reference.markdown import bullet_list, codes, page
@@ -27,6 +28,7 @@ VALUES: dict[tuple[str, str], Mapping[str, str]] = {
     ("expressnet_background_failures_total", "task"): BACKGROUND_TASKS,
     ("expressnet_stream_frames_total", "outcome"): FRAME_OUTCOMES,
     ("expressnet_recordings_ended_total", "outcome"): RECORDING_OUTCOMES,
+    ("expressnet_webhooks_total", "outcome"): WEBHOOK_OUTCOMES,
 }
 # Descriptions of labels that replace those of LABELS.
 MEANINGS = {

@@ -36,6 +36,7 @@ PUBLISHED = {
     "expressnet_recordings": set(),
     "expressnet_recordings_ended": {"outcome"},
     "expressnet_recording_frames": set(),
+    "expressnet_webhooks": {"outcome"},
     "expressnet_faces_per_image": set(),
     "expressnet_face_size_pixels": set(),
     "expressnet_predictions": {"emotion", "verdict"},
