@@ -1,6 +1,6 @@
 // Calls of the service. Addresses are relative to the page, so that the page also works below a path of a proxy.
 
-import { bytes, counted, problemSentence, sentence } from "./words.js";
+import { bytes, counted, helpFor, problemSentence, sentence } from "./words.js";
 
 const TYPES_BY_ENDING = {
   avif: "image/avif",
@@ -12,11 +12,11 @@ const TYPES_BY_ENDING = {
 // Extra time after the service's own deadline, for a service that does not answer at all.
 const PATIENCE_S = 5;
 
-/** Why there is no answer, in sentences. */
+/** Why there is no answer, in sentences. `help`: names of what helps. `ofPhoto`: another photo may be answered. */
 export class Failure extends Error {
-  constructor(message, { detail = "", requestId = "", retryAfterS = null, code = "" } = {}) {
+  constructor(message, { detail = "", requestId = "", retryAfterS = null, code = "", help = ["again"], ofPhoto = false } = {}) {
     super(message);
-    Object.assign(this, { detail, requestId, retryAfterS, code });
+    Object.assign(this, { detail, requestId, retryAfterS, code, help, ofPhoto });
   }
 }
 
@@ -41,7 +41,8 @@ export async function readCards(key) {
 export async function askEmotions(service, photo, query, key, signal) {
   if (photo.size > service.body_limit_bytes) {
     const limit = bytes(service.body_limit_bytes);
-    throw new Failure(`This file has ${bytes(photo.size)}; at most ${limit} are accepted.`);
+    const help = { help: helpFor("body_too_large"), ofPhoto: true };
+    throw new Failure(`This file has ${bytes(photo.size)}; at most ${limit} are accepted.`, help);
   }
   const started = performance.now();
   const patience = AbortSignal.timeout(1e3 * (service.timeout_s + PATIENCE_S));
@@ -59,33 +60,23 @@ export async function askEmotions(service, photo, query, key, signal) {
   };
 }
 
-/** The command that sends the same request. It reads the key from the environment. */
-export function curlCommand(service, photo, query, key) {
-  const parts = [
-    `curl --data-binary ${quoted(`@${photo.name}`)}`,
-    `-H 'Content-Type: ${mediaType(service, photo)}'`,
-    ...(key ? ['-H "X-API-Key: $EMOTIONS_KEY"'] : []),
-    quoted(emotionsAddress(query).href.replaceAll("%2C", ",")),
-  ];
-  return parts.join(" \\\n  ");
-}
-
-function emotionsAddress(query) {
+export function emotionsAddress(query) {
   const address = at("v1/emotions");
   address.search = new URLSearchParams(query);
   return address;
 }
 
-async function reach(address, request, signal, patience) {
+/** `fetch`. Throws a `Failure` without an answer, or an AbortError after `signal`. */
+export async function reach(address, request, signal, patience) {
   const signals = [signal, patience].filter(Boolean);
   try {
     return await fetch(address, { ...request, cache: "no-store", signal: signals.length ? AbortSignal.any(signals) : null });
   } catch (error) {
     if (signal?.aborted) throw error;
-    if (patience?.aborted) throw new Failure("The service did not answer in time. Try again, or with a smaller photo.");
+    if (patience?.aborted) throw new Failure("The service did not answer in time. A smaller photo may help.", { help: ["again", "another"] });
     throw new Failure(
       navigator.onLine
-        ? "The service cannot be reached. Check that it is running, then try again."
+        ? "The service cannot be reached. Check that it is running."
         : "You are offline, and the service is on another machine.",
     );
   }
@@ -96,21 +87,24 @@ async function readJson(answer) {
     return await answer.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Failure("The answer was cut off, or is not from this service. Try again.");
+    throw new Failure("The answer was cut off, or is not from this service.");
   }
 }
 
-async function failureOf(answer) {
+/** The failure in an answer with an error status. */
+export async function failureOf(answer) {
   const problem = await answer.json().catch(() => ({}));
   const header = Number.parseInt(answer.headers.get("Retry-After") ?? "", 10);
   const retryAfterS = Number.isNaN(header) ? null : header;
   const first = problemSentence(problem.code, answer.status);
-  const wait = retryAfterS === null ? "" : ` Try again in ${duration(retryAfterS)}.`;
+  const wait = retryAfterS === null ? "" : ` Wait ${duration(retryAfterS)}.`;
   return new Failure(first + wait, {
     detail: sentence(problem.detail ?? ""),
     requestId: problem.request_id ?? answer.headers.get("X-Request-ID") ?? "",
     code: problem.code ?? "",
     retryAfterS,
+    help: helpFor(problem.code),
+    ofPhoto: helpFor(problem.code).includes("another"),
   });
 }
 
@@ -124,7 +118,8 @@ function serverTiming(header) {
   return Object.fromEntries(found.map(([, stage, ms]) => [stage, Number(ms)]));
 }
 
-function mediaType(service, photo) {
+/** The type of a file for `Content-Type`. */
+export function mediaType(service, photo) {
   if (service.media_types.includes(photo.type)) return photo.type;
   // Browsers do not know all types. The service reads the type from the bytes, so any accepted type works.
   const ending = photo.name.split(".").pop().toLowerCase();
@@ -132,5 +127,3 @@ function mediaType(service, photo) {
 }
 
 const keyHeader = (key) => (key ? { "X-API-Key": key } : {});
-
-const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;

@@ -3,9 +3,9 @@
 import { Failure } from "./api.js";
 
 const FAILURES = {
-  NotAllowedError: "The browser blocks the camera. Allow the camera beside the page's address, then try again.",
-  NotFoundError: "No camera was found.",
-  NotReadableError: "The camera is in use by another program, or does not answer.",
+  NotAllowedError: ["The browser blocks the camera. Allow the camera beside the page's address.", "camera", "another"],
+  NotFoundError: ["No camera was found.", "another"],
+  NotReadableError: ["The camera is in use by another program, or does not answer.", "camera", "another"],
 };
 
 export class Camera {
@@ -14,12 +14,14 @@ export class Camera {
   /** Throws a `Failure` if the device has no camera or the user does not allow it. */
   async start() {
     if (!navigator.mediaDevices?.getUserMedia) {
-      throw new Failure("Browsers allow the camera only on pages over HTTPS, or on pages from this machine.");
+      const sentence = "Browsers allow the camera only on pages over HTTPS, or on pages from this machine.";
+      throw new Failure(sentence, { help: ["another"] });
     }
     try {
       this.stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: { ideal: 1280 } } });
     } catch (error) {
-      throw new Failure(FAILURES[error.name] ?? "The camera could not be started.");
+      const [sentence, ...help] = FAILURES[error.name] ?? ["The camera could not be started.", "camera", "another"];
+      throw new Failure(sentence, { help });
     }
     return this.stream;
   }

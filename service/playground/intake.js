@@ -1,14 +1,16 @@
-// Photos that are dropped on the page or pasted into it.
+// Photos that are dropped on the page, pasted into it, or chosen.
 
 import { Failure } from "./api.js";
+import { byId } from "./dom.js";
 
-/** Calls `take(file)` with a photo, or `refuse(failure)` without one. `zone` is highlighted during a drag. */
+/** Calls `take(files)` with at least one file, or `refuse(failure)`. `zone` is highlighted during a drag. */
 export function watchIntake(zone, take, refuse) {
   let depth = 0; // a drag enters and leaves each element that it passes
   const light = (change) => {
     depth = Math.max(0, depth + change);
     zone.classList.toggle("over", depth > 0);
   };
+  const pass = (files, missing) => (files.length ? take(files) : refuse(new Failure(missing, { help: ["another"] })));
   document.addEventListener("dragenter", () => light(1));
   document.addEventListener("dragleave", () => light(-1));
   // Without this the browser would leave the page and open the file.
@@ -16,19 +18,27 @@ export function watchIntake(zone, take, refuse) {
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     light(-depth);
-    const file = firstFile(event.dataTransfer);
-    if (file) take(file);
-    else refuse(new Failure("This is not a file. Save the picture first, then drop it here."));
+    pass(pictures(event.dataTransfer), "This is not a file. Save the picture first, then drop it here.");
   });
   document.addEventListener("paste", (event) => {
-    const file = firstFile(event.clipboardData);
-    if (file) take(file);
-    else if (!event.target.closest?.("input")) refuse(new Failure("There is no picture in the clipboard."));
+    const files = pictures(event.clipboardData);
+    if (files.length || !event.target.closest?.("input")) pass(files, "There is no picture in the clipboard.");
+  });
+  byId("file").addEventListener("change", ({ target }) => {
+    if (target.files.length) take([...target.files]);
+    target.value = ""; // so that the same file can be chosen again
+  });
+  byId("samples").addEventListener("click", async ({ target }) => {
+    const image = target.closest("button")?.querySelector("img");
+    if (!image) return;
+    const content = await fetch(image.src).then((answer) => answer.blob());
+    take([new File([content], image.src.split("/").pop(), { type: content.type })]);
   });
 }
 
-/** The first picture, else the first file: the service then says what is wrong with it. */
-function firstFile(transfer) {
+/** The pictures; without one, the first file: the service then says what is wrong with it. */
+function pictures(transfer) {
   const found = [...(transfer?.files ?? [])];
-  return found.find((file) => file.type.startsWith("image/")) ?? found[0];
+  const chosen = found.filter((file) => file.type.startsWith("image/"));
+  return chosen.length ? chosen : found.slice(0, 1);
 }

@@ -1,43 +1,67 @@
-// Connects the parts of the page: it takes a photo, and shows the answer or the failure.
+// Connects the parts of the page: it takes photos or the camera, and shows the answer or the failure.
 
-import { groupOf, shortened, statusOf } from "./answer.js";
-import { Failure, askEmotions, curlCommand, readCards, readService } from "./api.js";
-import { Camera } from "./camera.js";
+import { Failure, askEmotions, readCards, readService } from "./api.js";
 import { modelCard } from "./card.js";
-import { byId, h, say, show } from "./dom.js";
+import { announce, byId, h, legendOf, say, show } from "./dom.js";
+import { annotated, csvOf, download, rowsOf } from "./downloads.js";
 import { FaceList } from "./faces.js";
 import { watchIntake } from "./intake.js";
+import { Live } from "./live.js";
+import { Photos } from "./photos.js";
 import { Picture } from "./picture.js";
+import { Problems } from "./problems.js";
+import { SNIPPETS, requestOf } from "./snippets.js";
+import { groupOf, statusOf, summaryOf, totalOf } from "./summary.js";
+import { tracksOf } from "./timeline.js";
 import { timingsOf } from "./timings.js";
-import { INCLUDE, bytes, spaced } from "./words.js";
+import { INCLUDE, bytes, shortened, spaced } from "./words.js";
 
-const SNAPSHOT_PX = 1920;
-const CAMERA_IDLE = "The camera is on. Nothing is sent until you take a picture or go live.";
-const LIVE_PX = 640; // large enough for faces in front of a webcam, and quick to send
+const SORTED_FACES = 5; // from this number on, sorting helps
 
-const camera = new Camera();
-const list = new FaceList((index) => picture.mark(index));
-const picture = new Picture((index) => list.choose(index));
-let service = null;
-let photo = null; // the shown file, or null
-let drawn = null; // promise: whether this browser can show the photo
-let running = null; // AbortController of the request in flight
-let live = false;
-let pressed = false; // whether a mouse button or a finger is down
-let json = "";
-
-watchIntake(byId("drop").closest(".photo"), take, (failure) => showFailure(failure));
-byId("file").addEventListener("change", ({ target }) => {
-  if (target.files[0]) take(target.files[0]);
-  target.value = ""; // so that the same file can be chosen again
+const picture = new Picture((face) => list.choose(face));
+const list = new FaceList((face) => picture.mark(face));
+const photos = new Photos((file, signal) => askEmotions(service, file, query(), key(), signal), showState, showPhoto);
+const problems = new Problems({
+  another: () => byId("file").click(),
+  again: () => (service ? photos.sendAgain() : introduce()),
+  key: () => byId("key").focus(),
+  reset: () => setOptions({}),
+  smaller: () => setOptions({ min_face_px: 16, min_detection_confidence: 0.6 }),
+  whole: () => setOptions({ whole: true }),
+  camera: () => live.start(),
+  live: () => live.go(),
 });
-byId("camera-start").addEventListener("click", startCamera);
-byId("camera-take").addEventListener("click", snapshot);
-byId("camera-live").addEventListener("click", () => (live ? stopLive() : goLive()));
-byId("camera-stop").addEventListener("click", stopCamera);
+const live = new Live({
+  picture,
+  problems,
+  query,
+  key,
+  take,
+  fail,
+  clear: clearPage,
+  say: setStatus,
+  hasPhotos: () => photos.entries.length > 0,
+  showFrame,
+  showSummary,
+  showNothing,
+});
+
+let service = null;
+let drawn = null; // promise: whether this browser can show the photo
+let faces = []; // of the answer, with their numbers
+let kind = null; // only these faces are shown; null: all
+let pressed = false; // whether a mouse button or a finger is down
+let json = null; // what the page shows as JSON
+
+watchIntake(byId("photo"), take, fail);
 byId("options").addEventListener("submit", (event) => event.preventDefault());
-byId("options").addEventListener("change", () => photo && send());
+byId("options").addEventListener("change", optionsChanged);
+byId("order").addEventListener("change", listFaces);
+byId("languages").addEventListener("change", showSnippet);
 byId("card").addEventListener("toggle", ({ target }) => target.open && showCard());
+byId("save-picture").addEventListener("click", savePicture);
+byId("save-json").addEventListener("click", () => download("answer.json", JSON.stringify(json, null, 2), "application/json"));
+byId("save-csv").addEventListener("click", () => download("faces.csv", csvOf(rows()), "text/csv"));
 for (const button of document.querySelectorAll(".copy")) button.addEventListener("click", copy);
 addEventListener("pointerdown", () => (pressed = true));
 for (const end of ["pointerup", "pointercancel", "blur"]) addEventListener(end, () => (pressed = false));
@@ -48,11 +72,10 @@ async function introduce() {
   try {
     service = await readService();
   } catch (error) {
-    showFailure(error, introduce);
+    fail(error);
     return;
   }
-  clearFailure();
-  byId("version").textContent = service.version;
+  problems.clear();
   show(byId("docs"), service.shows_docs);
   show(byId("key-field"), service.asks_for_key);
   const needed = service.allows_anonymous ? "Optional: a key may allow more." : "Required.";
@@ -61,51 +84,29 @@ async function introduce() {
     h("label", {}, h("input", { type: "checkbox", name: "include", value: part }), INCLUDE[part] ?? spaced(part)),
   );
   byId("include").replaceChildren(...choices);
-  // A service that answers groups only has no options.
+  // A service that answers groups only has no options and no streams.
   show(byId("choices"), choices.length > 0);
+  byId("version").textContent = service.version;
+  if (service.allows_anonymous) readModel();
+  if (photos.entries.length) photos.send();
 }
 
-/** Takes a new photo, from any source. */
-function take(file) {
-  leaveCamera();
-  photo = file;
-  show(byId("drop"), false);
-  show(byId("picture"));
-  byId("caption").textContent = `${file.name}, ${bytes(file.size)}`;
-  drawn = picture.showPhoto(file);
-  clearAnswer();
-  return send();
-}
-
-/** Sends the present photo with the present options. */
-async function send() {
-  if (!service) await introduce();
-  if (!service) return;
-  const mine = begin("Looking for faces …");
+/** Reads the threshold and the emotions of the model. Without a key, some services do not tell them. */
+async function readModel() {
   try {
-    const result = await askEmotions(service, photo, query(), key(), mine.signal);
-    const visible = await drawn;
-    if (mine !== running) return;
-    showPhotoAnswer(result, visible);
+    const classifier = (await readCards(key())).find((card) => card.kind === "classifier");
+    list.threshold = classifier.verdict.threshold;
+    byId("labels").replaceChildren(...legendOf(classifier.labels));
+    listFaces();
   } catch (error) {
-    if (mine !== running) return;
-    clearAnswer();
-    showFailure(error, send);
+    if (!(error instanceof Failure)) throw error;
   }
-  settle(mine);
 }
 
-function begin(status) {
-  running?.abort();
-  running = new AbortController();
-  clearFailure();
-  setStatus(status);
-  byId("faces").setAttribute("aria-busy", "true");
-  return running;
-}
-
-function settle(mine) {
-  if (mine === running) byId("faces").setAttribute("aria-busy", "false");
+/** Takes new photos, from any source. */
+function take(files) {
+  live.leave();
+  photos.take(files);
 }
 
 function query() {
@@ -124,106 +125,148 @@ function key() {
   return byId("key").value.trim();
 }
 
-function showPhotoAnswer(result, visible) {
-  const { image } = result.answer;
-  const size = `${image.width} x ${image.height} px`;
-  const unseen = visible ? "" : " This browser cannot show this type of file. The boxes are still in the right places.";
-  byId("caption").textContent = `${photo.name}, ${size}, ${bytes(photo.size)}.${unseen}`;
-  if (!visible) picture.showBlank(image);
-  showAnswer(result, photo, false);
+/** Sets the options of face detection; those that are not named get their defaults. */
+function setOptions({ whole = false, ...numbers }) {
+  for (const input of byId("choices").querySelectorAll('input[type="number"]')) {
+    input.value = numbers[input.name] ?? input.defaultValue;
+  }
+  byId("whole").checked = whole;
+  optionsChanged();
 }
 
-/** `again`: the scene is that of the last answer. */
-function showAnswer({ answer, stages, roundTripMs }, sent, again) {
-  const faces = answer.faces ?? [];
-  picture.showFaces(answer);
-  list.show(faces, (face) => picture.crop(face, answer.image), again);
-  if (!again) picture.mark(0);
+function optionsChanged({ target } = {}) {
+  if (target?.id === "key") readModel();
+  if (live.isOpen) live.go();
+  else if (photos.entries.length) photos.send();
+}
+
+/** Shows another photo, of those that are chosen. */
+function showPhoto(entry) {
+  show(byId("drop"), false);
+  show(byId("picture"));
+  drawn = picture.showPhoto(entry.address);
+  byId("caption").textContent = `${entry.file.name}, ${bytes(entry.file.size)}`;
+  clearAnswer();
+  showState(entry);
+}
+
+/** Shows the answer or the failure of a photo, if it is the shown one. */
+async function showState(entry) {
+  const { answered, entries } = photos;
+  byId("total").textContent = entries.length > 1 ? totalOf(answered.map((one) => one.result.answer)) : "";
+  if (entry !== photos.shown) return;
+  const { result, failure } = entry;
+  byId("faces").setAttribute("aria-busy", String(!result && !failure));
+  if (failure) {
+    clearAnswer();
+    fail(failure);
+    // Without a picture to show, the page offers its samples again.
+    if (entries.length > 1 || (await drawn) || entry !== photos.shown) return;
+    show(byId("picture"), false);
+    show(byId("drop"));
+    return;
+  }
+  problems.clear();
+  if (!result) {
+    setStatus("Looking for faces …");
+    return;
+  }
+  const visible = await drawn;
+  if (entry === photos.shown && entry.result === result) showAnswer(entry.file, result, visible);
+}
+
+function showAnswer(file, { answer, stages, roundTripMs }, visible) {
+  const { image } = answer;
+  const unseen = visible ? "" : " This browser cannot show this type of file. The boxes are still in the right places.";
+  byId("caption").textContent = `${file.name}, ${image.width} x ${image.height} px, ${bytes(file.size)}.${unseen}`;
+  if (!visible) picture.showBlank(image);
+  show(byId("save-picture"), visible);
+  faces = (answer.faces ?? []).map((face, index) => ({ ...face, number: index + 1 }));
+  list.clear();
+  picture.showFaces(faces, image);
   byId("group").replaceChildren(...groupOf(answer.group));
   setStatus(statusOf(answer));
+  if (answer.faces && !faces.length) problems.advise(["smaller", "whole", "another"]);
+  chooseKind(null);
   byId("timings").replaceChildren(...timingsOf(stages, roundTripMs));
-  byId("curl").textContent = curlCommand(service, sent, query(), key());
-  json = JSON.stringify(answer, null, 2);
-  byId("json").textContent = JSON.stringify(answer, shortened, 2);
+  showJson(photos.entries.length > 1 ? photos.answered.map((entry) => ({ path: entry.file.name, ...entry.result.answer })) : answer, answer);
+  showSnippet();
+  hideLegend();
+}
+
+function hideLegend() {
+  for (const id of ["legend", "labels"]) show(byId(id), false);
+}
+
+/** Shows the summary, the list and the boxes of the faces of this kind; null: of all. */
+function chooseKind(chosen) {
+  kind = chosen;
+  byId("summary").replaceChildren(...(faces.length > 1 ? summaryOf(faces, kind, chooseKind) : []));
+  show(byId("sorting"), faces.length >= SORTED_FACES);
+  picture.mark(listFaces());
+}
+
+/** Returns the number of the first face in the list. */
+function listFaces() {
+  picture.only(kind);
+  const image = photos.shown?.result?.answer.image;
+  return list.show(faces, { order: byId("order").value, kind, crop: (face) => picture.crop(face, image) });
+}
+
+/** `all`: for the file; `shown`: for the page. */
+function showJson(all, shown) {
+  json = all;
+  byId("json").textContent = JSON.stringify(shown, shortened, 2);
   show(byId("answer"));
-  show(byId("legend"), false);
+}
+
+function showSnippet() {
+  const entry = photos.shown;
+  show(byId("program"), Boolean(entry?.result));
+  if (!entry?.result) return;
+  const language = document.querySelector('[name="language"]:checked').value;
+  byId("snippet").textContent = SNIPPETS[language](requestOf(service, entry.file, query(), key(), entry.result.answer));
 }
 
 function clearAnswer() {
-  picture.showFaces(null);
+  faces = [];
+  kind = null;
+  picture.showFaces([]);
   list.clear();
-  byId("group").replaceChildren();
-  show(byId("answer"), false);
+  for (const id of ["group", "summary"]) byId(id).replaceChildren();
+  for (const id of ["answer", "sorting"]) show(byId(id), false);
 }
 
-function setStatus(text) {
-  // Written only when it changes: else screen readers would read it out for each frame.
-  if (byId("status").textContent !== text) byId("status").textContent = text;
-}
-
-/** `again` repeats what failed; omitted if that makes no sense. */
-function showFailure(error, again) {
-  if (!(error instanceof Failure)) console.error(error);
-  const failure = error instanceof Failure ? error : new Failure("Something went wrong in this page.");
-  const { message, detail, requestId } = failure;
-  const button = again && h("button", { type: "button" }, "Try again");
-  button?.addEventListener("click", () => again());
-  const parts = [
-    h("p", { class: "lead" }, message),
-    detail && h("p", {}, detail),
-    requestId && h("p", { class: "hint" }, `Request ${requestId}`),
-    button,
-  ];
-  byId("problem").replaceChildren(h("div", { class: "problem" }, ...parts.filter(Boolean)));
+function fail(error) {
+  problems.show(error);
   setStatus("No answer.");
 }
 
-function clearFailure() {
-  byId("problem").replaceChildren();
+/** Shows one frame of the camera. */
+function showFrame(message, followed) {
+  problems.clear();
+  // A click is lost if its element is replaced between press and release.
+  if (pressed) return;
+  faces = followed;
+  picture.showFaces(faces, message.image);
+  setStatus(statusOf({ ...message, faces }));
+  list.show(faces, { order: "number", crop: (face) => picture.crop(face, message.image) });
+  hideLegend();
 }
 
-async function startCamera() {
-  running?.abort();
-  running = null;
-  photo = null;
+/** Shows what a stream of the camera has seen. */
+function showSummary(summary) {
   clearAnswer();
-  clearFailure();
-  try {
-    const stream = await camera.start();
-    if (photo) {
-      camera.stop(); // a photo arrived while the browser asked for permission
-      return;
-    }
-    stream.getVideoTracks()[0].addEventListener("ended", stopCamera);
-    show(byId("drop"), false);
-    show(byId("picture"));
-    byId("caption").textContent = CAMERA_IDLE;
-    await picture.showVideo(stream);
-    showCameraButtons(true);
-    setStatus("The camera is on.");
-  } catch (error) {
-    stopCamera();
-    showFailure(error, startCamera);
-  }
+  byId("summary").replaceChildren(tracksOf(summary));
+  show(byId("save-picture"), false);
+  const { answered, dropped, failed } = summary;
+  byId("timings").replaceChildren(h("p", {}, `${answered} frames answered, ${dropped} dropped, ${failed} failed.`));
+  showJson({ frames: live.frames, summary }, summary);
+  showSnippet();
 }
 
-function showCameraButtons(on) {
-  const within = document.activeElement?.id.startsWith("camera-");
-  show(byId("camera-start"), !on);
-  for (const id of ["camera-take", "camera-live", "camera-stop"]) show(byId(id), on);
-  // The pressed button is hidden now: the focus moves to the button in its place.
-  if (within) byId(on ? "camera-take" : "camera-start").focus();
-}
-
-function leaveCamera() {
-  if (!camera.stream) return;
-  stopLive();
-  camera.stop();
-  showCameraButtons(false);
-}
-
-function stopCamera() {
-  leaveCamera();
+/** The page without a photo. */
+function showNothing() {
   picture.clear();
   clearAnswer();
   show(byId("picture"), false);
@@ -231,55 +274,29 @@ function stopCamera() {
   setStatus("No photo yet.");
 }
 
-async function snapshot() {
-  const shot = await camera.take(picture.video, SNAPSHOT_PX, 0.92);
-  await take(shot);
-}
-
-/** Sends one frame at a time. The next frame is taken when the last one is answered. */
-async function goLive() {
-  live = true;
-  byId("camera-live").setAttribute("aria-pressed", "true");
-  byId("caption").textContent = "Live: frames are sent to the service, one after the other.";
-  const mine = begin("Live.");
-  settle(mine);
-  let again = false;
-  while (mine === running) {
-    try {
-      // Browsers pause this while the page is hidden, so that nothing is sent.
-      await new Promise((resolve) => requestAnimationFrame(resolve));
-      const frame = await camera.take(picture.video, LIVE_PX, 0.85);
-      const result = await askEmotions(service, frame, query(), key(), mine.signal);
-      if (mine !== running) return;
-      clearFailure();
-      // A click is lost if its element is replaced between press and release.
-      if (pressed) continue;
-      showAnswer(result, frame, again);
-      again = true;
-    } catch (error) {
-      if (mine !== running) return;
-      if (!error.retryAfterS) {
-        stopLive();
-        showFailure(error, goLive);
-        return;
-      }
-      showFailure(error);
-      await new Promise((resolve) => setTimeout(resolve, 1e3 * error.retryAfterS));
-    }
-  }
-}
-
-function stopLive() {
-  if (!live) return;
-  live = false;
-  running?.abort();
-  running = null;
-  byId("camera-live").setAttribute("aria-pressed", "false");
-  byId("caption").textContent = CAMERA_IDLE;
-  byId("faces").setAttribute("aria-busy", "false");
+/** Leaves the photos, for the camera. */
+function clearPage() {
+  photos.clear();
+  byId("total").textContent = "";
   clearAnswer();
-  clearFailure();
-  setStatus("The camera is on.");
+  problems.clear();
+}
+
+function setStatus(text) {
+  announce(byId("status"), text);
+}
+
+/** What is shown, as rows of a table. */
+function rows() {
+  if (live.cameraIsOn) return live.frames.flatMap(({ frame, time_s, dropped, ...answer }) => rowsOf({ frame, time_s, dropped }, answer));
+  return photos.entries.flatMap(({ file, result, failure }) =>
+    result ? rowsOf({ path: file.name }, result.answer) : [{ path: file.name, problem: failure?.code ?? "" }],
+  );
+}
+
+async function savePicture() {
+  const { file, result } = photos.shown;
+  download(`${file.name.replace(/\.\w+$/, "")}-faces.jpg`, await annotated(picture.image, result.answer));
 }
 
 async function showCard() {
@@ -293,7 +310,7 @@ async function showCard() {
 async function copy({ currentTarget }) {
   const shown = byId(currentTarget.dataset.of);
   try {
-    await navigator.clipboard.writeText(shown.id === "json" ? json : shown.textContent);
+    await navigator.clipboard.writeText(shown.id === "json" ? JSON.stringify(json, null, 2) : shown.textContent);
     say("Copied.");
     currentTarget.classList.add("done");
     setTimeout(() => currentTarget.classList.remove("done"), 1500);

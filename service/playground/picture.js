@@ -1,6 +1,8 @@
 // The photo or the camera, and the boxes over it.
 
 import { byId, h, show } from "./dom.js";
+import { glyph, paint } from "./emotions.js";
+import { UNCERTAIN, kindOf } from "./faces.js";
 import { percent } from "./words.js";
 
 const NAMED_FACES = 4; // with more faces, the labels would cover the photo
@@ -9,7 +11,7 @@ const CROP_PX = 96;
 const CROP_MARGIN = 0.15;
 
 export class Picture {
-  /** `choose(index)` is called when the user picks a face. */
+  /** `choose(number)` is called when the user picks a face. */
   constructor(choose) {
     this.image = byId("image");
     this.video = byId("video");
@@ -17,22 +19,21 @@ export class Picture {
     this.frame = this.image.parentElement;
     this.choose = choose;
     // Turning a phone changes the size of its video.
-    this.video.addEventListener("resize", () => this.shape(this.video.videoWidth, this.video.videoHeight));
+    this.video.addEventListener("resize", () => this.#shape(this.video.videoWidth, this.video.videoHeight));
     this.boxes.addEventListener("click", (event) => {
       const box = event.target.closest("button");
-      if (box) this.choose(Number(box.dataset.index));
+      if (box) this.choose(Number(box.dataset.number));
     });
-    this.boxes.addEventListener("keydown", (event) => this.walk(event));
+    this.boxes.addEventListener("keydown", (event) => this.#walk(event));
   }
 
-  /** Shows a photo; false if this browser cannot show it. */
-  async showPhoto(photo) {
+  /** Shows the photo at `address`; false if this browser cannot show it. */
+  async showPhoto(address) {
     this.clear();
-    const address = URL.createObjectURL(photo);
     this.image.src = address;
     const drawn = await this.image.decode().then(() => true, () => false);
-    if (this.image.src !== address) return drawn; // another photo was taken meanwhile
-    if (drawn) this.shape(this.image.naturalWidth, this.image.naturalHeight);
+    if (this.image.src !== address) return drawn; // another photo was chosen meanwhile
+    if (drawn) this.#shape(this.image.naturalWidth, this.image.naturalHeight);
     show(this.image, drawn);
     return drawn;
   }
@@ -45,48 +46,50 @@ export class Picture {
   }
 
   clear() {
-    URL.revokeObjectURL(this.image.src);
     this.image.removeAttribute("src");
     this.video.srcObject = null;
     show(this.image, false);
     show(this.video, false);
     this.frame.classList.remove("blank");
-    this.showFaces(null);
+    this.showFaces([]);
   }
 
-  /** Draws the boxes of an answer, relative to the size of the photo, so that they fit at any width. */
-  showFaces(answer) {
-    const faces = answer?.faces ?? [];
-    const size = answer?.image;
+  /** Draws the boxes, relative to the size of the photo, so that they fit at any width. */
+  showFaces(faces, size) {
     byId("marks").replaceChildren(...faces.flatMap((face) => [...mapOver(face, size), ...dots(face, size)]));
     this.frame.classList.toggle("many", faces.length > NAMED_FACES);
     // Existing boxes are reused, so that the next frame of a camera does not take the focus away.
     while (this.boxes.children.length > faces.length) this.boxes.lastChild.remove();
     while (this.boxes.children.length < faces.length) this.boxes.append(newBox(this.boxes.children.length));
-    faces.forEach((face, index) => label(this.boxes.children[index], face, index, size, faces.length));
+    faces.forEach((face, index) => label(this.boxes.children[index], face, size, faces.length));
+  }
+
+  /** Fades the faces that are not of this kind; null: none. */
+  only(kind) {
+    for (const box of this.boxes.children) box.classList.toggle("faded", Boolean(kind) && box.dataset.kind !== kind);
   }
 
   /** For a photo that the browser cannot show: an empty field with the photo's aspect ratio. */
   showBlank(size) {
     this.frame.classList.add("blank");
-    this.shape(size.width, size.height);
+    this.#shape(size.width, size.height);
   }
 
-  shape(width, height) {
+  #shape(width, height) {
     this.frame.style.setProperty("--ratio", width / height);
     this.frame.style.setProperty("--widest", `${LARGEST_ZOOM * width}px`);
   }
 
   /** Marks the face that the list shows. */
-  mark(index) {
+  mark(number) {
     for (const box of this.boxes.children) {
-      const chosen = Number(box.dataset.index) === index;
+      const chosen = Number(box.dataset.number) === number;
       box.classList.toggle("chosen", chosen);
       box.tabIndex = chosen ? 0 : -1;
     }
   }
 
-  walk(event) {
+  #walk(event) {
     const boxes = [...this.boxes.children];
     const here = boxes.indexOf(document.activeElement);
     const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -here, End: boxes.length - 1 - here };
@@ -115,22 +118,24 @@ export class Picture {
 
 function newBox(index) {
   // All boxes together are one stop of the Tab key.
-  const tabindex = index === 0 ? "0" : "-1";
-  return h("button", { type: "button", "data-index": index, tabindex }, h("span", { "aria-hidden": "true" }));
+  return h("button", { type: "button", tabindex: index === 0 ? "0" : "-1" }, h("span", { "aria-hidden": "true" }));
 }
 
-function label(box, face, index, size, count) {
+function label(box, face, size, count) {
+  const { number, emotion, verdict } = face;
   const chosen = box.classList.contains("chosen");
-  const name = count > NAMED_FACES ? "" : ` ${face.emotion}${face.verdict === "uncertain" ? "?" : ""}`;
-  const text = `Face ${index + 1}: ${face.emotion}, ${percent(face.confidence)}, ${face.verdict}`;
-  box.className = `box ${face.verdict}`;
+  const text = `Face ${number}: ${emotion}, ${percent(face.confidence)}, ${verdict}`;
+  paint(box, emotion).className = `box ${verdict}`;
+  box.dataset.number = number;
+  box.dataset.kind = kindOf(face);
   box.classList.toggle("chosen", chosen);
   // A label that would leave the photo is drawn inside the box.
   box.classList.toggle("low", face.box.y < 0.08 * size.height);
   box.classList.toggle("right", face.box.x > 0.6 * size.width);
   box.setAttribute("aria-label", text);
   box.title = text;
-  box.firstChild.textContent = `${index + 1}${name}`;
+  const name = count <= NAMED_FACES && h("span", { class: "label" }, ` ${emotion}${verdict === UNCERTAIN ? "?" : ""}`);
+  box.firstChild.replaceChildren(...[glyph(emotion), String(number), name].filter(Boolean));
   place(box, face.box, size);
 }
 

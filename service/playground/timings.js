@@ -9,6 +9,7 @@ const STAGES = {
   detect: "looking for faces",
   align: "cutting faces out",
   classify: "naming emotions",
+  heatmap: "drawing heatmaps",
 };
 
 /** A stacked bar and its legend. `stages`: ms by name, `total` among them; may be empty. */

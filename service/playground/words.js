@@ -1,30 +1,43 @@
 // Names and codes of the service in plain words.
 
+// What is wrong, and what helps. "again" is for what may pass by itself.
 const PROBLEMS = {
-  invalid_image: "This file is not a picture that can be read.",
-  invalid_video: "This file is not a video that can be read.",
-  unauthorized: "This service requires a key. Enter your key under the photo.",
-  forbidden: "This key does not allow this request.",
-  origin_not_allowed: "Pages of this address may not call the service.",
-  not_found: "The service does not have this address.",
-  request_timeout: "The photo took too long to arrive.",
-  recording_not_done: "The recording has no results yet.",
-  image_too_large: "This picture has too many pixels.",
-  video_too_long: "This video is too long.",
-  image_too_complex: "This picture takes too long to read.",
-  video_too_complex: "This video takes too long to read.",
-  body_too_large: "This file is too large.",
-  unsupported_media_type: "This kind of file is not supported.",
-  invalid_request: "The request is not valid.",
-  overloaded: "The service is overloaded right now.",
-  rate_limited: "You have sent too many photos for now.",
-  internal: "Something went wrong inside the service.",
-  engine_unavailable: "The model cannot be run right now.",
-  host_busy: "The service's machine is busy right now.",
-  store_unavailable: "The service cannot store this right now.",
-  draining: "The service is shutting down.",
-  insufficient_storage: "The service has no space for this recording right now.",
-  deadline_exceeded: "The answer took too long, so the service stopped.",
+  invalid_image: ["This file is not a picture that can be read.", "another"],
+  invalid_video: ["This file is not a video that can be read.", "another"],
+  unauthorized: ["This service requires a key.", "key"],
+  forbidden: ["This key does not allow this request.", "key"],
+  origin_not_allowed: ["Pages of this address may not call the service."],
+  not_available_in_group_mode: ["This service answers groups only, so it does not take this option.", "reset"],
+  not_found: ["The service does not have this address."],
+  request_timeout: ["The photo took too long to arrive.", "again", "another"],
+  recording_not_done: ["The recording has no results yet.", "again"],
+  image_too_large: ["This picture has too many pixels.", "another"],
+  video_too_long: ["This video is too long.", "another"],
+  image_too_complex: ["This picture takes too long to read.", "another"],
+  video_too_complex: ["This video takes too long to read.", "another"],
+  body_too_large: ["This file is too large.", "another"],
+  unsupported_media_type: ["This kind of file is not supported.", "another"],
+  invalid_request: ["The request is not valid.", "reset"],
+  overloaded: ["The service is overloaded right now.", "again"],
+  rate_limited: ["You have sent too many photos for now.", "again", "key"],
+  internal: ["Something went wrong inside the service.", "again"],
+  engine_unavailable: ["The model cannot be run right now.", "again"],
+  host_busy: ["The service's machine is busy right now.", "again"],
+  store_unavailable: ["The service cannot store this right now.", "again"],
+  draining: ["The service is shutting down.", "again"],
+  insufficient_storage: ["The service has no space for this recording right now.", "again"],
+  deadline_exceeded: ["The answer took too long, so the service stopped.", "again", "another"],
+};
+
+export const HELP = {
+  another: "Choose another photo",
+  again: "Send it again",
+  key: "Enter a key",
+  reset: "Reset the options",
+  smaller: "Search for smaller faces",
+  whole: "The photo is a crop of one face",
+  camera: "Start the camera",
+  live: "Go live again",
 };
 
 const REASONS = {
@@ -38,6 +51,7 @@ const REASONS = {
   no_clear_face: "This may not be a face.",
   turned_away: "The face is seen from the side.",
   tilted: "The face is tilted, and it could not be levelled.",
+  unsteady: "The answer changes from frame to frame.",
 };
 
 export const INCLUDE = {
@@ -60,11 +74,18 @@ const QUALITY = {
   roll_degrees: ["Tilted (roll)", (value) => `${number(value, 1)}°`],
 };
 
+const LONG_TEXT = 200;
+
 export const MIXTURES = { large_kernel: "Large kernels", fused: "Small kernels and backbone" };
 
 /** A problem code as one sentence, without the details of the request. */
 export function problemSentence(code, status) {
-  return PROBLEMS[code] ?? `The service refused this with status ${status}.`;
+  return PROBLEMS[code]?.[0] ?? `The service refused this with status ${status}.`;
+}
+
+/** Names of what helps after a problem, for `HELP`. */
+export function helpFor(code) {
+  return PROBLEMS[code]?.slice(1) ?? ["again"];
 }
 
 export function reasonSentence(code) {
@@ -91,12 +112,18 @@ function significant(value) {
   return value.toLocaleString("en", { maximumSignificantDigits: 3 });
 }
 
-/** A probability as text. It is never rounded to 0 % or 100 %. */
-export function percent(share) {
+/** A probability as text. It is never rounded to 0 % or 100 %, nor to the threshold, if there is one. */
+export function percent(share, threshold = null) {
   if (share > 0 && share < 0.001) return "< 0.1 %";
   if (share < 1 && share > 0.999) return "> 99.9 %";
-  const near = (share > 0 && share < 0.1) || (share > 0.99 && share < 1);
+  const near = (share > 0 && share < 0.1) || (share > 0.99 && share < 1) || Math.abs(share - threshold) < 0.01;
   return `${number(100 * share, near ? 1 : 0)} %`;
+}
+
+/** Shortens long values for display: the base64 of a heatmap has thousands of letters. */
+export function shortened(name, value) {
+  const long = typeof value === "string" && value.length > LONG_TEXT;
+  return long ? `${value.slice(0, 40)}… (${number(value.length, 0)} letters)` : value;
 }
 
 export function bytes(count) {

@@ -1,4 +1,4 @@
-"""A Chromium whose camera shows the astronaut."""
+"""A Chromium whose camera shows a video, by default the astronaut."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def chromium_path() -> str | None:
     return shutil.which("chromium")
 
 
-def write_camera_video(path: Path) -> None:
-    """Write a video that shows the astronaut: equal JPEG frames, one after the other."""
+def astronaut_video() -> bytes:
+    """A video that shows the astronaut: equal JPEG frames, one after the other."""
     left, top, scale = PHOTO_IN_CAMERA
     frame = Image.new("RGB", CAMERA_PX, (96, 104, 112))
     side = round(512 * scale)
     frame.paste(Image.fromarray(skimage.data.astronaut()).resize((side, side)), (left, top))
-    path.write_bytes(encoded(np.asarray(frame)) * FRAMES)
+    return encoded(np.asarray(frame)) * FRAMES
 
 
 @contextmanager
-def chromium(folder: Path) -> Iterator[Browser]:
+def chromium(folder: Path, mjpeg: bytes | None = None) -> Iterator[Browser]:
     """A headless Chromium. The video of its camera is written to `folder`."""
     video = folder / "camera.mjpeg"
-    write_camera_video(video)
+    video.write_bytes(mjpeg or astronaut_video())
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium_path(),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
+import math
+import random
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import skimage.data
 from PIL import Image
-from playwright.sync_api import Browser, FloatRect
+from playwright.sync_api import Browser, FloatRect, expect
 
 from tests.conftest import encoded
-from tests.playground.browser import chromium
+from tests.playground.browser import CAMERA_PX, chromium
+from tests.playground.samples import HAPPY, NEUTRAL, SAD, SURPRISED, WALL, Head
 from tests.playground.visit import visit
 from tests.system.conftest import running
 
@@ -25,35 +27,39 @@ PAGE_COLOURS = 96
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """A screenshot of the page, from the top to the end of the element `last`."""
+    """A screenshot of the page with a sample, or with the camera. `last`: the element at its end."""
 
     name: str
     scheme: str
     size: tuple[int, int]
-    photo: Image.Image
-    include: tuple[str, ...]
-    status: str
-    last: str
+    sample: str
+    last: str = ".board"
 
 
-def two_faces() -> Image.Image:
-    """The same face twice: upright, and rotated so far that the model is uncertain."""
-    face = Image.fromarray(skimage.data.astronaut()).crop((90, 0, 390, 300))
-    both = Image.new("RGB", (600, 300))
-    both.paste(face, (0, 0))
-    both.paste(face.rotate(115, fillcolor=(96, 104, 112)), (300, 0))
-    return both
+SHOTS = [
+    Shot("playground-light", "light", (1440, 860), "portrait", "#answer"),
+    Shot("playground-dark", "dark", (1440, 900), "crowd"),
+    Shot("playground-narrow", "light", (360, 800), "portrait"),
+    Shot("playground-live", "light", (1440, 900), "camera"),
+]
+LIVE_MS = 65_000  # fills the timeline
+FRAMES_OF_EACH_FACE = 150  # the camera shows about 30 in a second
 
 
-def shots() -> list[Shot]:
-    astronaut = Image.fromarray(skimage.data.astronaut())
-    parts = ("landmarks", "experts")
-    two = "2 faces found, 1 uncertain."
-    return [
-        Shot("playground-light", "light", (1440, 860), astronaut, (), "1 face found.", "#answer"),
-        Shot("playground-dark", "dark", (1440, 900), two_faces(), parts, two, ".pair"),
-        Shot("playground-narrow", "light", (360, 800), astronaut, (), "1 face found.", ".pair"),
-    ]
+def two_people() -> bytes:
+    """A video of two drawn people whose expressions change, as JPEG frames."""
+    left = (NEUTRAL, HAPPY, HAPPY, SURPRISED)
+    right = (HAPPY, HAPPY, NEUTRAL, NEUTRAL, SAD)
+    frames = []
+    for index in range(math.lcm(len(left), len(right))):
+        picture = Image.new("RGB", CAMERA_PX, WALL)
+        for place, expressions in enumerate((left, right)):
+            # Equal dice draw the same person each time.
+            head = Head(random.Random(20 + place), expressions[index % len(expressions)]).picture
+            head = head.resize((288, 312), Image.Resampling.LANCZOS)
+            picture.paste(head, (30 + 300 * place, CAMERA_PX[1] - 312), head)
+        frames.append(encoded(picture) * FRAMES_OF_EACH_FACE)
+    return b"".join(frames)
 
 
 def take(browser: Browser, url: str, shot: Shot) -> bytes:
@@ -61,12 +67,18 @@ def take(browser: Browser, url: str, shot: Shot) -> bytes:
     width, height = shot.size
     context = {"color_scheme": shot.scheme, "viewport": {"width": width, "height": height}}
     with visit(browser, url, reduced_motion="reduce", **context) as page:
-        page.include(*shot.include)
-        # The first answer of a service takes longer. The second one shows usual times.
-        for _ in range(2):
-            page.drop(encoded(shot.photo), "astronaut.jpg")
-            page.expect_status(shot.status)
-        end, photo = page[shot.last].bounding_box(), page["#image"].bounding_box()
+        if shot.sample == "camera":
+            page["#camera-start"].click()
+            page["#camera-live"].click()
+            page.page.wait_for_timeout(LIVE_MS)
+        else:
+            # The first answer of a service takes longer. The second one shows usual times.
+            page[f'#samples button:has(img[src$="sample-{shot.sample}.jpg"])'].click()
+            expect(page["#answer"]).to_be_visible()
+            page["#whole"].evaluate("whole => whole.dispatchEvent(new Event('change', {bubbles: true}))")
+            expect(page["#faces"]).to_have_attribute("aria-busy", "false")
+        end = page[shot.last].bounding_box()
+        photo = page["video" if shot.sample == "camera" else "#image"].bounding_box()
         assert end
         assert photo
         clip = FloatRect(x=0, y=0, width=width, height=end["y"] + end["height"] + MARGIN_PX)
@@ -94,8 +106,9 @@ def in_256_colours(png: bytes, photo: tuple[int, int, int, int]) -> bytes:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, chromium(Path(folder)) as browser, running() as served:
-        for shot in shots():
+    folder = tempfile.TemporaryDirectory()
+    with folder, chromium(Path(folder.name), two_people()) as browser, running() as served:
+        for shot in SHOTS:
             png = take(browser, served.url, shot)
             if len(png) > LIMIT_BYTES:
                 raise SystemExit(f"{shot.name} has {len(png)} bytes, and should have {LIMIT_BYTES} at most.")

@@ -85,7 +85,7 @@ def test_the_page_works_by_keyboard_alone(
     expect(page[".box"].nth(1)).to_be_focused()
     keys.press("Enter")
     # Enter opens the face in the list.
-    second = page["#face-list li"].nth(1)
+    second = page["#face-list > li"].nth(1)
     expect(second.locator("summary")).to_be_focused()
     expect(second.locator("details")).to_have_attribute("open", "")
     keys.press("Enter")

@@ -1,4 +1,4 @@
-"""The page explains each failure in a sentence, and offers a retry if a retry can help."""
+"""The page explains each failure in a sentence, and offers what can help."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_service_that_was_unreachable_can_be_called_again(
     page = open_page()
     page.page.route("**/v1/emotions", lambda route: route.abort("connectionrefused"))
     page.drop(astronaut_jpeg)
-    page.expect_problem("The service cannot be reached. Check that it is running, then try again.")
+    page.expect_problem("The service cannot be reached. Check that it is running.")
     page.page.unroute("**/v1/emotions")
     page["#problem button"].click()
     page.expect_status("1 face found.")
@@ -68,14 +68,18 @@ def test_a_busy_service_says_when_to_try_again(open_page: OpenPage, astronaut_jp
 
     page.page.route("**/v1/emotions", busy)
     page.drop(astronaut_jpeg)
-    page.expect_problem("The service is overloaded right now. Try again in 1 second.")
+    page.expect_problem("The service is overloaded right now. Wait 1 second.")
+    page.page.unroute("**/v1/emotions")
+    expect(page["#problem button"]).to_have_text("Send it again")
+    page["#problem button"].click()
+    page.expect_status("1 face found.")
 
 
 @pytest.mark.parametrize(
     ("status", "body", "sentence"),
     [
         (502, "<h1>Bad gateway</h1>", "The service refused this with status 502."),
-        (200, '{"faces": [', "The answer was cut off, or is not from this service. Try again."),
+        (200, '{"faces": [', "The answer was cut off, or is not from this service."),
     ],
 )
 def test_an_answer_that_is_not_from_the_service(
@@ -110,21 +114,23 @@ def test_a_key_is_requested_and_used_but_not_stored(
         page = open_page(gateway.url)
         expect(page["#docs"]).to_be_hidden()
         page.drop(astronaut_jpeg)
-        page.expect_problem("This service requires a key. Enter your key under the photo.")
+        page.expect_problem("This service requires a key.")
+        page["#problem button"].click()
+        expect(page["#key"]).to_be_focused()
         page["#key"].fill("xn_wrong")
         page["#key"].press("Enter")
         expect(page["#problem"]).to_contain_text("The key is unknown.")
         page["#key"].fill(key)
         page["#key"].press("Enter")
         page.expect_status("1 face found.")
-        expect(page["#curl"]).to_contain_text("X-API-Key: $EMOTIONS_KEY")
+        expect(page["#snippet"]).to_contain_text("X-API-Key: $EMOTIONS_KEY")
         # With the key, the page can read the model card.
         page["#card summary"].click()
         expect(page["#card-text li"]).not_to_have_count(0)
         page.drop(astronaut_jpeg)
         page.expect_status("1 face found.")
         page.drop(astronaut_jpeg)
-        expect(page["#problem .lead"]).to_contain_text("You have sent too many photos for now. Try again")
+        expect(page["#problem .lead"]).to_contain_text("You have sent too many photos for now. Wait")
         stored = "JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href])"
         assert key not in page.page.evaluate(stored)
         assert key not in page.page.content()

@@ -13,8 +13,8 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request,
 TIMEOUT_MS = 30_000
 expect.set_options(timeout=TIMEOUT_MS)
 
-# The start of the browser's own console message for an answer with an error status.
-ERROR_STATUS_MESSAGE = "Failed to load resource"
+# The starts of the browser's own console messages for an answer with an error status.
+ERROR_STATUS_MESSAGES = ("Failed to load resource", "WebSocket connection to")
 
 # These scripts hand a photo to the page as a browser does. Playwright evaluates them, not the page.
 _TRANSFER = """({data, name, type}) => {
@@ -44,7 +44,7 @@ class Visit:
         expect(page.locator("#version")).not_to_be_empty()
 
     def _on_console(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and not message.text.startswith(ERROR_STATUS_MESSAGE):
+        if message.type in ("error", "warning") and not message.text.startswith(ERROR_STATUS_MESSAGES):
             self.errors.append(message.text)
 
     def _on_request(self, request: Request) -> None:

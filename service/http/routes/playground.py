@@ -21,13 +21,14 @@ from service.vision.formats import CONTENT_TYPES
 MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
+    ".jpg": "image/jpeg",
     ".js": "text/javascript; charset=utf-8",
     ".json": "application/json",
     ".svg": "image/svg+xml",
 }
 PAGE = "index.html"
 ABOUT_SERVICE = "service.json"
-# `blob:` is for the chosen photo, `data:` for the heatmaps of an answer.
+# `blob:` is for the chosen photos, `data:` for the heatmaps of an answer.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"

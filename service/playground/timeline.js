@@ -1,0 +1,103 @@
+// A moving timeline: for each face, the share of each emotion over the last minute.
+
+import { byId, h, legendOf, show, stacked } from "./dom.js";
+import { colourOf, drawGlyph, glyph } from "./emotions.js";
+import { counted, percent } from "./words.js";
+
+const WINDOW_S = 60;
+const GAP_S = 2; // a face that was not seen for longer has a gap
+const MAX_ROWS = 6;
+const GLYPH_PX = 18;
+
+export class Timeline {
+  constructor() {
+    this.place = byId("timeline");
+    this.legend = this.place.querySelector(".emotions");
+    this.clear();
+  }
+
+  clear() {
+    this.rows = new Map(); // by the number of the face
+    byId("rows").replaceChildren();
+    this.legend.replaceChildren();
+    show(this.place, false);
+  }
+
+  /** `faces`: with `number`, `emotion`, `verdict` and `probabilities`, as seen at `time_s`. */
+  add(time_s, faces) {
+    show(this.place);
+    if (faces[0] && !this.legend.children.length) this.legend.replaceChildren(...legendOf(Object.keys(faces[0].probabilities)));
+    for (const face of faces) {
+      if (!this.rows.has(face.number)) this.rows.set(face.number, newRow(face.number));
+      const row = this.rows.get(face.number);
+      row.moments.push({ time_s, ...face });
+      row.now.replaceChildren(glyph(face.emotion), face.emotion);
+    }
+    for (const [number, row] of this.rows) {
+      while (row.moments.length && row.moments[0].time_s < time_s - WINDOW_S - GAP_S) row.moments.shift();
+      if (!row.moments.length) this.rows.delete(number);
+    }
+    const rows = [...this.rows.values()].slice(-MAX_ROWS);
+    const shown = rows.map((row) => row.element);
+    if (shown.some((one, at) => one !== byId("rows").children[at])) byId("rows").replaceChildren(...shown);
+    for (const row of rows) draw(row, time_s);
+  }
+}
+
+function newRow(number) {
+  const canvas = h("canvas", { role: "img", "aria-label": `Emotions of face ${number} over the last minute` });
+  const now = h("span", { class: "now" });
+  const name = h("span", { class: "number" }, h("span", { class: "unseen" }, "Face "), String(number));
+  return { element: h("li", {}, h("span", { class: "name" }, name, now), canvas), canvas, now, moments: [] };
+}
+
+function draw({ canvas, moments }, now_s) {
+  const scale = devicePixelRatio;
+  const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+  canvas.width = width * scale;
+  canvas.height = height * scale;
+  const pen = canvas.getContext("2d");
+  pen.scale(scale, scale);
+  // Whole pixels of the screen, so that no gaps show between the stretches.
+  const at = (time_s) => Math.round(width * scale * (1 - (now_s - time_s) / WINDOW_S)) / scale;
+  const spans = moments.map((moment, index) => {
+    const end = moments[index + 1]?.time_s ?? now_s;
+    return { ...moment, left: at(moment.time_s), right: at(Math.min(end, moment.time_s + GAP_S)) };
+  });
+  for (const { left, right, probabilities, verdict } of spans) {
+    let base = height;
+    pen.globalAlpha = verdict === "certain" ? 1 : 0.4;
+    for (const [emotion, share] of Object.entries(probabilities)) {
+      pen.fillStyle = colourOf(emotion);
+      pen.fillRect(left, base - share * height, right - left, share * height);
+      base -= share * height;
+    }
+  }
+  pen.globalAlpha = 1;
+  // A face at the start of each stretch with the same emotion: colour is not the only sign.
+  let free = 0;
+  spans.forEach(({ left, emotion }, index) => {
+    const begins = spans[index - 1]?.emotion !== emotion || spans[index - 1].right < left - 1;
+    const x = Math.max(left, 0) + GLYPH_PX / 2 + 2;
+    if (!begins || x < free || x > width - GLYPH_PX / 2) return;
+    drawGlyph(pen, emotion, x, height / 2, GLYPH_PX);
+    free = x + GLYPH_PX;
+  });
+}
+
+/** The summary of a stream, as a list: how long each face was seen, and with which emotions. */
+export function tracksOf({ tracks }) {
+  const items = tracks.map(({ track, first_seen_s, last_seen_s, time_share, certain }) => {
+    const shares = Object.entries(time_share).filter(([, share]) => share > 0);
+    shares.sort(([, one], [, other]) => other - one);
+    const seconds = counted(Math.round(last_seen_s - first_seen_s), "second");
+    return h(
+      "li",
+      {},
+      h("p", { class: "name" }, h("span", { class: "number" }, String(track)), `seen for ${seconds}, certain for ${percent(certain)} of the time`),
+      stacked(shares),
+      h("p", { class: "shares" }, ...shares.map(([emotion, share]) => h("span", { class: "name" }, glyph(emotion), `${emotion} ${percent(share)}`))),
+    );
+  });
+  return h("ol", { class: "tracks" }, ...items);
+}
