@@ -1,6 +1,6 @@
 // Photos that are dropped on the page, pasted into it, or chosen.
 
-import { Failure } from "./api.js";
+import { Failure, reach } from "./api.js";
 import { byId } from "./dom.js";
 
 /** Calls `take(files)` with at least one file, or `refuse(failure)`. `zone` is highlighted during a drag. */
@@ -31,8 +31,12 @@ export function watchIntake(zone, take, refuse) {
   byId("samples").addEventListener("click", async ({ target }) => {
     const image = target.closest("button")?.querySelector("img");
     if (!image) return;
-    const content = await fetch(image.src).then((answer) => answer.blob());
-    take([new File([content], image.src.split("/").pop(), { type: content.type })]);
+    try {
+      const content = await (await reach(image.src, {})).blob();
+      take([new File([content], image.src.split("/").pop(), { type: content.type })]);
+    } catch (error) {
+      refuse(error);
+    }
   });
 }
 

@@ -20,10 +20,10 @@ const SORTED_FACES = 5; // from this number on, sorting helps
 
 const picture = new Picture((face) => list.choose(face));
 const list = new FaceList((face) => picture.mark(face));
-const photos = new Photos((file, signal) => askEmotions(service, file, query(), key(), signal), showState, showPhoto);
+const photos = new Photos(ask, showState, showPhoto);
 const problems = new Problems({
   another: () => byId("file").click(),
-  again: () => (service ? photos.sendAgain() : introduce()),
+  again,
   key: () => byId("key").focus(),
   reset: () => setOptions({}),
   smaller: () => setOptions({ min_face_px: 16, min_detection_confidence: 0.6 }),
@@ -46,12 +46,13 @@ const live = new Live({
   showNothing,
 });
 
-let service = null;
+let service = null; // what the service says about itself
+let introduced = null; // promise: `service` is known
 let drawn = null; // promise: whether this browser can show the photo
 let faces = []; // of the answer, with their numbers
 let kind = null; // only these faces are shown; null: all
 let pressed = false; // whether a mouse button or a finger is down
-let json = null; // what the page shows as JSON
+let json = null; // function: the answer as JSON, for copies and files
 
 watchIntake(byId("photo"), take, fail);
 byId("options").addEventListener("submit", (event) => event.preventDefault());
@@ -60,22 +61,22 @@ byId("order").addEventListener("change", listFaces);
 byId("languages").addEventListener("change", showSnippet);
 byId("card").addEventListener("toggle", ({ target }) => target.open && showCard());
 byId("save-picture").addEventListener("click", savePicture);
-byId("save-json").addEventListener("click", () => download("answer.json", JSON.stringify(json, null, 2), "application/json"));
+byId("save-json").addEventListener("click", () => download("answer.json", json(), "application/json"));
 byId("save-csv").addEventListener("click", () => download("faces.csv", csvOf(rows()), "text/csv"));
 for (const button of document.querySelectorAll(".copy")) button.addEventListener("click", copy);
 addEventListener("pointerdown", () => (pressed = true));
 for (const end of ["pointerup", "pointercancel", "blur"]) addEventListener(end, () => (pressed = false));
-introduce();
+start();
 
-/** Adapts the page to its service. */
+/** Reads what the service says about itself. */
+function start() {
+  introduced = introduce();
+  introduced.then(() => problems.clear(), fail);
+}
+
+/** Adapts the page to its service. Throws a `Failure` if the service cannot be reached. */
 async function introduce() {
-  try {
-    service = await readService();
-  } catch (error) {
-    fail(error);
-    return;
-  }
-  problems.clear();
+  service = await readService();
   show(byId("docs"), service.shows_docs);
   show(byId("key-field"), service.asks_for_key);
   const needed = service.allows_anonymous ? "Optional: a key may allow more." : "Required.";
@@ -88,7 +89,17 @@ async function introduce() {
   show(byId("choices"), choices.length > 0);
   byId("version").textContent = service.version;
   if (service.allows_anonymous) readModel();
-  if (photos.entries.length) photos.send();
+}
+
+async function ask(file, signal) {
+  await introduced;
+  return askEmotions(service, file, query(), key(), signal);
+}
+
+/** Repeats what failed. */
+function again() {
+  if (!service) start();
+  if (photos.entries.length) photos.sendAgain();
 }
 
 /** Reads the threshold and the emotions of the model. Without a key, some services do not tell them. */
@@ -189,7 +200,7 @@ function showAnswer(file, { answer, stages, roundTripMs }, visible) {
   if (answer.faces && !faces.length) problems.advise(["smaller", "whole", "another"]);
   chooseKind(null);
   byId("timings").replaceChildren(...timingsOf(stages, roundTripMs));
-  showJson(photos.entries.length > 1 ? photos.answered.map((entry) => ({ path: entry.file.name, ...entry.result.answer })) : answer, answer);
+  showJson(answer, () => (photos.entries.length > 1 ? photos.answered.map(named) : answer));
   showSnippet();
   hideLegend();
 }
@@ -197,6 +208,8 @@ function showAnswer(file, { answer, stages, roundTripMs }, visible) {
 function hideLegend() {
   for (const id of ["legend", "labels"]) show(byId(id), false);
 }
+
+const named = ({ file, result }) => ({ path: file.name, ...result.answer });
 
 /** Shows the summary, the list and the boxes of the faces of this kind; null: of all. */
 function chooseKind(chosen) {
@@ -213,10 +226,10 @@ function listFaces() {
   return list.show(faces, { order: byId("order").value, kind, crop: (face) => picture.crop(face, image) });
 }
 
-/** `all`: for the file; `shown`: for the page. */
-function showJson(all, shown) {
-  json = all;
-  byId("json").textContent = JSON.stringify(shown, shortened, 2);
+/** `all()` returns what is copied and saved. */
+function showJson(answer, all) {
+  json = () => JSON.stringify(all(), null, 2);
+  byId("json").textContent = JSON.stringify(answer, shortened, 2);
   show(byId("answer"));
 }
 
@@ -261,7 +274,7 @@ function showSummary(summary) {
   show(byId("save-picture"), false);
   const { answered, dropped, failed } = summary;
   byId("timings").replaceChildren(h("p", {}, `${answered} frames answered, ${dropped} dropped, ${failed} failed.`));
-  showJson({ frames: live.frames, summary }, summary);
+  showJson(summary, () => ({ frames: live.frames, summary }));
   showSnippet();
 }
 
@@ -310,7 +323,7 @@ async function showCard() {
 async function copy({ currentTarget }) {
   const shown = byId(currentTarget.dataset.of);
   try {
-    await navigator.clipboard.writeText(shown.id === "json" ? JSON.stringify(json, null, 2) : shown.textContent);
+    await navigator.clipboard.writeText(shown.id === "json" ? json() : shown.textContent);
     say("Copied.");
     currentTarget.classList.add("done");
     setTimeout(() => currentTarget.classList.remove("done"), 1500);

@@ -73,8 +73,9 @@ export class Photos {
 
   #set(entry, state) {
     Object.assign(entry, state);
-    const state_ = entry.result ? "done" : entry.failure ? "failed" : "waiting";
-    this.strip.children[this.entries.indexOf(entry)]?.setAttribute("data-state", state_);
+    const item = this.strip.children[this.entries.indexOf(entry)];
+    item.dataset.state = entry.result ? "done" : entry.failure ? "failed" : "waiting";
+    item.querySelector("img").alt = `${entry.file.name}${entry.failure ? ", no answer" : ""}`;
     this.changed(entry);
   }
 

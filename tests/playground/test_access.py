@@ -13,6 +13,7 @@ from playwright.sync_api import expect
 
 from tests.conftest import encoded
 from tests.playground.conftest import OpenPage
+from tests.playground.samples import PLAYGROUND
 from tests.playground.visit import Visit
 
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
@@ -44,7 +45,21 @@ def test_axe_finds_no_violation(open_page: OpenPage, astronaut: NDArray[np.uint8
     page.drop(encoded(np.concatenate([astronaut, astronaut // 6], axis=1)))
     expect(page[".face"]).to_have_count(2)
     assert findings(page) == []
+    page["#file"].set_input_files(PLAYGROUND / "sample-crowd.jpg")
+    expect(page[".face"]).to_have_count(30)
+    page[".count"].first.click()
+    assert findings(page) == []
+    page["#camera-start"].click()
+    page["#camera-live"].click()
+    expect(page["#rows li"]).to_have_count(1)
+    assert findings(page) == []
+    page["#camera-live"].click()
+    expect(page[".tracks"]).to_be_visible()
+    assert findings(page) == []
     page.page.set_viewport_size({"width": 360, "height": 740})
+    page["#file"].set_input_files([PLAYGROUND / "sample-portrait.jpg", PLAYGROUND / "icon.svg"])
+    expect(page['#strip [data-state="failed"]']).to_have_count(1)
+    assert findings(page) == []
     page.drop(b"nothing")
     page.expect_problem("This file is not a picture that can be read.")
     assert findings(page) == []

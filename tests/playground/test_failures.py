@@ -75,6 +75,34 @@ def test_a_busy_service_says_when_to_try_again(open_page: OpenPage, astronaut_jp
     page.expect_status("1 face found.")
 
 
+def test_the_page_recovers_when_the_service_was_unreachable_at_first(
+    open_page: OpenPage, astronaut_jpeg: bytes
+) -> None:
+    page = open_page()
+    page.page.route("**/service.json", lambda route: route.abort("connectionrefused"))
+    page.page.reload()
+    page.expect_problem("The service cannot be reached. Check that it is running.")
+    page.drop(astronaut_jpeg)
+    page.expect_problem("The service cannot be reached. Check that it is running.")
+    page.page.unroute("**/service.json")
+    page["#problem button"].click()
+    page.expect_status("1 face found.")
+    expect(page["#version"]).not_to_be_empty()
+
+
+def test_a_photo_that_comes_before_the_page_knows_its_service_is_answered(
+    open_page: OpenPage, astronaut_jpeg: bytes
+) -> None:
+    page = open_page()
+    held: list[Route] = []
+    page.page.route("**/service.json", lambda route: held.append(route))
+    page.page.reload()
+    page.drop(astronaut_jpeg)
+    page.expect_status("Looking for faces …")
+    held[0].continue_()
+    page.expect_status("1 face found.")
+
+
 @pytest.mark.parametrize(
     ("status", "body", "sentence"),
     [

@@ -16,8 +16,6 @@ from tests.conftest import encoded
 from tests.playground.conftest import OpenPage
 from tests.playground.visit import Visit
 
-SAMPLES = Path(__file__).parents[2] / "service" / "playground"
-
 
 def answer_with(page: Visit, *faces: tuple[str, float, str, float]) -> None:
     """Answer each photo with these faces: emotion, confidence, verdict, and width in px of 512 px."""
