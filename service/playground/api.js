@@ -12,11 +12,18 @@ const TYPES_BY_ENDING = {
 // Extra time after the service's own deadline, for a service that does not answer at all.
 const PATIENCE_S = 5;
 
-/** Why there is no answer, in sentences. `help`: names of what helps. `ofPhoto`: another photo may be answered. */
+/** Why there is no answer, in sentences. */
 export class Failure extends Error {
-  constructor(message, { detail = "", requestId = "", retryAfterS = null, code = "", help = ["again"], ofPhoto = false } = {}) {
+  detail = "";
+  requestId = "";
+  retryAfterS = null;
+  code = "";
+  help = ["again"]; // names of what helps
+  ofPhoto = false; // whether another photo may be answered
+
+  constructor(message, more = {}) {
     super(message);
-    Object.assign(this, { detail, requestId, retryAfterS, code, help, ofPhoto });
+    Object.assign(this, more);
   }
 }
 
@@ -68,12 +75,18 @@ export function emotionsAddress(query) {
 
 /** `fetch`. Throws a `Failure` without an answer, or an AbortError after `signal`. */
 export async function reach(address, request, signal, patience) {
-  const signals = [signal, patience].filter(Boolean);
   try {
-    return await fetch(address, { ...request, cache: "no-store", signal: signals.length ? AbortSignal.any(signals) : null });
+    return await fetch(address, {
+      ...request,
+      cache: "no-store",
+      signal: AbortSignal.any([signal, patience].filter(Boolean)),
+    });
   } catch (error) {
     if (signal?.aborted) throw error;
-    if (patience?.aborted) throw new Failure("The service did not answer in time. A smaller photo may help.", { help: ["again", "another"] });
+    if (patience?.aborted) {
+      const sentence = "The service did not answer in time. A smaller photo may help.";
+      throw new Failure(sentence, { help: helpFor("deadline_exceeded") });
+    }
     throw new Failure(
       navigator.onLine
         ? "The service cannot be reached. Check that it is running."

@@ -2,6 +2,7 @@
 
 import { h } from "./dom.js";
 import { colourOf, drawGlyph } from "./emotions.js";
+import { NAMED_FACES, UNCERTAIN } from "./faces.js";
 import { percent } from "./words.js";
 
 export function download(name, content, type) {
@@ -43,22 +44,27 @@ export function annotated(image, { faces = [], image: size }) {
   // The largest face is drawn last, so that no other label covers its label.
   for (const face of [...faces].reverse()) {
     const { x, y, width, height } = face.box;
-    pen.setLineDash(face.verdict === "certain" ? [] : [3 * line, 2 * line]);
+    pen.setLineDash(face.verdict === UNCERTAIN ? [3 * line, 2 * line] : []);
     for (const [colour, share] of [["rgb(0 0 0 / 60%)", 2], [colourOf(face.emotion), 1]]) {
       pen.strokeStyle = colour;
       pen.lineWidth = line * share;
       pen.strokeRect(x, y, width, height);
     }
   }
-  for (const face of [...faces].reverse()) label(pen, face, size);
+  const room = faces.length > NAMED_FACES ? 1.4 : Infinity; // of a label, in widths of its box
+  for (const face of [...faces].reverse()) label(pen, face, size, room);
   return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
 }
 
-function label(pen, { box, emotion, confidence, verdict }, size) {
-  const text = `${emotion} ${percent(confidence)}${verdict === "certain" ? "" : " ?"}`;
+function label(pen, { box, emotion, confidence, verdict }, size, room) {
   const px = Math.max(11, Math.min(box.width / 6, size.height / 16));
   pen.font = `600 ${px}px system-ui, sans-serif`;
-  const [width, height] = [pen.measureText(text).width + 2.1 * px, 1.6 * px];
+  const sign = verdict === UNCERTAIN ? " ?" : "";
+  const widthOf = (text) => pen.measureText(text).width + 2.1 * px;
+  // In a crowd, long labels would cover other faces.
+  const texts = [`${emotion} ${percent(confidence)}${sign}`, `${emotion}${sign}`, sign];
+  const text = texts.find((one) => widthOf(one) <= room * box.width) ?? "";
+  const [width, height] = [widthOf(text), 1.6 * px];
   const left = Math.max(0, Math.min(box.x, size.width - width));
   const top = box.y >= height ? box.y - height : box.y;
   pen.fillStyle = "rgb(13 16 28 / 85%)";

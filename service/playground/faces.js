@@ -7,6 +7,7 @@ import { INCLUDE, MIXTURES, measured, number, percent, reasonSentence, spaced } 
 const OPEN_FACES = 2; // with more faces, only the first one is open
 const INDEX = "Computed from the emotion alone. It does not measure where a person looks or what a person thinks about.";
 
+export const NAMED_FACES = 4; // with more faces, long labels would cover the photo
 export const UNCERTAIN = "uncertain";
 
 /** The emotion of a certain face, or `uncertain`, which is no answer. */
@@ -53,7 +54,8 @@ export class FaceList {
       return card;
     });
     // Only when the order changes: a card that moves loses the focus.
-    const same = cards.length === this.list.children.length && cards.every((card, at) => card === this.list.children[at]);
+    const present = this.list.children;
+    const same = cards.length === present.length && cards.every((card, at) => card === present[at]);
     if (!same) this.list.replaceChildren(...cards);
     return shown[0]?.number;
   }

@@ -18,8 +18,8 @@ export class Live {
   #stream = null; // the open stream
 
   /**
-   * `page` has `picture`, `problems`, `query()`, `key()`, `take(files)`, `clear()`, `say(text)`, `fail(error)`,
-   * `showFrame(message, faces)`, `showSummary(summary)` and `showNothing()`.
+   * `page` has `picture`, `problems`, `query()`, `key()`, `take(files)`, `hasPhotos()`, `clear()`, `say(text)`,
+   * `fail(error)`, `showFrame(message, faces)`, `showSummary(summary)` and `showNothing()`.
    */
   constructor(page) {
     this.page = page;
@@ -69,9 +69,10 @@ export class Live {
     this.#timeline.clear();
     page.say("Live.");
     const capture = () => this.#camera.take(page.picture.video, LIVE_PX, 0.85);
+    const showing = (message, ms) => this.#stream === mine && this.#show(message, ms);
     const refuse = (failure) => this.#stream === mine && page.problems.show(failure);
     try {
-      const summary = await mine.run(capture, (message, ms) => this.#stream === mine && this.#show(message, ms), refuse);
+      const summary = await mine.run(capture, showing, refuse);
       if (this.#stream !== mine) return;
       this.#set(null);
       this.#idle();

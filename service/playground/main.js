@@ -301,10 +301,14 @@ function setStatus(text) {
 
 /** What is shown, as rows of a table. */
 function rows() {
-  if (live.cameraIsOn) return live.frames.flatMap(({ frame, time_s, dropped, ...answer }) => rowsOf({ frame, time_s, dropped }, answer));
+  if (live.cameraIsOn) return live.frames.flatMap(rowsOfFrame);
   return photos.entries.flatMap(({ file, result, failure }) =>
     result ? rowsOf({ path: file.name }, result.answer) : [{ path: file.name, problem: failure?.code ?? "" }],
   );
+}
+
+function rowsOfFrame({ type, frame, time_s, dropped, ...answer }) {
+  return rowsOf({ frame, time_s, dropped }, answer);
 }
 
 async function savePicture() {
@@ -316,7 +320,8 @@ async function showCard() {
   try {
     byId("card-text").replaceChildren(...modelCard(await readCards(key())));
   } catch (error) {
-    byId("card-text").replaceChildren(h("p", {}, error instanceof Failure ? error.message : "The card cannot be read."));
+    const sentence = error instanceof Failure ? error.message : "The card cannot be read.";
+    byId("card-text").replaceChildren(h("p", {}, sentence));
   }
 }
 

@@ -2,10 +2,9 @@
 
 import { byId, h, show } from "./dom.js";
 import { glyph, paint } from "./emotions.js";
-import { UNCERTAIN, kindOf } from "./faces.js";
+import { NAMED_FACES, UNCERTAIN, kindOf } from "./faces.js";
 import { percent } from "./words.js";
 
-const NAMED_FACES = 4; // with more faces, the labels would cover the photo
 const LARGEST_ZOOM = 2;
 const CROP_PX = 96;
 const CROP_MARGIN = 0.15;

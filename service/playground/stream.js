@@ -92,14 +92,20 @@ export class Stream {
   async #refusal() {
     const headers = this.key ? { "X-API-Key": this.key } : {};
     const failure = await failureOf(await reach(this.address, { headers }));
-    return failure.code === "upgrade_required" ? new Failure("No stream could be opened.", { help: ["live"] }) : failure;
+    if (failure.code !== "upgrade_required") return failure;
+    return new Failure("No stream could be opened.", { help: ["live"] });
   }
 }
 
 function problemOf({ problem, retry_after_s }) {
   const { code, status, detail, request_id } = problem;
-  const more = { detail: sentence(detail), requestId: request_id, code, help: helpFor(code).filter((name) => name === "key") };
-  return new Failure(problemSentence(code, status), { ...more, retryAfterS: retry_after_s ?? null });
+  return new Failure(problemSentence(code, status), {
+    detail: sentence(detail),
+    requestId: request_id,
+    code,
+    help: helpFor(code).filter((name) => name === "key"), // the stream goes on by itself
+    retryAfterS: retry_after_s,
+  });
 }
 
 /** A face over time, in the form of a face of a photo. */

@@ -26,7 +26,9 @@ export class Timeline {
   /** `faces`: with `number`, `emotion`, `verdict` and `probabilities`, as seen at `time_s`. */
   add(time_s, faces) {
     show(this.place);
-    if (faces[0] && !this.legend.children.length) this.legend.replaceChildren(...legendOf(Object.keys(faces[0].probabilities)));
+    if (faces[0] && !this.legend.children.length) {
+      this.legend.replaceChildren(...legendOf(Object.keys(faces[0].probabilities)));
+    }
     for (const face of faces) {
       if (!this.rows.has(face.number)) this.rows.set(face.number, newRow(face.number));
       const row = this.rows.get(face.number);
@@ -91,13 +93,12 @@ export function tracksOf({ tracks }) {
     const shares = Object.entries(time_share).filter(([, share]) => share > 0);
     shares.sort(([, one], [, other]) => other - one);
     const seconds = counted(Math.round(last_seen_s - first_seen_s), "second");
-    return h(
-      "li",
-      {},
-      h("p", { class: "name" }, h("span", { class: "number" }, String(track)), `seen for ${seconds}, certain for ${percent(certain)} of the time`),
-      stacked(shares),
-      h("p", { class: "shares" }, ...shares.map(([emotion, share]) => h("span", { class: "name" }, glyph(emotion), `${emotion} ${percent(share)}`))),
+    const text = `seen for ${seconds}, certain for ${percent(certain)} of the time`;
+    const head = h("p", { class: "name" }, h("span", { class: "number" }, String(track)), text);
+    const names = shares.map(([emotion, share]) =>
+      h("span", { class: "name" }, glyph(emotion), `${emotion} ${percent(share)}`),
     );
+    return h("li", {}, head, stacked(shares), h("p", { class: "shares" }, ...names));
   });
   return h("ol", { class: "tracks" }, ...items);
 }

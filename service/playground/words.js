@@ -94,7 +94,8 @@ export function reasonSentence(code) {
 
 /** Name and value of one measurement, as text. */
 export function measured(name, value) {
-  const [label, format] = QUALITY[name] ?? [spaced(name), (found) => (typeof found === "number" ? significant(found) : String(found))];
+  const plain = (found) => (typeof found === "number" ? significant(found) : String(found));
+  const [label, format] = QUALITY[name] ?? [spaced(name), plain];
   return [label, format(value)];
 }
 
