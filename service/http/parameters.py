@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -18,18 +17,13 @@ def query_of(request: Request, model: type[M]) -> M:
     Not a FastAPI dependency: its overhead falls on every request, even without parameters.
     """
     if not request.scope["query_string"]:
-        return _default(model)  # type: ignore[return-value]
+        return model()
     sent = request.query_params
     values = {name: sent.getlist(name) if name == "include" else sent[name] for name in sent}
     try:
         return model.model_validate(values)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from None
-
-
-@cache
-def _default(model: type[BaseModel]) -> BaseModel:
-    return model()
 
 
 def body_of(description: str, content: dict[str, type[BaseModel] | None]) -> dict[str, Any]:
@@ -48,9 +42,9 @@ def body_of(description: str, content: dict[str, type[BaseModel] | None]) -> dic
     return {"requestBody": body}
 
 
-def parameters_of(model: type[BaseModel]) -> list[dict[str, Any]]:
+def parameters_of(model: type[BaseModel]) -> dict[str, Any]:
     """Query parameters for the OpenAPI document."""
-    return [
+    found = [
         {
             "name": name,
             "in": "query",
@@ -60,3 +54,4 @@ def parameters_of(model: type[BaseModel]) -> list[dict[str, Any]]:
         }
         for name, schema in model.model_json_schema()["properties"].items()
     ]
+    return {"parameters": found}

@@ -112,7 +112,7 @@ def emotions_router(
         summary=f"{what} in one image",
         response_model=GroupAnswer if groups_only else EmotionsAnswer,
         responses=example_of(examples.GROUP if groups_only else examples.IMAGE) | _PROBLEMS,
-        openapi_extra={"parameters": parameters_of(photo_query)}
+        openapi_extra=parameters_of(photo_query)
         | body_of(
             "The image file itself, a form with the file, or base64 in JSON. The file itself may have any of "
             f"these types: {', '.join(sorted(CONTENT_TYPES))}.",
@@ -150,8 +150,7 @@ def emotions_router(
         summary=f"{what} in up to {MAX_BATCH_IMAGES} images",
         response_model=GroupBatchAnswer if groups_only else BatchAnswer,
         responses=example_of(examples.GROUP_BATCH if groups_only else examples.BATCH) | _BATCH_PROBLEMS,
-        openapi_extra={"parameters": parameters_of(batch_query)}
-        | body_of("The image files.", {MULTIPART: BatchForm}),
+        openapi_extra=parameters_of(batch_query) | body_of("The image files.", {MULTIPART: BatchForm}),
     )
     async def batch(request: Request) -> Response:
         started = time.perf_counter()

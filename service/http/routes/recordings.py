@@ -117,7 +117,7 @@ def recordings_router(
         status_code=202,
         response_model=RecordingJob,
         responses=example_of(examples.JOB, status=202) | _PROBLEMS,
-        openapi_extra={"parameters": parameters_of(model_of_query)}
+        openapi_extra=parameters_of(model_of_query)
         | body_of(
             "The video file itself, with `video/*` or `application/octet-stream`, or a form with the file.",
             {OCTETS: None, "video/*": None, MULTIPART: RecordingForm},
