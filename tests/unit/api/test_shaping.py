@@ -231,7 +231,8 @@ def test_faces_found_may_exceed_the_number_of_faces() -> None:
 
 def crowd(probabilities: NDArray[np.float32]) -> Seen:
     count = len(probabilities)
-    return replace(image(classified()), boxes=np.zeros((count, 4), np.float32), probabilities=probabilities)
+    boxes, reasons = np.zeros((count, 4), np.float32), [[] for _ in range(count)]
+    return replace(image(classified()), boxes=boxes, probabilities=probabilities, reasons=reasons)
 
 
 def test_a_group_has_the_mean_rounded_to_steps() -> None:
