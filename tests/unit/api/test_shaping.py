@@ -19,7 +19,7 @@ from service.api.schemas import (
 from service.api.shaping import ENGAGEMENT_WEIGHTS, shape_faces, shape_group, shape_image
 from service.core.arrays import Classification, Detections, Drawing, FaceQuality
 from service.core.manifest import EMOTIONS, QualityLimit, QualityLimits, VerdictRule
-from service.core.seen import Seen
+from service.core.seen import Reason, Seen
 from service.pipeline.groups import GROUP_STEP, group_of
 from service.pipeline.verdict import reasons
 
@@ -231,7 +231,8 @@ def test_faces_found_may_exceed_the_number_of_faces() -> None:
 
 def crowd(probabilities: NDArray[np.float32]) -> Seen:
     count = len(probabilities)
-    boxes, reasons = np.zeros((count, 4), np.float32), [[] for _ in range(count)]
+    boxes = np.zeros((count, 4), np.float32)
+    reasons: list[list[Reason]] = [[] for _ in range(count)]
     return replace(image(classified()), boxes=boxes, probabilities=probabilities, reasons=reasons)
 
 
