@@ -45,7 +45,7 @@ def _faces(pipeline: Pipeline, metrics: Metrics) -> AnswerImage:
 def _groups(pipeline: GroupPipeline, metrics: Metrics) -> AnswerImage:
     async def answer(data: bytes, query: EmotionQuery, deadline: Deadline, timings: Timings) -> Content:
         if query != EmotionQuery():
-            raise InvalidRequest("group mode takes no query parameters")
+            raise InvalidRequest("group mode takes no parameters of faces")
         seen = await pipeline.run(data, deadline, timings)
         metrics.group(seen)
         return Content(shape_group(seen), seen)
