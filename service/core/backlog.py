@@ -49,15 +49,20 @@ class Backlog:
 
         For frames of streams: each stream has one frame at work at most, and the newest frame wins.
         """
-        while 2 * self._images >= self._limit and self._strained:
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._wake()
-                raise
+        if not self._waiting and self._places_of_frames > 0:
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._wake()
+            raise
+
+    @property
+    def _places_of_frames(self) -> float:
+        return (self._limit + 1) // 2 - self._images if self._strained else math.inf
 
     @property
     def _strained(self) -> bool:
@@ -99,8 +104,10 @@ class Backlog:
             self._wake()
 
     def _wake(self) -> None:
-        while self._waiting:
+        """Let in as many frames as there are places; each takes its place before the next event."""
+        places = self._places_of_frames
+        while self._waiting and places > 0:
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
-                return
+                places -= 1

@@ -190,6 +190,19 @@ async def test_frames_of_streams_wait_in_turn_and_leave_half_of_the_backlog_to_r
         assert admitted == [1, 2, 3][:count]
 
 
+async def test_when_several_images_leave_as_many_frames_follow(
+    backlog: Backlog, clock: Clock, callers: Callers
+) -> None:
+    callers.overload(0.02, 3.0)
+    assert len(callers.waiting) > LIMIT // 2
+    frames = [asyncio.create_task(backlog.wait()) for _ in range(8)]
+    await asyncio.sleep(0)
+    while callers.waiting:
+        callers.answer_one(0.02)
+    await asyncio.wait(frames, timeout=5)
+    assert all(frame.done() for frame in frames)
+
+
 async def test_without_a_queue_frames_do_not_wait(backlog: Backlog, callers: Callers) -> None:
     for _ in range(3 * LIMIT):
         callers.send_one()
