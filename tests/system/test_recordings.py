@@ -232,7 +232,7 @@ def test_a_cancelled_recording_stops_within_a_second(tmp_path: Path) -> None:
         began = time.monotonic()
         assert gateway.client.delete(f"{RECORDINGS}/{id}").status_code == 204
         eventually(lambda: gateway.metric("expressnet_recordings") == 0, 5)
-        assert time.monotonic() - began < 5  # a busy machine; the guide has the measured time
+        assert time.monotonic() - began < 5  # not 1 s: the machine may be busy
         assert state(gateway, id)["state"] == "cancelled"
         frames = gateway.metric("expressnet_recording_frames_total")
         assert code(gateway.client.get(f"{RECORDINGS}/{id}/report")) == (409, "recording_not_done")
