@@ -2,6 +2,7 @@
 
 import { Camera } from "./camera.js";
 import { byId, show } from "./dom.js";
+import { key, query } from "./options.js";
 import { Stream, smoothed } from "./stream.js";
 import { Timeline } from "./timeline.js";
 import { number } from "./words.js";
@@ -18,8 +19,8 @@ export class Live {
   #stream = null; // the open stream
 
   /**
-   * `page` has `picture`, `problems`, `query()`, `key()`, `take(files)`, `hasPhotos()`, `clear()`, `say(text)`,
-   * `fail(error)`, `showFrame(message, faces)`, `showSummary(summary)` and `showNothing()`.
+   * `page` has `picture`, `problems`, `take(files)`, `hasPhotos()`, `clear()`, `say(text)`, `fail(error)`,
+   * `showFrame(message, faces)`, `showSummary(summary)` and `showNothing()`.
    */
   constructor(page) {
     this.page = page;
@@ -62,7 +63,7 @@ export class Live {
   async go() {
     const { page } = this;
     this.#stream?.close();
-    const mine = new Stream(streamQuery(page.query()), page.key());
+    const mine = new Stream(streamQuery(query()), key());
     this.#set(mine);
     this.frames = [];
     page.clear();
@@ -134,7 +135,7 @@ export class Live {
 }
 
 /** The options that a stream has: no heatmap, and always detection. */
-function streamQuery({ detect, include = "", ...query }) {
+function streamQuery({ detect, include = "", ...options }) {
   const parts = include.split(",").filter((part) => part && part !== "heatmap");
-  return parts.length ? { ...query, include: parts.join(",") } : query;
+  return parts.length ? { ...options, include: parts.join(",") } : options;
 }

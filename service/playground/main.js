@@ -7,6 +7,7 @@ import { annotated, csvOf, download, rowsOf } from "./downloads.js";
 import { FaceList } from "./faces.js";
 import { watchIntake } from "./intake.js";
 import { Live } from "./live.js";
+import { key, offerOptions, query, setDetection } from "./options.js";
 import { Photos } from "./photos.js";
 import { Picture } from "./picture.js";
 import { Problems } from "./problems.js";
@@ -14,7 +15,7 @@ import { SNIPPETS, requestOf } from "./snippets.js";
 import { groupOf, statusOf, summaryOf, totalOf } from "./summary.js";
 import { tracksOf } from "./timeline.js";
 import { timingsOf } from "./timings.js";
-import { INCLUDE, bytes, shortened, spaced } from "./words.js";
+import { bytes, shortened } from "./words.js";
 
 const SORTED_FACES = 5; // from this number on, sorting helps
 
@@ -34,8 +35,6 @@ const problems = new Problems({
 const live = new Live({
   picture,
   problems,
-  query,
-  key,
   take,
   fail,
   clear: clearPage,
@@ -50,6 +49,7 @@ let service = null; // what the service says about itself
 let introduced = null; // promise: `service` is known
 let drawn = null; // promise: whether this browser can show the photo
 let faces = []; // of the answer, with their numbers
+let size = null; // of the photo or the frame with these faces
 let kind = null; // only these faces are shown; null: all
 let pressed = false; // whether a mouse button or a finger is down
 let json = null; // function: the answer as JSON, for copies and files
@@ -78,15 +78,7 @@ function start() {
 async function introduce() {
   service = await readService();
   show(byId("docs"), service.shows_docs);
-  show(byId("key-field"), service.asks_for_key);
-  const needed = service.allows_anonymous ? "Optional: a key may allow more." : "Required.";
-  byId("key-hint").textContent = `${needed} The key is kept only until you close this page.`;
-  const choices = service.include.map((part) =>
-    h("label", {}, h("input", { type: "checkbox", name: "include", value: part }), INCLUDE[part] ?? spaced(part)),
-  );
-  byId("include").replaceChildren(...choices);
-  // A service that answers groups only has no options and no streams.
-  show(byId("choices"), choices.length > 0);
+  offerOptions(service);
   byId("version").textContent = service.version;
   if (service.allows_anonymous) readModel();
 }
@@ -120,28 +112,8 @@ function take(files) {
   photos.take(files);
 }
 
-function query() {
-  const options = byId("choices");
-  const chosen = {};
-  for (const input of options.querySelectorAll('input[type="number"]')) {
-    if (input.value !== input.defaultValue) chosen[input.name] = input.value;
-  }
-  if (byId("whole").checked) chosen.detect = "false";
-  const parts = [...options.querySelectorAll('input[name="include"]:checked')].map((input) => input.value);
-  if (parts.length) chosen.include = parts.join(",");
-  return chosen;
-}
-
-function key() {
-  return byId("key").value.trim();
-}
-
-/** Sets the options of face detection; those that are not named get their defaults. */
-function setOptions({ whole = false, ...numbers }) {
-  for (const input of byId("choices").querySelectorAll('input[type="number"]')) {
-    input.value = numbers[input.name] ?? input.defaultValue;
-  }
-  byId("whole").checked = whole;
+function setOptions(options) {
+  setDetection(options);
   optionsChanged();
 }
 
@@ -187,14 +159,14 @@ async function showState(entry) {
 }
 
 function showAnswer(file, { answer, stages, roundTripMs }, visible) {
-  const { image } = answer;
+  size = answer.image;
   const unseen = visible ? "" : " This browser cannot show this type of file. The boxes are still in the right places.";
-  byId("caption").textContent = `${file.name}, ${image.width} x ${image.height} px, ${bytes(file.size)}.${unseen}`;
-  if (!visible) picture.showBlank(image);
+  byId("caption").textContent = `${file.name}, ${size.width} x ${size.height} px, ${bytes(file.size)}.${unseen}`;
+  if (!visible) picture.showBlank(size);
   show(byId("save-picture"), visible);
   faces = (answer.faces ?? []).map((face, index) => ({ ...face, number: index + 1 }));
   list.clear();
-  picture.showFaces(faces, image);
+  picture.showFaces(faces, size);
   byId("group").replaceChildren(...groupOf(answer.group));
   setStatus(statusOf(answer));
   if (answer.faces && !faces.length) problems.advise(["smaller", "whole", "another"]);
@@ -222,8 +194,8 @@ function chooseKind(chosen) {
 /** Returns the number of the first face in the list. */
 function listFaces() {
   picture.only(kind);
-  const image = photos.shown?.result?.answer.image;
-  return list.show(faces, { order: byId("order").value, kind, crop: (face) => picture.crop(face, image) });
+  const order = live.isOpen ? "number" : byId("order").value;
+  return list.show(faces, { order, kind, crop: (face) => picture.crop(face, size) });
 }
 
 /** `all()` returns what is copied and saved. */
@@ -261,9 +233,10 @@ function showFrame(message, followed) {
   // A click is lost if its element is replaced between press and release.
   if (pressed) return;
   faces = followed;
-  picture.showFaces(faces, message.image);
+  size = message.image;
+  picture.showFaces(faces, size);
   setStatus(statusOf({ ...message, faces }));
-  list.show(faces, { order: "number", crop: (face) => picture.crop(face, message.image) });
+  listFaces();
   hideLegend();
 }
 
