@@ -71,12 +71,14 @@ def take(browser: Browser, url: str, shot: Shot) -> bytes:
             page["#camera-start"].click()
             page["#camera-live"].click()
             page.page.wait_for_timeout(LIVE_MS)
+            expect(page["#rows .now"]).to_have_text(["surprise", "happiness"], timeout=2 * LIVE_MS)
         else:
             # The first answer of a service takes longer. The second one shows usual times.
             page[f'#samples button:has(img[src$="sample-{shot.sample}.jpg"])'].click()
             expect(page["#answer"]).to_be_visible()
             page["#whole"].evaluate("whole => whole.dispatchEvent(new Event('change', {bubbles: true}))")
             expect(page["#faces"]).to_have_attribute("aria-busy", "false")
+        page.page.evaluate("scrollTo(0, 0)")
         end = page[shot.last].bounding_box()
         photo = page["video" if shot.sample == "camera" else "#image"].bounding_box()
         assert end
