@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -116,7 +117,7 @@ class RecordingJob(Sparse):
     state: RecordingState = Field(
         description="`queued` and `working` may change. `interrupted`: the gateway ended before the work."
     )
-    created_at: str = Field(description="When the recording had arrived (ISO 8601, UTC).")
+    created_at: datetime = Field(description="When the recording had arrived, in UTC.")
     frames: int = Field(description="Number of frames that have an answer.")
     time_s: float = Field(description="Time of the latest of these frames, in seconds.")
     duration_s: float | None = Field(

@@ -152,7 +152,7 @@ SESSION_REPORT = SessionReport(
 JOB = RecordingJob(
     id="3f8a1c5e9b7d42f0a6c8e1d3b5f79024",
     state=RecordingState.working,
-    created_at="2026-11-21T01:38:23.000+00:00",
+    created_at=datetime(2026, 11, 21, 1, 38, 23, tzinfo=UTC),
     frames=151,
     time_s=30.0,
     duration_s=60.0,

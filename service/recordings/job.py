@@ -39,7 +39,7 @@ class Job:
     id: str = field(default_factory=lambda: secrets.token_hex(16))
     state: State = State.queued
     problem: Problem | None = None
-    created_at: str = field(default_factory=lambda: _now())
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     duration_s: float | None = None
     frames: int = 0
     time_s: float = 0.0
@@ -95,7 +95,3 @@ class Job:
             left_s=left_s,
             problem=self.problem,
         )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -45,7 +45,8 @@ def answers() -> Iterator[Answer]:
     for operations in DOCUMENT["paths"].values():
         for operation in operations.values():
             for status, answer in operation["responses"].items():
-                for media_type, content in answer.get("content", {}).items():
+                # Generators read the first type of an answer.
+                for media_type, content in list(answer.get("content", {}).items())[:1]:
                     named = [example["value"] for example in content.get("examples", {}).values()]
                     for example in named or [content["example"]]:
                         yield Answer(operation, status, media_type, example)
@@ -70,7 +71,8 @@ class PythonClient:
 def generate_python_client(document: Path, client: Path) -> list[str]:
     """Generates a Python client of a document into a folder, and returns the generator's warnings."""
     config = Config.from_sources(
-        ConfigFile(),
+        # The generator does not know pictures: the plot of a recording is bytes, as the guide says.
+        ConfigFile(content_type_overrides={"image/png": "application/octet-stream"}),
         MetaType.NONE,
         document_source=document,
         file_encoding="utf-8",
@@ -113,6 +115,9 @@ def test_the_python_client_reads_every_documented_answer(python_client: PythonCl
     content = answer.example if isinstance(answer.example, str) else json.dumps(answer.example)
     response = httpx.Response(int(answer.status), text=content)
     read = operation._parse_response(client=python_client.caller, response=response)
+    if isinstance(read, bytes):  # a picture
+        assert read.decode() == answer.example
+        return
     # The client writes the time zone of UTC in another way.
     text = json.dumps(read if isinstance(read, str) else read.to_dict()).replace('+00:00"', 'Z"')
     assert json.loads(text) == answer.example

@@ -119,8 +119,8 @@ def recordings_router(
         responses=example_of(examples.JOB, status=202) | _PROBLEMS,
         openapi_extra=parameters_of(model_of_query)
         | body_of(
-            "The video file itself, with `video/*` or `application/octet-stream`, or a form with the file.",
-            {OCTETS: None, "video/*": None, MULTIPART: RecordingForm},
+            "The video file, as `application/octet-stream` or any video type, or a form with the file.",
+            {OCTETS: None, MULTIPART: RecordingForm},
         ),
     )
     async def create(request: Request, idempotency_key: IdempotencyKey = None) -> Response:
