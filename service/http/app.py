@@ -164,6 +164,7 @@ def create_app(
                 groups_only=groups_only,
                 body_limit_bytes=settings.body_limit_bytes,
                 timeout_s=settings.timeout_s,
+                prior=settings.prior,
                 asks_for_key=settings.keys_file is not None,
                 allows_anonymous=settings.keys_file is None or settings.allow_anonymous,
                 # A browser sends no key, and the admin port is another address.

@@ -2,7 +2,7 @@
 
 import { bar, byId, h } from "./dom.js";
 import { glyph, paint } from "./emotions.js";
-import { INCLUDE, MIXTURES, measured, number, percent, reasonSentence, spaced } from "./words.js";
+import { INCLUDE, MIXTURES, agreementSentence, measured, number, percent, reasonSentence, spaced } from "./words.js";
 
 const OPEN_FACES = 2; // with more faces, only the first one is open
 const INDEX = "Computed from the emotion alone. It does not measure where a person looks or what a person thinks about.";
@@ -98,6 +98,7 @@ export class FaceList {
     body.replaceChildren(
       ...this.#reasons(face),
       probabilities(face.probabilities, face.emotion, face.verdict, caption, this.threshold),
+      ...(face.agreement === undefined ? [] : [hint(agreementSentence(face))]),
       ...extras(face),
     );
   }

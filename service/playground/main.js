@@ -7,7 +7,7 @@ import { annotated, csvOf, download, rowsOf } from "./downloads.js";
 import { FaceList } from "./faces.js";
 import { watchIntake } from "./intake.js";
 import { Live } from "./live.js";
-import { key, offerOptions, query, setDetection } from "./options.js";
+import { key, offerOptions, query, resetPrior, setDetection } from "./options.js";
 import { Photos } from "./photos.js";
 import { Picture } from "./picture.js";
 import { Problems } from "./problems.js";
@@ -26,7 +26,10 @@ const problems = new Problems({
   another: () => byId("file").click(),
   again,
   key: () => byId("key").focus(),
-  reset: () => setOptions({}),
+  reset() {
+    resetPrior();
+    setOptions({});
+  },
   smaller: () => setOptions({ min_face_px: 16, min_detection_confidence: 0.6 }),
   whole: () => setOptions({ whole: true }),
   camera: () => live.start(),
@@ -119,6 +122,7 @@ function setOptions(options) {
 
 function optionsChanged({ target } = {}) {
   if (target?.id === "key") readModel();
+  if (target?.value === "own") return; // the shares follow
   if (live.isOpen) live.go();
   else if (photos.entries.length) photos.send();
 }

@@ -111,5 +111,6 @@ function problemOf({ problem, retry_after_s }) {
 /** A face over time, in the form of a face of a photo. */
 export function smoothed(face) {
   const unsteady = face.smoothed.verdict === "uncertain" && !face.reasons;
-  return { ...face, ...face.smoothed, reasons: unsteady ? ["unsteady"] : face.reasons };
+  // The agreement is that of one frame, which may show another emotion.
+  return { ...face, ...face.smoothed, agreement: undefined, reasons: unsteady ? ["unsteady"] : face.reasons };
 }

@@ -92,6 +92,12 @@ export function reasonSentence(code) {
   return REASONS[code] ?? `${spaced(code)}.`;
 }
 
+/** How many people would name the emotion. */
+export function agreementSentence({ agreement, emotion }) {
+  const people = Math.round(agreement);
+  return people < 1 ? `Fewer than 1 of 10 people would say ${emotion}.` : `About ${people} of 10 people would say ${emotion}.`;
+}
+
 /** Name and value of one measurement, as text. */
 export function measured(name, value) {
   const plain = (found) => (typeof found === "number" ? significant(found) : String(found));

@@ -177,6 +177,34 @@ def test_the_options_are_sent_with_the_request(open_page: OpenPage, astronaut_jp
     assert overlap(page.boxes(512)[0], (0, 0, 512, 512)) > 0.98
 
 
+def test_the_prior_is_chosen(open_page: OpenPage, astronaut_jpeg: bytes) -> None:
+    page = open_page()
+    page.drop(astronaut_jpeg)
+    page.expect_status("1 face found.")
+    expect(page["#prior"]).to_have_value("balanced")
+    face = json.loads(page["#json"].inner_text())["faces"][0]
+    words = f"About {math.floor(face['agreement'] + 0.5)} of 10 people would say happiness."
+    expect(page[".face .hint"].last).to_have_text(words)
+    with page.page.expect_request("**/v1/emotions?prior=training"):
+        page["#prior"].select_option("training")
+    expect(page["#json"]).to_contain_text('"prior": "training"')
+    expect(page["#shares"]).to_be_hidden()
+    page["#prior"].select_option("own")
+    page["#shares"].fill("happiness=2,joy=1")
+    page["#shares"].blur()
+    page.expect_problem("The request is not valid.")
+    expect(page["#problem"]).to_contain_text("'joy' is none of")
+    page["#shares"].fill("happiness=0.02,neutral=0.98")
+    page["#shares"].blur()
+    expect(page["#json"]).to_contain_text('"prior": "happiness=0.02,neutral=0.98"')
+    page["#shares"].fill("nothing")
+    page["#shares"].blur()
+    page["#problem [data-help=reset]"].click()
+    page.expect_status("1 face found.")
+    expect(page["#prior"]).to_have_value("balanced")
+    expect(page["#json"]).to_contain_text('"prior": "balanced"')
+
+
 def test_the_page_shows_the_times_of_the_service(open_page: OpenPage, astronaut_jpeg: bytes) -> None:
     page = open_page()
     with page.page.expect_response("**/v1/emotions") as sent:

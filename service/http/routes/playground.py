@@ -70,6 +70,7 @@ class ServiceFacts:
     groups_only: bool
     body_limit_bytes: int
     timeout_s: float
+    prior: str
     asks_for_key: bool
     allows_anonymous: bool
     shows_docs: bool
@@ -82,6 +83,7 @@ class ServiceFacts:
                 "include": [] if self.groups_only else [part.value for part in Include],
                 "body_limit_bytes": self.body_limit_bytes,
                 "timeout_s": self.timeout_s,
+                "prior": self.prior,
                 "asks_for_key": self.asks_for_key,
                 "allows_anonymous": self.allows_anonymous,
                 "shows_docs": self.shows_docs,

@@ -97,6 +97,6 @@ def test_service_json_has_the_access_and_the_limits_of_the_service(
     assert (about["asks_for_key"], about["allows_anonymous"]) == (asks_for_key, allows_anonymous)
     assert about["shows_docs"] == shows_docs
     assert about["include"] == list(Include)
-    assert (about["body_limit_bytes"], about["timeout_s"]) == (1000, 3)
+    assert (about["body_limit_bytes"], about["timeout_s"], about["prior"]) == (1000, 3, "balanced")
     # Anyone can read this file without a key, so it must not show a path of the server.
     assert str(tmp_path) not in str(about)
