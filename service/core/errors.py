@@ -89,7 +89,7 @@ class InvalidVideo(ServiceError):
     """The data is not a video, has only sound, is damaged or is cut short."""
 
     code, status, title = "invalid_video", 400, "The video cannot be read"
-    example = "it has no video, only sound or pictures"
+    example = "invalid data found when processing input"
     remedy = "Check the upload. The frames up to a cut have an answer."
 
 
@@ -252,7 +252,7 @@ class RateLimited(ServiceError):
     """The caller has used up its rate of images."""
 
     code, status, title = "rate_limited", 429, "The rate limit is exceeded"
-    example = "the rate is 3 images in 60 s; 0 are left"
+    example = "the rate is 3 images in 3600 s; 0 are left"
     remedy = "Wait for the time in `Retry-After`. It is different each time."
     retry_after_s = 1
 

@@ -107,7 +107,7 @@ export class Live {
   #show(message, ms) {
     this.frames.push(message);
     if (this.frames.length > MAX_FRAMES) this.frames.shift();
-    const faces = message.faces.map((face) => ({ ...smoothed(face), number: face.track }));
+    const faces = (message.faces ?? []).map((face) => ({ ...smoothed(face), number: face.track }));
     this.#timeline.add(message.time_s, faces);
     byId("caption").textContent = `Live: frame ${message.frame + 1}, answered in ${number(ms, 0)} ms.`;
     this.page.showFrame(message, faces);

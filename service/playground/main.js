@@ -239,6 +239,7 @@ function showFrame(message, followed) {
   faces = followed;
   size = message.image;
   picture.showFaces(faces, size);
+  byId("group").replaceChildren(...groupOf(message.group));
   setStatus(statusOf({ ...message, faces }));
   listFaces();
   hideLegend();
@@ -247,7 +248,7 @@ function showFrame(message, followed) {
 /** Shows what a stream of the camera has seen. */
 function showSummary(summary) {
   clearAnswer();
-  byId("summary").replaceChildren(tracksOf(summary));
+  if (summary.tracks) byId("summary").replaceChildren(tracksOf(summary));
   show(byId("save-picture"), false);
   const { answered, dropped, failed } = summary;
   byId("timings").replaceChildren(h("p", {}, `${answered} frames answered, ${dropped} dropped, ${failed} failed.`));

@@ -21,7 +21,7 @@ KEYS_FILE = f"""
 [mobile]
 sha256 = "{hashlib.sha256(KEY.encode()).hexdigest()}"
 scopes = ["batch", "predict"]
-rate = "3/minute"
+rate = "3/hour"
 """
 
 

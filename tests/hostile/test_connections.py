@@ -32,6 +32,7 @@ SAFE = (
 def gateway() -> Iterator[Process]:
     with running(
         max_connections=40,
+        max_streams=16,
         client_timeout_s=1.5,
         timeout_s=10,
         max_in_flight_requests=8,

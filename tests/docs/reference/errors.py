@@ -46,7 +46,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "upgrade_required": ("", "curl -s http://127.0.0.1:8000/v1/stream"),
     "overloaded": ("`EXPRESSNET_MAX_IN_FLIGHT_REQUESTS` is 1, and another request is in flight.",),
     "rate_limited": (
-        "The rate of the key is `3/minute`, and this is its fourth photo.",
+        "The rate of the key is `3/hour`, and this is its fourth photo.",
         KEYS,
         "<!-- times: 4 -->",
         PHOTO.replace(" -H 'Content", ' -H "Authorization: Bearer $KEY" \\\n  -H \'Content'),

@@ -37,7 +37,11 @@ def classifier(**changes: Any) -> dict[str, Any]:
             "size": 48,
             "crop": {"left_eye": [0.3, 0.4], "right_eye": [0.7, 0.4], "mouth": [0.5, 0.8]},
         },
-        "calibration": {"temperature": 1.2, "ece_before": 0.1, "ece_after": 0.02, "data": "validation"},
+        "calibration": {
+            **{"temperature": 1.2, "ece_before": 0.1, "ece_after": 0.02, "ece_by_chance": 0.01},
+            "data": "validation",
+        },
+        "prior": {"shares": {"neutral": 0.5}, "strength": 0.7, "balanced_strength": 0.1},
         "verdict": {"threshold": 0.6, "coverage": 0.8, "accuracy": 0.95, "data": "validation"},
         "metrics": {"test": {"accuracy": {"value": 0.8, "samples": 100, "interval": [0.7, 0.9]}}},
         "training": {"data": ["d"], "licences": ["l"], "config": {"epochs": 2}, "seeds": [0, 1]},
@@ -57,7 +61,7 @@ def with_limit(**limit: Any) -> dict[str, Any]:
 
 def detector(**changes: Any) -> dict[str, Any]:
     whole = classifier(kind="detector", **changes)
-    for name in ("labels", "input", "calibration", "verdict"):
+    for name in ("labels", "input", "calibration", "prior", "verdict"):
         del whole[name]
     return whole
 
