@@ -163,6 +163,7 @@ def create_app(
             ServiceFacts(
                 groups_only=groups_only,
                 body_limit_bytes=settings.body_limit_bytes,
+                recording_limit_bytes=settings.recording_limit_bytes,
                 timeout_s=settings.timeout_s,
                 prior=settings.prior,
                 asks_for_key=settings.keys_file is not None,

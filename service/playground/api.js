@@ -27,7 +27,7 @@ export class Failure extends Error {
   }
 }
 
-const at = (path) => new URL(path, document.baseURI);
+export const at = (path) => new URL(path, document.baseURI);
 
 /** What the service says about itself: limits, kinds of files, whether it asks for a key. */
 export async function readService() {
@@ -87,15 +87,19 @@ export async function reach(address, request, signal, patience) {
       const sentence = "The service did not answer in time. A smaller photo may help.";
       throw new Failure(sentence, { help: helpFor("deadline_exceeded") });
     }
-    throw new Failure(
-      navigator.onLine
-        ? "The service cannot be reached. Check that it is running."
-        : "You are offline, and the service is on another machine.",
-    );
+    throw unreachable();
   }
 }
 
-async function readJson(answer) {
+export function unreachable() {
+  return new Failure(
+    navigator.onLine
+      ? "The service cannot be reached. Check that it is running."
+      : "You are offline, and the service is on another machine.",
+  );
+}
+
+export async function readJson(answer) {
   try {
     return await answer.json();
   } catch (error) {
@@ -121,7 +125,7 @@ export async function failureOf(answer) {
   });
 }
 
-function duration(seconds) {
+export function duration(seconds) {
   if (seconds < 120) return counted(seconds, "second");
   return seconds < 7200 ? counted(Math.ceil(seconds / 60), "minute") : counted(Math.ceil(seconds / 3600), "hour");
 }
@@ -139,4 +143,4 @@ export function mediaType(service, photo) {
   return TYPES_BY_ENDING[ending] ?? "image/jpeg";
 }
 
-const keyHeader = (key) => (key ? { "X-API-Key": key } : {});
+export const keyHeader = (key) => (key ? { "X-API-Key": key } : {});

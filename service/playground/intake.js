@@ -1,4 +1,4 @@
-// Photos that are dropped on the page, pasted into it, or chosen.
+// Photos and videos that are dropped on the page, pasted into it, or chosen.
 
 import { Failure, reach } from "./api.js";
 import { byId } from "./dom.js";
@@ -40,7 +40,12 @@ export function watchIntake(zone, take, refuse) {
   });
 }
 
-/** The pictures; without one, the first file: the service then says what is wrong with it. */
+/** Whether the file is a video, by its type. Browsers do not know all types. */
+export function isVideo({ name, type }) {
+  return type.startsWith("video/") || (!type && /\.(mkv|avi|m2?ts|flv|wmv|vob)$/i.test(name));
+}
+
+/** The pictures; without one, the first file: a video, or the service then says what is wrong with it. */
 function pictures(transfer) {
   const found = [...(transfer?.files ?? [])];
   const chosen = found.filter((file) => file.type.startsWith("image/"));

@@ -2,9 +2,8 @@
 
 import { Camera } from "./camera.js";
 import { byId, show } from "./dom.js";
-import { key, query } from "./options.js";
+import { framesQuery, key } from "./options.js";
 import { Stream, smoothed } from "./stream.js";
-import { Timeline } from "./timeline.js";
 import { number } from "./words.js";
 
 const SNAPSHOT_PX = 1920;
@@ -15,11 +14,10 @@ const NO_HEATMAP = "A heatmap takes too long for the camera.";
 export class Live {
   frames = []; // answers of the last stream
   #camera = new Camera();
-  #timeline = new Timeline();
   #stream = null; // the open stream
 
   /**
-   * `page` has `picture`, `problems`, `take(files)`, `hasPhotos()`, `clear()`, `say(text)`, `fail(error)`,
+   * `page` has `picture`, `problems`, `timeline`, `take(files)`, `hasPhotos()`, `clear()`, `say(text)`, `fail(error)`,
    * `showFrame(message, faces)`, `showSummary(summary)` and `showNothing()`.
    */
   constructor(page) {
@@ -63,11 +61,11 @@ export class Live {
   async go() {
     const { page } = this;
     this.#stream?.close();
-    const mine = new Stream(streamQuery(query()), key());
+    const mine = new Stream(framesQuery(), key());
     this.#set(mine);
     this.frames = [];
     page.clear();
-    this.#timeline.clear();
+    page.timeline.clear();
     page.say("Live.");
     const capture = () => this.#camera.take(page.picture.video, LIVE_PX, 0.85);
     const showing = (message, ms) => this.#stream === mine && this.#show(message, ms);
@@ -87,8 +85,8 @@ export class Live {
 
   /** Turns the camera off. */
   leave() {
-    this.#timeline.clear();
     if (!this.cameraIsOn) return;
+    this.page.timeline.clear();
     this.#stream?.close();
     this.#set(null);
     this.#camera.stop();
@@ -105,12 +103,14 @@ export class Live {
   }
 
   #show(message, ms) {
+    const { page } = this;
     this.frames.push(message);
     if (this.frames.length > MAX_FRAMES) this.frames.shift();
     const faces = (message.faces ?? []).map((face) => ({ ...smoothed(face), number: face.track }));
-    this.#timeline.add(message.time_s, faces);
+    page.problems.clear();
+    page.timeline.add(message.time_s, faces);
     byId("caption").textContent = `Live: frame ${message.frame + 1}, answered in ${number(ms, 0)} ms.`;
-    this.page.showFrame(message, faces);
+    page.showFrame(message, faces);
   }
 
   #idle() {
@@ -132,10 +132,4 @@ export class Live {
     // The pressed button is hidden now: the focus moves to the button in its place.
     if (within) byId(on ? "camera-live" : "camera-start").focus();
   }
-}
-
-/** The options that a stream has: no heatmap, and always detection. */
-function streamQuery({ detect, include = "", ...options }) {
-  const parts = include.split(",").filter((part) => part && part !== "heatmap");
-  return parts.length ? { ...options, include: parts.join(",") } : options;
 }

@@ -1,19 +1,20 @@
-// Connects the parts of the page: it takes photos or the camera, and shows the answer or the failure.
+// Connects the parts of the page: it takes photos, a video or the camera, and shows the answer or the failure.
 
 import { Failure, askEmotions, readCards, readService } from "./api.js";
 import { modelCard } from "./card.js";
 import { announce, byId, h, legendOf, say, show } from "./dom.js";
 import { annotated, csvOf, download, rowsOf } from "./downloads.js";
 import { FaceList } from "./faces.js";
-import { watchIntake } from "./intake.js";
+import { isVideo, watchIntake } from "./intake.js";
 import { Live } from "./live.js";
 import { key, offerOptions, query, resetPrior, setDetection } from "./options.js";
 import { Photos } from "./photos.js";
 import { Picture } from "./picture.js";
+import { Player } from "./player.js";
 import { Problems } from "./problems.js";
 import { SNIPPETS, requestOf } from "./snippets.js";
 import { groupOf, statusOf, summaryOf, totalOf } from "./summary.js";
-import { tracksOf } from "./timeline.js";
+import { Timeline, tracksOf } from "./timeline.js";
 import { timingsOf } from "./timings.js";
 import { bytes, shortened } from "./words.js";
 
@@ -35,17 +36,24 @@ const problems = new Problems({
   camera: () => live.start(),
   live: () => live.go(),
 });
-const live = new Live({
+const page = {
   picture,
   problems,
+  timeline: new Timeline(),
   take,
   fail,
   clear: clearPage,
   say: setStatus,
-  hasPhotos: () => photos.entries.length > 0,
+  hasPhotos: () => photos.entries.length > 0 || player.isOpen,
+  clearAnswer,
   showFrame,
   showSummary,
   showNothing,
+};
+const live = new Live(page);
+const player = new Player(page, async () => {
+  await introduced;
+  return service;
 });
 
 let service = null; // what the service says about itself
@@ -67,7 +75,8 @@ byId("save-picture").addEventListener("click", savePicture);
 byId("save-json").addEventListener("click", () => download("answer.json", json(), "application/json"));
 byId("save-csv").addEventListener("click", () => download("faces.csv", csvOf(rows()), "text/csv"));
 for (const button of document.querySelectorAll(".copy")) button.addEventListener("click", copy);
-addEventListener("pointerdown", () => (pressed = true));
+// A scrub bar that is pressed moves the video.
+addEventListener("pointerdown", ({ target }) => (pressed = target.id !== "scrub"));
 for (const end of ["pointerup", "pointercancel", "blur"]) addEventListener(end, () => (pressed = false));
 start();
 
@@ -94,7 +103,8 @@ async function ask(file, signal) {
 /** Repeats what failed. */
 function again() {
   if (!service) start();
-  if (photos.entries.length) photos.sendAgain();
+  if (player.isOpen) player.send();
+  else if (photos.entries.length) photos.sendAgain();
 }
 
 /** Reads the threshold and the emotions of the model. Without a key, some services do not tell them. */
@@ -109,10 +119,13 @@ async function readModel() {
   }
 }
 
-/** Takes new photos, from any source. */
+/** Takes new photos or a video, from any source. */
 function take(files) {
   live.leave();
-  photos.take(files);
+  player.leave();
+  const found = files.filter((file) => !isVideo(file));
+  if (found.length) photos.take(found);
+  else player.take(files[0]);
 }
 
 function setOptions(options) {
@@ -124,6 +137,7 @@ function optionsChanged({ target } = {}) {
   if (target?.id === "key") readModel();
   if (target?.value === "own") return; // the shares follow
   if (live.isOpen) live.go();
+  else if (player.isOpen) player.optionsChanged();
   else if (photos.entries.length) photos.send();
 }
 
@@ -198,7 +212,7 @@ function chooseKind(chosen) {
 /** Returns the number of the first face in the list. */
 function listFaces() {
   picture.only(kind);
-  const order = live.isOpen ? "number" : byId("order").value;
+  const order = live.isOpen || player.isOpen ? "number" : byId("order").value;
   return list.show(faces, { order, kind, crop: (face) => picture.crop(face, size) });
 }
 
@@ -231,9 +245,8 @@ function fail(error) {
   setStatus("No answer.");
 }
 
-/** Shows one frame of the camera. */
+/** Shows one frame of the camera or of a video. */
 function showFrame(message, followed) {
-  problems.clear();
   // A click is lost if its element is replaced between press and release.
   if (pressed) return;
   faces = followed;
@@ -265,8 +278,9 @@ function showNothing() {
   setStatus("No photo yet.");
 }
 
-/** Leaves the photos, for the camera. */
+/** Leaves the photos and the video, for the camera or another video. */
 function clearPage() {
+  player.leave();
   photos.clear();
   byId("total").textContent = "";
   clearAnswer();

@@ -53,6 +53,13 @@ export function query() {
   return chosen;
 }
 
+/** The query of a stream or a recording: no heatmap, and always detection. */
+export function framesQuery() {
+  const { detect, include = "", ...options } = query();
+  const parts = include.split(",").filter((part) => part && part !== "heatmap");
+  return parts.length ? { ...options, include: parts.join(",") } : options;
+}
+
 /** Sets the options of face detection; those that are not named get their defaults. */
 export function setDetection({ whole = false, ...values }) {
   for (const input of numbers()) input.value = values[input.name] ?? input.defaultValue;

@@ -1,4 +1,4 @@
-// The photo or the camera, and the boxes over it.
+// The photo, the camera or the video, and the boxes over it.
 
 import { byId, h, show } from "./dom.js";
 import { glyph, paint } from "./emotions.js";
@@ -40,13 +40,30 @@ export class Picture {
   showVideo(stream) {
     this.clear();
     this.video.srcObject = stream;
+    this.video.ariaLabel = "The camera";
     show(this.video);
     return this.video.play();
   }
 
+  /** Shows the video file at `address`; false if this browser cannot play it. */
+  async showRecording(address) {
+    this.clear();
+    const { video } = this;
+    Object.assign(video, { src: address, muted: false, ariaLabel: "The video that you chose" });
+    show(video);
+    const event = await new Promise((resolve) => {
+      for (const type of ["loadeddata", "error"]) video.addEventListener(type, resolve, { once: true });
+    });
+    const drawn = event.type === "loadeddata" && video.videoWidth > 0;
+    if (video.src === address) show(video, drawn);
+    return drawn;
+  }
+
   clear() {
     this.image.removeAttribute("src");
+    this.video.removeAttribute("src");
     this.video.srcObject = null;
+    this.video.muted = true;
     show(this.image, false);
     show(this.video, false);
     this.frame.classList.remove("blank");

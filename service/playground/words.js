@@ -9,7 +9,7 @@ const PROBLEMS = {
   origin_not_allowed: ["Pages of this address may not call the service."],
   not_available_in_group_mode: ["This service answers groups only, so it does not take this option.", "reset"],
   not_found: ["The service does not have this address."],
-  request_timeout: ["The photo took too long to arrive.", "again", "another"],
+  request_timeout: ["The file took too long to arrive.", "again", "another"],
   recording_not_done: ["The recording has no results yet.", "again"],
   image_too_large: ["This picture has too many pixels.", "another"],
   video_too_long: ["This video is too long.", "another"],
@@ -19,7 +19,7 @@ const PROBLEMS = {
   unsupported_media_type: ["This kind of file is not supported.", "another"],
   invalid_request: ["The request is not valid.", "reset"],
   overloaded: ["The service is overloaded right now.", "again"],
-  rate_limited: ["You have sent too many photos for now.", "again", "key"],
+  rate_limited: ["You have sent too much for now.", "again", "key"],
   internal: ["Something went wrong inside the service.", "again"],
   engine_unavailable: ["The model cannot be run right now.", "again"],
   host_busy: ["The service's machine is busy right now.", "again"],
@@ -30,7 +30,7 @@ const PROBLEMS = {
 };
 
 export const HELP = {
-  another: "Choose another photo",
+  another: "Choose another file",
   again: "Send it again",
   key: "Enter a key",
   reset: "Reset the options",
@@ -139,6 +139,14 @@ export function bytes(count) {
 
 export function counted(count, noun, plural = `${noun}s`) {
   return `${count} ${count === 1 ? noun : plural}`;
+}
+
+/** Seconds as `0:07`. */
+export function clock(seconds) {
+  const whole = Math.floor(seconds);
+  const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  const padded = (value) => String(value).padStart(2, "0");
+  return hours ? `${hours}:${padded(minutes)}:${padded(rest)}` : `${minutes}:${padded(rest)}`;
 }
 
 export function sentence(detail) {

@@ -158,7 +158,7 @@ def test_a_key_is_requested_and_used_but_not_stored(
         page.drop(astronaut_jpeg)
         page.expect_status("1 face found.")
         page.drop(astronaut_jpeg)
-        expect(page["#problem .lead"]).to_contain_text("You have sent too many photos for now. Wait")
+        expect(page["#problem .lead"]).to_contain_text("You have sent too much for now. Wait")
         stored = "JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href])"
         assert key not in page.page.evaluate(stored)
         assert key not in page.page.content()

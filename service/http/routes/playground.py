@@ -28,10 +28,10 @@ MEDIA_TYPES = {
 }
 PAGE = "index.html"
 ABOUT_SERVICE = "service.json"
-# `blob:` is for the chosen photos, `data:` for the heatmaps of an answer.
+# `blob:` is for the chosen photos and videos, `data:` for the heatmaps of an answer.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    "media-src blob:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 HEADERS = {
     # Browsers check the digest of each file at every load, so that two versions are never mixed.
@@ -69,6 +69,7 @@ class ServiceFacts:
 
     groups_only: bool
     body_limit_bytes: int
+    recording_limit_bytes: int
     timeout_s: float
     prior: str
     asks_for_key: bool
@@ -82,6 +83,7 @@ class ServiceFacts:
                 "media_types": sorted(CONTENT_TYPES),
                 "include": [] if self.groups_only else [part.value for part in Include],
                 "body_limit_bytes": self.body_limit_bytes,
+                "recording_limit_bytes": self.recording_limit_bytes,
                 "timeout_s": self.timeout_s,
                 "prior": self.prior,
                 "asks_for_key": self.asks_for_key,

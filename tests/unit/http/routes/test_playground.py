@@ -67,6 +67,7 @@ def test_the_page_may_load_its_own_files_and_nothing_else(gateway: Gateway) -> N
     policy = dict(part.split(" ", 1) for part in page.headers["Content-Security-Policy"].split("; "))
     assert policy["default-src"] == "'none'"
     assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+    assert policy["media-src"] == "blob:"
     assert page.headers["Permissions-Policy"] == "camera=(self), microphone=(), geolocation=()"
     # The policy blocks inline styles and scripts without an error, also in browsers that no test uses.
     assert not re.findall(r"<style|<script(?![^>]*\bsrc=)|\son\w+=|\sstyle=", page.text)
@@ -91,12 +92,15 @@ def test_service_json_has_the_access_and_the_limits_of_the_service(
     if "keys_file" in options:
         options = {**options, "keys_file": tmp_path / "keys.toml"}
         add_key(options["keys_file"], "one", [Scope.PREDICT], None, None)
-    settings = Settings.model_validate({"port": 0, "body_limit_bytes": 1000, "timeout_s": 3, **options})
+    settings = Settings.model_validate(
+        {"port": 0, "body_limit_bytes": 1000, "recording_limit_bytes": 2000, "timeout_s": 3, **options}
+    )
     with serving(settings, fake_engines()) as served:
         about = served.client.get("/playground/service.json").json()
     assert (about["asks_for_key"], about["allows_anonymous"]) == (asks_for_key, allows_anonymous)
     assert about["shows_docs"] == shows_docs
     assert about["include"] == list(Include)
-    assert (about["body_limit_bytes"], about["timeout_s"], about["prior"]) == (1000, 3, "balanced")
+    assert (about["body_limit_bytes"], about["recording_limit_bytes"]) == (1000, 2000)
+    assert (about["timeout_s"], about["prior"]) == (3, "balanced")
     # Anyone can read this file without a key, so it must not show a path of the server.
     assert str(tmp_path) not in str(about)
