@@ -21,7 +21,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [page for pattern in ("*.md", "docs/**/*.md", "examples/*.md") for page in sorted(ROOT.glob(pattern))]
 MARKS = {"not run", "not compared", "file", "serves", "with", "times", "exit"}
 
 _COMMENT = re.compile(r"<!--\s*([a-z ]+?)(?::\s*(.*?))?\s*-->", re.DOTALL)

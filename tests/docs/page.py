@@ -49,6 +49,7 @@ class Page:
         (folder / "model_repository").symlink_to(ROOT / "model_repository")
         (folder / ".venv").symlink_to(sys.prefix)
         (folder / "docs").symlink_to(ROOT / "docs")
+        (folder / "examples").symlink_to(ROOT / "examples")
 
     def try_block(self, block: Block) -> str:
         """Returns the outcome of the block: `ran`, `compared`, `written` or `read`. Raises `Failed`."""

@@ -34,7 +34,7 @@ from training.evaluation.tables import shown
 
 ROOT = Path(__file__).parents[2]
 API = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [page for pattern in ("*.md", "docs/**/*.md", "examples/*.md") for page in sorted(ROOT.glob(pattern))]
 
 PARTS = {part.value for part in Include}
 
@@ -179,7 +179,7 @@ def test_the_targets_of_relative_links_exist() -> None:
 
 
 # Not `deploy`: readers create their own overlays there.
-FOLDERS = "docs|model_repository|service|tests|training"
+FOLDERS = "docs|examples|model_repository|service|tests|training"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
