@@ -49,7 +49,7 @@ Probabilities = TypeAliasType(
 )
 
 
-_SHARE = f"({'|'.join(EMOTIONS)})=[0-9.]+"
+_SHARE = f"({'|'.join(EMOTIONS)})=[0-9]+([.][0-9]+)?"
 PRIOR_PATTERN = f"^(training|balanced|{_SHARE}(,{_SHARE})*)$"
 
 

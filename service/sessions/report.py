@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from service.api.sessions import ParticipantShares, SessionBin, SessionReport, SessionShares
+from service.api.sessions import ParticipantShares, SessionBin, SessionInfo, SessionReport, SessionShares
 from service.pipeline.groups import drawn, in_steps, min_members
 from service.sessions.sessions import Session, Tallies, Tally
 
@@ -54,19 +54,25 @@ def report(session: Session, tallies: Tallies, labels: Sequence[str], now_s: flo
     elif whole and not groups_only:
         group = _shares(whole, labels)
     return SessionReport(
-        id=session.id,
-        name=session.name,
-        started_at=as_time(session.started_s),
-        expires_at=as_time(session.expires_s),
-        bin_minutes=session.bin_minutes,
-        min_participants=session.min_participants,
+        **dict(info(session)),
         group=group,
         participants=None if groups_only else _participants(whole, labels),
         bins=bins,
     )
 
 
-def as_time(seconds: float) -> datetime:
+def info(session: Session) -> SessionInfo:
+    return SessionInfo(
+        id=session.id,
+        name=session.name,
+        started_at=_time(session.started_s),
+        expires_at=_time(session.expires_s),
+        bin_minutes=session.bin_minutes,
+        min_participants=session.min_participants,
+    )
+
+
+def _time(seconds: float) -> datetime:
     return datetime.fromtimestamp(round(seconds, 3), UTC)
 
 

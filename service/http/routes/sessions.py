@@ -16,7 +16,7 @@ from service.http.examples import example_of
 from service.http.problems import documented
 from service.http.request_state import RequestState, state_of
 from service.http.route_table import SESSION, SESSIONS
-from service.sessions.report import as_time, report
+from service.sessions.report import info, report
 from service.sessions.sessions import Session, Sessions
 
 _Id = Annotated[str, Path(description="The id of the session.", examples=[examples.SESSION.id])]
@@ -65,27 +65,20 @@ def sessions_router(
         | documented(BodyTooLarge, InvalidRequest, StoreUnavailable, Overloaded, Draining),
     )
     async def create(request: Request, response: Response, options: SessionOptions) -> SessionInfo:
-        least = options.min_participants or min_participants
-        if least is not None and min_participants is not None and least < min_participants:
+        group_size = options.min_participants or min_participants
+        if group_size is not None and min_participants is not None and group_size < min_participants:
             raise InvalidRequest(f"min_participants: must be at least {min_participants} in group mode")
         session = Session(
             owner_of(state_of(request.scope)),
             options.name,
             options.bin_minutes,
             options.ttl_s,
-            least,
+            group_size,
             started_s=sessions.now(),
         )
         await sessions.add(session)
         response.headers["Location"] = f"{request.scope['root_path']}{SESSIONS}/{session.id}/report"
-        return SessionInfo(
-            id=session.id,
-            name=session.name,
-            started_at=as_time(session.started_s),
-            expires_at=as_time(session.expires_s),
-            bin_minutes=session.bin_minutes,
-            min_participants=session.min_participants,
-        )
+        return info(session)
 
     @router.get(
         f"{SESSION}/report",
