@@ -362,7 +362,14 @@ def test_pages_of_the_listed_origins_may_call(
     answer = gateway.client.post("/v1/emotions", content=faceless_jpeg, headers=JPEG | listed)
     assert answer.headers["Access-Control-Allow-Origin"] == "https://b.example.com"
     exposed = {name.strip() for name in answer.headers["Access-Control-Expose-Headers"].split(",")}
-    assert {"X-Request-ID", "Server-Timing", "RateLimit", "RateLimit-Policy", "Retry-After"} == exposed
+    assert {
+        "Location",
+        "RateLimit",
+        "RateLimit-Policy",
+        "Retry-After",
+        "Server-Timing",
+        "X-Request-ID",
+    } == exposed
 
 
 def test_a_preflight_request_needs_no_key(tmp_path: Path) -> None:
