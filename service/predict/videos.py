@@ -97,7 +97,7 @@ def _summarise(watched: Watched, run: RunInfo, picture: Path, report: Path) -> N
     )
     file = picture
     try:
-        watched.recording.picture(thumbnails).save(picture, "PNG")
+        picture.write_bytes(watched.recording.picture("png", thumbnails))
         file = report
         report.write_bytes(to_json(content, indent=2) + b"\n")
     except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from typing import Any, Protocol
 
@@ -16,6 +15,7 @@ from service.core.timings import Timings
 from service.pipeline.groups import GroupPipeline
 from service.pipeline.pipeline import Pipeline
 from service.pipeline.timeline import Moment
+from service.recordings.chart import CANVASES
 from service.recordings.group_minutes import GroupMinutes
 from service.recordings.recording import Recording
 from service.recordings.results import Lines, Results, TimelineHead
@@ -90,11 +90,10 @@ class FaceAnalysis:
         self._lines.add(frame_of(Moment(time_s, pixels, seen, followed), self._query))
 
     def results(self) -> Results:
-        picture = io.BytesIO()
-        self._recording.picture().save(picture, "PNG")
+        pictures = {form: self._recording.picture(form) for form in CANVASES}
         report = self._recording.report(self._model).model_dump_json(exclude_none=True)
         head = TimelineHead(model=self._model, labels=self._labels, query=self._query)
-        return Results(report.encode(), self._lines.end(), picture.getvalue(), head)
+        return Results(report.encode(), self._lines.end(), pictures, head)
 
     def totals(self) -> AuditTotals:
         return AuditTotals(

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pictures
-from PIL import ImageDraw, ImageFont
 
 from service.core.arrays import Image
+from service.recordings.canvas import Canvas, Colour, PixelCanvas, VectorCanvas
 from service.tracking.record import Followed, TrackTotals
 from service.tracking.tracks import LOST_S
 
+Form = Literal["png", "svg"]
+CANVASES: dict[Form, Callable[[int, int], Canvas]] = {"png": PixelCanvas, "svg": VectorCanvas}
 MAX_DRAWN = 8
 
 # Layout: each face has a panel of PANEL_PX, of which the last GAP_PX are empty.
 WIDTH_PX, PLOT_PX, PANEL_PX, GAP_PX, LEFT_PX, TOP_PX = 1000, 740, 160, 16, 110, 40
 THUMBNAIL_PX = 84
 # The default colours of matplotlib.
-COLOURS = np.frombuffer(
-    bytes.fromhex("1f77b4 ff7f0e 2ca02c d62728 9467bd 8c564b e377c2 7f7f7f bcbd22 17becf"), np.uint8
-).reshape(-1, 3)
+COLOURS: list[Colour] = [
+    (31, 119, 180),
+    (255, 127, 14),
+    (44, 160, 44),
+    (214, 39, 40),
+    (148, 103, 189),
+    (140, 86, 75),
+    (227, 119, 194),
+    (127, 127, 127),
+    (188, 189, 34),
+    (23, 190, 207),
+]
 TICKS_S = [digit * 10**power for power in range(-1, 7) for digit in (1, 2, 5)]
 
 
@@ -47,47 +58,45 @@ class Chart:
         tracks: Sequence[TrackTotals],
         tracks_omitted: int,
         thumbnails: Mapping[int, Pictures.Image],
-    ) -> Pictures.Image:
-        """The `MAX_DRAWN` tracks with most frames, with their thumbnails."""
+        form: Form,
+    ) -> bytes:
+        """A file that shows the `MAX_DRAWN` tracks with most frames, with their thumbnails."""
         longest = sorted(tracks, key=lambda track: -track.frames)[:MAX_DRAWN]
         shown = sorted(track.number for track in longest)
         bottom = TOP_PX + PANEL_PX * max(1, len(shown))
-        picture = Pictures.new("RGB", (WIDTH_PX, bottom + TOP_PX), "white")
-        pen = ImageDraw.Draw(picture)
-        write = partial(pen.text, fill="black", font=ImageFont.load_default(14))
+        height = PANEL_PX - GAP_PX
+        canvas = CANVASES[form](WIDTH_PX, bottom + TOP_PX)
         for index, number in enumerate(shown):
             top = TOP_PX + index * PANEL_PX
-            panel = Pictures.fromarray(self._panel(number))
-            picture.paste(panel, (LEFT_PX, top))
-            pen.rectangle((LEFT_PX - 1, top - 1, LEFT_PX + panel.width, top + panel.height), outline="black")
-            name_at = top + panel.height // 2
+            canvas.stack(LEFT_PX, top, height, *self._columns(number), COLOURS)
+            canvas.rectangle(LEFT_PX - 1, top - 1, PLOT_PX + 1, height + 1)
+            name_at = top + height // 2
             if number in thumbnails:
-                picture.paste(thumbnails[number], (LEFT_PX - 10 - THUMBNAIL_PX, top + 44))
+                canvas.picture(LEFT_PX - 10 - THUMBNAIL_PX, top + 44, thumbnails[number])
                 name_at = top + 32
-            write((LEFT_PX - 10, name_at), f"face {number}", anchor="rm")
-            write((LEFT_PX - 10, top), "1", anchor="rm")
-            write((LEFT_PX - 10, top + panel.height), "0", anchor="rm")
-        self._write_times(write, bottom)
+            canvas.text(LEFT_PX - 10, name_at, f"face {number}", "rm")
+            canvas.text(LEFT_PX - 10, top, "1", "rm")
+            canvas.text(LEFT_PX - 10, top + height, "0", "rm")
+        self._write_times(canvas, bottom)
         for index, label in enumerate(self._labels if shown else ()):
             x, y = LEFT_PX + PLOT_PX + 20, TOP_PX + 20 * index
-            pen.rectangle((x, y, x + 12, y + 12), fill=tuple(COLOURS[index % len(COLOURS)].tolist()))
-            write((x + 20, y + 6), label, anchor="lm")
+            canvas.rectangle(x, y, 12, 12, COLOURS[index % len(COLOURS)])
+            canvas.text(x + 20, y + 6, label, "lm")
         hidden = len(tracks) + tracks_omitted - len(shown)
         more = f"; {hidden} more not shown" if hidden else ""
         title = f"Smoothed probabilities; hatched: uncertain{more}" if shown else "No face was found"
-        write((LEFT_PX + PLOT_PX // 2, TOP_PX // 2), title, anchor="mm")
-        return picture
+        canvas.text(LEFT_PX + PLOT_PX // 2, TOP_PX // 2, title, "mm")
+        return canvas.encoded()
 
-    def _write_times(self, write: partial[None], bottom: int) -> None:
+    def _write_times(self, canvas: Canvas, bottom: int) -> None:
         step_s = next((step for step in TICKS_S if self._end_s / step <= 10), self._end_s)
         for tick in range(int(self._end_s / step_s) + 1):
-            write(
-                (LEFT_PX + PLOT_PX * tick * step_s / self._end_s, bottom), f"{tick * step_s:g}", anchor="mt"
-            )
-        write((LEFT_PX + PLOT_PX // 2, bottom + 18), "seconds", anchor="mt")
+            x = LEFT_PX + PLOT_PX * tick * step_s / self._end_s
+            canvas.text(x, bottom, f"{tick * step_s:g}", "mt")
+        canvas.text(LEFT_PX + PLOT_PX // 2, bottom + 18, "seconds", "mt")
 
-    def _panel(self, number: int) -> Image:
-        """The stacked probabilities of one face, uint8 [H,W,3]; white while the face was away."""
+    def _columns(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """One face at each px of the time axis, as `Canvas.stack` takes it. NaN: the face was away."""
         rows = np.array(self._rows[number]).reshape(-1, 2 + len(self._labels))
         times, uncertain = rows[:, 0], rows[:, 1] > 0
         # An answer holds until the next one, except across a gap.
@@ -97,14 +106,9 @@ class Chart:
 
         at = np.linspace(0, self._end_s, PLOT_PX)
         held = np.searchsorted(times, at, side="right") - 1
-        away = (held < 0) | (at > until[held])
-        height = np.linspace(1, 0, PANEL_PX - GAP_PX)[:, None]
-        below = np.cumsum(rows[:, 2:], axis=1)[held, :-1]
-        label = np.sum([height > edge for edge in below.T], axis=0)
-        panel: Image = COLOURS[label % len(COLOURS)]
-        stripes = np.add.outer(np.arange(len(height)), np.arange(PLOT_PX)) % 12 < 3
-        panel[(stripes & uncertain[held]) | away] = 255
-        return panel
+        edges = np.cumsum(rows[:, 2:], axis=1)[held]
+        edges[(held < 0) | (at > until[held])] = np.nan
+        return edges, uncertain[held]
 
 
 def thumbnail(pixels: Image, box: NDArray[np.float32]) -> Pictures.Image:

@@ -9,7 +9,7 @@ from PIL import Image as Pictures
 from service.api.recordings import RecordingReport
 from service.api.schemas import ModelName
 from service.api.shaping import shape_track
-from service.recordings.chart import Chart
+from service.recordings.chart import Chart, Form
 from service.recordings.minutes import Minutes
 from service.tracking.record import Followed, Record
 from service.tracking.smoothing import TIME_CONSTANT_S
@@ -44,6 +44,6 @@ class Recording:
             group=self._minutes.whole(),
         )
 
-    def picture(self, thumbnails: Mapping[int, Pictures.Image] | None = None) -> Pictures.Image:
-        """The timelines of the tracks with most frames. thumbnails: of tracks by number."""
-        return self._chart.draw(self.record.totals(), self.record.omitted, thumbnails or {})
+    def picture(self, form: Form, thumbnails: Mapping[int, Pictures.Image] | None = None) -> bytes:
+        """A file with the timelines of the tracks with most frames. thumbnails: of tracks by number."""
+        return self._chart.draw(self.record.totals(), self.record.omitted, thumbnails or {}, form)

@@ -7,7 +7,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel
@@ -16,6 +16,7 @@ from pydantic_core import to_json
 from service.api.recordings import RecordingQuery
 from service.api.schemas import ModelName
 from service.core.errors import VideoTooLong
+from service.recordings.chart import CANVASES, Form
 from service.recordings.rows import csv_columns, csv_rows
 
 # A store keeps the results of many recordings.
@@ -33,26 +34,27 @@ class TimelineHead(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """report: JSON. timeline: compressed lines of JSON; picture: PNG; both are empty in group mode.
+    """report: JSON. timeline: compressed lines of JSON. pictures: files by form.
 
-    head: for the forms of the timeline.
+    head: for the forms of the timeline. In group mode there is only a report.
     """
 
     report: bytes
     timeline: bytes = b""
-    picture: bytes = b""
+    pictures: Mapping[Form, bytes] = field(default_factory=dict)
     head: TimelineHead | None = None
 
     @property
     def fields(self) -> dict[str, bytes]:
         """As a hash of a store."""
         head = b"" if self.head is None else self.head.model_dump_json().encode()
-        return {"report": self.report, "timeline": self.timeline, "picture": self.picture, "head": head}
+        return {"report": self.report, "timeline": self.timeline, "head": head} | dict(self.pictures)
 
     @classmethod
     def of(cls, fields: Mapping[str, bytes]) -> Results:
         head = TimelineHead.model_validate_json(fields["head"]) if fields["head"] else None
-        return cls(fields["report"], fields["timeline"], fields["picture"], head)
+        pictures = {form: fields[form] for form in CANVASES if form in fields}
+        return cls(fields["report"], fields["timeline"], pictures, head)
 
 
 class Lines:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import av
 import httpx
@@ -75,6 +76,9 @@ def test_a_video_becomes_a_timeline_a_report_and_a_picture(gateway: Gateway, tmp
     picture = gateway.client.get(f"{place}/plot")
     with Image.open(BytesIO(picture.content)) as drawn:
         assert (picture.headers["Content-Type"], drawn.format) == ("image/png", "PNG")
+    picture = gateway.client.get(f"{place}/plot", params={"format": "svg"})
+    assert picture.headers["Content-Type"] == "image/svg+xml"
+    assert ElementTree.fromstring(picture.content).get("width") == str(drawn.width)
 
 
 @pytest.mark.parametrize("kind", ["mp4", "mov", "mkv", "avi", "mpg"])

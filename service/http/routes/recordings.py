@@ -45,6 +45,7 @@ from service.http.readiness import Readiness
 from service.http.request_state import RequestState, state_of
 from service.http.route_table import RECORDING, RECORDINGS
 from service.recordings.archive import Archive
+from service.recordings.chart import Form
 from service.recordings.job import Job
 from service.recordings.job import Request as JobRequest
 from service.recordings.jobs import Jobs, problem_of
@@ -52,6 +53,7 @@ from service.recordings.results import Results, as_csv, as_json_lines
 from service.recordings.results import as_json as timeline_as_json
 
 EVENT_INTERVAL_S = 0.5
+PICTURES: dict[Form, str] = {"png": "image/png", "svg": "image/svg+xml"}
 
 _PROBLEMS = documented(
     InvalidVideo,
@@ -241,11 +243,15 @@ def recordings_router(
         operation_id="get_recording_plot",
         summary="A picture of the timeline",
         response_class=Response,
-        responses=text_examples(**{"image/png": "a PNG"}) | _FACES_ONLY,
+        responses=text_examples(**{"image/png": "a PNG", "image/svg+xml": "<svg>"}) | _FACES_ONLY,
     )
-    async def plot(request: Request, id: Id) -> Response:
+    async def plot(
+        request: Request,
+        id: Id,
+        format: Annotated[Form, Query(description="`svg` stays sharp at any size.")] = "png",
+    ) -> Response:
         found = await jobs.results(_owner(state_of(request.scope)), id)
-        return Response(found.picture, media_type="image/png")
+        return Response(found.pictures[format], media_type=PICTURES[format])
 
     return router
 

@@ -6,8 +6,10 @@ import csv
 import json
 import os
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import av
 import numpy as np
@@ -19,7 +21,7 @@ from typer.testing import Result
 
 from service.core.manifest import EMOTIONS
 from service.predict.videos import names_of
-from service.recordings.chart import COLOURS, GAP_PX, LEFT_PX, PANEL_PX, PLOT_PX, TOP_PX, Chart
+from service.recordings.chart import CANVASES, COLOURS, GAP_PX, LEFT_PX, PANEL_PX, PLOT_PX, TOP_PX, Chart
 from service.settings import Settings
 from service.tracking.record import Record
 from tests.conftest import serving
@@ -29,7 +31,8 @@ from tests.scenes import video
 from tests.seen import FaceSeen, seen
 from tests.unit.predict.conftest import Expressnet
 
-HAPPINESS, WHITE = tuple(COLOURS[EMOTIONS.index("happiness")].tolist()), (255, 255, 255)
+HAPPINESS, WHITE = COLOURS[EMOTIONS.index("happiness")], (255, 255, 255)
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def portrait() -> NDArray[np.uint8]:
@@ -135,7 +138,28 @@ def test_a_chart_of_any_length_is_drawn() -> None:
         chart, record = Chart(EMOTIONS), Record(0.5, 0.5)
         for time_s in (0.0, end_s):
             chart.add(time_s, record.update(seen(FaceSeen()), time_s))
-        chart.draw(record.totals(), record.omitted, {})
+        for form in CANVASES:
+            assert chart.draw(record.totals(), record.omitted, {}, form)
+
+
+def test_the_vector_picture_shows_the_same() -> None:
+    """Two faces, one after the other; the second one is uncertain."""
+    chart, record = Chart(EMOTIONS), Record(0.5, 0.5)
+    for step in range(10):
+        second = FaceSeen(confidence=0.3, verdict="uncertain", box=(300, 200, 50, 50))
+        chart.add(step, record.update(seen(FaceSeen() if step < 5 else second), step))
+    pixels, vector = (chart.draw(record.totals(), record.omitted, {}, form) for form in ("png", "svg"))
+    root = ElementTree.fromstring(vector)
+    with Image.open(BytesIO(pixels)) as picture:
+        assert (root.get("width"), root.get("height")) == tuple(map(str, picture.size))
+    assert {"face 1", "face 2", "seconds", *EMOTIONS} < {text.text for text in root.iter(f"{SVG}text")}
+    areas = [path.get("d", "") for path in root.iter(f"{SVG}path") if path.get("fill") != "url(#stripes)"]
+    stripes = [path.get("d") for path in root.iter(f"{SVG}path") if path.get("fill") == "url(#stripes)"]
+    assert len(areas) == 2 * len(EMOTIONS)
+    assert [bool(path) for path in stripes] == [False, True]
+    # The second face begins where the first ends.
+    assert areas[0].startswith(f"M{LEFT_PX} ")
+    assert areas[-1].startswith(stripes[1].split("V")[0].split(" ")[0])
 
 
 def test_json_lines_hold_each_frame_and_the_whole(expressnet: Expressnet) -> None:
