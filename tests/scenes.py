@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import av
@@ -24,7 +24,8 @@ FACE = (0.34, 0.24, 0.75, 0.77)
 class Actor:
     """A person in a scene. Later actors of a scene cover earlier ones.
 
-    centre: the centre of the head at each time, in pixels, or None while the person is absent.
+    centre: the centre of the head at each time, in pixels, or None while the person is absent. portrait: a
+    square around the head, with the face at `FACE`; by default the astronaut's.
     """
 
     name: str
@@ -32,10 +33,12 @@ class Actor:
     centre: Callable[[float], tuple[float, float] | None]
     mirrored: bool = False
     tint: tuple[float, float, float] = (1, 1, 1)
+    portrait: Image.Image | None = None
     head: Image.Image = field(init=False)
 
     def __post_init__(self) -> None:
-        head = Image.fromarray(skimage.data.astronaut()).crop(HEAD).resize((self.side_px, self.side_px))
+        portrait = self.portrait or Image.fromarray(skimage.data.astronaut()).crop(HEAD)
+        head = portrait.resize((self.side_px, self.side_px))
         if self.mirrored:
             head = head.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         tinted = np.clip(np.asarray(head) * np.array(self.tint), 0, 255).astype(np.uint8)
@@ -134,16 +137,22 @@ class Watcher:
         }
 
 
-def video(file: Path, frames: dict[int, NDArray[np.uint8]], *, rate: int = 25) -> Path:
-    """Write a video of `rate` frames per second. The keys of `frames` are frame numbers."""
+def video(
+    file: Path,
+    frames: Mapping[int, NDArray[np.uint8]] | Iterable[tuple[int, NDArray[np.uint8]]],
+    *,
+    rate: int = 25,
+) -> Path:
+    """Write a video of `rate` frames per second. frames: by number."""
+    numbered = iter(frames.items() if isinstance(frames, Mapping) else frames)
+    first = next(numbered)
     with av.open(str(file), "w") as container:
         stream = container.add_stream("mpeg4", rate=rate)
-        first = next(iter(frames.values()))
-        stream.height, stream.width = first.shape[:2]
+        stream.height, stream.width = first[1].shape[:2]
         stream.pix_fmt = "yuv420p"
         stream.bit_rate = 4_000_000
         stream.codec_context.time_base = stream.time_base = Fraction(1, rate)
-        for number, pixels in frames.items():
+        for number, pixels in chain([first], numbered):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, rate)
             container.mux(stream.encode(frame))

@@ -32,6 +32,7 @@ from tests.bench.peers import peers
 from tests.bench.photos import scenes
 from tests.bench.plot import draw
 from tests.bench.predict import predict
+from tests.bench.recording import recording
 from tests.bench.stages import stages
 from tests.bench.stream import stream
 from tests.bench.throughput import scaling, throughput
@@ -51,14 +52,17 @@ def main() -> None:
     parser.add_argument(
         "parts",
         nargs="*",
-        help="parts to run: stages networks service footprint predict stream overload peers triton; "
-        "all of these by default. versus and answers compare this checkout with --other",
+        help="parts to run: stages networks service footprint predict stream recording overload peers "
+        "triton; all of these by default. versus and answers compare this checkout with --other",
     )
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--plot", type=Path, help="also draw `service` and `peers` to this PNG")
     parser.add_argument("--soak", type=int, default=2_000, help="requests while memory is measured")
     parser.add_argument("--other", type=Path, help="another checkout with its own .venv; default: this one")
-    parser.add_argument("--photos", type=Path, help="a photo, or a folder of photos, for versus and answers")
+    parser.add_argument(
+        "--photos", type=Path, help="a photo, or a folder of photos, for versus, answers and recording"
+    )
+    parser.add_argument("--minutes", type=float, default=5, help="length of the video of recording")
     for option, checkout in (("--set", "this checkout"), ("--set-other", "the other checkout")):
         parser.add_argument(
             option,
@@ -90,6 +94,7 @@ def main() -> None:
         ),
         "predict": (predict,),
         "stream": (stream,),
+        "recording": (partial(recording, photos, arguments.minutes),),
         "overload": (overload,),
         "peers": (peers,),
         "triton": (gateway_overhead,),

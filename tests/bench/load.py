@@ -104,6 +104,12 @@ class Outcome:
         return latency_ms(self.answers, share)
 
 
+def errors_of(loads: Iterable[Outcome]) -> str:
+    """The failures of all loads, by kind."""
+    kinds = sum((load.errors for load in loads), Counter[str]())
+    return ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common()) or "no errors"
+
+
 def latency_ms(answers: Iterable[Answer], share: float) -> float:
     """The latency that this share of the answers did not exceed; NaN if there are no answers."""
     latencies = sorted(answer.latency_s for answer in answers)

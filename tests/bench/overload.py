@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import repeat
 
 from tests.bench.figures import SERVED_ROUNDS, Figure, ratios, summary
-from tests.bench.load import Answer, Outcome, Request, arrivals, callers, latency_ms, post
+from tests.bench.load import Answer, Outcome, Request, arrivals, callers, errors_of, latency_ms, post
 from tests.bench.photos import photo
 from tests.bench.process import cpu_time
 from tests.conftest import encoded
@@ -55,8 +54,7 @@ def overload() -> Iterator[Figure]:
         rounds = [_round(gateway, request, caller_count) for _ in range(SERVED_ROUNDS)]
     saturated, overloaded = [each.saturated for each in rounds], [each.overloaded for each in rounds]
     rates = [load.per_s for load in saturated]
-    kinds = sum((load.errors for load in [*saturated, *overloaded]), Counter[str]())
-    errors = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common()) or "no errors"
+    errors = errors_of([*saturated, *overloaded])
     client, serving = (
         statistics.median(getattr(each, name) for each in rounds)
         for name in ("client_share", "serving_share")

@@ -18,7 +18,7 @@ from itertools import repeat
 from pathlib import Path
 
 from tests.bench.figures import SERVED_ROUNDS, Figure, Unmeasured, ratios, summary
-from tests.bench.load import Outcome, Request, callers, post, upload
+from tests.bench.load import Outcome, Request, callers, errors_of, post, upload
 from tests.bench.photos import photo
 from tests.bench.process import NotRunning, last_line, started
 from tests.conftest import encoded, free_port
@@ -103,11 +103,12 @@ def _faces(body: bytes) -> Faces:
 def _note(loads: list[Outcome], expected: Faces) -> str:
     """Faces found, errors by kind, and the number of answers with other faces than `expected`."""
     found = [_faces(answer.body) for load in loads for answer in load.answers]
-    errors = sum((load.errors for load in loads), start=type(loads[0].errors)())
-    requests = len(found) + errors.total()
-    kinds = ", ".join(f"{count} x {kind}" for kind, count in errors.most_common()) or "no errors"
+    requests = len(found) + sum(len(load.failures) for load in loads)
     differing = sum(faces != expected for faces in found)
-    return f"{len(expected)} found; of {requests}: {kinds}, {differing} differ from the answer to one caller"
+    return (
+        f"{len(expected)} found; of {requests}: {errors_of(loads)}, {differing} differ from the answer to "
+        "one caller"
+    )
 
 
 def _python() -> Path:

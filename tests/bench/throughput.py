@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import repeat
 
 from tests.bench.figures import SERVED_ROUNDS, Figure, Unmeasured, ratios, summary
-from tests.bench.load import Outcome, Request, arrivals, callers, post
+from tests.bench.load import Outcome, Request, arrivals, callers, errors_of, post
 from tests.bench.photos import photo
 from tests.bench.process import cpu_time, started_on
 from tests.conftest import encoded
@@ -52,9 +52,9 @@ def throughput() -> Iterator[Figure]:
         f"closed loop, {FEW} callers",
         "images/s",
         rates,
-        f"{_errors(few)}; the client took {client:.1%} of a core",
+        f"{errors_of(few)}; the client took {client:.1%} of a core",
     )
-    yield summary(f"closed loop, {MANY} callers", "images/s", [load.per_s for load in many], _errors(many))
+    yield summary(f"closed loop, {MANY} callers", "images/s", [load.per_s for load in many], errors_of(many))
     yield ratios(f"{MANY} callers over {FEW}", [load.per_s for load in many], rates)
     yield summary(
         "gateway's CPU time per image",
@@ -91,7 +91,7 @@ def _open_loop(share: float, loads: list[Outcome]) -> Iterator[Figure]:
     tails = [load.latency_ms(0.99) for load in loads]
     answers = statistics.median(len(load.answers) for load in loads)
     rate = f"{answers / OPEN_SECONDS:.1f} images/s"
-    yield summary(open_loop_name(share, "p50"), "ms", medians, f"{rate}; {_errors(loads)}")
+    yield summary(open_loop_name(share, "p50"), "ms", medians, f"{rate}; {errors_of(loads)}")
     yield summary(open_loop_name(share, "p99"), "ms", tails, f"{answers:.0f} answers in each round")
     yield ratios(open_loop_name(share, "p99 over p50"), tails, medians)
 
@@ -123,9 +123,3 @@ def scaling() -> Iterator[Figure | Unmeasured]:
         note = "client on another core" if len(cores) > count else "client on the same cores"
         yield summary(f"gateway on {count} core{'s' * (count > 1)}", "images/s", rates[count], note)
     yield ratios(name, rates[2], rates[1], f"{FEW} callers")
-
-
-def _errors(loads: list[Outcome]) -> str:
-    """The errors of all rounds by kind, such as "3 x 429"."""
-    kinds = sum((load.errors for load in loads), start=type(loads[0].errors)())
-    return ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common()) or "no errors"

@@ -154,7 +154,7 @@ def test_the_vector_picture_shows_the_same() -> None:
         assert (root.get("width"), root.get("height")) == tuple(map(str, picture.size))
     assert {"face 1", "face 2", "seconds", *EMOTIONS} < {text.text for text in root.iter(f"{SVG}text")}
     areas = [path.get("d", "") for path in root.iter(f"{SVG}path") if path.get("fill") != "url(#stripes)"]
-    stripes = [path.get("d") for path in root.iter(f"{SVG}path") if path.get("fill") == "url(#stripes)"]
+    stripes = [path.get("d", "") for path in root.iter(f"{SVG}path") if path.get("fill") == "url(#stripes)"]
     assert len(areas) == 2 * len(EMOTIONS)
     assert [bool(path) for path in stripes] == [False, True]
     # The second face begins where the first ends.
