@@ -43,25 +43,25 @@ class Upload:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Free the bytes. A thread that reads gets an `OSError`."""
+        """Free the bytes. A thread that reads is at the end: PyAV prints the exceptions of a file."""
         with self._changed:
             self._closed = True
             self._file.close()
             self._changed.notify_all()
 
     def read(self, at: int, count: int) -> bytes:
-        """Some of the bytes from `at` on; waits for them. Empty at the end. Raises `OSError` once closed."""
+        """Some of the bytes from `at` on; waits for them. Empty at the end, and once closed."""
         with self._changed:
             self._changed.wait_for(lambda: at < self.size or self._complete or self._closed)
-            self._check()
+            if self._closed:
+                return b""
             self._file.seek(at)
             return self._file.read(count)
 
     def whole_size(self) -> int:
-        """The number of bytes, once all are here. Raises `OSError` once closed."""
+        """The number of bytes, once all are here or it is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._complete or self._closed)
-            self._check()
             return self.size
 
     def open(self) -> BinaryIO:
@@ -71,10 +71,6 @@ class Upload:
         """
         is_matroska = self.read(0, len(MATROSKA)) == MATROSKA
         return cast(BinaryIO, _Reader(self, seekable=self._complete or not is_matroska))
-
-    def _check(self) -> None:
-        if self._closed:
-            raise OSError("the recording was discarded")
 
 
 class _Reader(io.RawIOBase):
