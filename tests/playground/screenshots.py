@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, FloatRect, expect
 
@@ -17,6 +18,7 @@ from tests.conftest import encoded
 from tests.playground.browser import CAMERA_PX, chromium
 from tests.playground.samples import HAPPY, NEUTRAL, SAD, SURPRISED, WALL, Head
 from tests.playground.visit import visit
+from tests.scenes import video
 from tests.system.conftest import running
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
@@ -27,7 +29,7 @@ PAGE_COLOURS = 96
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """A screenshot of the page with a sample, or with the camera. `last`: the element at its end."""
+    """A screenshot of the page with a sample, a video or the camera. `last`: the element at its end."""
 
     name: str
     scheme: str
@@ -40,14 +42,16 @@ SHOTS = [
     Shot("playground-light", "light", (1440, 860), "portrait", "#answer"),
     Shot("playground-dark", "dark", (1440, 900), "crowd"),
     Shot("playground-narrow", "light", (360, 800), "portrait"),
+    Shot("playground-video", "light", (1440, 900), "video"),
     Shot("playground-live", "light", (1440, 900), "camera"),
 ]
 LIVE_MS = 65_000  # fills the timeline
 FRAMES_OF_EACH_FACE = 150  # the camera shows about 30 in a second
+VIDEO_RATE, FACE_S = 10, 4
 
 
-def two_people() -> bytes:
-    """A video of two drawn people whose expressions change, as JPEG frames."""
+def two_people() -> list[Image.Image]:
+    """Two drawn people whose expressions change."""
     left = (NEUTRAL, HAPPY, HAPPY, SURPRISED)
     right = (HAPPY, HAPPY, NEUTRAL, NEUTRAL, SAD)
     frames = []
@@ -58,11 +62,19 @@ def two_people() -> bytes:
             head = Head(random.Random(20 + place), expressions[index % len(expressions)]).picture
             head = head.resize((288, 312), Image.Resampling.LANCZOS)
             picture.paste(head, (30 + 300 * place, CAMERA_PX[1] - 312), head)
-        frames.append(encoded(picture) * FRAMES_OF_EACH_FACE)
-    return b"".join(frames)
+        frames.append(picture)
+    return frames
 
 
-def take(browser: Browser, url: str, shot: Shot) -> bytes:
+def call(folder: Path) -> Path:
+    """The two people as a video."""
+    pictures = [np.asarray(picture) for picture in two_people()]
+    seconds = FACE_S * len(pictures)
+    frames = ((number, pictures[number // (FACE_S * VIDEO_RATE)]) for number in range(VIDEO_RATE * seconds))
+    return video(folder / "call.webm", frames, rate=VIDEO_RATE)
+
+
+def take(browser: Browser, url: str, shot: Shot, recording: Path) -> bytes:
     """The screenshot, as PNG."""
     width, height = shot.size
     context = {"color_scheme": shot.scheme, "viewport": {"width": width, "height": height}}
@@ -72,6 +84,11 @@ def take(browser: Browser, url: str, shot: Shot) -> bytes:
             page["#camera-live"].click()
             page.page.wait_for_timeout(LIVE_MS)
             expect(page["#rows .now"]).to_have_text(["surprise", "happiness"], timeout=2 * LIVE_MS)
+        elif shot.sample == "video":
+            page["#file"].set_input_files(recording)
+            expect(page["#work"]).to_be_hidden(timeout=LIVE_MS)
+            page["#rows canvas"].first.click(position={"x": 300, "y": 10})
+            expect(page[".box"]).to_have_count(2)
         else:
             # The first answer of a service takes longer. The second one shows usual times.
             page[f'#samples button:has(img[src$="sample-{shot.sample}.jpg"])'].click()
@@ -80,7 +97,7 @@ def take(browser: Browser, url: str, shot: Shot) -> bytes:
             expect(page["#faces"]).to_have_attribute("aria-busy", "false")
         page.page.evaluate("scrollTo(0, 0)")
         end = page[shot.last].bounding_box()
-        photo = page["video" if shot.sample == "camera" else "#image"].bounding_box()
+        photo = page["#image" if shot.sample in ("portrait", "crowd") else "video"].bounding_box()
         assert end
         assert photo
         clip = FloatRect(x=0, y=0, width=width, height=end["y"] + end["height"] + MARGIN_PX)
@@ -108,10 +125,12 @@ def in_256_colours(png: bytes, photo: tuple[int, int, int, int]) -> bytes:
 
 
 def main() -> None:
+    camera = b"".join(encoded(picture) * FRAMES_OF_EACH_FACE for picture in two_people())
     folder = tempfile.TemporaryDirectory()
-    with folder, chromium(Path(folder.name), two_people()) as browser, running() as served:
+    with folder, chromium(Path(folder.name), camera) as browser, running() as served:
+        recording = call(Path(folder.name))
         for shot in SHOTS:
-            png = take(browser, served.url, shot)
+            png = take(browser, served.url, shot, recording)
             if len(png) > LIMIT_BYTES:
                 raise SystemExit(f"{shot.name} has {len(png)} bytes, and should have {LIMIT_BYTES} at most.")
             (IMAGES / f"{shot.name}.png").write_bytes(png)

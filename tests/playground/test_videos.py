@@ -6,10 +6,8 @@ import csv
 import json
 import re
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import skimage.data
@@ -26,31 +24,23 @@ from tests.fake_engine import fake_engines
 from tests.playground.conftest import OpenPage
 from tests.playground.test_access import findings
 from tests.playground.visit import Visit, overlap
+from tests.scenes import video
 
 RATE, SECONDS, AWAY_S = 10, 4, 2
 DONE = "The video was analysed."
 
 
-def webm(folder: Path) -> Path:
-    """The astronaut for `AWAY_S`, then an empty picture. Chromium plays VP8."""
+def written(file: Path) -> Path:
+    """The astronaut for `AWAY_S`, then an empty picture."""
     astronaut = skimage.data.astronaut()
-    with av.open(str(folder / "call.webm"), "w") as container:
-        stream = container.add_stream("libvpx", rate=RATE, options={"deadline": "realtime", "cpu-used": "8"})
-        stream.height, stream.width = astronaut.shape[:2]
-        stream.pix_fmt = "yuv420p"
-        stream.bit_rate = 2_000_000
-        for number in range(RATE * SECONDS):
-            pixels = astronaut if number < RATE * AWAY_S else np.full_like(astronaut, 120)
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, RATE)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return folder / "call.webm"
+    empty = np.full_like(astronaut, 120)
+    shown = {number: astronaut if number < RATE * AWAY_S else empty for number in range(RATE * SECONDS)}
+    return video(file, shown, rate=RATE)
 
 
 @pytest.fixture(scope="module")
 def call(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return webm(tmp_path_factory.mktemp("video"))
+    return written(tmp_path_factory.mktemp("video") / "call.webm")
 
 
 @pytest.fixture(scope="module")
@@ -143,20 +133,11 @@ def test_a_video_has_boxes_a_timeline_and_a_table(open_page: OpenPage, call: Pat
 
 
 def test_a_video_that_the_browser_cannot_play_is_still_answered(
-    open_page: OpenPage, fake_service: Gateway, tmp_path: Path, call: Path
+    open_page: OpenPage, fake_service: Gateway, tmp_path: Path
 ) -> None:
     page = open_page(fake_service.url)
     # Chromium does not play this kind of file.
-    other = tmp_path / "call.avi"
-    with av.open(str(call)) as source, av.open(str(other), "w") as target:
-        stream = target.add_stream("mpeg4", rate=RATE)
-        stream.width = stream.height = 512
-        stream.pix_fmt = "yuv420p"
-        for number, frame in enumerate(source.decode(video=0)):
-            frame.pts, frame.time_base = number, Fraction(1, RATE)
-            target.mux(stream.encode(frame))
-        target.mux(stream.encode())
-    page.drop(other.read_bytes(), "call.avi", "")
+    page.drop(written(tmp_path / "call.avi").read_bytes(), "call.avi", "")
     expect(page["#recording"]).to_be_visible()
     expect(page["#caption"]).to_contain_text("This browser cannot play this type of video.")
     expect(page["#play"]).to_be_hidden()
