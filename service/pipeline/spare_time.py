@@ -12,6 +12,7 @@ from service.core.backlog import Backlog
 
 # After a photo, more photos are likely: for this time, frames run one after the other.
 CALM_S = 1.0
+CALM_FRAMES = 2
 # A recording moves on below any load.
 MAX_WAIT_S = 1.0
 
@@ -19,12 +20,13 @@ MAX_WAIT_S = 1.0
 class SpareTime:
     """Gives turns to frames. A frame begins when no photo is at work or waiting, or after `MAX_WAIT_S`.
 
-    One frame is at work at a time; as many as there are workers, once there has been no photo for `CALM_S`.
+    One frame is at work at a time. Once there has been no photo for `CALM_S`, there are `CALM_FRAMES` for
+    each worker: while one of them waits for the classifier, the other one uses the worker.
     """
 
     def __init__(self, backlog: Backlog, workers: int) -> None:
         self._backlog = backlog
-        self._workers = workers
+        self._calm_frames = CALM_FRAMES * workers
         self._frames = 0
         self._photo_at = -math.inf
         self._next = asyncio.Lock()
@@ -60,7 +62,7 @@ class SpareTime:
         if self._photos() > 0:
             return False
         calm = time.monotonic() - self._photo_at >= CALM_S
-        return self._frames < (self._workers if calm else 1)
+        return self._frames < (self._calm_frames if calm else 1)
 
     def _photos(self) -> int:
         return self._backlog.images - self._frames

@@ -17,8 +17,8 @@ from service.tracking.record import Followed, Record
 T = TypeVar("T")
 Frames = Generator[tuple[float, Image], None, None]
 
-# Frames in flight: enough for every worker thread of a small machine.
-AHEAD = 4
+# Frames in flight: enough that small machines never wait for what follows the pipeline.
+AHEAD = 6
 
 
 @dataclass(frozen=True, slots=True)
