@@ -68,6 +68,9 @@ def check_video(file: BinaryIO, pixel_limit: int) -> float | None:
     with _opened(file) as container:
         stream = _video_of(container)
         _check_size(stream, pixel_limit)
+        # For an AVI that is cut short FFmpeg corrects the duration, but not the number of frames.
+        if container.format.name == "avi" and stream.frames and stream.average_rate:
+            return float(stream.frames / stream.average_rate)
         if stream.duration is not None and stream.time_base is not None:
             return float(stream.duration * stream.time_base)
         return None if container.duration is None else container.duration / MICROSECONDS

@@ -150,10 +150,11 @@ def test_data_that_is_no_video_is_refused(gateway: Gateway, tmp_path: Path, astr
     eventually(lambda: gateway.metric("expressnet_recordings") == 0)
 
 
+@pytest.mark.parametrize("kind", ["mkv", "avi"])
 def test_a_video_that_is_cut_short_fails_with_the_frames_before_the_cut(
-    gateway: Gateway, tmp_path: Path
+    gateway: Gateway, tmp_path: Path, kind: str
 ) -> None:
-    data = clip(tmp_path, seconds=10, kind="mkv")
+    data = clip(tmp_path, seconds=10, kind=kind)
     id = send(gateway, data[: len(data) // 2], fps=1).json()["id"]
     last = ended(gateway, id)
     assert (last["state"], last["problem"]["code"]) == ("failed", "invalid_video")
