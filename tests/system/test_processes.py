@@ -31,6 +31,7 @@ from service.settings import Settings
 from service.telemetry.shared_metrics import PREFIX
 from tests.conftest import encoded, eventually, free_port, serving
 from tests.fake_engine import fake_engines
+from tests.recordings import clip
 from tests.system.conftest import Caller, Process, command, running, status
 
 TWO: dict[str, Any] = {"processes": 2, "worker_threads": 1}
@@ -221,6 +222,27 @@ def test_every_process_answers_for_a_session(gateway: Process, astronaut_jpeg: b
     for _ in range(4):
         found = httpx.get(f"{gateway.url}/v1/sessions/{id}/report", timeout=60).json()
         assert [each["images"] for each in found["participants"]] == [4, 4, 4]
+
+
+def test_every_process_answers_for_a_recording(gateway: Process, tmp_path: Path) -> None:
+    sent = httpx.post(
+        f"{gateway.url}/v1/recordings",
+        content=clip(tmp_path),
+        headers={"Content-Type": "video/mp4"},
+        timeout=60,
+    )
+    place = f"{gateway.url}/v1/recordings/{sent.raise_for_status().json()['id']}"
+
+    def get(rest: str = "") -> httpx.Response:
+        return httpx.get(f"{place}{rest}", timeout=60)
+
+    eventually(lambda: get().json()["state"] == "done")
+    for rest in ("", "/report", "/timeline", "/plot"):
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(get, [rest] * 12))
+        assert {answer.status_code for answer in answers} == {200}
+        assert {process_of(gateway, answer) for answer in answers} == {1, 2}
+        assert len({answer.content for answer in answers}) == 1
 
 
 def test_requests_do_not_wait_for_a_stopped_supervisor(
