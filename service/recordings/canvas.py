@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Protocol
 
@@ -21,6 +22,18 @@ Colour = tuple[int, int, int]
 BLACK: Colour = (0, 0, 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """W columns of C shares.
+
+    edges: float32 [W,C], cumulative sums of the shares; NaN leaves a column empty. striped: [W]. colours: C.
+    """
+
+    edges: NDArray[np.float32]
+    striped: NDArray[np.bool_]
+    colours: Sequence[Colour]
+
+
 class Canvas(Protocol):
     """Positions and lengths are px from the top left corner.
 
@@ -35,19 +48,8 @@ class Canvas(Protocol):
 
     def picture(self, x: float, y: float, picture: Pictures.Image) -> None: ...
 
-    def stack(
-        self,
-        x: int,
-        y: int,
-        height: int,
-        edges: NDArray[np.float32],
-        striped: NDArray[np.bool_],
-        colours: list[Colour],
-    ) -> None:
-        """Columns of 1 px, each of C shares from the bottom up. NaN leaves a column empty.
-
-        edges: [W,C], cumulative sums of the shares of each column. striped: [W].
-        """
+    def stack(self, x: int, y: int, height: int, columns: Columns) -> None:
+        """Each column is 1 px wide and has its shares from the bottom up."""
         ...
 
     def encoded(self) -> bytes:
@@ -72,26 +74,17 @@ class PixelCanvas:
     def picture(self, x: float, y: float, picture: Pictures.Image) -> None:
         self._picture.paste(picture, (round(x), round(y)))
 
-    def stack(
-        self,
-        x: int,
-        y: int,
-        height: int,
-        edges: NDArray[np.float32],
-        striped: NDArray[np.bool_],
-        colours: list[Colour],
-    ) -> None:
+    def stack(self, x: int, y: int, height: int, columns: Columns) -> None:
         level = np.linspace(1, 0, height)[:, None]
-        label = np.sum([level > edge for edge in edges.T[:-1]], axis=0)
-        pixels = np.array(colours, np.uint8)[label]
-        stripes = np.add.outer(np.arange(height), np.arange(len(edges))) % STRIPE_EVERY_PX < STRIPE_PX
-        pixels[(stripes & striped) | np.isnan(edges[:, 0])] = 255
+        label = np.sum([level > edge for edge in columns.edges.T[:-1]], axis=0)
+        pixels = np.array(columns.colours, np.uint8)[label]
+        diagonal = np.add.outer(np.arange(height), np.arange(len(columns.edges)))
+        stripes = diagonal % STRIPE_EVERY_PX < STRIPE_PX
+        pixels[(stripes & columns.striped) | np.isnan(columns.edges[:, 0])] = 255
         self._picture.paste(Pictures.fromarray(pixels), (x, y))
 
     def encoded(self) -> bytes:
-        file = io.BytesIO()
-        self._picture.save(file, "PNG")
-        return file.getvalue()
+        return _png(self._picture)
 
 
 class VectorCanvas:
@@ -120,34 +113,24 @@ class VectorCanvas:
         self._parts.append(f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" {paint}/>')
 
     def picture(self, x: float, y: float, picture: Pictures.Image) -> None:
-        file = io.BytesIO()
-        picture.save(file, "PNG")
-        data = base64.b64encode(file.getvalue()).decode()
+        data = base64.b64encode(_png(picture)).decode()
         self._parts.append(
             f'<image x="{x:g}" y="{y:g}" width="{picture.width}" height="{picture.height}" '
             f'href="data:image/png;base64,{data}"/>'
         )
 
-    def stack(
-        self,
-        x: int,
-        y: int,
-        height: int,
-        edges: NDArray[np.float32],
-        striped: NDArray[np.bool_],
-        colours: list[Colour],
-    ) -> None:
+    def stack(self, x: int, y: int, height: int, columns: Columns) -> None:
         bottom = y + height
-        tops = np.round(bottom - height * edges, 1)
-        runs = list(_runs(tops, striped))
+        tops = np.round(bottom - height * columns.edges, 1)
+        runs = list(_runs(tops, columns.striped))
         # Each share is painted down to the bottom. The shares below it are painted over it.
-        for place in reversed(range(edges.shape[1])):
-            path = "".join(
-                f"M{x + start} {bottom}V{tops[start, place]:g}H{x + end}V{bottom}z" for start, end in runs
-            )
-            self._parts.append(f'<path d="{path}" fill="{_hex(colours[place])}"/>')
+        for top, colour in reversed(list(zip(tops.T, columns.colours, strict=True))):
+            path = "".join(f"M{x + start} {bottom}V{top[start]:g}H{x + end}V{bottom}z" for start, end in runs)
+            self._parts.append(f'<path d="{path}" fill="{_hex(colour)}"/>')
         path = "".join(
-            f"M{x + start} {y}H{x + end}V{bottom}H{x + start}z" for start, end in runs if striped[start]
+            f"M{x + start} {y}H{x + end}V{bottom}H{x + start}z"
+            for start, end in runs
+            if columns.striped[start]
         )
         self._parts.append(f'<path d="{path}" fill="url(#stripes)"/>')
 
@@ -162,6 +145,12 @@ def _runs(tops: NDArray[np.float32], striped: NDArray[np.bool_]) -> Iterator[tup
     for start, end in zip(starts, [*starts[1:], len(tops)], strict=True):
         if not np.isnan(tops[start, 0]):
             yield start, end
+
+
+def _png(picture: Pictures.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
 
 
 def _hex(colour: Colour) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pictures
 
 from service.core.arrays import Image
-from service.recordings.canvas import Canvas, Colour, PixelCanvas, VectorCanvas
+from service.recordings.canvas import Canvas, Colour, Columns, PixelCanvas, VectorCanvas
 from service.tracking.record import Followed, TrackTotals
 from service.tracking.tracks import LOST_S
 
@@ -43,6 +43,7 @@ class Chart:
 
     def __init__(self, labels: Sequence[str]) -> None:
         self._labels = labels
+        self._colours = [COLOURS[index % len(COLOURS)] for index in range(len(labels))]
         self._end_s = 0.1
         # For each track a row per frame: time, 1 if uncertain, probabilities. Arrays save memory.
         self._rows: dict[int, array[float]] = {}
@@ -68,7 +69,7 @@ class Chart:
         canvas = CANVASES[form](WIDTH_PX, bottom + TOP_PX)
         for index, number in enumerate(shown):
             top = TOP_PX + index * PANEL_PX
-            canvas.stack(LEFT_PX, top, height, *self._columns(number), COLOURS)
+            canvas.stack(LEFT_PX, top, height, self._columns(number))
             canvas.rectangle(LEFT_PX - 1, top - 1, PLOT_PX + 1, height + 1)
             name_at = top + height // 2
             if number in thumbnails:
@@ -80,7 +81,7 @@ class Chart:
         self._write_times(canvas, bottom)
         for index, label in enumerate(self._labels if shown else ()):
             x, y = LEFT_PX + PLOT_PX + 20, TOP_PX + 20 * index
-            canvas.rectangle(x, y, 12, 12, COLOURS[index % len(COLOURS)])
+            canvas.rectangle(x, y, 12, 12, self._colours[index])
             canvas.text(x + 20, y + 6, label, "lm")
         hidden = len(tracks) + tracks_omitted - len(shown)
         more = f"; {hidden} more not shown" if hidden else ""
@@ -95,8 +96,8 @@ class Chart:
             canvas.text(x, bottom, f"{tick * step_s:g}", "mt")
         canvas.text(LEFT_PX + PLOT_PX // 2, bottom + 18, "seconds", "mt")
 
-    def _columns(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """One face at each px of the time axis, as `Canvas.stack` takes it. NaN: the face was away."""
+    def _columns(self, number: int) -> Columns:
+        """One face at each px of the time axis. A column is empty while the face was away."""
         rows = np.array(self._rows[number]).reshape(-1, 2 + len(self._labels))
         times, uncertain = rows[:, 0], rows[:, 1] > 0
         # An answer holds until the next one, except across a gap.
@@ -108,7 +109,7 @@ class Chart:
         held = np.searchsorted(times, at, side="right") - 1
         edges = np.cumsum(rows[:, 2:], axis=1)[held]
         edges[(held < 0) | (at > until[held])] = np.nan
-        return edges, uncertain[held]
+        return Columns(edges, uncertain[held], self._colours)
 
 
 def thumbnail(pixels: Image, box: NDArray[np.float32]) -> Pictures.Image:

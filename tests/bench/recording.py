@@ -145,11 +145,10 @@ def _centre(box: dict[str, float]) -> Place:
 
 def _people(client: httpx.Client, photos: list[bytes], seconds: float) -> tuple[list[Actor], list[str]]:
     """Actors, and the emotion that the service finds in the portrait of each."""
-    portraits = [_head(client, data) for data in photos]
-    heads: list[Image.Image | None] = [head for head, _ in portraits] or [None] * (PEOPLE + 1)
-    emotions = [emotion for _, emotion in portraits] or ["happiness"] * (PEOPLE + 1)
-    heads += heads[len(heads) - 1 :] * (PEOPLE + 1 - len(heads))
-    emotions += emotions[len(emotions) - 1 :] * (PEOPLE + 1 - len(emotions))
+    portraits: list[tuple[Image.Image | None, str]] = [_head(client, data) for data in photos]
+    portraits = portraits or [(None, "happiness")]  # the astronaut's
+    portraits += portraits[-1:] * (PEOPLE + 1 - len(portraits))
+    heads, emotions = [head for head, _ in portraits], [emotion for _, emotion in portraits]
     middle_s = seconds / 2
     sitting = _path((370, 240), (0.8 * seconds, seconds))
     leaving = _path((140, 330), (0.3 * seconds, 0.5 * seconds), (0.9 * seconds, seconds))

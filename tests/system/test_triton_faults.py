@@ -196,7 +196,8 @@ def test_a_rollback_is_one_setting(astronaut_jpeg: bytes, server: TritonServer) 
         before = server.metric("nv_inference_count", model="expressnet_moe", version=expected)
         with serving(settings_for(server, model_repository=server.repository, **setting)) as gateway:
             answer = gateway.post(astronaut_jpeg)
-            assert answer.json()["model"]["version"] == expected
+            model = {"name": "expressnet_moe", "version": expected, "prior": "balanced"}
+            assert answer.json()["model"] == model
         after = server.metric("nv_inference_count", model="expressnet_moe", version=expected)
         assert after == before + 1
 
