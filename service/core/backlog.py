@@ -38,6 +38,7 @@ class Backlog:
         self.changed: Callable[[], object] = lambda: None
         """Called when the number of images has changed."""
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._promised = 0  # places of frames that were let in and are not images yet
 
     @property
     def images(self) -> int:
@@ -47,22 +48,24 @@ class Backlog:
     async def wait(self) -> None:
         """Wait, in turn, while a strained backlog is more than half full: the other half is for requests.
 
-        For frames of streams: each stream has one frame at work at most, and the newest frame wins.
+        For frames of streams: each stream has one frame at work at most, and the newest frame wins. The frame
+        must enter `image` before its task waits again.
         """
         if not self._waiting and self._places_of_frames > 0:
             return
-        turn = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
         self._waiting.append(turn)
         try:
             await turn
-        except asyncio.CancelledError:
+        finally:
             if turn.done() and not turn.cancelled():
-                self._wake()
-            raise
+                self._promised -= 1
+                loop.call_soon(self._wake)  # unless the frame has become an image by then
 
     @property
     def _places_of_frames(self) -> float:
-        return (self._limit + 1) // 2 - self._images if self._strained else math.inf
+        return (self._limit + 1) // 2 - self._images - self._promised if self._strained else math.inf
 
     @property
     def _strained(self) -> bool:
@@ -71,7 +74,7 @@ class Backlog:
     @property
     def full(self) -> bool:
         """Whether a new image must be refused."""
-        return self._images >= self._limit and self._strained
+        return self._images + self._promised >= self._limit and self._strained
 
     @property
     def rest_s(self) -> float:
@@ -104,10 +107,9 @@ class Backlog:
             self._wake()
 
     def _wake(self) -> None:
-        """Let in as many frames as there are places; each takes its place before the next event."""
-        places = self._places_of_frames
-        while self._waiting and places > 0:
+        """Let in as many frames as there are places."""
+        while self._waiting and self._places_of_frames > 0:
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
-                places -= 1
+                self._promised += 1

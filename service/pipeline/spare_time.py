@@ -12,7 +12,7 @@ from service.core.backlog import Backlog
 
 # After a photo, more photos are likely: for this time, frames run one after the other.
 CALM_S = 1.0
-CALM_FRAMES = 2
+CALM_FRAMES = 3
 # A recording moves on below any load.
 MAX_WAIT_S = 1.0
 
@@ -21,7 +21,7 @@ class SpareTime:
     """Gives turns to frames. A frame begins when no photo is at work or waiting, or after `MAX_WAIT_S`.
 
     One frame is at work at a time. Once there has been no photo for `CALM_S`, there are `CALM_FRAMES` for
-    each worker: while one of them waits for the classifier, the other one uses the worker.
+    each worker: while some wait for the classifier, others use the worker.
     """
 
     def __init__(self, backlog: Backlog, workers: int) -> None:

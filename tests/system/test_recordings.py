@@ -281,6 +281,15 @@ def test_events_follow_a_recording_to_its_end(tmp_path: Path) -> None:
         assert [each["frames"] for each in sent] == sorted(each["frames"] for each in sent)
 
 
+def test_the_headers_of_events_come_alone(tmp_path: Path) -> None:
+    with slow() as gateway:
+        id = send(gateway, clip(tmp_path, seconds=20)).json()["id"]
+        answer = gateway.client.head(f"{RECORDINGS}/{id}/events")
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        assert state(gateway, id)["state"] in ("queued", "working")
+
+
 def test_a_repeated_request_with_the_same_key_is_one_recording(gateway: Gateway, tmp_path: Path) -> None:
     data = clip(tmp_path)
     answers = [send(gateway, data, {"Idempotency-Key": "call 7"}) for _ in range(2)]

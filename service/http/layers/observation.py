@@ -64,9 +64,13 @@ class Observation:
                 headers["X-Request-ID"] = state.request_id
                 if state.quota is not None and status != SWITCHING_PROTOCOLS:
                     headers.update(state.quota.headers)
-            await send(message)
+                await send(message)
+                if method == "HEAD":  # a stream would keep the connection
+                    await send({"type": "http.response.body"})
+            elif method != "HEAD":
+                await send(message)
 
-        # A route answers HEAD as GET. The server still sees HEAD in its own scope, and omits the body.
+        # A route answers HEAD as GET.
         inner = {**scope, "method": "GET"} if method == "HEAD" else scope
         with structlog.contextvars.bound_contextvars(request_id=state.request_id):
             try:

@@ -203,6 +203,33 @@ async def test_when_several_images_leave_as_many_frames_follow(
     assert all(frame.done() for frame in frames)
 
 
+async def test_images_that_leave_at_once_let_in_no_more_frames_than_there_are_places(
+    backlog: Backlog, clock: Clock, callers: Callers
+) -> None:
+    """The faces of several images are classified in one call, and their answers come at the same time."""
+    callers.overload(0.02, 3.0)
+    refused: list[int] = []
+    most = 0
+
+    async def frame(number: int) -> None:
+        nonlocal most
+        await backlog.wait()
+        if backlog.full:
+            refused.append(number)
+        else:
+            with backlog.image():
+                most = max(most, backlog.images)
+                await asyncio.sleep(0.01)
+
+    frames = [asyncio.create_task(frame(number)) for number in range(3 * LIMIT)]
+    await asyncio.sleep(0)
+    while callers.waiting:
+        callers.answer_one(0.02)
+    await asyncio.wait_for(asyncio.gather(*frames), 5)
+    assert not refused
+    assert most == LIMIT // 2
+
+
 async def test_without_a_queue_frames_do_not_wait(backlog: Backlog, callers: Callers) -> None:
     for _ in range(3 * LIMIT):
         callers.send_one()
