@@ -175,7 +175,8 @@ def test_a_video_without_a_frame_fails(gateway: Gateway, tmp_path: Path) -> None
 
 def test_limits_of_bytes_minutes_and_pixels(tmp_path: Path) -> None:
     data = clip(tmp_path, seconds=2)
-    with serving(Settings(port=0, recording_limit_bytes=len(data) - 1), fake_engines()) as gateway:
+    limits = Settings(port=0, recording_limit_bytes=len(data) - 1, client_timeout_s=1)
+    with serving(limits, fake_engines()) as gateway:
         assert code(send(gateway, data)) == (413, "body_too_large")
         endless = gateway.client.post(
             RECORDINGS, content=iter([data[:1000]] * 10**6), headers={"Content-Type": "video/mp4"}
@@ -198,7 +199,7 @@ def test_a_client_that_stops_sending_is_answered(tmp_path: Path) -> None:
 
         def parts() -> Iterator[bytes]:
             yield data[:1000]
-            more.wait(20)
+            more.wait(2)
 
         answer = gateway.client.post(RECORDINGS, content=parts(), headers={"Content-Type": "video/mp4"})
         more.set()
