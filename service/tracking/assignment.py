@@ -14,9 +14,14 @@ def assign(costs: NDArray[np.float64]) -> list[tuple[int, int]]:
 
     The Hungarian method by shortest augmenting paths (Jonker and Volgenant, 1987), in O(n^3).
     """
+    if not costs.size:
+        return []
     if costs.shape[0] > costs.shape[1]:
         return [(row, column) for column, row in assign(costs.T)]
     rows, columns = costs.shape
+    cheapest = costs.argmin(axis=1).tolist()
+    if len(set(cheapest)) == rows:  # the usual case: faces are apart
+        return [(row, column) for row, column in enumerate(cheapest) if costs[row, column] < FORBIDDEN]
     row_prices, column_prices = np.zeros(rows), np.zeros(columns)
     row_of = np.full(columns, -1)
     for new in range(rows):

@@ -131,12 +131,10 @@ class Tracker:
 def _overlap_cost(tracks: list[Track], found: Boxes, time_s: float) -> NDArray[np.float64]:
     """1 minus the overlap (intersection over union), plus a cost for each second of absence: [R,C]."""
     expected = np.stack([track.expected(time_s) for track in tracks])[:, None]
-    shared = np.clip(
-        np.minimum(expected[..., :2] + expected[..., 2:] / 2, found[:, :2] + found[:, 2:] / 2)
-        - np.maximum(expected[..., :2] - expected[..., 2:] / 2, found[:, :2] - found[:, 2:] / 2),
-        0,
-        None,
-    ).prod(-1)
+    sides = np.minimum(
+        expected[..., :2] + expected[..., 2:] / 2, found[:, :2] + found[:, 2:] / 2
+    ) - np.maximum(expected[..., :2] - expected[..., 2:] / 2, found[:, :2] - found[:, 2:] / 2)
+    shared = np.maximum(sides, 0).prod(-1)
     overlap = shared / np.maximum(expected[..., 2:].prod(-1) + found[:, 2:].prod(-1) - shared, 1e-9)
     cost = 1 - overlap + LOST_COST_PER_S * _away_s(tracks, time_s)
     return np.where(overlap >= MIN_OVERLAP, cost, FORBIDDEN)
