@@ -76,9 +76,7 @@ async def test_a_frame_waits_for_the_photos(frames: Frames) -> None:
             assert frames.begun == 2
 
 
-async def test_a_second_after_the_last_photo_is_calm(
-    frames: Frames, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_second_after_the_last_photo_is_calm(frames: Frames, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spare_time, "CALM_S", 0.0)
     with frames.backlog.image():
         pass
