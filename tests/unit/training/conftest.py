@@ -14,7 +14,6 @@ from training.evaluation import metrics
 def _short() -> Iterator[None]:
     """No curves and short bootstraps. Both take longer than to train a few epochs on made-up pictures."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("COVERAGE_PROCESS_CONFIG", "")  # nor are new processes measured
         patched.setattr(progress, "draw_curves", lambda run: None)
         patched.setattr(metrics, "BOOTSTRAP_DRAWS", 20)
         yield
