@@ -56,6 +56,14 @@ def pids(gateway: Process) -> dict[int, int]:
     return {int(number): int(pid) for number, pid in named}
 
 
+def kill(gateway: Process, number: int) -> int:
+    """Kill a serving process, and return its id once it is gone: until then it may accept a connection."""
+    process = psutil.Process(pids(gateway)[number])
+    process.kill()
+    process.wait(10)
+    return process.pid
+
+
 @contextmanager
 def two_processes(**settings: Any) -> Iterator[Process]:
     with running(**TWO, **ROOMY, **settings) as process:
@@ -171,8 +179,7 @@ def test_metrics_add_up_and_continue_after_a_kill(gateway: Process, admin: str, 
     post_in_parallel(gateway, faceless_jpeg, 20)
     eventually(lambda: request_count(admin) == before + 20)
     starts_before = starts(gateway)
-    killed = pids(gateway)[1]
-    os.kill(killed, signal.SIGKILL)
+    killed = kill(gateway, 1)
     # Meanwhile the other process serves. It is ready, and reports the counts of both.
     while starts(gateway) == starts_before:
         assert httpx.get(f"{gateway.url}/readyz", timeout=30).status_code == 200
@@ -185,7 +192,7 @@ def test_metrics_add_up_and_continue_after_a_kill(gateway: Process, admin: str, 
 
 def test_after_a_kill_successive_callers_reach_both_processes(gateway: Process, faceless_jpeg: bytes) -> None:
     starts_before = starts(gateway)
-    os.kill(pids(gateway)[2], signal.SIGKILL)
+    kill(gateway, 2)
     eventually(lambda: starts(gateway) == starts_before + 1)
     answered = Counter(process_of(gateway, post(gateway, faceless_jpeg)) for _ in range(8))
     assert min(answered[1], answered[2]) >= 2
@@ -299,7 +306,7 @@ def test_a_kill_loses_the_requests_and_streams_of_one_process_only(
         for caller in callers:
             caller.send()
         eventually(lambda: in_flight(admin) == 12)
-        os.kill(pids(gateway)[2], signal.SIGKILL)
+        kill(gateway, 2)
         assert sorted([is_answered(one, faceless_jpeg), is_answered(other, faceless_jpeg)]) == [False, True]
         answers = Counter(status(caller.read()) for caller in callers)
         # The killed process may have answered some requests before.
