@@ -33,10 +33,10 @@ class CompactConfig(_Part):
     next stage half the size of the stage before. None: plain small kernels."""
     backbone_size: Annotated[int, Field(ge=32)] | None = None
     """Side in px to which images are enlarged for the backbone. None: no backbone."""
-    backbone: Literal["efficientnet_lite", "face_resnet"] = "efficientnet_lite"
-    """Published weights: of ImageNet for `efficientnet_lite`, of face recognition for `face_resnet`."""
+    backbone: Literal["efficientnet_lite", "face_resnet", "face_mobilenet"] = "efficientnet_lite"
+    """Published weights: of ImageNet for `efficientnet_lite`, of face recognition for the others."""
     backbone_blocks: Annotated[int, Field(ge=10, le=13)] = 13
-    """Number of blocks of a `face_resnet`, counted from its input."""
+    """Number of blocks of a face recognition, counted from its input."""
     backbone_width: Positive = 1.0
     backbone_depths: tuple[Count, Count, Count, Count, Count, Count, Count] = (1, 2, 2, 3, 3, 4, 1)
     """Multiplier of EfficientNet-Lite0's channels, and blocks per stage. Defaults fit pretrained weights."""
@@ -56,8 +56,11 @@ class CompactConfig(_Part):
         # Its convolutions without padding reduce smaller images to nothing.
         if self.backbone == "face_resnet" and (self.backbone_size or 0) < 64:
             raise ValueError("backbone: face_resnet needs a backbone_size of at least 64")
-        if self.backbone != "face_resnet" and self.backbone_blocks != 13:
-            raise ValueError("backbone_blocks needs backbone: face_resnet")
+        # It pads as its pretraining did only where each halving finds an even size.
+        if self.backbone == "face_mobilenet" and (not self.backbone_size or self.backbone_size % 32):
+            raise ValueError("backbone: face_mobilenet needs a backbone_size that is a multiple of 32")
+        if self.backbone == "efficientnet_lite" and self.backbone_blocks != 13:
+            raise ValueError("backbone_blocks needs backbone: face_resnet or face_mobilenet")
         return self
 
 

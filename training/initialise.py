@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from torch import Tensor
 
 from training.checkpoint import checkpoint_file
 from training.lineage import content_sha256
-from training.models import Network
+from training.models import Network, face_mobilenet, face_resnet
 from training.models.backbones import PUBLISHED, registered
-from training.models.face_resnet import published_state
 from training.models.resnet import ResNet50
+from training.models.tfjs import read_weights
 from training.models.vggface2 import resnet50_kind, resnet50_state
 
 # Keys around a state dict, and prefixes of its names, in files of other projects.
@@ -107,12 +108,12 @@ def initialise(network: Network, source: Path, kind: str | None = None) -> Initi
 
 
 def read_state_dict(source: Path) -> dict[str, Tensor]:
-    """Tensors by name, from a state dict, a checkpoint, Keras' HDF5, or face-api's manifest.
+    """Tensors by name, from a state dict, a checkpoint, Keras' HDF5, or a manifest of TensorFlow.js.
 
     Raises `ValueError` for any other file.
     """
     if source.suffix == ".json":
-        return published_state(source)
+        return _read_tfjs(source)
     if source.suffix in (".h5", ".hdf5"):
         return _read_hdf5(source)
     try:
@@ -127,6 +128,14 @@ def read_state_dict(source: Path) -> dict[str, Tensor]:
     if not tensors:
         raise ValueError(f"{source} holds no state dict")
     return tensors
+
+
+def _read_tfjs(manifest: Path) -> dict[str, Tensor]:
+    weights = read_weights(manifest)
+    for state in (face_resnet.published_state, face_mobilenet.published_state):
+        with contextlib.suppress(KeyError):
+            return state(weights)
+    raise ValueError(f"{manifest} lists the weights of no face recognition that is registered")
 
 
 def _read_hdf5(source: Path) -> dict[str, Tensor]:

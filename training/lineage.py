@@ -19,7 +19,7 @@ from training.config import RunConfig, differences, read_config
 from training.datasets.card import contents, labels_sha256
 from training.datasets.faces import Dataset, LabelledFaces
 from training.evaluation.rows import HELD_OUT
-from training.models.face_resnet import weight_file
+from training.models.tfjs import weight_files
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def digests(start: Start) -> list[str]:
 
 
 def content_sha256(path: Path) -> str:
-    """SHA-256 of the weights that a path means: a file, a run's folder, or face-api's manifest."""
-    return digest(weight_file(path) if path.suffix == ".json" else checkpoint_file(path))
+    """SHA-256 of the weights that a path means: a file, a run's folder, or a manifest with one file."""
+    return digest(weight_files(path)[0] if path.suffix == ".json" else checkpoint_file(path))
 
 
 def checkout(package: Path) -> tuple[str | None, bool]:

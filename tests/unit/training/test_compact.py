@@ -42,9 +42,10 @@ TINY = {"name": "compact", "extractor_width": 2, "features": 8}
         {"residual_widths": (4, 8, 8)},
         TINY_BACKBONE,
         {"backbone": "face_resnet", "backbone_size": 80},
+        {"backbone": "face_mobilenet", "backbone_size": 64},
         {"large_kernels": False},
     ],
-    ids=["residual", "efficientnet_lite", "face_resnet", "local"],
+    ids=["residual", "efficientnet_lite", "face_resnet", "face_mobilenet", "local"],
 )
 def tiny(request: pytest.FixtureRequest) -> CompactNetwork:
     torch.manual_seed(0)

@@ -51,6 +51,10 @@ def test_an_unknown_key_is_refused_by_name(tmp_path: Path, content: object, key:
         ({}, "network"),
         ({"network": {"name": "resnet"}}, "name"),
         ({"network": {"name": "compact", "backbone": "face_resnet"}}, "backbone_size"),
+        (
+            {"network": {"name": "compact", "backbone": "face_mobilenet", "backbone_size": 80}},
+            "a multiple of 32",
+        ),
         ({"network": {"name": "compact", "backbone_blocks": 14}}, "less than or equal to 13"),
         ({"network": {"name": "compact", "backbone_blocks": 10}}, "backbone_blocks"),
         ({**MINIMAL, "epochs": 0}, "epochs"),

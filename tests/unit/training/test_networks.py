@@ -23,6 +23,7 @@ CONFIGS: list[NetworkConfig] = [
     AttentionConfig(name="attention"),
     PaperConfig(name="paper"),
     CompactConfig(name="compact", backbone_size=64, backbone="face_resnet"),
+    CompactConfig(name="compact", backbone_size=64, backbone="face_mobilenet", backbone_blocks=11),
     CompactConfig(name="compact", large_kernels=False),
 ]
 
