@@ -91,7 +91,7 @@ def test_the_shipped_checkpoint_answers_like_the_served_model() -> None:
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("folder", ["teacher", "light", "labels"])
+@pytest.mark.parametrize("folder", ["teacher", "light", "labels", "attention"])
 def test_the_other_checkpoints_have_the_heads_of_the_served_one(folder: str) -> None:
     trained = load_trained(SHIPPED_CHECKPOINT.parent / folder)
     default = load_trained(SHIPPED_CHECKPOINT)
