@@ -1,7 +1,7 @@
 """The MobileNet of HSE's face analysis (Savchenko, 2019), as a backbone.
 
 Its published weights were trained on VGGFace2 to recognise people, their age and their gender. Its features
-tell emotions far better than those of `face_resnet`, and take about twice the time.
+tell emotions far better than those of `face_resnet`, and take more than twice the time.
 """
 
 from __future__ import annotations
