@@ -1,7 +1,8 @@
 """The MobileNet of HSE's face analysis (Savchenko, 2019), as a backbone.
 
-Its published weights were trained on VGGFace2 to recognise people, their age and their gender. Its features
-tell emotions far better than those of `face_resnet`, and take more than twice the time.
+Its published weights were trained on VGGFace2 to recognise people, their age and their gender. Before
+further training, its features tell emotions better than those of `face_resnet`. They take more than twice
+the time.
 """
 
 from __future__ import annotations
