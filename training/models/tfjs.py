@@ -47,7 +47,7 @@ def _read(manifest: Path) -> dict[str, Tensor]:
             count = int(np.prod(entry["shape"]))
             values = np.frombuffer(data, kind, count, offset).astype(np.float32)
             offset += count * kind.itemsize
-            if packing and "scale" in packing:
+            if packing:
                 values = values * np.float32(packing["scale"]) + np.float32(packing["min"])
             found[entry["name"]] = torch.from_numpy(values.reshape(entry["shape"]))
     return found
