@@ -20,7 +20,7 @@ from tests.docs.syntax import JAVASCRIPT, OUTPUT, PYTHON, SHELL, check_syntax
 
 # The port of the service on the pages.
 PORT = 8000
-LIMIT_S = 400
+LIMIT_S = 150
 
 
 class Failed(Exception):

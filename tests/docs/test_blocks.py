@@ -34,7 +34,7 @@ def pages_with_blocks() -> list[Path]:
 
 
 # A page starts many processes, one after the other.
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", pages_with_blocks(), ids=lambda page: page.name)
 def test_the_blocks_do_what_the_page_says(page: Path, service: Process, tmp_path: Path) -> None:
     blocks = list(blocks_of(page.read_text(encoding="utf-8")))
