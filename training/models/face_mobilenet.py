@@ -68,5 +68,12 @@ def published_state(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _convolution(kernel: Tensor, shift: Tensor, name: str) -> dict[str, Tensor]:
-    """[H,W,in,out] and what is added, as a convolution and a batch norm."""
-    return {f"{name}.1.weight": kernel.permute(3, 2, 0, 1).contiguous(), **shifting(shift, f"{name}.2")}
+    """[H,W,in,out] and what is added, as a convolution and a batch norm.
+
+    Published norms of kernels go from 0.004 to 80, so one learning rate fits few of them. Here they are 1,
+    and the batch norm has the scale.
+    """
+    kernel = kernel.permute(3, 2, 0, 1).contiguous()
+    scale = kernel.flatten(1).norm(dim=1)
+    unit = kernel / scale.clamp(min=1e-12)[:, None, None, None]
+    return {f"{name}.1.weight": unit, **shifting(shift, f"{name}.2"), f"{name}.2.weight": scale}
