@@ -85,7 +85,12 @@ def follow(
     elif start.teachers:
         teachers = Teachers.load(start.teachers, dataset).to(fabric.device)
         if config.loss.distillation_inputs == "augmented":
-            return lambda batch: teachers.answer(batch.images)
+
+            def answer_view(batch: Batch) -> TeacherLogits:
+                with fabric.autocast():
+                    return teachers.answer(batch.images)
+
+            return answer_view
         first = fabric.is_global_zero
         cached = teachers.cache_answers(rows.pictures, fabric.device) if first else None
         logits = cast(TeacherLogits, fabric.broadcast(cached))
@@ -132,8 +137,8 @@ def teach(
 
 def _mean(outputs: Sequence[Outputs]) -> TeacherLogits:
     return TeacherLogits(
-        torch.stack([each.logits for each in outputs]).mean(dim=0),
-        torch.stack([each.label_logits for each in outputs]).mean(dim=0),
+        torch.stack([each.logits for each in outputs]).float().mean(dim=0),
+        torch.stack([each.label_logits for each in outputs]).float().mean(dim=0),
     )
 
 
