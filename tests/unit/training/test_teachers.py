@@ -196,6 +196,26 @@ def test_a_file_of_answers_trains_like_its_teachers(
     assert (live["answers_sha256"] is None, again["answers_sha256"] is None) == (True, False)
 
 
+def test_teachers_answer_each_view_once(
+    two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Tensor] = []
+    answer = Teachers.answer
+    monkeypatch.setattr(
+        Teachers, "answer", lambda self, images: (asked.append(images), answer(self, images))[1]
+    )
+    start = Start(teachers=tuple(two))
+    for name, config in (
+        ("new", distilling(2)),
+        ("repeated", distilling(6, augment={"views": 2})),
+    ):
+        asked.clear()
+        trained(config, tmp_path / name, start)
+        # DATA has 3 steps in an epoch.
+        assert len(asked) == 6, name
+        assert len({images.sum().item() for images in asked}) == 6
+
+
 def batches(config: RunConfig) -> Batches:
     rows, _ = training_rows(DATA, config)
     student = build(config.network, emotions=8, label_emotions=7)
