@@ -201,9 +201,12 @@ def test_teachers_answer_each_view_once(
 ) -> None:
     asked: list[Tensor] = []
     answer = Teachers.answer
-    monkeypatch.setattr(
-        Teachers, "answer", lambda self, images: (asked.append(images), answer(self, images))[1]
-    )
+
+    def counting(teachers: Teachers, images: Tensor) -> TeacherLogits:
+        asked.append(images)
+        return answer(teachers, images)
+
+    monkeypatch.setattr(Teachers, "answer", counting)
     start = Start(teachers=tuple(two))
     for name, config in (
         ("new", distilling(2)),
