@@ -17,7 +17,7 @@ from training.batches import Batch, Batches
 from training.checkpoint import load_trained
 from training.config import RunConfig
 from training.datasets.faces import Dataset, LabelledFaces, Pictures
-from training.device import DeviceName, choose_device
+from training.device import DeviceName, choose_device, choose_precision
 from training.evaluation.predict import answer
 from training.images import Images
 from training.lineage import Start, digests, refuse_what_learned_validation
@@ -87,17 +87,16 @@ def follow(
         if config.loss.distillation_inputs == "augmented":
             known: dict[int, TeacherLogits] = {}
 
-            def answer_view(batch: Batch) -> TeacherLogits:
-                view = int(batch.places[0])
-                if view in known:
-                    return known[view]
-                with fabric.autocast():
-                    answers = teachers.answer(batch.images)
+            def answer_once(batch: Batch) -> TeacherLogits:
+                step = int(batch.places[0])
+                if step in known:
+                    return known[step]
+                answers = _answer(teachers, batch, fabric)
                 if config.views < config.epochs:
-                    known[view] = answers
+                    known[step] = answers
                 return answers
 
-            return answer_view
+            return answer_once
         first = fabric.is_global_zero
         cached = teachers.cache_answers(rows.pictures, fabric.device) if first else None
         logits = cast(TeacherLogits, fabric.broadcast(cached))
@@ -134,12 +133,20 @@ def teach(
         images, views = Images(rows.pictures, student, chosen, keep=True), config.views
         batches = Batches(images, Targets.of(rows, dataset), config, portable=True)
         epochs = Progress(out.parent, enabled=True).track(range(views), views, "views")
-        answers = (loaded.answer(batch.images) for view in epochs for batch in batches.of(view))
+        precision = choose_precision(config.precision, chosen)
+        fabric = Fabric(accelerator=chosen.type, devices=1, precision=precision)
+        answers = (_answer(loaded, batch, fabric) for view in epochs for batch in batches.of(view))
         halves = [[part.half().cpu() for part in each] for each in answers]
         logits = TeacherLogits(*map(torch.cat, zip(*halves, strict=True)))
     recorded = Answers(logits, made_from, views, digests(start))
     recorded.save(out)
     return recorded
+
+
+def _answer(teachers: Teachers, batch: Batch, fabric: Fabric) -> TeacherLogits:
+    """Answers for the view of the student, in the precision of the run."""
+    with fabric.autocast():
+        return teachers.answer(batch.images)
 
 
 def _mean(outputs: Sequence[Outputs]) -> TeacherLogits:

@@ -25,7 +25,7 @@ def test_all_but_a_few_members_count(count: int) -> None:
 
 
 def test_who_is_left_out_depends_on_the_secret_and_on_every_member() -> None:
-    # Fixed secrets: with fresh ones two of 30 lots are the same in one of 60 runs.
+    # Fixed secrets: with fresh ones, two of 30 lots are the same in one of 55 runs.
     secret, members = b"secret", names(30)
     lots = {tuple(drawn(members, MIN_GROUP, b"%d" % number)) for number in range(20)}
     assert len(lots) == 20

@@ -232,15 +232,15 @@ def test_recalibrated_batch_norms_keep_the_answers_in_evaluation_and_in_training
         return pooled[:, -case[2] :]
 
     before = backbone_features()
-    before_it = copy.deepcopy(network)
+    unchanged = copy.deepcopy(network)
     network.recalibrate_batch_norm(images)
     assert not network.training
-    assert not before_it.training
+    assert not unchanged.training
     size = before.abs().max()
     assert (backbone_features() - before).abs().max() < 1e-3 * size
     network.train()
     assert (backbone_features() - before).abs().max() < 1e-2 * size
-    network = before_it.train()
+    network = unchanged.train()
     assert (backbone_features() - before).abs().max() > 0.1 * size
 
 

@@ -169,6 +169,7 @@ def halves(logits: TeacherLogits) -> TeacherLogits:
         {},
         {"epochs": 3, "augment": {"views": 2}},
         {"augment": {"mixup": 0.5, "cutmix": 0.5}, "balanced_sampling": 0.5},
+        {"precision": "bf16-mixed"},
     ],
     ids=json.dumps,
 )
@@ -207,16 +208,26 @@ def test_teachers_answer_each_view_once(
         return answer(teachers, images)
 
     monkeypatch.setattr(Teachers, "answer", counting)
-    start = Start(teachers=tuple(two))
-    for name, config in (
-        ("new", distilling(2)),
-        ("repeated", distilling(6, augment={"views": 2})),
-    ):
-        asked.clear()
-        trained(config, tmp_path / name, start)
-        # DATA has 3 steps in an epoch.
-        assert len(asked) == 6, name
-        assert len({images.sum().item() for images in asked}) == 6
+    trained(distilling(6, augment={"views": 2}), tmp_path / "run", Start(teachers=tuple(two)))
+    # An epoch of DATA has 3 steps.
+    assert len(asked) == len({images.sum().item() for images in asked}) == 6
+
+
+@pytest.mark.parametrize(("precision", "reduced"), [("32-true", False), ("bf16-mixed", True)])
+def test_teachers_of_the_same_view_answer_in_the_precision_of_the_run(
+    precision: str, reduced: bool, two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered: list[tuple[bool, torch.dtype]] = []
+    answer = Teachers.answer
+
+    def noting(teachers: Teachers, images: Tensor) -> TeacherLogits:
+        logits = answer(teachers, images)
+        answered.append((torch.is_autocast_enabled("cpu"), logits.main.dtype))
+        return logits
+
+    monkeypatch.setattr(Teachers, "answer", noting)
+    trained(distilling(1, precision=precision), tmp_path / "run", Start(teachers=tuple(two)))
+    assert set(answered) == {(reduced, torch.float32)}
 
 
 def batches(config: RunConfig) -> Batches:
