@@ -23,14 +23,13 @@ from service.api.schemas import (
 )
 from service.compliance.deployment import Deployment, notice
 from service.compliance.law import Exemption, Purpose, duties
-from service.core.manifest import EMOTIONS, ClassifierManifest, read_manifest
+from service.core.manifest import EMOTIONS
 from service.core.query import MAX_FACES
 from service.http.routes.models import Card, ModelList
 from service.pipeline.groups import GROUP_STEP
 from service.settings import MIN_GROUP_FACES, PREFIX, Settings
-from tests.docs import bands
+from tests.docs import figures
 from training.evaluation.quality import RULE
-from training.evaluation.tables import shown
 
 ROOT = Path(__file__).parents[2]
 API = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
@@ -190,10 +189,8 @@ def test_paths_in_the_text_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["accuracy", "mean_class_accuracy", "ece", "selective_accuracy"])
-def test_figures_in_the_readme_and_the_card_are_those_of_the_manifest(name: str) -> None:
-    metric = read_manifest(Settings().model_repository, "expressnet_moe").metrics["PublicTest_balanced"][name]
-    card = (ROOT / "docs" / "explanation" / "model-card.md").read_text()
-    assert shown(metric) in card
+def test_figures_in_the_readme_are_those_of_the_manifest(name: str) -> None:
+    metric = figures.served().metrics["PublicTest_balanced"][name]
     readme = (ROOT / "README.md").read_text()
     assert (f"{metric.value:.3f}" if name == "ece" else f"{100 * metric.value:.1f} %") in readme
 
@@ -262,32 +259,25 @@ def test_every_field_of_an_audit_line_is_described() -> None:
     assert file_fields == described(section(DEPLOYMENT, "## Audit"))
 
 
-def test_subgroups_in_the_docs_are_those_of_the_manifest() -> None:
-    subgroups = read_manifest(Settings().model_repository, "expressnet_moe").subgroups
+def test_figures_in_the_docs_are_those_of_the_manifest() -> None:
+    for page, text in figures.pages().items():
+        assert page.read_text(encoding="utf-8") == text, "python -m tests.docs.figures"
+    subgroups = figures.served().subgroups
     assert subgroups is not None
-    text = section(USE, "## Accuracy by subgroup")
-    found = {row[0]: row[1] for row in rows(text)}
-    for name, metric in {**subgroups.accuracy, **subgroups.recall}.items():
-        assert found[name] == shown(metric)
-    assert f"Not known: {', '.join(subgroups.not_measured)}." in text
+    assert f"Not known: {', '.join(subgroups.not_measured)}." in section(USE, "## Accuracy by subgroup")
 
 
-def test_the_limits_and_bands_of_quality_are_those_of_the_manifest() -> None:
-    manifest = read_manifest(Settings().model_repository, "expressnet_moe")
-    assert isinstance(manifest, ClassifierManifest)
-    assert manifest.verdict.quality is not None
-    assert bands.FILE.read_text(encoding="utf-8") == bands.document(), "python -m tests.docs.bands"
+def test_the_limits_of_quality_are_those_of_the_manifest() -> None:
+    quality = figures.served().verdict.quality
+    assert quality is not None
     page = (ROOT / "docs" / "explanation" / "quality.md").read_text(encoding="utf-8")
-    assert f"\n> {manifest.verdict.quality.rule}\n" in page
+    assert f"\n> {quality.rule}\n" in page
     shown_limits = {(row[0], row[1]): row[2] for row in rows(section(page, "## The limits"))}
-    for limit in manifest.verdict.quality.limits:
-        edge = "no limit" if limit.min is None else f"at least {limit.min:g}"
-        edge = edge if limit.max is None else f"at most {limit.max:g}"
-        assert shown_limits[f"`{limit.code}`", f"`{limit.measure}`"] == edge
+    for limit in quality.limits:
+        assert shown_limits[f"`{limit.code}`", f"`{limit.measure}`"] == figures.edge(limit)
 
 
 def test_the_rule_of_the_limits_is_that_of_the_code() -> None:
-    manifest = read_manifest(Settings().model_repository, "expressnet_moe")
-    assert isinstance(manifest, ClassifierManifest)
-    assert manifest.verdict.quality is not None
-    assert manifest.verdict.quality.rule == RULE
+    quality = figures.served().verdict.quality
+    assert quality is not None
+    assert quality.rule == RULE

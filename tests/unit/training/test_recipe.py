@@ -309,6 +309,8 @@ def test_a_shipped_recipe_fits_together_and_names_the_shipped_checkpoints(path: 
         ("served", "teacher", "teacher"),
         ("light", "network", "light"),
         ("labels", "network", "labels"),
+        ("mobilenet", "network", "mobilenet"),
+        ("long", "network", "long"),
     ],
 )
 def test_a_shipped_checkpoint_has_the_settings_of_its_recipe(
