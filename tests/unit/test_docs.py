@@ -28,7 +28,7 @@ from service.core.query import MAX_FACES
 from service.http.routes.models import Card, ModelList
 from service.pipeline.groups import GROUP_STEP
 from service.settings import MIN_GROUP_FACES, PREFIX, Settings
-from tests.docs import figures
+from tests.docs.reference import figures
 from training.evaluation.quality import RULE
 
 ROOT = Path(__file__).parents[2]
@@ -259,9 +259,7 @@ def test_every_field_of_an_audit_line_is_described() -> None:
     assert file_fields == described(section(DEPLOYMENT, "## Audit"))
 
 
-def test_figures_in_the_docs_are_those_of_the_manifest() -> None:
-    for page, text in figures.pages().items():
-        assert page.read_text(encoding="utf-8") == text, "python -m tests.docs.figures"
+def test_the_docs_name_what_was_not_measured() -> None:
     subgroups = figures.served().subgroups
     assert subgroups is not None
     assert f"Not known: {', '.join(subgroups.not_measured)}." in section(USE, "## Accuracy by subgroup")

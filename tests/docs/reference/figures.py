@@ -1,4 +1,4 @@
-"""`python -m tests.docs.figures`: the tables of docs/ that show figures of the served manifest.
+"""The tables of docs/ that show figures of the served manifest.
 
 A table follows a comment with its name, as in `<!-- from the manifest: recall -->`.
 """
@@ -6,15 +6,16 @@ A table follows a comment with its name, as in `<!-- from the manifest: recall -
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from service.core.manifest import ClassifierManifest, Metric, QualityLimit, QualityLimits, read_manifest
+from service.core.manifest import ClassifierManifest, Metric, QualityLimit, read_manifest
 from service.settings import Settings
-from tests.docs.blocks import PAGES, ROOT
+from tests.docs.blocks import ROOT
+from tests.docs.reference.markdown import table
 from training.evaluation.tables import shown
 
-BANDS = ROOT / "docs" / "reference" / "quality-bands.md"
+_FOLDER = ROOT / "docs" / "explanation"
 BANDS_INTRODUCTION = """\
 # Bands of quality
 
@@ -66,7 +67,7 @@ CORRUPTED = {
 SHIFT = "PublicTest_shift: "
 
 
-def figures(manifest: ClassifierManifest) -> list[str]:
+def figures(manifest: ClassifierManifest) -> str:
     columns = [manifest.metrics[split] for split in SPLITS]
     return table(
         ("", *SPLITS.values()),
@@ -74,7 +75,7 @@ def figures(manifest: ClassifierManifest) -> list[str]:
     )
 
 
-def recall(manifest: ClassifierManifest) -> list[str]:
+def recall(manifest: ClassifierManifest) -> str:
     columns = [manifest.metrics[split] for split in PRIORS]
     return table(
         ("emotion", *PRIORS.values()),
@@ -82,14 +83,14 @@ def recall(manifest: ClassifierManifest) -> list[str]:
     )
 
 
-def crops(manifest: ClassifierManifest) -> list[str]:
+def crops(manifest: ClassifierManifest) -> str:
     return table(
         ("images", "accuracy"),
         [(name, shown(manifest.metrics[split]["accuracy"])) for split, name in CROPS.items()],
     )
 
 
-def subgroups(manifest: ClassifierManifest) -> list[str]:
+def subgroups(manifest: ClassifierManifest) -> str:
     assert manifest.subgroups is not None
     return table(
         ("group", "accuracy"),
@@ -97,7 +98,7 @@ def subgroups(manifest: ClassifierManifest) -> list[str]:
     )
 
 
-def with_limits(manifest: ClassifierManifest) -> list[str]:
+def with_limits(manifest: ClassifierManifest) -> str:
     columns = [manifest.metrics[split] for split in CORRUPTED]
 
     def row(name: str, text: Callable[[dict[str, Metric]], str]) -> tuple[str, ...]:
@@ -120,7 +121,7 @@ def with_limits(manifest: ClassifierManifest) -> list[str]:
     )
 
 
-def shifts(manifest: ClassifierManifest) -> list[str]:
+def shifts(manifest: ClassifierManifest) -> str:
     measured = {
         name.removeprefix(SHIFT): found for name, found in manifest.metrics.items() if name.startswith(SHIFT)
     }
@@ -138,33 +139,48 @@ def shifts(manifest: ClassifierManifest) -> list[str]:
     )
 
 
-TABLES: dict[str, Callable[[ClassifierManifest], list[str]]] = {
-    "figures": figures,
-    "recall": recall,
-    "crops": crops,
-    "subgroups": subgroups,
-    "limits": with_limits,
-    "shifts": shifts,
+TABLES: dict[Path, dict[str, Callable[[ClassifierManifest], str]]] = {
+    _FOLDER / "model-card.md": {
+        "figures": figures,
+        "crops": crops,
+        "recall": recall,
+        "subgroups": subgroups,
+    },
+    _FOLDER / "quality.md": {"limits": with_limits, "shifts": shifts},
 }
 
 
-def bands(quality: QualityLimits) -> str:
-    """The page with all bands."""
-    lines = [quality.rule, ""]
+def with_figures(page: Path) -> str:
+    """The page with the tables of the manifest. Raises `ValueError` when the page lacks one."""
+    text, manifest = page.read_text(encoding="utf-8"), served()
+    for name, of in TABLES[page].items():
+        comment = f"<!-- from the manifest: {name} -->\n"
+        before, found, after = text.partition(comment)
+        if not found:
+            raise ValueError(f"{page.name} lacks {comment.strip()}")
+        text = before + comment + of(manifest) + "\n" + re.sub(r"\A(?:\|.*\n)*", "", after)
+    return text
+
+
+def bands_page() -> str:
+    quality = served().verdict.quality
+    assert quality is not None
+    parts = [BANDS_INTRODUCTION + quality.rule]
     for limit in quality.limits:
-        lines += [f"## {limit.code}: {limit.measure}, {edge(limit)}", ""]
-        lines += table(
-            ("from", "below", "faces", "accuracy", "confidence", "certain", "accuracy of the certain"),
-            [
-                (
-                    *(f"{b.low:.3g}", f"{b.high:.3g}", str(b.samples)),
-                    *map(percent, (b.accuracy, b.confidence, b.certain, b.certain_accuracy)),
-                )
-                for b in limit.bands
-            ],
-        )
-        lines.append("")
-    return BANDS_INTRODUCTION + "\n".join(lines)
+        parts += [
+            f"## {limit.code}: {limit.measure}, {edge(limit)}",
+            table(
+                ("from", "below", "faces", "accuracy", "confidence", "certain", "accuracy of the certain"),
+                [
+                    (
+                        *(f"{b.low:.3g}", f"{b.high:.3g}", str(b.samples)),
+                        *map(percent, (b.accuracy, b.confidence, b.certain, b.certain_accuracy)),
+                    )
+                    for b in limit.bands
+                ],
+            ),
+        ]
+    return "\n\n".join(parts) + "\n"
 
 
 def edge(limit: QualityLimit) -> str:
@@ -177,33 +193,7 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |".replace("|  |", "| |") for row in (header, ["---"] * len(header), *rows)]
-
-
-def filled(page: str, manifest: ClassifierManifest) -> str:
-    """A page with the figures of the manifest. Raises `KeyError` for a table that does not exist."""
-
-    def lines(found: re.Match[str]) -> str:
-        return "\n".join([found[1], *TABLES[found[2]](manifest), ""])
-
-    return re.sub(r"^(<!-- from the manifest: (.+) -->)\n(?:\|.*\n)*", lines, page, flags=re.MULTILINE)
-
-
 def served() -> ClassifierManifest:
     manifest = read_manifest(Settings().model_repository, "expressnet_moe")
     assert isinstance(manifest, ClassifierManifest)
     return manifest
-
-
-def pages() -> dict[Path, str]:
-    """What the pages with such figures must contain."""
-    manifest = served()
-    assert manifest.verdict.quality is not None
-    found = {page: filled(page.read_text(encoding="utf-8"), manifest) for page in PAGES}
-    return found | {BANDS: bands(manifest.verdict.quality)}
-
-
-if __name__ == "__main__":
-    for page, text in pages().items():
-        page.write_text(text, encoding="utf-8")
